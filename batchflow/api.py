@@ -1,0 +1,190 @@
+"""The few public verbs; each builds a `Job` and runs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from batchflow.combining.result import Result
+from batchflow.executors import Executor
+from batchflow.job import Job
+from batchflow.resources import Resources
+from batchflow.sources import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def map_records(
+    fn: Callable[..., Any],
+    source: Source,
+    *,
+    into: str | os.PathLike[str] | None = None,
+    format: str | None = None,  # noqa: A002 - the name a user expects
+    setup: Callable[[], Any] | None = None,
+    args: Mapping[str, Any] | None = None,
+    combine: Callable[[pa.Table], Any] | None = None,
+    limits: Resources | None = None,
+    per_task: Resources | None = None,
+    max_errors: int | float | None = None,
+    chunk: int | str | None = None,
+    part_size: int | str = "128MB",
+    executor: Executor | str | None = None,
+    progress: bool | None = None,
+    fresh: bool = False,
+) -> Result:
+    """Call a function once for each record, on all cores or on a cluster.
+
+    Parameters
+    ----------
+    fn
+        Gets a record. A mapping that it returns becomes a row; a scalar or list a row of the column
+        ``value``; ``None`` gives no row; a generator gives many rows. Any other object comes back as
+        it is in ``result.values``. A record for which it raises goes to the error table.
+    source
+        `read_text`, `read_json`, `read_csv`, `read_parquet`, `files` or `records`.
+    into
+        ``"dir/"``: a dataset of parts; ``"x.parquet"``: one file; ``None``: the result stays in memory.
+    format
+        ``"parquet"`` (default), ``"csv"``, ``"jsonl"`` or ``"arrow"``.
+    setup
+        Called once in each worker process; its value is the second argument of ``fn``.
+    args
+        Keyword arguments for ``fn``, shipped once to each worker; large arrays share one memory.
+    combine
+        Makes a table smaller, and is associative; applied to each chunk and then, as a tree, to what
+        neighbouring chunks gave, until one table is left.
+    limits
+        Caps of the whole job: cores and memory.
+    per_task
+        What one task asks for: as many run side by side as fit into the limits.
+    max_errors
+        Rows of the error table that are too many: ``0`` stops at the first failure, ``n`` after n, a
+        fraction of the records read (looked at from 1,000 records on), ``None`` collects them all.
+    chunk
+        Size of chunks: records, or bytes like ``"8MB"``. By default they follow what is measured.
+    part_size
+        Bytes of each part of a dataset, about.
+    executor
+        `Serial`, `Processes`, `Ray`, or one of their names in lower case.
+    progress
+        Show a progress line; by default where standard error is a terminal.
+    fresh
+        Replace the output of an earlier run.
+
+    Returns
+    -------
+    Result
+        Rows, error table and report.
+
+    Raises
+    ------
+    UsageError
+        If the job cannot work; nothing has run then.
+    StoppedError
+        If more records failed than ``max_errors`` allows.
+    """
+    return _run("record", fn, source, into, locals())
+
+
+def map_batches(
+    fn: Callable[..., Any],
+    source: Source,
+    *,
+    into: str | os.PathLike[str] | None = None,
+    format: str | None = None,  # noqa: A002 - the name a user expects
+    setup: Callable[[], Any] | None = None,
+    args: Mapping[str, Any] | None = None,
+    combine: Callable[[pa.Table], Any] | None = None,
+    limits: Resources | None = None,
+    per_task: Resources | None = None,
+    max_errors: int | float | None = None,
+    chunk: int | str | None = None,
+    part_size: int | str = "128MB",
+    executor: Executor | str | None = None,
+    progress: bool | None = None,
+    fresh: bool = False,
+) -> Result:
+    """Call a function once for each table of some records, on all cores or on a cluster.
+
+    Parameters
+    ----------
+    fn
+        Gets a `pyarrow.Table` and returns a table, record batch, dict of arrays, or a pandas or
+        Polars frame; ``None`` gives no rows. How many records a table has follows the size of the
+        chunks, so the function should not depend on it. A chunk for which it raises is halved until
+        the records at fault stand alone in the error table.
+    source, into, format, setup, args, combine, limits, per_task, max_errors, chunk, part_size
+        As for `map_records`.
+    executor, progress, fresh
+        As for `map_records`.
+
+    Returns
+    -------
+    Result
+        Rows, error table and report.
+
+    Raises
+    ------
+    UsageError
+        If the job cannot work; nothing has run then.
+    StoppedError
+        If more records failed than ``max_errors`` allows.
+    """
+    return _run("batch", fn, source, into, locals())
+
+
+def stream_batches(
+    fn: Callable[..., Any],
+    source: Source,
+    *,
+    per: Literal["record", "batch"] = "batch",
+    ordered: bool = True,
+    setup: Callable[[], Any] | None = None,
+    args: Mapping[str, Any] | None = None,
+    limits: Resources | None = None,
+    per_task: Resources | None = None,
+    max_errors: int | float | None = 0,
+    chunk: int | str | None = None,
+    executor: Executor | str | None = None,
+    progress: bool | None = None,
+) -> Iterator[pa.Table]:
+    """Yield tables as they come, with bounded memory; closing the iterator stops the work.
+
+    Parameters
+    ----------
+    fn
+        As for `map_batches`, or with ``per="record"`` as for `map_records`.
+    source, setup, args, limits, per_task, chunk, executor, progress
+        As for `map_records`.
+    per
+        What ``fn`` gets.
+    ordered
+        In input order; otherwise in the order of completion.
+    max_errors
+        As for `map_records`, but ``0`` by default: a stream has no error table to look at.
+
+    Yields
+    ------
+    pyarrow.Table
+        Rows of one chunk.
+
+    Raises
+    ------
+    UsageError, StoppedError
+        As for `map_records`.
+    """
+    options = {name: value for name, value in locals().items() if name != "ordered"}
+    return _job(options).stream(ordered=ordered)
+
+
+def _run(per: str, fn: Callable[..., Any], source: Source, into: Any, options: dict[str, Any]) -> Result:
+    del fn, source
+    return _job(options | {"per": per, "into": None if into is None else os.fspath(into)}).run()
+
+
+def _job(options: dict[str, Any]) -> Job:
+    """Return a job; options left at ``None`` take its defaults."""
+    optional = {"args", "limits", "per_task"}
+    return Job(**{name: value for name, value in options.items() if value is not None or name not in optional})

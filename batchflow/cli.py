@@ -1,0 +1,219 @@
+"""The command line: ``batchflow run``, ``plan`` and ``errors``.
+
+Exit status: 0 all ok; 1 done, some records failed; 2 wrong usage or plan; 3 stopped over
+``--max-errors``; 130 interrupted. Only `argparse` is loaded until a command is known to be right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batchflow.job import Job
+
+OK, SOME_FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    arguments = _parser().parse_args(argv)
+    from batchflow.errors import BatchflowError, StoppedError, UsageError
+
+    try:
+        status: int = arguments.command(arguments)
+    except UsageError as error:
+        return _fail(error, USAGE)
+    except StoppedError as error:
+        return _fail(error, STOPPED)
+    except BatchflowError as error:
+        return _fail(error, USAGE)
+    except KeyboardInterrupt:
+        print("batchflow: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return status
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"batchflow: {error}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="batchflow",
+        description="Run a Python function over a very large set of files or records.",
+        epilog="exit status: 0 all ok, 1 some records failed, 2 wrong usage or plan, 3 stopped over --max-errors",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, command, text in (
+        ("run", _run, "run a function over files"),
+        ("plan", _plan, "show what run would do; runs nothing"),
+    ):
+        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        _add_job(sub)
+        sub.set_defaults(command=command)
+    errors = commands.add_parser("errors", help="show what failed in a run", description="Show what failed in a run.")
+    errors.add_argument("output", help="folder or file that a run wrote")
+    errors.add_argument("--all", action="store_true", help="every row, with its traceback; otherwise grouped")
+    errors.add_argument("--json", action="store_true", help="the rows as JSON Lines")
+    errors.set_defaults(command=_errors)
+    return parser
+
+
+def _add_job(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what a job does."""
+    add = parser.add_argument
+    add("function", metavar="MODULE:FUNCTION", help="steps.py:clean or package.steps:clean")
+    add("inputs", nargs="+", metavar="INPUT", help="files, folders, globs (quoted, ** too) or URIs")
+    add("--into", metavar="PATH", help="folder/ of parts, or one file like x.parquet")
+    add("--format", metavar="NAME", help="parquet, csv, jsonl or arrow")
+    add("--read", metavar="KIND", help="text, json, csv, parquet or files; by default the suffix tells")
+    add("--per", choices=("record", "batch"), default="record", help="what the function gets")
+    add("--setup", metavar="MODULE:FUNCTION", help="called once per worker; its value is the second argument")
+    add("--combine", metavar="MODULE:FUNCTION", help="makes tables smaller until one is left")
+    add("--arg", action="append", default=[], metavar="NAME=VALUE", help="keyword argument (JSON or text)")
+    add("--workers", type=int, metavar="N", help="tasks side by side at most")
+    add("--memory", metavar="SIZE", help="memory of the whole job, like 16GB")
+    add("--cpus-per-task", type=float, metavar="N")
+    add("--memory-per-task", metavar="SIZE")
+    add("--max-errors", metavar="N", help="a count, or a fraction like 0.001; by default all are collected")
+    add("--chunk", metavar="SIZE", help="records, or bytes like 8MB")
+    add("--part-size", default="128MB", metavar="SIZE")
+    add("--executor", metavar="NAME", help="serial, processes or ray")
+    add("--fresh", action="store_true", help="replace the output of an earlier run")
+    add("--quiet", action="store_true", help="no progress line and no summary")
+
+
+def _job(arguments: argparse.Namespace) -> Job:
+    """Return the job that the arguments describe."""
+    from batchflow.job import Job
+    from batchflow.loading import load_function
+    from batchflow.resources import Resources
+    from batchflow.sources import guess
+
+    def optional(name: str | None) -> Callable[..., Any] | None:
+        return None if name is None else load_function(name)
+
+    return Job(
+        fn=load_function(arguments.function),
+        source=guess(arguments.inputs, arguments.read),
+        per=arguments.per,
+        into=arguments.into,
+        format=arguments.format,
+        setup=optional(arguments.setup),
+        combine=optional(arguments.combine),
+        args=dict(map(_keyword, arguments.arg)),
+        limits=Resources(cpus=arguments.workers, memory=arguments.memory),
+        per_task=Resources(cpus=arguments.cpus_per_task, memory=arguments.memory_per_task),
+        max_errors=_number(arguments.max_errors, "--max-errors"),
+        chunk=_chunk(arguments.chunk),
+        part_size=arguments.part_size,
+        executor=arguments.executor,
+        progress=False if arguments.quiet else None,
+        fresh=arguments.fresh,
+    )
+
+
+def _keyword(text: str) -> tuple[str, Any]:
+    """Return name and value of ``--arg name=value``; a value that is no JSON is text."""
+    from batchflow.errors import UsageError
+
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        message = f"--arg {text!r}: write it like name=value"
+        raise UsageError(message)
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _number(text: str | None, option: str) -> int | float | None:
+    from batchflow.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        message = f"{option} {text!r} is not a number"
+        raise UsageError(message) from None
+
+
+def _chunk(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdigit() else text
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    result = _job(arguments).run()
+    if not arguments.quiet:
+        print(result.report, file=sys.stderr)
+        if result.errors.num_rows:
+            print(_grouped(result.errors), file=sys.stderr)
+    if result.path is None:
+        _print_rows(result)
+    elif not arguments.quiet:
+        print(f"output in {result.path}", file=sys.stderr)
+        if result.errors.num_rows:
+            print(f"next: batchflow errors {result.path} --all", file=sys.stderr)
+    return SOME_FAILED if result.errors.num_rows else OK
+
+
+def _print_rows(result: Any) -> None:
+    """Print a result in memory as JSON Lines."""
+    for value in result.values:
+        print(json.dumps(value, default=str, ensure_ascii=False))
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    print(_job(arguments).plan().explain())
+    return OK
+
+
+def _errors(arguments: argparse.Namespace) -> int:
+    from batchflow.loading import read_errors
+
+    errors = read_errors(arguments.output)
+    if arguments.json:
+        for row in errors.to_pylist():
+            print(json.dumps(row, ensure_ascii=False))
+    elif arguments.all:
+        for row in errors.to_pylist():
+            print(_whole(row))
+    else:
+        print(_grouped(errors) if errors.num_rows else "nothing failed")
+    return SOME_FAILED if errors.num_rows else OK
+
+
+def _grouped(errors: Any) -> str:
+    """Return the commonest kinds of failure, with a count and an example each."""
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for row in errors.select(["source", "record", "phase", "error_type", "message"]).to_pylist():
+        groups.setdefault((row["phase"], row["error_type"]), []).append(row)
+    lines = []
+    for (phase, kind), rows in sorted(groups.items(), key=lambda item: -len(item[1])):
+        first = rows[0]
+        record = f", record {first['record']}" if first["record"] is not None else ""
+        lines.append(f"{len(rows):>7,} x {kind} in {phase}: {_safe(first['source'])}{record}: {_safe(first['message'])}")
+    return "\n".join(lines)
+
+
+def _whole(row: dict[str, Any]) -> str:
+    record = f", record {row['record']}" if row["record"] is not None else ""
+    head = f"{_safe(row['source'])}{record} [{row['start']}:{row['stop']}] {row['phase']}, {row['attempts']} attempts"
+    payload = f"\n    {_safe(row['payload'])}" if row["payload"] else ""
+    trace = "".join(f"    {_safe(line)}\n" for line in row["traceback"].splitlines()) if row["traceback"] else ""
+    return f"{head}\n    {row['error_type']}: {_safe(row['message'])}{payload}\n{trace}"
+
+
+def _safe(text: str | None) -> str:
+    """Return text without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""The exceptions of batchflow; each message says what, where and what to do.
+
+::
+
+    BatchflowError
+    ├── UsageError (ValueError)              refused before anything runs; exit status 2
+    │   ├── InputError (FileNotFoundError)   no file matches, or none can be listed
+    │   ├── FormatError                      a format or compression that is not known
+    │   ├── FunctionError                    cannot be found, imported or shipped to a worker
+    │   ├── DestinationError (FileExistsError)   exists and is not ours, or cannot be written
+    │   └── ResourceError                    a cap or request that can never be met
+    ├── SchemaError (TypeError)              rows that cannot stand in one table
+    ├── StoppedError                         over ``max_errors``; exit status 3
+    ├── FailedRecordsError                   from ``Result.raise_for_errors``
+    └── ExecutorError (RuntimeError)         the executor itself cannot go on
+        └── WorkerDied                       a worker process ended in the middle of a task
+
+Classes with a second base are also caught by an ``except`` clause for that base.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from batchflow.report import Report
+
+
+class BatchflowError(Exception):
+    """Base of all errors raised by batchflow."""
+
+
+class UsageError(BatchflowError, ValueError):
+    """Arguments that cannot work, found before anything runs."""
+
+
+class InputError(UsageError, FileNotFoundError):
+    """The input matches nothing, or cannot be listed."""
+
+    __str__ = Exception.__str__
+
+
+class FormatError(UsageError):
+    """A file format or compression that batchflow does not know."""
+
+
+class FunctionError(UsageError):
+    """A function that cannot be found, imported or shipped to a worker."""
+
+
+class DestinationError(UsageError, FileExistsError):
+    """A destination that exists and is not ours, or that cannot be written."""
+
+    __str__ = Exception.__str__
+
+
+class ResourceError(UsageError):
+    """A resource request that can never be met."""
+
+
+class SchemaError(BatchflowError, TypeError):
+    """Rows whose types cannot stand in one table."""
+
+
+class StoppedError(BatchflowError):
+    """More records failed than ``max_errors`` allows.
+
+    Attributes
+    ----------
+    errors : pyarrow.Table
+        The error table so far.
+    report : Report
+        What was done until the stop.
+    """
+
+    def __init__(self, message: str, errors: pa.Table, report: Report) -> None:
+        super().__init__(message)
+        self.errors = errors
+        self.report = report
+
+
+class FailedRecordsError(BatchflowError):
+    """Some records failed; raised on request only, by ``Result.raise_for_errors``.
+
+    Attributes
+    ----------
+    errors : pyarrow.Table
+        The error table.
+    """
+
+    def __init__(self, message: str, errors: pa.Table) -> None:
+        super().__init__(message)
+        self.errors = errors
+
+
+class ExecutorError(BatchflowError, RuntimeError):
+    """The executor itself cannot go on."""
+
+
+class WorkerDied(ExecutorError):
+    """A worker process ended in the middle of a task."""

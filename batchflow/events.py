@@ -1,0 +1,58 @@
+"""What happens to a job, as values; every listener hears each of them: progress, report, ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from batchflow.model import Chunk, Failure, Key, Stats
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    """A job begins to run."""
+
+    unit: str
+    """``"bytes"`` or ``"records"``: what weights are counted in."""
+    total: int | None
+    """Weight of the input, ``None`` if only its end will tell."""
+    executor: str
+    slots: int
+    """Tasks that run side by side."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnded:
+    """A task ended; a chunk that failed may be tried again in halves."""
+
+    key: Key
+    attempt: int
+    weight: int
+    """What it was worth, in the unit of the job."""
+    stats: Stats
+    ok: bool
+    again: bool
+    """Whether its records will be tried once more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkSettled:
+    """A chunk came to its end, in input order: nothing of it will change any more."""
+
+    key: Key
+    chunk: Chunk
+    stats: Stats
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """The job is over."""
+
+    complete: bool
+    """Whether every chunk came to its end."""
+
+
+Event: TypeAlias = JobStarted | TaskEnded | ChunkSettled | JobEnded
+Listener: TypeAlias = Callable[[Event], None]

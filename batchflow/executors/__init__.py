@@ -1,0 +1,43 @@
+"""Where tasks run: in this process, in worker processes, or on Ray; one small contract."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from batchflow.errors import UsageError
+from batchflow.executors.base import Executor
+from batchflow.executors.processes import Processes
+from batchflow.executors.ray import Ray
+from batchflow.executors.serial import Serial
+
+__all__ = ["Executor", "Processes", "Ray", "Serial", "choose"]
+
+_NAMES: dict[str, type[Executor]] = {"serial": Serial, "processes": Processes, "ray": Ray}
+
+
+def choose(executor: Executor | str | None, *, needs_ray: bool = False) -> Executor:
+    """Return the executor to use.
+
+    What was asked for; else what ``BATCHFLOW_EXECUTOR`` names; else Ray where it is already
+    initialised, where ``RAY_ADDRESS`` is set or where a task asks for what only Ray can place; else
+    worker processes.
+
+    Raises
+    ------
+    UsageError
+        If there is none of that name.
+    """
+    if isinstance(executor, Executor):
+        return executor
+    name = executor or os.environ.get("BATCHFLOW_EXECUTOR") or _fitting(needs_ray)
+    if name not in _NAMES:
+        message = f"unknown executor {name!r}: use one of {', '.join(_NAMES)}"
+        raise UsageError(message)
+    return _NAMES[name]()
+
+
+def _fitting(needs_ray: bool) -> str:
+    ray = sys.modules.get("ray")  # not imported: a Ray that runs in this process was imported by its user
+    running = ray is not None and ray.is_initialized()
+    return "ray" if needs_ray or running or os.environ.get("RAY_ADDRESS") else "processes"

@@ -1,0 +1,103 @@
+"""The contract of executors: load a program, submit work, wait for outcomes, close."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from batchflow.errors import FunctionError
+from batchflow.model import Outcome, Work
+from batchflow.resources import Resources, available_cpus, count_slots, total_memory
+from batchflow.worker import Program
+
+
+class Executor(ABC):
+    """Where tasks run.
+
+    An executor never raises for work: whatever happens to it, each piece of work submitted has one
+    outcome. Used as a context manager it stays warm for many jobs; otherwise each job starts and
+    closes it.
+    """
+
+    name: ClassVar[str]
+    prefetch: ClassVar[int]
+    """Tasks that wait beside each running one, so that a worker need not wait for the driver."""
+    warm = False
+
+    def slots(self, limits: Resources, per_task: Resources) -> int:
+        """Return how many tasks of a job may run side by side.
+
+        Raises
+        ------
+        ResourceError
+            If not even one fits.
+        """
+        return count_slots(limits, per_task, available_cpus(), total_memory())
+
+    @abstractmethod
+    def start(self, slots: int, per_task: Resources) -> None:
+        """Make ready for this many tasks side by side; what is started already is kept."""
+
+    @abstractmethod
+    def load(self, program: Program) -> int:
+        """Ship a program to the workers, or make it ready to be; return its number.
+
+        Raises
+        ------
+        FunctionError
+            If it cannot be pickled.
+        """
+
+    @abstractmethod
+    def unload(self, job: int) -> None:
+        """Forget a program; outcomes of its work that are still under way are dropped."""
+
+    @abstractmethod
+    def submit(self, job: int, work: Work) -> None:
+        """Take over one piece of work; returns at once."""
+
+    @abstractmethod
+    def wait(self, timeout: float | None = None) -> list[tuple[int, Outcome]]:
+        """Return the outcomes there are, each with the number of its program; waits for the first one."""
+
+    def fetch(self, payload: Any) -> Any:
+        """Return the rows that a payload of an outcome stands for."""
+        return payload
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop all workers and remove all that was made; may be called again."""
+
+    def __enter__(self) -> Self:
+        self.warm = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.warm = False
+        self.close()
+
+
+def pickled(program: Program, buffer_callback: Callable[[Any], Any] | None = None) -> bytes:
+    """Return a program as bytes, functions of ``__main__`` and closures by value.
+
+    Raises
+    ------
+    FunctionError
+        If something it refers to cannot be pickled.
+    """
+    import cloudpickle
+
+    try:
+        data: bytes = cloudpickle.dumps(program, protocol=5, buffer_callback=buffer_callback)
+    except Exception as error:
+        name = getattr(program.fn, "__qualname__", repr(program.fn))
+        message = (
+            f"{name} cannot be shipped to a worker: {error}; "
+            "make what it refers to inside the function, or in setup="
+        )
+        raise FunctionError(message) from error
+    return data

@@ -1,0 +1,57 @@
+"""Tasks in this process, one after the other: for a debugger, and as the measure of the others."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import ClassVar
+
+from batchflow.executors.base import Executor
+from batchflow.model import Outcome, Work
+from batchflow.resources import Resources
+from batchflow.worker import Program, Runner
+
+
+class Serial(Executor):
+    """Runs tasks in this process, so that a breakpoint in the function stops where it stands."""
+
+    name: ClassVar[str] = "serial"
+    prefetch: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        self._runners: dict[int, Runner] = {}
+        self._loaded = 0
+        self._queue: deque[tuple[int, Work]] = deque()
+
+    def slots(self, limits: Resources, per_task: Resources) -> int:
+        """Return 1, if a task fits at all."""
+        return min(1, super().slots(limits, per_task))
+
+    def start(self, slots: int, per_task: Resources) -> None:
+        """Nothing to start."""
+
+    def load(self, program: Program) -> int:
+        """Keep a program."""
+        self._loaded += 1
+        self._runners[self._loaded] = Runner(program)
+        return self._loaded
+
+    def unload(self, job: int) -> None:
+        """Forget a program and its work."""
+        self._runners.pop(job, None)
+        self._queue = deque(item for item in self._queue if item[0] != job)
+
+    def submit(self, job: int, work: Work) -> None:
+        """Put work into the queue."""
+        self._queue.append((job, work))
+
+    def wait(self, timeout: float | None = None) -> list[tuple[int, Outcome]]:
+        """Do the next piece of work."""
+        if not self._queue:
+            return []
+        job, work = self._queue.popleft()
+        return [(job, self._runners[job].perform(work))]
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._runners.clear()
+        self._queue.clear()

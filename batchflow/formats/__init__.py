@@ -1,0 +1,78 @@
+"""Output formats: how a worker writes the rows of a chunk, and how such pieces become one part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from batchflow.errors import FormatError
+from batchflow.model import Piece
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Format(Protocol):
+    """One output format."""
+
+    suffix: str
+    """Of finished parts, with its dot."""
+    piece_suffix: str
+    keeps_schema: bool
+    """Whether a part shows its columns and types, so that all parts should have the same."""
+
+    def write_piece(self, table: pa.Table, path: str) -> None:
+        """Write the rows of a chunk; runs on a worker."""
+
+    def assemble(self, pieces: Sequence[Piece], schema: pa.Schema, path: str) -> None:
+        """Write pieces, in order, as one part with one schema, synced to disk; runs on a worker."""
+
+    def restate(self, part: str, schema: pa.Schema, path: str) -> None:
+        """Write a finished part once more with another schema; runs on a worker."""
+
+
+NAMES = ("parquet", "csv", "jsonl", "arrow")
+_SUFFIXES = {"parquet": "parquet", "pq": "parquet", "csv": "csv", "jsonl": "jsonl", "ndjson": "jsonl",
+             "arrow": "arrow", "feather": "arrow", "ipc": "arrow"}  # fmt: skip
+
+
+def format_of(name: str) -> Format:
+    """Return the format of a name.
+
+    Raises
+    ------
+    FormatError
+        If there is none.
+    """
+    from batchflow.formats.parquet import ParquetFormat
+    from batchflow.formats.streams import ArrowFormat, CsvFormat, JsonFormat
+
+    known = {"parquet": ParquetFormat, "csv": CsvFormat, "jsonl": JsonFormat, "arrow": ArrowFormat}
+    if name not in known:
+        message = f"unknown output format {name!r}: use one of {', '.join(NAMES)}"
+        raise FormatError(message)
+    return known[name]()
+
+
+def name_of(into: str, named: str | None) -> tuple[str, bool]:
+    """Return the format of a destination, and whether the destination is one file.
+
+    A destination with the suffix of a format is one file, any other is a folder of parts.
+
+    Raises
+    ------
+    FormatError
+        If the suffix is of no format but looks like one, or is of another format than the one named.
+    """
+    tail = into.rstrip("/").rpartition("/")[2]
+    suffix = tail.rpartition(".")[2].lower() if "." in tail.lstrip(".") else ""
+    by_suffix = _SUFFIXES.get(suffix)
+    if into.endswith("/") or not suffix:
+        return named or "parquet", False
+    if by_suffix is None and named is None:
+        message = f"{into!r}: {suffix!r} is no output format; use one of {', '.join(NAMES)}, or end a folder with '/'"
+        raise FormatError(message)
+    if by_suffix is not None and named not in (None, by_suffix):
+        message = f"{into!r} ends like {by_suffix}, but format={named!r} was asked for: change one of them"
+        raise FormatError(message)
+    return named or str(by_suffix), by_suffix is not None

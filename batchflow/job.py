@@ -1,0 +1,242 @@
+"""A job as a frozen value: plan it, run it, or stream its tables."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from batchflow.combining.dataset import Dataset
+from batchflow.combining.errors_table import ErrorTable
+from batchflow.combining.order import Settled
+from batchflow.combining.result import Result, tell
+from batchflow.combining.tree import Tree
+from batchflow.errors import StoppedError, UsageError
+from batchflow.events import Listener
+from batchflow.executors import Executor, choose
+from batchflow.plan import JobSpec, Plan, make_plan
+from batchflow.progress import Progress
+from batchflow.report import ReportBuilder
+from batchflow.scheduler import Scheduler
+from batchflow.tables import Rows
+from batchflow.worker import Program
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FRACTION_RECORDS = 1000
+"""Records that must have been read before a fraction in ``max_errors`` may stop a job before its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(JobSpec):
+    """A function, its input, its output and its caps, as one frozen value.
+
+    The fields are the arguments of `batchflow.map_records`; ``per`` is ``"record"`` or ``"batch"``.
+    """
+
+    executor: Executor | str | None = None
+    progress: bool | None = None
+    listeners: Sequence[Listener] = field(default=())
+    """Called with every event of `batchflow.events`."""
+
+    def plan(self) -> Plan:
+        """Check the job and list its inputs; runs nothing.
+
+        Raises
+        ------
+        UsageError
+            Whatever would make the job fail later.
+        """
+        plan = make_plan(self)
+        with _chosen(self) as executor:
+            executor.slots(self.limits, self.per_task)
+        return plan
+
+    def run(self) -> Result:
+        """Run the job to its end.
+
+        Raises
+        ------
+        UsageError
+            If the job cannot work; nothing has run then.
+        StoppedError
+            If more records failed than ``max_errors`` allows.
+        """
+        plan = make_plan(self)
+        with _chosen(self) as executor:
+            return _Run(self, plan, executor).result()
+
+    def stream(self, *, ordered: bool = True) -> Iterator[pa.Table]:
+        """Yield the rows as tables while they come, with bounded memory; closing the iterator stops the work.
+
+        Parameters
+        ----------
+        ordered
+            In input order; otherwise in the order of completion.
+
+        Raises
+        ------
+        UsageError, StoppedError
+            As for `run`.
+        """
+        if self.into is not None or self.combine is not None:
+            message = "a stream has no into= and no combine=: write or combine its tables where they arrive"
+            raise UsageError(message)
+        plan = make_plan(self)
+        return self._streamed(plan, ordered=ordered)
+
+    def _streamed(self, plan: Plan, *, ordered: bool) -> Iterator[pa.Table]:
+        with _chosen(self) as executor:
+            yield from _Run(self, plan, executor).tables(ordered=ordered)
+
+
+@contextmanager
+def _chosen(job: Job) -> Iterator[Executor]:
+    """Give the executor of a job, and close it again unless it is warm."""
+    executor = choose(job.executor, needs_ray=job.per_task.needs_ray)
+    try:
+        yield executor
+    finally:
+        if not executor.warm:
+            executor.close()
+
+
+class _Run:
+    """One run of a job: scheduler, combiner, error table and report side by side."""
+
+    def __init__(self, job: Job, plan: Plan, executor: Executor) -> None:
+        self._job = job
+        self._plan = plan
+        self._executor = executor
+        self._errors = ErrorTable()
+        self._report = ReportBuilder()
+        self._seen = 0
+        self._listeners: list[Listener] = [self._report, Progress(job.progress), *job.listeners]
+
+    def _scheduler(self, *, bounded: bool = False, early: Callable[[Any], None] | None = None) -> Scheduler:
+        program = program_of(self._plan)
+        return Scheduler(
+            self._plan, self._executor, program, self._listeners, bounded=bounded, early=early
+        )
+
+    @contextmanager
+    def _opened(self, scheduler: Scheduler) -> Iterator[None]:
+        complete = False
+        scheduler.open()
+        try:
+            yield
+            complete = True
+        finally:
+            scheduler.close(complete=complete)
+
+    def result(self) -> Result:
+        """Run to the end and return everything."""
+        scheduler = self._scheduler()
+        if self._plan.destination is not None:
+            return self._to_disk(scheduler)
+        if self._job.combine is not None:
+            return self._combined(scheduler)
+        rows: list[Rows] = []
+        with self._opened(scheduler):
+            for settled in scheduler.settled():
+                self._account(settled)
+                if settled.payload is not None:
+                    rows.append(self._executor.fetch(settled.payload))
+            self._check_end()
+        return Result(self._errors.table(), self._report.report(), rows)
+
+    def _combined(self, scheduler: Scheduler) -> Result:
+        tree = Tree(scheduler.delegate)
+        with self._opened(scheduler):
+            for settled in scheduler.settled():
+                self._account(settled)
+                if settled.payload is not None:
+                    tree.add(settled.payload)
+            self._check_end()
+            while not tree.finish():
+                scheduler.turn()
+            rows = [] if tree.payload is None else [self._executor.fetch(tree.payload)]
+        return Result(self._errors.table(), self._report.report(), rows)
+
+    def _to_disk(self, scheduler: Scheduler) -> Result:
+        dataset = Dataset(self._plan, scheduler.delegate)
+        dataset.open()
+        try:
+            with self._opened(scheduler):
+                for settled in scheduler.settled():
+                    self._account(dataset.add(settled))
+                self._check_end()
+                dataset.flush()
+                _finish(scheduler)
+                dataset.unite()
+                _finish(scheduler)
+        finally:
+            dataset.close(self._errors, self._report.report())
+        return Result(self._errors.table(), self._report.report(), (), self._plan.destination)
+
+    def tables(self, *, ordered: bool) -> Iterator[pa.Table]:
+        """Yield tables as they come."""
+        early: deque[Any] = deque()
+        scheduler = self._scheduler(bounded=True, early=None if ordered else early.append)
+        with self._opened(scheduler):
+            for settled in scheduler.settled():
+                self._account(settled)
+                if settled.payload is not None:
+                    early.append(settled.payload)
+                while early:
+                    yield from self._shown(early.popleft())
+            self._check_end()
+
+    def _shown(self, payload: Any) -> Iterator[pa.Table]:
+        rows: Rows = self._executor.fetch(payload)
+        yield from Result(self._errors.table(), self._report.report(), [rows]).table.to_batches()
+
+    def _account(self, settled: Settled) -> None:
+        """Add up what failed, and stop where it is too much."""
+        self._errors.add(settled.failures)
+        self._seen += settled.stats.rows_in
+        limit = self._job.max_errors
+        if settled.failures and limit is not None and isinstance(limit, int) and self._errors.rows > limit:
+            self._stop()
+        if isinstance(limit, float) and self._seen >= FRACTION_RECORDS:
+            self._check_fraction(limit)
+
+    def _check_end(self) -> None:
+        if isinstance(self._job.max_errors, float):
+            self._check_fraction(self._job.max_errors)
+
+    def _check_fraction(self, limit: float) -> None:
+        if self._errors.rows > limit * self._seen:
+            self._stop()
+
+    def _stop(self) -> None:
+        errors = self._errors.table()
+        message = f"stopped: more than max_errors={self._job.max_errors} failed; {tell(errors)}"
+        raise StoppedError(message, errors, self._report.report())
+
+
+def _finish(scheduler: Scheduler) -> None:
+    """Wait for the work of the combiner."""
+    while scheduler.turn():
+        pass
+
+
+def program_of(plan: Plan) -> Program:
+    """Return what the workers need to know of a plan."""
+    spec, destination = plan.spec, plan.destination
+    return Program(
+        spec.fn,
+        plan.source.shipped(),
+        spec.per,
+        spec.setup,
+        spec.args,
+        spec.combine,
+        destination.format if destination else None,
+        os.path.abspath(destination.pieces) if destination else "",  # noqa: PTH100 - a worker may stand elsewhere
+    )
+
+

@@ -1,0 +1,90 @@
+"""What the command line names: functions as ``module:name``, outputs of earlier runs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from batchflow.errors import FunctionError, InputError
+from batchflow.plan import Destination
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """Return a function named like ``steps.py:clean`` or ``package.steps:clean``.
+
+    Raises
+    ------
+    FunctionError
+        If the module or the function cannot be found or imported, with the reason.
+    """
+    module_name, colon, attribute = name.rpartition(":")
+    if not colon or not module_name or not attribute:
+        message = f"{name!r} names no function: write it like steps.py:clean or package.steps:clean"
+        raise FunctionError(message)
+    module = _load_module(module_name)
+    value: Any = module
+    for part in attribute.split("."):
+        value = getattr(value, part, None)
+    if not callable(value):
+        known = [key for key, item in vars(module).items() if callable(item) and not key.startswith("_")]
+        message = f"{module_name} has no function {attribute!r}; it has {', '.join(sorted(known)) or 'none'}"
+        raise FunctionError(message)
+    return value
+
+
+def _load_module(name: str) -> ModuleType:
+    try:
+        if name.endswith(".py"):
+            return _load_file(Path(name))
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as `python -m` does
+        return importlib.import_module(name)
+    except FileNotFoundError:
+        message = f"there is no file {name!r} (looked in {Path.cwd()})"
+        raise FunctionError(message) from None
+    except Exception as error:
+        message = f"cannot import {name!r}: {type(error).__name__}: {error}"
+        raise FunctionError(message) from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    """Import a file by its path, so that its neighbours can be imported too."""
+    import cloudpickle
+
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    sys.path.insert(0, str(path.parent.resolve()))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    cloudpickle.register_pickle_by_value(module)  # a worker on another machine has no such file
+    return module
+
+
+def read_errors(output: str) -> pa.Table:
+    """Return the error table of an earlier run.
+
+    Raises
+    ------
+    InputError
+        If the output was not made by batchflow.
+    """
+    import pyarrow.parquet as pq
+
+    path = Path(output)
+    file = Destination(path, "", one_file=path.is_file()).meta / "errors.parquet"
+    if not file.exists():
+        message = f"{output!r} is no output of batchflow: {file} does not exist"
+        raise InputError(message)
+    return pq.read_table(file)

@@ -1,0 +1,223 @@
+"""The frozen values that travel between driver and workers: where data is, what to do, what came out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+Phase: TypeAlias = Literal["read", "call", "convert", "write", "timeout", "memory", "worker"]
+"""Where a record or chunk failed."""
+
+Key: TypeAlias = tuple[int, ...]
+"""Place of a chunk in the input: sorts as the input does, halves of a chunk between their neighbours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One file or object of a source, or the whole of an in-memory source."""
+
+    uri: str
+    """Path or URI, as errors and the ledger name it."""
+    size: int = 0
+    """Bytes of a file; records of an in-memory source."""
+    version: str = ""
+    """What changes when the content does: modification time in nanoseconds, or etag."""
+    compression: str | None = None
+    """``"gz"``, ``"bz2"``, ``"zst"``, ``"lz4"``, ``"xz"``; ``None``: plain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A contiguous range of one input, in the unit of its source (bytes, rows or records)."""
+
+    input: Input
+    start: int = 0
+    stop: int | None = None
+    """``None``: to the end of an input that is not cut."""
+    header: Any = None
+    """What the driver had to read ahead for the worker, the column names of a CSV file."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the span covers its input from end to end."""
+        return self.start == 0 and self.stop is None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A contiguous range of a source: the unit of work, retry and resume.
+
+    A chunk is one span, or many whole small inputs. ``skip`` and ``take`` narrow it further, in
+    records, after it was halved: so a compressed file, which cannot be cut, can be halved too.
+    """
+
+    spans: tuple[Span, ...]
+    weight: int
+    """Cost in the unit that sizes are measured in: bytes, or records in memory."""
+    skip: int = 0
+    take: int | None = None
+
+    def halve(self, records: int) -> tuple[Chunk, Chunk]:
+        """Return the two halves of a chunk that holds this many records, at least two."""
+        middle = records // 2
+        weight = max(1, self.weight // 2)
+        return (
+            replace(self, take=middle, weight=weight),
+            replace(self, skip=self.skip + middle, take=records - middle, weight=weight),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One attempt at one chunk."""
+
+    key: Key
+    chunk: Chunk
+    attempt: int = 1
+    data: Any = None
+    """Records of an in-memory source, shipped with the task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One row of the error table, of a record or of a whole chunk."""
+
+    source: str
+    start: int | None
+    """First unit of the failed range: byte offset, row or record, from 0."""
+    stop: int | None
+    record: int | None
+    """Number of the record in its source, from 1; counted from the start of its span while it travels."""
+    payload: str | None
+    """The record itself, cut at ``PAYLOAD_LIMIT`` characters."""
+    phase: Phase
+    error_type: str
+    message: str
+    traceback: str = ""
+    attempts: int = 1
+    worker: str = ""
+    seconds: float | None = None
+    """Of the task, where the whole chunk failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpanCount:
+    """What became of the records of one span."""
+
+    uri: str
+    positions: int = 0
+    """Numbers used up, blank lines included; what the next span of the input counts on from."""
+    rows_in: int = 0
+    rows_out: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What one task did; times in seconds."""
+
+    worker: str = ""
+    started: float = 0.0
+    """Seconds since the epoch, by the worker's clock."""
+    seconds: float = 0.0
+    read: float = 0.0
+    call: float = 0.0
+    convert: float = 0.0
+    write: float = 0.0
+    nbytes: int = 0
+    """Bytes read."""
+    peak_memory: int = 0
+    """Largest resident size of the worker process so far, in bytes."""
+    spans: tuple[SpanCount, ...] = ()
+
+    @property
+    def rows_in(self) -> int:
+        """Records read, failed ones included."""
+        return sum(span.rows_in for span in self.spans)
+
+    @property
+    def rows_out(self) -> int:
+        """Rows given back."""
+        return sum(span.rows_out for span in self.spans)
+
+    @property
+    def failed(self) -> int:
+        """Records that ended in the error table."""
+        return sum(span.failed for span in self.spans)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The rows of one chunk on disk, not yet part of the output."""
+
+    path: str
+    rows: int
+    nbytes: int
+    """Size on disk."""
+    schema: Any
+    """Its `pyarrow.Schema`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assemble:
+    """Work for a worker: pieces, in order, into one part."""
+
+    key: Key
+    pieces: tuple[Piece, ...]
+    schema: Any
+    path: str
+    """Temporary name; the driver gives the part its final one."""
+    restate: bool = False
+    """The one piece is a finished part, to be written again with this schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Work for a worker: count the records of a chunk that killed its worker, without calling the function."""
+
+    task: Task
+
+    @property
+    def key(self) -> Key:
+        """Key of the chunk."""
+        return self.task.key
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Work for a worker: neighbouring results into a smaller one, by the function of ``combine=``."""
+
+    key: Key
+    parts: tuple[Any, ...]
+    """Payloads, or an executor's references to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """Outcome of a task that read its chunk to the end; single records may have failed."""
+
+    key: Key
+    stats: Stats
+    failures: tuple[Failure, ...] = ()
+    payload: Any = None
+    """Segments (tables and lists of objects, in order), a `Piece`, or an executor's reference to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Outcome of a task that gave nothing back."""
+
+    key: Key
+    failure: Failure
+    records: int | None = None
+    """Records in the chunk, where the task got far enough to know: what halving needs."""
+    stats: Stats = field(default_factory=Stats)
+    died: bool = False
+    """The task took its worker with it."""
+
+
+Outcome: TypeAlias = Succeeded | Failed
+Work: TypeAlias = Task | Assemble | Merge | Inspect
+
+PAYLOAD_LIMIT = 1000
+"""Characters of a record that the error table keeps."""

@@ -1,0 +1,231 @@
+"""What a job is, and its plan: inputs counted, output chosen, mistakes refused before anything runs."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from batchflow.errors import DestinationError, FunctionError, InputError, UsageError
+from batchflow.formats import format_of, name_of
+from batchflow.model import Input
+from batchflow.resources import Resources, format_bytes, parse_bytes
+from batchflow.sources import Source
+from batchflow.sources.cutting import weigh
+
+META = "_batchflow"
+"""Folder of a dataset that holds what is not data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    """Everything that says what a job does; see `batchflow.map_records` for the arguments."""
+
+    fn: Callable[..., Any]
+    source: Source
+    per: Literal["record", "batch"] = "record"
+    into: str | None = None
+    format: str | None = None
+    setup: Callable[[], Any] | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+    combine: Callable[[Any], Any] | None = None
+    limits: Resources = Resources()
+    per_task: Resources = Resources()
+    max_errors: int | float | None = 0
+    chunk: int | str | None = None
+    part_size: int | str = "128MB"
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where the output goes."""
+
+    path: Path
+    format: str
+    one_file: bool
+
+    @property
+    def meta(self) -> Path:
+        """Folder for what is not data: inside a dataset, beside a file."""
+        return self.path.with_name(f".{self.path.name}{META}") if self.one_file else self.path / META
+
+    @property
+    def pieces(self) -> Path:
+        """Folder for what is not yet a part."""
+        return self.meta / "pieces"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job that can run: its inputs are known, its output is possible."""
+
+    spec: JobSpec
+    source: Source
+    """The source with all that the driver had to find out."""
+    inputs: tuple[Input, ...]
+    destination: Destination | None
+    chunk_weight: int | None
+    """Weight of every chunk where the user fixed it: bytes, or records in memory."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the files, or records in memory; ``None`` for a generator."""
+        sizes = [item.size for item in self.inputs]
+        return None if min(sizes, default=0) < 0 else sum(sizes)
+
+    @property
+    def total(self) -> int | None:
+        """Weight of the input: bytes of plain text, or records in memory."""
+        return self.size if self.source.in_memory else sum(map(weigh, self.inputs))
+
+    @property
+    def uncuttable(self) -> list[Input]:
+        """Files that are one chunk each, however large."""
+        return [item for item in self.inputs if not self.source.cuttable(item)]
+
+    def explain(self) -> str:
+        """Return the plan in a few lines of text."""
+        amount = "unknown, read as it comes" if self.size is None else f"{self.size:,} records"
+        if not self.source.in_memory:
+            amount = f"{len(self.inputs):,} files, {format_bytes(self.size or 0)}"
+        lines = [f"input     {self.source.kind}: {amount}"]
+        whole = self.uncuttable
+        if whole and self.source.kind != "files":
+            big = max(whole, key=lambda item: item.size)
+            lines.append(
+                f"not cut   {len(whole):,} compressed files; the largest is {big.uri} ({format_bytes(big.size)}): "
+                "each is one chunk, so split it or store it uncompressed if it dominates"
+            )
+        lines.append(f"function  {describe(self.spec.fn)}, once for each {self.spec.per}")
+        lines.append(f"chunks    {self._chunks()}")
+        if self.destination is None:
+            lines.append("output    in memory")
+        else:
+            shape = "one file" if self.destination.one_file else f"parts of about {self._part_size()}"
+            lines.append(f"output    {self.destination.path} ({self.destination.format}, {shape})")
+        return "\n".join(lines)
+
+    def _part_size(self) -> str:
+        return format_bytes(parse_bytes(self.spec.part_size))
+
+    def _chunks(self) -> str:
+        weight = self.chunk_weight
+        if weight is None:
+            return "sized while running, about half a second each"
+        unit = "records" if self.source.in_memory else "bytes"
+        count = "" if self.total is None else f", about {max(1, -(-self.total // weight)):,} of them"
+        return f"{weight:,} {unit} each{count}"
+
+
+def describe(fn: Callable[..., Any]) -> str:
+    """Return the name of a function and where it stands."""
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return f"{getattr(fn, '__module__', '?')}.{name}"
+
+
+def _chunk_weight(spec: JobSpec, source: Source, inputs: Sequence[Input]) -> int | None:
+    """Return the fixed weight of chunks, ``None`` where it follows what is measured."""
+    if spec.chunk is None:
+        return None
+    if isinstance(spec.chunk, int):
+        if spec.chunk <= 0:
+            message = f"chunk={spec.chunk} must be positive: a number of records, or bytes like '8MB'"
+            raise UsageError(message)
+        return max(1, round(spec.chunk * source.record_weight(inputs)))
+    if source.in_memory:
+        message = f"chunk={spec.chunk!r}: records in memory have no size in bytes, so give a number of records"
+        raise UsageError(message)
+    return parse_bytes(spec.chunk)
+
+
+def make_plan(spec: JobSpec) -> Plan:
+    """Check a job, list its inputs and choose its output; runs nothing and changes nothing.
+
+    Raises
+    ------
+    UsageError
+        Whatever would make the job fail later: no input, an impossible function, cap or destination.
+    """
+    _check_function(spec)
+    _check_numbers(spec)
+    if not isinstance(spec.source, Source):
+        message = (
+            f"the input is a {type(spec.source).__qualname__}, not a source: "
+            "use read_text, read_json, read_csv, read_parquet, files or records"
+        )
+        raise InputError(message)
+    destination = None if spec.into is None else _destination(spec)
+    inputs = tuple(spec.source.inputs())
+    weight = _chunk_weight(spec, spec.source, inputs)
+    return Plan(spec, spec.source.prepared(inputs), inputs, destination, weight)
+
+
+def _check_function(spec: JobSpec) -> None:
+    for name in ("fn", "setup", "combine"):
+        value = getattr(spec, name)
+        if not callable(value) and not (value is None and name != "fn"):
+            message = f"{name}={value!r} cannot be called: pass a function"
+            raise FunctionError(message)
+    positional = [object()] * (2 if spec.setup else 1)
+    try:
+        inspect.signature(spec.fn).bind(*positional, **spec.args)
+    except TypeError as error:
+        given = f"{len(positional)} positional and the arguments {sorted(spec.args)}" if spec.args else len(positional)
+        message = f"{describe(spec.fn)} cannot be called as the job does ({given}): {error}"
+        raise FunctionError(message) from error
+    except ValueError:
+        pass  # a builtin without a signature
+
+
+def _check_numbers(spec: JobSpec) -> None:
+    if spec.per not in ("record", "batch"):
+        message = f"per={spec.per!r} must be 'record' or 'batch'"
+        raise UsageError(message)
+    if spec.max_errors is not None and not (isinstance(spec.max_errors, int) or 0 <= spec.max_errors <= 1):
+        message = f"max_errors={spec.max_errors} must be a count, a fraction from 0.0 to 1.0, or None for all"
+        raise UsageError(message)
+    if spec.max_errors is not None and spec.max_errors < 0:
+        message = f"max_errors={spec.max_errors} is negative: 0 stops at the first, None collects all"
+        raise UsageError(message)
+    if spec.combine is not None and spec.into is not None:
+        message = "combine= gives one small table: leave out into= and write the result's table"
+        raise UsageError(message)
+    parse_bytes(spec.part_size)
+
+
+def _destination(spec: JobSpec) -> Destination:
+    into = os.fspath(spec.into or "")
+    if "://" in into:
+        message = f"into={into!r}: only folders and files of this machine can be written"
+        raise DestinationError(message)
+    name, one_file = name_of(into, spec.format)
+    format_of(name)
+    destination = Destination(Path(into).expanduser(), name, one_file)
+    _refuse_foreign(destination, fresh=spec.fresh)
+    return destination
+
+
+def _refuse_foreign(destination: Destination, *, fresh: bool) -> None:
+    path = destination.path
+    ours = (destination.meta / "plan.json").exists()
+    parent = next(above for above in [path, *path.absolute().parents] if above.exists())
+    if not os.access(parent, os.W_OK):
+        message = f"cannot write to {path}: no permission for {parent}"
+        raise DestinationError(message)
+    taken = path.is_file() or (path.is_dir() and any(path.iterdir())) if path.exists() else False
+    if path.is_dir() and destination.one_file:
+        message = f"{path} is a folder: end the name of a dataset with '/'"
+        raise DestinationError(message)
+    if path.is_file() and not destination.one_file:
+        message = f"{path} is a file, but the output is a folder of parts: choose another name"
+        raise DestinationError(message)
+    if taken and not ours:
+        message = f"{path} exists and was not made by batchflow: choose another destination or remove it"
+        raise DestinationError(message)
+    if taken and not fresh:
+        message = f"{path} holds the output of an earlier run: pass fresh=True (--fresh) to replace it"
+        raise DestinationError(message)

@@ -1,0 +1,133 @@
+"""Amounts of CPU, memory and other resources: what a job may use and what a task asks for."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from batchflow.errors import ResourceError
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_UNITS |= {f"{unit}i": 2 ** (10 * power) for power, unit in enumerate("kmgt", 1)}
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]?i?)b?\s*", re.IGNORECASE)
+
+
+def parse_bytes(amount: int | str) -> int:
+    """Return a number of bytes from ``"8MB"`` (10**6), ``"8MiB"`` (2**20), ``"512k"`` or an int.
+
+    Raises
+    ------
+    ResourceError
+        If the text is not an amount, or not positive.
+    """
+    match = _AMOUNT.fullmatch(str(amount))
+    unit = match[2].lower() if match else "?"
+    value = int(float(match[1]) * _UNITS[unit]) if match and unit in _UNITS else 0
+    if value <= 0:
+        message = f"{amount!r} is not an amount of bytes: write it like 500_000, '8MB' or '2GiB'"
+        raise ResourceError(message)
+    return value
+
+
+def format_bytes(count: float) -> str:
+    """Return bytes as a person reads them, in powers of 1000: ``"1.5 GB"``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """An amount of resources: the caps of a job (``limits=``) or the request of a task (``per_task=``).
+
+    Raises
+    ------
+    ResourceError
+        If an amount is negative or not a number of bytes.
+    """
+
+    cpus: float | None = None
+    """Logical cores; ``None``: all there are (limits), or one (per task)."""
+    memory: int | str | None = None
+    """Bytes, or a text like ``"2GB"``; kept as a number of bytes."""
+    gpus: float = 0
+    """GPUs, fractions too; placed by Ray only."""
+    custom: Mapping[str, float] = field(default_factory=dict)
+    """Custom resources by name; placed by Ray only."""
+
+    def __post_init__(self) -> None:
+        if self.memory is not None:
+            object.__setattr__(self, "memory", parse_bytes(self.memory))
+        for name, amount in {"cpus": self.cpus or 0, "gpus": self.gpus, **self.custom}.items():
+            if amount < 0:
+                message = f"{name}={amount} is negative: an amount of a resource is 0 or more"
+                raise ResourceError(message)
+
+    @property
+    def nbytes(self) -> int | None:
+        """Memory as a number of bytes, ``None`` where no cap is set."""
+        return None if self.memory is None else parse_bytes(self.memory)
+
+    @property
+    def needs_ray(self) -> bool:
+        """Whether only Ray can place this: GPUs or custom resources."""
+        return bool(self.gpus or self.custom)
+
+
+def available_cpus() -> int:
+    """Return the number of cores this process may use: its affinity and its cgroup's quota."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(cores, _cgroup_cores() or cores))
+
+
+def _cgroup_cores() -> int | None:
+    """Return the whole cores of a cgroup v2 quota (a container's CPU limit), if there is one."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return None if quota == "max" else max(1, int(quota) // int(period))
+    except (OSError, ValueError):
+        return None
+
+
+def total_memory() -> int:
+    """Return the bytes of memory this process may use: of the machine, or of its cgroup."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        return machine if limit == "max" else min(machine, int(limit))
+    except (OSError, ValueError):
+        return machine
+
+
+def count_slots(limits: Resources, per_task: Resources, cpus: float, memory: int) -> int:
+    """Return how many tasks fit side by side into the limits of a job on a machine.
+
+    Parameters
+    ----------
+    limits, per_task
+        Caps of the job and request of one task.
+    cpus, memory
+        What the machine or cluster has, in cores and bytes.
+
+    Raises
+    ------
+    ResourceError
+        If not even one task fits; the message has the numbers.
+    """
+    cpu_cap = min(limits.cpus, cpus) if limits.cpus is not None else cpus
+    memory_cap = min(limits.nbytes or memory, memory)
+    per_cpu = 1 if per_task.cpus is None else per_task.cpus
+    if per_cpu > cpu_cap or (per_task.nbytes or 0) > memory_cap:
+        message = (
+            f"one task asks for {per_cpu:g} cpus and {format_bytes(per_task.nbytes or 0)}, but the job may use "
+            f"{cpu_cap:g} cpus and {format_bytes(memory_cap)}: lower per_task= or raise limits="
+        )
+        raise ResourceError(message)
+    by_cpu = int(cpu_cap / per_cpu) if per_cpu else int(cpus) * 4
+    return max(1, min(by_cpu, memory_cap // per_task.nbytes if per_task.nbytes else by_cpu))

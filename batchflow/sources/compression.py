@@ -1,0 +1,151 @@
+"""Compressed streams: which compression a file has, and its bytes up to the first damage."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable
+from typing import IO, Any, Protocol
+
+_SUFFIXES = {
+    ".gz": "gz", ".gzip": "gz", ".bgz": "gz", ".bz2": "bz2",
+    ".zst": "zst", ".zstd": "zst", ".lz4": "lz4", ".xz": "xz",
+}  # fmt: skip
+
+_MAGIC = {
+    b"\x1f\x8b\x08": "gz",
+    b"BZh91AY&SY": "bz2",
+    b"\x28\xb5\x2f\xfd": "zst",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\xfd7zXZ\x00": "xz",
+}
+_MAGIC_BYTES = 10
+_READ_BYTES = 128 << 10
+
+RATIO = 5
+"""Bytes of text that a byte of a compressed file is taken for, when sizes are forecast."""
+
+
+def by_suffix(path: str) -> str | None:
+    """Return the compression that a file name promises."""
+    dot = path.rfind(".")
+    return _SUFFIXES.get(path[dot:].lower()) if dot >= 0 else None
+
+
+def by_magic(head: bytes) -> str | None:
+    """Return the compression that the first bytes of a file show."""
+    for magic, compression in _MAGIC.items():
+        if head.startswith(magic) or (compression == "bz2" and head[:3] == b"BZh" and head[4:10] == magic[4:]):
+            return compression
+    return None
+
+
+class _Decoder(Protocol):
+    eof: bool
+    unused_data: bytes
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+def _gz() -> Any:
+    return zlib.decompressobj(wbits=31)
+
+
+def _zst() -> Any:
+    import zstandard  # only where a file needs it: it takes 15 ms
+
+    return zstandard.ZstdDecompressor().decompressobj()
+
+
+def _lz4() -> Any:
+    import lz4.frame  # only where a file needs it
+
+    return lz4.frame.LZ4FrameDecompressor()
+
+
+_DECODERS: dict[str, Callable[[], Any]] = {
+    "gz": _gz, "bz2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor, "zst": _zst, "lz4": _lz4,
+}  # fmt: skip
+
+
+class DamagedError(OSError):
+    """A compressed file that is truncated or corrupt.
+
+    Attributes
+    ----------
+    position : int
+        Byte of the decompressed text at which the damage begins.
+    """
+
+    def __init__(self, message: str, position: int) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class Decompressed:
+    """The decompressed bytes of a file of one or many members, read forwards only.
+
+    Every byte before a damage is given out before `DamagedError` is raised.
+    """
+
+    def __init__(self, raw: IO[bytes], compression: str, head: bytes = b"") -> None:
+        self._raw = raw
+        self._compression = compression
+        self._decoder: _Decoder | None = None
+        self._input = head
+        self._ready = bytearray()
+        self._given = 0
+        self._damage: DamagedError | None = None
+
+    def read(self, size: int) -> bytes:
+        """Return up to this many bytes, fewer only at the end."""
+        while len(self._ready) < size and self._damage is None and self._feed():
+            pass
+        if not self._ready and self._damage is not None:
+            raise self._damage
+        data = bytes(self._ready[:size])
+        del self._ready[:size]
+        self._given += len(data)
+        return data
+
+    def close(self) -> None:
+        """Close the file below."""
+        self._raw.close()
+
+    def _feed(self) -> bool:
+        """Decompress some more; false at the end."""
+        data = self._input or self._raw.read(_READ_BYTES)
+        self._input = b""
+        if not data:
+            if self._decoder is not None:
+                self._damaged("the file ends in the middle of its data: it is truncated")
+            return False
+        decoder = self._decoder or _DECODERS[self._compression]()
+        try:
+            self._ready += decoder.decompress(data)
+        except Exception as error:  # noqa: BLE001 - each library has errors of its own
+            if self._given or self._ready or self._decoder is not None:
+                self._damaged(f"the compressed data is corrupt: {error}")
+            else:
+                self._damaged(f"this is not {self._compression} data, whatever its name says: {error}")
+            return False
+        self._decoder = None if decoder.eof else decoder
+        # Zero bytes between or after members are padding, as gzip(1) has it.
+        self._input = decoder.unused_data.lstrip(b"\0") if decoder.eof else b""
+        return True
+
+    def _damaged(self, message: str) -> None:
+        self._damage = DamagedError(message, self._given + len(self._ready))
+
+
+def open_text(raw: IO[bytes], compression: str | None) -> IO[bytes] | Decompressed:
+    """Return the plain bytes of a file that was opened at its start, decompressed by name or by magic."""
+    if compression is None:
+        head = raw.read(_MAGIC_BYTES)
+        compression = by_magic(head)
+        if compression is None:
+            raw.seek(0)
+            return raw
+        return Decompressed(raw, compression, head)
+    return Decompressed(raw, compression)

@@ -1,0 +1,134 @@
+"""Files into chunks: big ones are cut, small ones are packed, and those that cannot be cut go first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+from batchflow.model import Chunk, Input, Key, Span
+from batchflow.sources.base import Cursor, Drawn, FileSource
+from batchflow.sources.compression import RATIO, by_magic
+from batchflow.sources.paths import open_input
+
+FILE_WEIGHT = 4096
+"""What opening a file costs, as the bytes that could be read meanwhile."""
+PACK_LIMIT = 10_000
+"""Files in one chunk at most: its description travels with the task."""
+
+
+def weigh(item: Input) -> int:
+    """Return what a file costs to process, in bytes of plain text."""
+    return item.size * (RATIO if item.compression else 1) + FILE_WEIGHT
+
+
+Cuts: TypeAlias = Callable[[int], tuple[Span, int] | None]
+"""Cuts the next span of about a weight off an input; returns it and its weight, ``None`` at the end."""
+
+
+class ByteCuts:
+    """Cuts a plain file at any byte; a record belongs to the span in which it begins."""
+
+    def __init__(self, item: Input) -> None:
+        self._input = item
+        self._start = 0
+
+    def cut(self, weight: int) -> tuple[Span, int] | None:
+        """Return the next span and its bytes, ``None`` at the end of the file."""
+        start, size = self._start, self._input.size
+        if start >= size:
+            return None
+        stop = start + max(1, weight)
+        if size - stop < weight // 2:
+            stop = size
+        self._start = stop
+        return Span(self._input, start, stop), stop - start
+
+
+class FileCursor(Cursor):
+    """Draws chunks from a list of files, in order but for the heavy ones that cannot be cut."""
+
+    def __init__(self, source: FileSource, inputs: Sequence[Input], heavy: int | None) -> None:
+        self._source = source
+        self._inputs = inputs
+        self.total = sum(map(weigh, inputs))
+        self._next = 0
+        self._cuts: Cuts | None = None
+        self._key: Key = (0, 0)
+        self._heavy = self._heaviest_first(heavy) if heavy is not None else []
+        self._drawn_early = set(self._heavy)
+
+    def _heaviest_first(self, heavy: int) -> list[int]:
+        """Return the files to start with, the heaviest last so that it is popped first."""
+        whole = [
+            at
+            for at, item in enumerate(self._inputs)
+            if weigh(item) > heavy and not self._source.cuttable(item)
+        ]
+        return sorted(whole, key=lambda at: weigh(self._inputs[at]))
+
+    @property
+    def frontier(self) -> Key:
+        """Key below which every chunk has been drawn."""
+        return (self._next, 0) if self._cuts is None else self._key
+
+    def draw(self, weight: int) -> Drawn | None:
+        """Cut and return the next chunk of about this weight; ``None`` at the end."""
+        if self._heavy:
+            at = self._heavy.pop()
+            item = self._inputs[at]
+            return Drawn((at, 0), Chunk((Span(item),), weigh(item)))
+        while self._cuts is not None or self._starts_cut(weight):
+            cut = self._cuts(weight) if self._cuts else None
+            if cut is not None:
+                span, cost = cut
+                drawn = Drawn((self._next, span.start), Chunk((span,), cost))
+                self._key = (self._next, span.stop or 0)
+                return drawn
+            self._cuts = None
+            self._next += 1
+        return self._pack(weight)
+
+    def _starts_cut(self, weight: int) -> bool:
+        """Begin to cut the next file if it is large and can be cut."""
+        if self._next >= len(self._inputs) or self._next in self._drawn_early:
+            return False
+        item = self._inputs[self._next]
+        if weigh(item) < 2 * weight or not self._source.cuttable(item):
+            return False
+        item = _sniffed(item)
+        if item.compression is not None or item.size == 0:
+            return False
+        self._cuts = self._source.cuts(item)
+        self._key = (self._next, 0)
+        return True
+
+    def _pack(self, weight: int) -> Drawn | None:
+        """Gather whole files until they weigh enough."""
+        spans: list[Span] = []
+        packed = 0
+        first = self._next
+        while self._next < len(self._inputs) and len(spans) < PACK_LIMIT:
+            item = self._inputs[self._next]
+            if self._next in self._drawn_early:
+                if spans:
+                    break
+                self._drawn_early.discard(self._next)
+                self._next += 1
+                first = self._next
+                continue
+            if spans and (packed + weigh(item) > weight or (self._source.cuttable(item) and weigh(item) >= 2 * weight)):
+                break
+            spans.append(Span(item))
+            packed += weigh(item)
+            self._next += 1
+        return Drawn((first, 0), Chunk(tuple(spans), packed)) if spans else None
+
+
+def _sniffed(item: Input) -> Input:
+    """Return an input with the compression that its first bytes show; asked only of files worth cutting."""
+    try:
+        with open_input(item.uri) as stream:
+            return replace(item, compression=by_magic(stream.read(10)))
+    except OSError:
+        return replace(item, size=0)  # the worker that reads the file tells what is wrong with it

@@ -1,0 +1,75 @@
+"""Whole files: a record is a `File`, opened by the function itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, ClassVar
+
+from batchflow.model import Input, Span
+from batchflow.sources.base import Block, FileSource
+from batchflow.sources.cutting import weigh
+from batchflow.sources.paths import is_uri, open_input
+from batchflow.tables import rows_to_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of an input, to be opened where the function runs."""
+
+    uri: str
+    """Path or URI."""
+    size: int
+    """Bytes when the job was planned."""
+
+    @property
+    def path(self) -> str:
+        """Path of a local file; the URI itself where there is none."""
+        return self.uri.removeprefix("file://") if not is_uri(self.uri) or self.uri.startswith("file:") else self.uri
+
+    def open(self) -> IO[bytes]:
+        """Open the file for reading bytes, as it is (not decompressed)."""
+        if is_uri(self.uri):
+            return open_input(self.uri)
+        return open(self.uri, "rb")  # noqa: PTH123 - the caller closes it
+
+    def read_bytes(self) -> bytes:
+        """Return the whole content."""
+        with closing(self.open()) as stream:
+            return stream.read()
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """Return the whole content as text, line endings as they are."""
+        return self.read_bytes().decode(encoding)
+
+    def __str__(self) -> str:
+        return self.uri
+
+
+@dataclass(frozen=True)
+class WholeFiles(FileSource):
+    """Files as they are; in `map_batches` a table with the columns ``uri`` and ``size``."""
+
+    kind: ClassVar[str] = "files"
+
+    def cuttable(self, item: Input) -> bool:
+        """Whether a file can be cut: never, it is one record."""
+        return False
+
+    def record_weight(self, inputs: Sequence[Input]) -> float:
+        """Return the mean weight of a file."""
+        return sum(map(weigh, inputs)) / len(inputs)
+
+    def table(self, rows: Sequence[Any]) -> pa.Table:
+        """Return files as a table of their names and sizes."""
+        return rows_to_table([{"uri": file.uri, "size": file.size} for file in rows])
+
+    def blocks(self, span: Span, data: Any) -> Iterator[Block]:
+        """Give one file as one record."""
+        del data
+        item = span.input
+        yield Block(span, [File(item.uri, item.size)], [0], 1, lambda _: (0, item.size), (), item.size)

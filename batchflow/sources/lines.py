@@ -1,0 +1,156 @@
+"""Lines of a text file: any range of its bytes gives the lines that begin inside it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import IO, Any
+
+from batchflow.model import Span
+from batchflow.sources.base import BLOCK_BYTES
+from batchflow.sources.compression import open_text
+from batchflow.sources.paths import open_input
+
+BOM = b"\xef\xbb\xbf"
+
+
+class TruncatedError(OSError):
+    """A file that ends before the range that was planned does: it shrank since.
+
+    Attributes
+    ----------
+    position : int
+        Byte at which the file ends.
+    """
+
+    def __init__(self, position: int, planned: int) -> None:
+        super().__init__(f"the file ends at byte {position}, but had {planned} when the job was planned")
+        self.position = position
+
+
+@dataclass(slots=True)
+class Lines:
+    """Some neighbouring lines of a file, as bytes without their line feeds."""
+
+    offset: int
+    """Byte of the (decompressed) file at which the first line begins."""
+    texts: list[bytes]
+    nbytes: int
+    _starts: list[int] = field(default_factory=list)
+
+    def locate(self, at: int) -> tuple[int, int]:
+        """Return first and last byte + 1 of a line, its line feed included."""
+        if not self._starts:  # made once, and only when something failed
+            self._starts = list(accumulate((len(text) + 1 for text in self.texts), initial=self.offset))
+        return self._starts[at], min(self._starts[at + 1], self.offset + self.nbytes)
+
+
+def read_lines(span: Span) -> Iterator[Lines]:
+    """Yield the lines that begin inside a span of a file, some 256 kB at a time.
+
+    A carriage return before a line feed stays with its line; a byte order mark at the start of the
+    file is left out.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read, is truncated or is not what its name says.
+    """
+    for offset, data in read_whole_lines(span):
+        if offset == 0 and data.startswith(BOM):
+            offset, data = len(BOM), data[len(BOM) :]
+        texts = data.split(b"\n")
+        if not texts[-1]:
+            texts.pop()
+        if texts:
+            yield Lines(offset, texts, len(data))
+
+
+def read_whole_lines(span: Span) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, bytes) of blocks that hold whole lines, of those that begin inside a span."""
+    with closing(open_input(span.input.uri)) as raw:
+        if span.whole:
+            yield from _to_the_end(open_text(raw, span.input.compression).read)
+        else:
+            yield from _inside(raw, span.start, span.stop or span.input.size)
+
+
+def _to_the_end(read: Callable[[int], bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield blocks of whole lines until the stream ends; a damage is raised after what came before it."""
+    offset = 0
+    kept: list[bytes] = []
+    while data := _read_or_keep(read, kept, offset):
+        end = data.rfind(b"\n") + 1
+        if end:
+            block = b"".join([*kept, data[:end]])
+            kept = [data[end:]]
+            yield offset, block
+            offset += len(block)
+        else:
+            kept.append(data)
+    if last := b"".join(kept):
+        yield offset, last
+
+
+def _read_or_keep(read: Callable[[int], bytes], kept: list[bytes], offset: int) -> bytes:
+    """Read a block; when the stream is damaged, the line cut off by the damage belongs to the damage."""
+    try:
+        return read(BLOCK_BYTES)
+    except OSError as error:
+        if hasattr(error, "position"):
+            error.position = offset
+        raise
+
+
+def _inside(raw: IO[bytes] | Any, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    """Yield blocks of the whole lines that begin at ``start`` or later and before ``stop``."""
+    offset = _first_line(raw, start, stop)
+    kept: list[bytes] = []
+    begin = offset  # where the kept bytes begin
+    while begin < stop:
+        data = raw.read(BLOCK_BYTES)
+        if not data:
+            if offset < stop:
+                raise TruncatedError(offset, stop)
+            break
+        # The last line wanted is the one that holds byte stop - 1.
+        last = data.find(b"\n", max(0, stop - 1 - offset)) + 1 if offset + len(data) >= stop else 0
+        end = last or data.rfind(b"\n", 0, max(0, stop - offset)) + 1
+        offset += len(data)
+        if end:
+            block = b"".join([*kept, data[:end]])
+            yield begin, block
+            begin += len(block)
+            kept = [data[end:]]
+        else:
+            kept.append(data)
+        if last:
+            return
+    if rest := b"".join(kept):
+        yield begin, rest
+
+
+def _first_line(raw: IO[bytes] | Any, start: int, stop: int) -> int:
+    """Place the stream at the first line that begins at ``start`` or later; return its offset."""
+    if start == 0:
+        return 0
+    offset = start - 1  # a line feed just before the range begins a line in it
+    raw.seek(offset)
+    while offset < stop:
+        data = raw.read(BLOCK_BYTES)
+        if not data:
+            raise TruncatedError(offset, stop)
+        found = data.find(b"\n") + 1
+        if found:
+            raw.seek(offset + found)
+            return offset + found
+        offset += len(data)
+    return offset
+
+
+def line_of(lines: list[int], offset: int) -> int:
+    """Return which of some lines, given by their first bytes, holds a byte."""
+    return bisect_right(lines, offset) - 1

@@ -1,0 +1,162 @@
+"""Paths, folders, globs and URIs: which files they stand for, and how to open one."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
+
+from batchflow.errors import InputError
+from batchflow.model import Input
+from batchflow.sources.compression import by_suffix
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo, FileSystem
+
+Paths: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"
+
+_URI = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_MAGIC = re.compile(r"[*?[]")
+
+
+def is_uri(path: str) -> bool:
+    """Whether a path is a URI, to be reached through `pyarrow.fs`."""
+    return _URI.match(path) is not None
+
+
+def as_paths(paths: Paths) -> tuple[str, ...]:
+    """Return one path or many as a tuple of text, ``~`` expanded."""
+    many = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    texts = [os.fspath(path) for path in many]
+    return tuple(text if is_uri(text) else os.path.expanduser(text) for text in texts)  # noqa: PTH111
+
+
+def expand(paths: tuple[str, ...]) -> list[Input]:
+    """List the files that paths, folders, globs and URIs stand for.
+
+    Order is that of the paths, inside a folder or glob that of the names. A file named twice counts
+    once. Names that start with ``_`` or ``.`` are left out of folders.
+
+    Raises
+    ------
+    InputError
+        If a path matches no file.
+    """
+    found: dict[str, Input] = {}
+    for path in paths:
+        before = len(found)
+        matches = 0
+        for item in _remote(path) if is_uri(path) else _local(path):
+            found.setdefault(item.uri, item)
+            matches += 1
+        if not matches and len(found) == before:
+            raise InputError(_nothing(path))
+    if not found:
+        message = "no input: the list of paths is empty"
+        raise InputError(message)
+    return list(found.values())
+
+
+def _nothing(path: str) -> str:
+    where = f" (looked in {Path.cwd()})" if not is_uri(path) and not os.path.isabs(path) else ""  # noqa: PTH117
+    if _MAGIC.search(path):
+        return f"no file matches {path!r}{where}"
+    if not is_uri(path) and Path(path).is_dir():
+        return f"the folder {path!r} holds no files{where}"
+    return f"{path!r} does not exist{where}"
+
+
+def _local(path: str) -> Iterator[Input]:
+    if os.path.isdir(path):  # noqa: PTH112
+        yield from sorted(_walk(path), key=lambda item: item.uri)
+    elif os.path.exists(path):  # noqa: PTH110
+        yield _describe(path, os.stat(path))  # noqa: PTH116
+    elif _MAGIC.search(path):
+        for match in sorted(glob.glob(path, recursive=True)):  # noqa: PTH207 - Path.glob is 5 times slower
+            status = os.stat(match)  # noqa: PTH116
+            if not os.path.isdir(match):  # noqa: PTH112
+                yield _describe(match, status)
+
+
+def _walk(folder: str) -> Iterator[Input]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(("_", ".")):
+                continue
+            if entry.is_dir():
+                yield from _walk(entry.path)
+            else:
+                yield _describe(entry.path, entry.stat())
+
+
+def _describe(path: str, status: os.stat_result) -> Input:
+    return Input(path, status.st_size, str(status.st_mtime_ns), by_suffix(path))
+
+
+def _remote(uri: str) -> Iterator[Input]:
+    from pyarrow.fs import FileSelector, FileType
+
+    scheme = uri.partition("://")[0]
+    fixed = _MAGIC.split(uri, maxsplit=1)[0]
+    root = uri if fixed == uri else fixed.rpartition("/")[0]
+    try:
+        system, path = filesystem(root)
+        info = system.get_file_info(path)
+        if info.type == FileType.File:
+            yield _remote_input(scheme, info)
+            return
+        listing = system.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
+    except (OSError, ValueError) as error:
+        message = f"cannot list {uri!r}: {error}"
+        raise InputError(message) from error
+    wanted = re.compile(_translate(uri.partition("://")[2])) if fixed != uri else None
+    prefix = root.partition("://")[2].rstrip("/")
+    for entry in sorted(listing, key=lambda entry: entry.path):
+        visible = not any(part.startswith(("_", ".")) for part in entry.path[len(path) :].split("/"))
+        name = prefix + entry.path[len(path.rstrip("/")) :]
+        if entry.type == FileType.File and (wanted.fullmatch(name) if wanted else visible):
+            yield _remote_input(scheme, entry)
+
+
+def _remote_input(scheme: str, info: FileInfo) -> Input:
+    version = str(info.mtime_ns or "")
+    return Input(f"{scheme}://{info.path}", info.size or 0, version, by_suffix(info.path))
+
+
+def _translate(pattern: str) -> str:
+    """Return a glob as a regular expression: ``**`` crosses folders, ``*`` and ``?`` do not."""
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern)
+    meanings = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(
+        meanings.get(part) or (part.replace("[!", "[^") if part.startswith("[") else re.escape(part))
+        for part in parts
+    )
+
+
+@lru_cache(maxsize=64)
+def _system(root: str) -> FileSystem:
+    from pyarrow.fs import FileSystem
+
+    return FileSystem.from_uri(root)[0]
+
+
+def filesystem(uri: str) -> tuple[FileSystem, str]:
+    """Return the `pyarrow.fs` file system of a URI, kept per process, and the path inside it."""
+    scheme, _, rest = uri.partition("://")
+    if scheme == "file":
+        return _system("file:///"), rest
+    host, _, _ = rest.partition("/")
+    system = _system(f"{scheme}://{host}")
+    return system, rest if scheme in {"s3", "gs", "gcs", "mock"} else rest[len(host) :]
+
+
+def open_input(uri: str) -> IO[bytes] | Any:
+    """Open a file or object for reading bytes, with ``seek``."""
+    if not is_uri(uri):
+        return open(uri, "rb", buffering=0)  # noqa: PTH123 - callers read big blocks and close
+    system, path = filesystem(uri)
+    return system.open_input_file(path)

@@ -1,0 +1,100 @@
+"""Where a CSV file may be cut: only where a record ends, which its quotes decide.
+
+The rules are those of Python's `csv` reader with ``strict=False``: a quote opens a quoted field
+only as the first character of the field, two quotes inside a quoted field are one literal quote,
+and any other quote is text.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from typing import IO, Any
+
+from batchflow.model import Input, Span
+from batchflow.sources.paths import open_input
+
+_SCAN_BYTES = 1 << 20
+
+
+def ends_quoted(lines: bytes, quoted: bool, delimiter: bytes, quote: bytes) -> bool:
+    """Return whether a quoted field is open after some whole lines.
+
+    Parameters
+    ----------
+    lines
+        Bytes that begin at the start of a line and end with a line feed.
+    quoted
+        Whether a quoted field is open at their start.
+    delimiter, quote
+        The characters of the dialect, one ASCII byte each.
+    """
+    between = lines.split(quote)
+    count = len(between) - 1
+    if count == 0:
+        return quoted
+    # When each opening quote stands at the start of a field, or right behind a closing one (a
+    # doubled quote), every quote opens or closes, and counting them is exact.
+    before_opening = {text[-1:] for text in between[int(quoted) : count : 2]}
+    if before_opening <= {b"", b"\n", b"\r", delimiter}:
+        return quoted ^ bool(count & 1)
+    return _walk(between, quoted, (b"\n", b"\r", delimiter))
+
+
+def _walk(between: list[bytes], quoted: bool, starts: tuple[bytes, ...]) -> bool:
+    """Go from quote to quote, given the text before, between and after them."""
+    at, last = 0, len(between) - 1
+    fresh = True  # whether no text stands before the quote on its line
+    while at < last:
+        text = between[at]
+        if not quoted:
+            quoted = text.endswith(starts) or (fresh and not text)
+        elif at + 1 < last and not between[at + 1]:
+            at += 1  # a doubled quote, and the field stays open
+        else:
+            quoted = False
+        fresh = False
+        at += 1
+    return quoted
+
+
+class RecordCuts:
+    """Cuts a plain CSV file at ends of records, reading it once from start to end."""
+
+    def __init__(self, item: Input, delimiter: str, quote: str | None, first: int, header: Any) -> None:
+        self._input = item
+        self._delimiter = delimiter.encode()
+        self._quote = quote.encode() if quote else None
+        self._start = first
+        self._header = header
+
+    def cut(self, weight: int) -> tuple[Span, int] | None:
+        """Return the next span and its bytes, ``None`` at the end of the file."""
+        start, size = self._start, self._input.size
+        if start >= size:
+            return None
+        stop = start + weight
+        if size - stop < weight // 2:
+            self._start = size
+        else:
+            with closing(open_input(self._input.uri)) as raw:
+                self._start = min(size, self._record_end(raw, start, stop))
+        return replace(Span(self._input, start, self._start), header=self._header), self._start - start
+
+    def _record_end(self, raw: IO[bytes] | Any, start: int, wanted: int) -> int:
+        """Return the first end of a record, at a line feed, at or a little behind a byte."""
+        raw.seek(start)
+        at, quoted, rest = start, False, b""
+        while at < wanted or quoted or rest:
+            data = raw.read(min(_SCAN_BYTES, max(4096, wanted - at)))
+            if not data:
+                return self._input.size
+            data = rest + data
+            end = data.rfind(b"\n") + 1
+            rest = data[end:]
+            if self._quote and end:
+                quoted = ends_quoted(data[:end], quoted, self._delimiter, self._quote)
+            at += end
+            if end and at >= wanted and not quoted:
+                return at
+        return at

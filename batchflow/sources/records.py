@@ -1,0 +1,128 @@
+"""Records in memory: sequences, generators, Arrow tables and frames, shipped with their tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, ClassVar
+
+from batchflow.errors import InputError
+from batchflow.model import Chunk, Input, Key, Span
+from batchflow.sources.base import Block, Cursor, Drawn, Source
+from batchflow.tables import Rows, as_table, is_tabular
+
+NAME = "records"
+"""What stands for the input in the error table."""
+_BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class RecordsSource(Source):
+    """Records that the driver holds, or makes one after the other."""
+
+    kind: ClassVar[str] = "records"
+    in_memory: ClassVar[bool] = True
+    data: Any = None
+
+    def inputs(self) -> list[Input]:
+        """Return one input that stands for all records; its size is -1 where only the end tells."""
+        size = getattr(self.data, "num_rows", None)
+        if size is None:
+            size = len(self.data) if isinstance(self.data, Sequence) or hasattr(self.data, "shape") else -1
+        return [Input(NAME, size)]
+
+    def cursor(self, inputs: Sequence[Input], heavy: int | None) -> Cursor:
+        """Return a cursor that slices a sequence, or reads a generator as the work goes on."""
+        del heavy
+        item = inputs[0]
+        return _LazyCursor(item, iter(self.data)) if item.size < 0 else _SliceCursor(item, self.data)
+
+    def shipped(self) -> Source:
+        """Return the source as workers need it: the records travel with the tasks."""
+        return replace(self, data=None)
+
+    def cuttable(self, item: Input) -> bool:
+        """Whether the records can be cut: always."""
+        del item
+        return True
+
+    def blocks(self, span: Span, data: Any) -> Iterator[Block]:
+        """Give the records that came with the task."""
+        if isinstance(data, Rows):
+            (data,) = data.segments
+        count = data.num_rows if is_tabular(data) else len(data)
+        for first in range(0, count, _BLOCK_ROWS):
+            end = min(count, first + _BLOCK_ROWS)
+            rows = data.slice(first, end - first) if is_tabular(data) else data[first:end]
+            yield Block(
+                span, rows, range(first, end), end, lambda at: (span.start + at, span.start + at + 1)
+            )
+
+
+class _SliceCursor(Cursor):
+    """Draws slices of a sequence or table."""
+
+    def __init__(self, item: Input, data: Any) -> None:
+        self._input = item
+        self._data = data
+        self._start = 0
+        self.total: int | None = item.size
+
+    @property
+    def frontier(self) -> Key:
+        return (0, self._start)
+
+    def draw(self, weight: int) -> Drawn | None:
+        start, size = self._start, self._input.size
+        if start >= size:
+            return None
+        stop = start + max(1, weight)
+        if size - stop < weight // 2:
+            stop = size
+        self._start = stop
+        table = is_tabular(self._data)
+        data = Rows([self._data.slice(start, stop - start)]) if table else self._data[start:stop]
+        return _drawn(self._input, start, stop, data)
+
+
+class _LazyCursor(Cursor):
+    """Draws from an iterator, once, as the work goes on."""
+
+    def __init__(self, item: Input, iterator: Iterator[Any]) -> None:
+        self._input = item
+        self._iterator = iterator
+        self._start = 0
+        self.total: int | None = None
+
+    @property
+    def frontier(self) -> Key:
+        return (0, self._start)
+
+    def draw(self, weight: int) -> Drawn | None:
+        data = list(islice(self._iterator, max(1, weight)))
+        if not data:
+            return None
+        start = self._start
+        self._start = start + len(data)
+        return _drawn(self._input, start, self._start, data)
+
+
+def _drawn(item: Input, start: int, stop: int, data: Any) -> Drawn:
+    return Drawn((0, start), Chunk((Span(item, start, stop),), stop - start), data)
+
+
+def as_records(data: Any) -> RecordsSource:
+    """Return a source over any iterable, generator, Arrow table, pandas or Polars frame.
+
+    Raises
+    ------
+    InputError
+        If the data cannot be iterated over, or is text, bytes or a mapping, which is most often a mistake.
+    """
+    if hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__"):
+        return RecordsSource(data=as_table(data))
+    if isinstance(data, str | bytes | dict) or not isinstance(data, Iterable):
+        message = f"records() takes a list, range, generator, Arrow table or frame, not {type(data).__name__}"
+        raise InputError(message)
+    return RecordsSource(data=list(data) if isinstance(data, set | frozenset) else data)

@@ -1,0 +1,85 @@
+"""Lines of text files, and the common way from lines to records."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from batchflow.model import Failure, Span
+from batchflow.sources.base import Block, FileSource, explain, show
+from batchflow.sources.lines import Lines, read_lines
+
+
+@dataclass(frozen=True)
+class LineSource(FileSource):
+    """A source with a record on every line, blank lines perhaps not counted as records."""
+
+    skips_blank: ClassVar[bool]
+
+    @abstractmethod
+    def decoder(self) -> Callable[[bytes], Any]:
+        """Return a function from a line to its record; it raises on a line that is none."""
+
+    def blocks(self, span: Span, data: Any) -> Iterator[Block]:
+        """Read the lines of one span and decode them; a line that cannot be decoded is a failure."""
+        del data
+        decode = self.decoder()
+        number = 0
+        for lines in read_lines(span):
+            block = self._decoded(span, lines, decode, number)
+            number = block.end
+            yield block
+
+    def _decoded(self, span: Span, lines: Lines, decode: Callable[[bytes], Any], first: int) -> Block:
+        texts = lines.texts
+        end = first + len(texts)
+
+        def locate(number: int) -> tuple[int, int]:
+            return lines.locate(number - first)
+
+        try:
+            return Block(span, list(map(decode, texts)), range(first, end), end, locate, (), lines.nbytes)
+        except Exception:  # noqa: BLE001 - the line at fault is found in the slow lane below
+            rows, numbers, failures = self._one_by_one(span, lines, decode, first)
+            return Block(span, rows, numbers, end, locate, failures, lines.nbytes)
+
+    def _one_by_one(
+        self, span: Span, lines: Lines, decode: Callable[[bytes], Any], first: int
+    ) -> tuple[list[Any], list[int], list[Failure]]:
+        rows, numbers, failures = [], [], []
+        for at, text in enumerate(lines.texts):
+            if self.skips_blank and not text.strip():
+                continue
+            try:
+                rows.append(decode(text))
+                numbers.append(first + at)
+            except Exception as error:  # noqa: BLE001 - a bad line is an answer, not a crash
+                place = lines.locate(at)
+                failures.append(unreadable(span, place, first + at, text, error))
+        return rows, numbers, failures
+
+
+def unreadable(
+    span: Span, place: tuple[int, int], number: int, record: Any, error: Exception | str
+) -> Failure:
+    """Return the failure of one record that could not be read."""
+    kind, message = ("ValueError", error) if isinstance(error, str) else (type(error).__name__, explain(error))
+    return Failure(span.input.uri, *place, number, show(record), "read", kind, message)
+
+
+@dataclass(frozen=True)
+class TextSource(LineSource):
+    """Lines of UTF-8 text; a record is a `str` without its line ending."""
+
+    kind: ClassVar[str] = "text"
+    skips_blank: ClassVar[bool] = False
+
+    def decoder(self) -> Callable[[bytes], str]:
+        """Return the decoder of UTF-8 lines."""
+        return _decode_line
+
+
+def _decode_line(line: bytes) -> str:
+    return (line[:-1] if line.endswith(b"\r") else line).decode()

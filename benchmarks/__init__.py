@@ -1,0 +1,1 @@
+"""Races of batchflow against what one would write without it: ``python -m benchmarks --help``."""

@@ -1,0 +1,12 @@
+"""Ours, many tiny records: squares of integers, as a table in memory."""
+
+import sys
+
+import batchflow as bf
+from benchmarks.functions import CORES, square
+from benchmarks.reporting import report
+
+if __name__ == "__main__":
+    numbers = bf.records(range(int(sys.argv[1])))
+    table = bf.map_records(square, numbers, progress=False, limits=bf.Resources(cpus=CORES)).table
+    report(table["value"].to_pylist)

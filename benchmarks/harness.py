@@ -1,0 +1,116 @@
+"""A race: programs that do one job, each a process of its own from start to end, taking turns.
+
+This process imports neither Arrow nor batchflow: on Linux a program's peak memory counts from the
+process that started it, so the harness has to stay smaller than what it measures.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.reporting import CHECK
+
+_SCRIPTS = Path(__file__).with_name("contestants")
+_ROOT = Path(__file__).parents[1]
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+OUT = "{out}"
+"""Argument that stands for a path which does not exist yet, where a contestant may write."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A program that does the job of a suite."""
+
+    name: str
+    script: str
+    """A file in ``contestants/``."""
+    args: tuple[str, ...] = ()
+    target: float | None = None
+    """What ours may take at most, as a multiple of this one; ``None``: shown, not judged."""
+    needs: str | None = None
+    """A package without which it does not run."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A question, and the contestants whose times or peaks answer it; the first one is ours."""
+
+    question: str
+    contestants: Sequence[Contestant]
+    measure: Literal["seconds", "megabytes"] = "seconds"
+    same_output: bool = True
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What one contestant needed, round after round."""
+
+    contestant: Contestant
+    values: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """The middle one, which a single disturbed round does not move."""
+        return statistics.median(self.values)
+
+
+def race(suite: Suite, rounds: int) -> list[Standing]:
+    """Run all contestants once to warm up and to compare their output, then in turns.
+
+    Raises
+    ------
+    RuntimeError
+        If a contestant fails, or gives another output than ours does.
+    """
+    able = [one for one in suite.contestants if one.needs is None or importlib.util.find_spec(one.needs)]
+    checked = {one.name: _run(one, check=True)["digest"] for one in able}
+    if suite.same_output and len(set(checked.values())) > 1:
+        message = f"the contestants differ in their output: {checked}"
+        raise RuntimeError(message)
+    standings = [Standing(one) for one in able]
+    for turn in range(rounds):
+        first = turn % len(able)  # nobody always runs after the same one
+        for standing in standings[first:] + standings[:first]:
+            standing.values.append(_run(standing.contestant)[suite.measure])
+    return standings
+
+
+def _run(contestant: Contestant, *, check: bool = False) -> dict[str, Any]:
+    """Run a contestant and return what it needed, and the digest of its output."""
+    folder = tempfile.mkdtemp(prefix="batchflow-benchmark-")
+    out = os.path.join(folder, "out")
+    args = [out if arg == OUT else arg for arg in contestant.args]
+    try:
+        started = time.perf_counter()
+        # Reading to the end of stdout waits for workers that outlive their driver, too.
+        done = subprocess.run(
+            [sys.executable, _SCRIPTS / contestant.script, *args],
+            capture_output=True, text=True, cwd=folder, env=_environment(check),
+        )  # fmt: skip
+        seconds = time.perf_counter() - started
+    finally:
+        shutil.rmtree(folder)
+    if done.returncode:
+        message = f"{contestant.name} failed with code {done.returncode}:\n{done.stderr}"
+        raise RuntimeError(message)
+    report = json.loads(done.stdout.splitlines()[-1])
+    return {"seconds": seconds, "megabytes": report["peak"] / 1e6, "digest": report["digest"]}
+
+
+def _environment(check: bool) -> dict[str, str]:
+    """Return the same environment for all: one thread in each library, the processes are what is compared."""
+    env = {**os.environ, **dict.fromkeys(_THREADS, "1"), "PYTHONPATH": str(_ROOT)}
+    return {**env, CHECK: "1"} if check else env

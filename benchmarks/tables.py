@@ -1,0 +1,84 @@
+"""Standings as people and programs read them: a Markdown table with a verdict, and JSON."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Standing, Suite
+
+_PACKAGES = ("batchflow", "pyarrow", "msgspec", "joblib", "mpire")
+
+
+def markdown(suite: Suite, standings: Sequence[Standing]) -> str:
+    """Return the standings as a table, and below it whether the targets are met."""
+    unit = {"seconds": "s", "megabytes": "MB"}[suite.measure]
+    ours = standings[0]
+    rows = [
+        (one.contestant.name, f"{one.median:.3f}", f"{min(one.values):.3f}..{max(one.values):.3f}",
+         "" if one is ours else f"{ours.median / one.median:.2f}")
+        for one in standings
+    ]  # fmt: skip
+    header = ("contestant", f"median {unit}", f"min..max {unit}", "ours / theirs")
+    return f"{_table([header, *rows])}\n\n{_verdict(standings)}"
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    header, *rest = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([header, "|---|---:|---:|---:|", *rest])
+
+
+def _verdict(standings: Sequence[Standing]) -> str:
+    """Return a sentence about the contestant that leaves the least room to its target."""
+    ours, *others = standings
+    most = {one.contestant.target * one.median: one for one in others if one.contestant.target}
+    if not most:
+        return "No target."
+    tightest = most[min(most)]
+    ratio, target = ours.median / tightest.median, tightest.contestant.target
+    met = "met" if ratio <= target else "MISSED"
+    return f"Target {met}: {ratio:.3f} of {tightest.contestant.name}, at most {target:g}."
+
+
+def as_json(suite: Suite, standings: Sequence[Standing]) -> dict[str, Any]:
+    """Return the standings with all values."""
+    ours = standings[0].median
+    rows = [
+        {"name": one.contestant.name, "median": one.median, "ratio": ours / one.median,
+         "target": one.contestant.target, "values": one.values}
+        for one in standings
+    ]  # fmt: skip
+    return {"question": suite.question, "measure": suite.measure, "contestants": rows}
+
+
+def machine() -> dict[str, Any]:
+    """Return what the numbers depend on: machine, its load right now, and versions."""
+    versions = {name: _version(name) for name in _PACKAGES}
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "system": f"{platform.system()} {platform.release()}",
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        **{name: version for name, version in versions.items() if version},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,11 @@
+"""Data for the tests, the benchmarks and the demo: made from a seed, once, then found in `MADE`.
+
+>>> from datasets import events_jsonl
+>>> path = events_jsonl(250_000_000)
+"""
+
+from datasets.events import events_jsonl
+from datasets.making import MADE
+from datasets.sales import sales_csv
+
+__all__ = ["MADE", "events_jsonl", "sales_csv"]

@@ -1,0 +1,1 @@
+"""Never run: the public surface as users type it, checked by mypy."""
