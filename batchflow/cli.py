@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="batchflow",
         description="Run a Python function over a very large set of files or records.",
-        epilog="exit status: 0 all ok, 1 some records failed, 2 wrong usage or plan, 3 stopped over --max-errors",
+        epilog="exit status: 0 all ok, 1 some failed, 2 wrong usage or plan, 3 stopped over --max-errors",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, text in (
@@ -198,13 +198,15 @@ def _grouped(errors: Any) -> str:
     for (phase, kind), rows in sorted(groups.items(), key=lambda item: -len(item[1])):
         first = rows[0]
         record = f", record {first['record']}" if first["record"] is not None else ""
-        lines.append(f"{len(rows):>7,} x {kind} in {phase}: {_safe(first['source'])}{record}: {_safe(first['message'])}")
+        example = f"{_safe(first['source'])}{record}: {_safe(first['message'])}"
+        lines.append(f"{len(rows):>7,} x {kind} in {phase}: {example}")
     return "\n".join(lines)
 
 
 def _whole(row: dict[str, Any]) -> str:
     record = f", record {row['record']}" if row["record"] is not None else ""
-    head = f"{_safe(row['source'])}{record} [{row['start']}:{row['stop']}] {row['phase']}, {row['attempts']} attempts"
+    place = f"{_safe(row['source'])}{record} [{row['start']}:{row['stop']}]"
+    head = f"{place} {row['phase']}, {row['attempts']} attempts"
     payload = f"\n    {_safe(row['payload'])}" if row["payload"] else ""
     trace = "".join(f"    {_safe(line)}\n" for line in row["traceback"].splitlines()) if row["traceback"] else ""
     return f"{head}\n    {row['error_type']}: {_safe(row['message'])}{payload}\n{trace}"

@@ -32,8 +32,8 @@ class JobSpec:
     setup: Callable[[], Any] | None = None
     args: Mapping[str, Any] = field(default_factory=dict)
     combine: Callable[[Any], Any] | None = None
-    limits: Resources = Resources()
-    per_task: Resources = Resources()
+    limits: Resources = field(default_factory=Resources)
+    per_task: Resources = field(default_factory=Resources)
     max_errors: int | float | None = 0
     chunk: int | str | None = None
     part_size: int | str = "128MB"
@@ -152,9 +152,10 @@ def make_plan(spec: JobSpec) -> Plan:
     """
     _check_function(spec)
     _check_numbers(spec)
-    if not isinstance(spec.source, Source):
+    source: Any = spec.source
+    if not isinstance(source, Source):
         message = (
-            f"the input is a {type(spec.source).__qualname__}, not a source: "
+            f"the input is a {type(source).__qualname__}, not a source: "
             "use read_text, read_json, read_csv, read_parquet, files or records"
         )
         raise InputError(message)
@@ -174,8 +175,8 @@ def _check_function(spec: JobSpec) -> None:
     try:
         inspect.signature(spec.fn).bind(*positional, **spec.args)
     except TypeError as error:
-        given = f"{len(positional)} positional and the arguments {sorted(spec.args)}" if spec.args else len(positional)
-        message = f"{describe(spec.fn)} cannot be called as the job does ({given}): {error}"
+        given = ", ".join([spec.per, *(["value of setup="] if spec.setup else []), *spec.args])
+        message = f"{describe(spec.fn)} cannot be called with ({given}), as the job does: {error}"
         raise FunctionError(message) from error
     except ValueError:
         pass  # a builtin without a signature

@@ -24,13 +24,13 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         """Hear one event."""
-        if not self._shown:
-            return
-        if isinstance(event, JobStarted):
+        if isinstance(event, JobStarted) and self._shown:
             self._open(event)
-        elif self._bar is None:
-            return
-        elif isinstance(event, ChunkSettled):
+        elif self._bar is not None:
+            self._draw(event)
+
+    def _draw(self, event: Event) -> None:
+        if isinstance(event, ChunkSettled):
             self._failed += len(event.failures)
             if self._failed:
                 self._bar.set_postfix_str(f"{self._failed:,} failed", refresh=False)
@@ -38,7 +38,7 @@ class Progress:
             self._bar.update(event.weight)
         elif isinstance(event, JobEnded):
             if event.complete and self._bar.total is not None:
-                self._bar.update(self._bar.total - self._bar.n)
+                self._bar.update(self._bar.total - self._bar.n)  # weights are estimates
             self._bar.close()
 
     def _open(self, event: JobStarted) -> None:

@@ -27,7 +27,9 @@ from batchflow.model import Failed, Outcome, Work
 from batchflow.resources import Resources
 from batchflow.worker import Program, failed
 
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS")
+_THREADS = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS",
+)  # fmt: skip
 """What numeric libraries take their number of threads from; one worker per core needs no more."""
 
 

@@ -47,7 +47,7 @@ def format_of(name: str) -> Format:
     from batchflow.formats.parquet import ParquetFormat
     from batchflow.formats.streams import ArrowFormat, CsvFormat, JsonFormat
 
-    known = {"parquet": ParquetFormat, "csv": CsvFormat, "jsonl": JsonFormat, "arrow": ArrowFormat}
+    known: dict[str, type[Format]] = {"parquet": ParquetFormat, "csv": CsvFormat, "jsonl": JsonFormat, "arrow": ArrowFormat}
     if name not in known:
         message = f"unknown output format {name!r}: use one of {', '.join(NAMES)}"
         raise FormatError(message)
@@ -70,7 +70,8 @@ def name_of(into: str, named: str | None) -> tuple[str, bool]:
     if into.endswith("/") or not suffix:
         return named or "parquet", False
     if by_suffix is None and named is None:
-        message = f"{into!r}: {suffix!r} is no output format; use one of {', '.join(NAMES)}, or end a folder with '/'"
+        known = ", ".join(NAMES)
+        message = f"{into!r}: {suffix!r} is no output format; use one of {known}, or end a folder with '/'"
         raise FormatError(message)
     if by_suffix is not None and named not in (None, by_suffix):
         message = f"{into!r} ends like {by_suffix}, but format={named!r} was asked for: change one of them"

@@ -7,6 +7,7 @@ import io
 import random
 import tempfile
 import tracemalloc
+from collections.abc import Callable
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -210,6 +211,15 @@ def test_metadata_is_that_of_the_first(tmp_path):
     assert (metadata.format_version, metadata.num_rows) == ("2.6", 200)
 
 
+def rewrite_footer(path: Path, change: Callable[[thrift.Struct], object]) -> None:
+    data = path.read_bytes()
+    footer = thrift.decode(footer_bytes(data))
+    change(footer)
+    encoded = thrift.encode(footer)
+    body = data[: -8 - len(footer_bytes(data))]
+    path.write_bytes(body + encoded + len(encoded).to_bytes(4, "little") + b"PAR1")
+
+
 def groups_of(path: Path) -> list[thrift.Struct]:
     return thrift.decode(footer_bytes(path.read_bytes()))[4][1].items
 
@@ -224,22 +234,23 @@ def test_row_groups_are_numbered_and_placed(tmp_path):
 
 def test_no_ordinal_past_the_largest(tmp_path, monkeypatch):
     monkeypatch.setattr(splicing, "_MAX_ORDINAL", 1)
-    groups = groups_of(spliced(tmp_path, *NUMBERS))
-    assert [g.get(7) for g in groups] == [(Type.I16, 0), (Type.I16, 1), None]
+    numbered = tmp_path / "0.parquet"
+    pq.write_table(NUMBERS[0], numbered)
+    rewrite_footer(numbered, lambda footer: footer[4][1].items[0].update({7: (Type.I16, 0)}))
+    with (tmp_path / "all").open("wb") as destination:
+        splice([str(numbered)] * 3, destination)
+    assert [g.get(7) for g in groups_of(tmp_path / "all")] == [(Type.I16, 0), (Type.I16, 1), None]
 
 
 def test_deprecated_file_offset_of_a_chunk(tmp_path):
     source = tmp_path / "a"
     pq.write_table(NUMBERS[0], source)
-    data = source.read_bytes()
-    footer = thrift.decode(footer_bytes(data))
-    footer[4][1].items[0][1][1].items[0][2] = Type.I64, 400  # older writers set it
-    body, encoded = data[: -8 - len(footer_bytes(data))], thrift.encode(footer)
-    source.write_bytes(body + encoded + len(encoded).to_bytes(4, "little") + b"PAR1")
+    # older writers set it
+    rewrite_footer(source, lambda footer: footer[4][1].items[0][1][1].items[0].update({2: (Type.I64, 400)}))
     with (tmp_path / "b").open("wb") as destination:
         splice([str(source)] * 2, destination)
     chunks = [chunk for group in groups_of(tmp_path / "b") for chunk in group[1][1].items]
-    assert [chunk[2][1] for chunk in chunks] == [400, 0, 400 + len(body) - 4, 0]
+    assert [chunk[2][1] for chunk in chunks] == [400, 0, 400 + splicing._read_footer(str(source))[1], 0]
 
 
 def write_duckdb(table: pa.Table, path: str) -> None:
@@ -258,6 +269,8 @@ def test_files_of_other_writers(tmp_path, write):
     for number, table in enumerate(NUMBERS):
         sources.append(str(tmp_path / str(number)))
         write(table, sources[-1])
+    footer = footer_bytes(Path(sources[0]).read_bytes())
+    assert thrift.encode(thrift.decode(footer)) == footer
     destination = io.BytesIO()
     assert splice(sources, destination) == 300
     assert pq.read_table(destination).to_pylist() == pa.concat_tables(NUMBERS).to_pylist()
@@ -348,6 +361,15 @@ def test_damaged_footers_raise_nothing_else(tmp_path):
             splice([str(damaged)], io.BytesIO())
         except ValueError as error:
             assert str(error).startswith(f"{damaged}: ")  # noqa: PT017
+
+
+@pytest.mark.parametrize(("field", "name"), [(2, "schema"), (3, "num_rows"), (4, "row_groups")])
+def test_fields_of_other_types(tmp_path, field, name):
+    source = tmp_path / "a"
+    for wrong in ((Type.LIST, Elements(Type.I64, [1])), (Type.BINARY, b"1")):
+        pq.write_table(NUMBERS[0], source)
+        rewrite_footer(source, lambda footer, wrong=wrong: footer.update({field: wrong}))
+        assert refusal(source) == f"{source}: its footer has no valid {name}"
 
 
 def test_missing_file(tmp_path):
