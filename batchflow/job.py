@@ -193,7 +193,9 @@ class _Run:
 
     def _shown(self, payload: Any) -> Iterator[pa.Table]:
         rows: Rows = self._executor.fetch(payload)
-        yield from Result(self._errors.table(), self._report.report(), [rows]).table.to_batches()
+        table = Result(self._errors.table(), self._report.report(), [rows]).table
+        if table.num_rows:
+            yield table
 
     def _account(self, settled: Settled) -> None:
         """Add up what failed, and stop where it is too much."""

@@ -31,9 +31,9 @@ def load_function(name: str) -> Callable[..., Any]:
         message = f"{name!r} names no function: write it like steps.py:clean or package.steps:clean"
         raise FunctionError(message)
     module = _load_module(module_name)
-    value: Any = module
+    value: Callable[..., Any] | None = None
     for part in attribute.split("."):
-        value = getattr(value, part, None)
+        value = getattr(value or module, part, None)
     if not callable(value):
         known = [key for key, item in vars(module).items() if callable(item) and not key.startswith("_")]
         message = f"{module_name} has no function {attribute!r}; it has {', '.join(sorted(known)) or 'none'}"

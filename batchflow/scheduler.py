@@ -190,8 +190,10 @@ class Scheduler:
         death = self._deaths.pop(task.key)
         if isinstance(counted, Failed) and counted.records:
             found = counted.failure
-            place = {"source": found.source, "start": found.start, "stop": found.stop}
-            failure = replace(death.failure, **place, record=found.record, payload=found.payload)
+            failure = replace(
+                found, phase=death.failure.phase, error_type=death.failure.error_type,
+                message=death.failure.message, worker=death.failure.worker,
+            )  # fmt: skip
             death = replace(death, failure=failure, records=counted.records)
         self._failed(task, death)
 

@@ -67,7 +67,7 @@ def values_to_table(values: Sequence[Any]) -> pa.Table:
     if kinds <= {dict}:
         return rows_to_table(values)
     if all(map(is_scalar, kinds)):
-        return pa.table({VALUE: _array(values)})
+        return pa.table({VALUE: pa.array(values)})
     for kind in kinds:
         if not is_row(kind) and not is_scalar(kind):
             message = (
@@ -106,21 +106,14 @@ def _columns(columns: Mapping[Any, Sequence[Any]], count: int) -> pa.Table:
     arrays = []
     for name, cells in columns.items():
         try:
-            arrays.append(_array(cells))
+            arrays.append(pa.array(cells))
         except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
             message = f"column {name!r}: {error}"
             raise SchemaError(message) from error
     return pa.Table.from_arrays(arrays, names=list(columns))
 
 
-def _array(cells: Sequence[Any]) -> pa.Array:
-    import pyarrow as pa
-
-    # Polars and numpy hand over their own sequences; pa.array takes them as they are.
-    return pa.array(cells, from_pandas=False)
-
-
-def table_to_rows(table: pa.Table) -> list[dict[str, Any]]:
+def table_to_rows(table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
     """Return the rows of a table as dicts; 3 times as fast as `pyarrow.Table.to_pylist`."""
     names = table.column_names
     columns = [column.to_pylist() for column in table.columns]
@@ -186,33 +179,30 @@ def unify(known: pa.Schema | None, schema: pa.Schema, where: str = "") -> pa.Sch
     schema = schema.remove_metadata()
     if known is None or known.equals(schema):
         return schema
-    try:
-        merged = pa.unify_schemas([known, schema], promote_options="permissive")
-        if not _confuses_text(known, merged) and not _confuses_text(schema, merged):
-            return merged
-        raise pa.ArrowTypeError("text and bytes")  # noqa: EM101, TRY003 - told below
-    except pa.ArrowException as error:
-        for field in schema:
-            at = known.get_field_index(field.name)
-            if at >= 0 and not _unifiable(known.field(at), field):
-                message = (
-                    f"column {field.name!r} is {field.type}{where and f' in {where}'}, but "
-                    f"{known.field(at).type} before: give it one type in the function"
-                )
-                raise SchemaError(message) from error
-        message = f"the schema{where and f' of {where}'} does not go with the one before: {error}"
-        raise SchemaError(message) from error
+    merged = _merged(known, schema)
+    if merged is not None:
+        return merged
+    for field in schema:
+        at = known.get_field_index(field.name)
+        if at >= 0 and _merged(pa.schema([known.field(at)]), pa.schema([field])) is None:
+            message = (
+                f"column {field.name!r} is {field.type}{where and f' in {where}'}, but "
+                f"{known.field(at).type} before: give it one type in the function"
+            )
+            raise SchemaError(message)
+    message = f"the schema{where and f' of {where}'} has a column twice: {schema.names}"
+    raise SchemaError(message)
 
 
-def _unifiable(one: pa.Field, other: pa.Field) -> bool:
+def _merged(one: pa.Schema, other: pa.Schema) -> pa.Schema | None:
+    """Return the schema that holds both, ``None`` where there is none."""
     import pyarrow as pa
 
-    schemas = pa.schema([one]), pa.schema([other])
     try:
-        merged = pa.unify_schemas(list(schemas), promote_options="permissive")
+        merged = pa.unify_schemas([one, other], promote_options="permissive")
     except pa.ArrowException:
-        return False
-    return not any(_confuses_text(schema, merged) for schema in schemas)
+        return None
+    return None if _confuses_text(one, merged) or _confuses_text(other, merged) else merged
 
 
 def _confuses_text(before: pa.Schema, after: pa.Schema) -> bool:
@@ -220,7 +210,8 @@ def _confuses_text(before: pa.Schema, after: pa.Schema) -> bool:
     import pyarrow as pa
 
     return any(
-        pa.types.is_string(field.type) and pa.types.is_binary(after.field(field.name).type) for field in before
+        pa.types.is_string(field.type) and pa.types.is_binary(after.field(field.name).type)
+        for field in before
     )
 
 
@@ -269,14 +260,6 @@ def concat(tables: Iterable[pa.Table]) -> pa.Table:
     if schema is None:
         return pa.table({})
     return pa.concat_tables(conform(table, schema) for table in filled)
-
-
-def rechunk(table: pa.Table) -> pa.Table:
-    """Return a table of few large arrays, copied only where that saves many small ones."""
-    pieces = max((column.num_chunks for column in table.columns), default=0)
-    return table.combine_chunks() if pieces > 1 else table
-
-
 
 
 class Rows:

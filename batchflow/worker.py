@@ -258,7 +258,7 @@ class _Run:
 
     def finish(self) -> Outcome:
         """Close the output, combined with the function of the job if it has one, and return the outcome."""
-        payload = self.sink.close()
+        payload: Any = self.sink.close()
         self.clock.lap("write")
         if self.program.combine is not None:
             try:
@@ -348,11 +348,11 @@ class _RecordRun(_Run):
             self.add(block, len(values), 0)
             return
         except Exception as error:  # noqa: BLE001 - Arrow raises many kinds
-            if self.sink.takes_objects:
-                self.sink.add(None, values)
-                self.add(block, len(values), 0)
-                return
             reason = error
+        if self.sink.takes_objects:
+            self.sink.add(None, values)
+            self.add(block, len(values), 0)
+            return
         self._one_by_one(block, values, owners, reason)
 
     def _one_by_one(
@@ -364,8 +364,8 @@ class _RecordRun(_Run):
         for at, value in zip(owners, values, strict=True):
             try:
                 schema = unify(schema, values_to_table([value]).schema, "this record")
-            except Exception as error:  # noqa: BLE001 - Arrow raises many kinds
-                bad.setdefault(at, error)
+            except Exception as misfit:  # noqa: BLE001 - Arrow raises many kinds
+                bad.setdefault(at, misfit)
         good = [value for at, value in zip(owners, values, strict=True) if at not in bad]
         try:
             if good:

@@ -247,5 +247,5 @@ def reader_of(destination: Destination) -> Any:
     """Return the output as a `pyarrow.dataset.Dataset`."""
     import pyarrow.dataset as ds
 
-    kinds = {"parquet": "parquet", "arrow": "arrow", "csv": "csv", "jsonl": "json"}
+    kinds: dict[str, Any] = {"parquet": "parquet", "arrow": "arrow", "csv": "csv", "jsonl": "json"}
     return ds.dataset(destination.path, format=kinds[destination.format])

@@ -19,13 +19,12 @@ def error_schema() -> pa.Schema:
     import pyarrow as pa
 
     text, whole = pa.string(), pa.int64()
-    return pa.schema(
-        [
-            ("source", text), ("start", whole), ("stop", whole), ("record", whole), ("payload", text),
-            ("phase", text), ("error_type", text), ("message", text), ("traceback", text),
-            ("attempts", whole), ("worker", text), ("seconds", pa.float64()),
-        ]
-    )  # fmt: skip
+    columns: list[tuple[str, pa.DataType]] = [
+        ("source", text), ("start", whole), ("stop", whole), ("record", whole), ("payload", text),
+        ("phase", text), ("error_type", text), ("message", text), ("traceback", text),
+        ("attempts", whole), ("worker", text), ("seconds", pa.float64()),
+    ]  # fmt: skip
+    return pa.schema(columns)
 
 
 class ErrorTable:

@@ -58,7 +58,8 @@ class Result:
             If the function gave values that no table holds, or types that do not go together.
         """
         if self._destination is not None:
-            return reader_of(self._destination).to_table()
+            table: pa.Table = reader_of(self._destination).to_table()
+            return table
         if self._table is None:
             segments = [segment for rows in self._rows for segment in rows.segments]
             alien = next((part for part in segments if not is_tabular(part)), None)
@@ -86,7 +87,7 @@ class Result:
         """Return the rows as an Arrow C stream; an output on disk is read as it is consumed."""
         if self._destination is not None:
             return reader_of(self._destination).scanner().to_reader().__arrow_c_stream__(requested_schema)
-        return self.table.__arrow_c_stream__(requested_schema)
+        return self.table.__arrow_c_stream__(requested_schema)  # type: ignore[no-untyped-call]
 
     def raise_for_errors(self) -> Self:
         """Return the result itself if nothing failed.

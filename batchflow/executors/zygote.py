@@ -40,7 +40,7 @@ class Ended:
 def main(fileno: int) -> None:
     """Fork workers as the driver asks, until the driver is gone."""
     import cloudpickle  # noqa: F401 - here and not in each worker, likewise the next
-    import pyarrow as pa  # noqa: F401
+    import pyarrow  # noqa: F401
 
     import batchflow.worker  # noqa: F401
 
@@ -64,11 +64,11 @@ class Zygote:
     def run(self) -> None:
         """Serve the driver until it closes its socket."""
         while True:
-            ready, _, _ = select.select([self._driver, self._bell], [], [])
+            ready, _, _ = select.select([self._driver.fileno(), self._bell], [], [])
             if self._bell in ready:
                 os.read(self._bell, 4096)
                 self._reap()
-            if self._driver in ready and not self._serve():
+            if self._driver.fileno() in ready and not self._serve():
                 break
         for pid in self._children:
             os.kill(pid, signal.SIGKILL)

@@ -47,7 +47,9 @@ def format_of(name: str) -> Format:
     from batchflow.formats.parquet import ParquetFormat
     from batchflow.formats.streams import ArrowFormat, CsvFormat, JsonFormat
 
-    known: dict[str, type[Format]] = {"parquet": ParquetFormat, "csv": CsvFormat, "jsonl": JsonFormat, "arrow": ArrowFormat}
+    known: dict[str, type[Format]] = {
+        "parquet": ParquetFormat, "csv": CsvFormat, "jsonl": JsonFormat, "arrow": ArrowFormat,
+    }  # fmt: skip
     if name not in known:
         message = f"unknown output format {name!r}: use one of {', '.join(NAMES)}"
         raise FormatError(message)

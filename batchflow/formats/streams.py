@@ -11,8 +11,9 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from io import BufferedWriter
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from batchflow.model import Piece
 from batchflow.tables import conform, table_to_rows
@@ -48,7 +49,7 @@ class _StreamFormat(ABC):
         self.assemble([Piece(part, 0, 0, schema)], schema, path)
 
     @abstractmethod
-    def _writer(self, part: IO[bytes], schema: pa.Schema) -> AbstractContextManager[Any]:
+    def _writer(self, part: BufferedWriter, schema: pa.Schema) -> AbstractContextManager[Any]:
         """Return what writes tables of a schema into a file."""
 
 
@@ -66,10 +67,10 @@ class ArrowFormat(_StreamFormat):
     suffix = ".arrow"
     keeps_schema = True
 
-    def _writer(self, part: IO[bytes], schema: pa.Schema) -> AbstractContextManager[Any]:
+    def _writer(self, part: BufferedWriter, schema: pa.Schema) -> AbstractContextManager[Any]:
         import pyarrow as pa
 
-        return pa.ipc.new_file(part, schema)
+        return pa.ipc.new_file(pa.PythonFile(part), schema)
 
 
 class CsvFormat(_StreamFormat):
@@ -92,7 +93,7 @@ class CsvFormat(_StreamFormat):
             text.flush()
             os.fsync(new.fileno())
 
-    def _writer(self, part: IO[bytes], schema: pa.Schema) -> AbstractContextManager[Any]:
+    def _writer(self, part: BufferedWriter, schema: pa.Schema) -> AbstractContextManager[Any]:
         import pyarrow.csv as pacsv
 
         return pacsv.CSVWriter(part, schema)
@@ -103,13 +104,13 @@ class JsonFormat(_StreamFormat):
 
     suffix = ".jsonl"
 
-    def _writer(self, part: IO[bytes], schema: pa.Schema) -> AbstractContextManager[Any]:
+    def _writer(self, part: BufferedWriter, schema: pa.Schema) -> AbstractContextManager[Any]:
         del schema
         return _JsonWriter(part)
 
 
 class _JsonWriter(AbstractContextManager["_JsonWriter"]):
-    def __init__(self, part: IO[bytes]) -> None:
+    def __init__(self, part: BufferedWriter) -> None:
         import msgspec
 
         self._part = part

@@ -52,8 +52,8 @@ class Block:
     """Some neighbouring records of one span, decoded; numbers count from 0 at the start of the span."""
 
     span: Span
-    rows: Sequence[Any] | pa.Table
-    """The records, or a table with a row for each."""
+    rows: Any
+    """The records as a sequence, or a `pyarrow.Table` with a row for each."""
     numbers: Sequence[int]
     """Number of each record within the span."""
     end: int
@@ -144,10 +144,10 @@ def explain(error: BaseException) -> str:
 def show(record: Any) -> str:
     """Return a record as text for the error table, cut at `PAYLOAD_LIMIT` characters."""
     if isinstance(record, bytes):
-        record = record[:PAYLOAD_LIMIT].decode("utf-8", "backslashreplace")
-    elif not isinstance(record, str):
-        record = repr(record)
-    return record if len(record) <= PAYLOAD_LIMIT else record[: PAYLOAD_LIMIT - 1] + "…"
+        text = record[: 4 * PAYLOAD_LIMIT].decode("utf-8", "backslashreplace")
+    else:
+        text = record if isinstance(record, str) else repr(record)
+    return text if len(text) <= PAYLOAD_LIMIT else text[: PAYLOAD_LIMIT - 1] + "…"
 
 
 def narrow(blocks: Iterator[Block], chunk: Chunk) -> Iterator[Block]:

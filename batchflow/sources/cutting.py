@@ -117,10 +117,11 @@ class FileCursor(Cursor):
                 self._next += 1
                 first = self._next
                 continue
-            if spans and (packed + weigh(item) > weight or (self._source.cuttable(item) and weigh(item) >= 2 * weight)):
+            cost = weigh(item)
+            if spans and packed + cost > weight:
                 break
             spans.append(Span(item))
-            packed += weigh(item)
+            packed += cost
             self._next += 1
         return Drawn((first, 0), Chunk(tuple(spans), packed)) if spans else None
 

@@ -29,7 +29,7 @@ class File:
     @property
     def path(self) -> str:
         """Path of a local file; the URI itself where there is none."""
-        return self.uri.removeprefix("file://") if not is_uri(self.uri) or self.uri.startswith("file:") else self.uri
+        return self.uri.removeprefix("file://")
 
     def open(self) -> IO[bytes]:
         """Open the file for reading bytes, as it is (not decompressed)."""

@@ -71,7 +71,8 @@ class ParquetSource(FileSource):
         at = first
         stop = span.stop if span.stop is not None else file.metadata.num_rows
         # use_threads=False: the cores belong to the other workers.
-        batches = file.iter_batches(BATCH_ROWS, row_groups=groups, columns=self.columns, use_threads=False)
+        columns = None if self.columns is None else list(self.columns)
+        batches = file.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False)
         for batch in batches:
             low, high = max(0, span.start - at), min(batch.num_rows, stop - at)
             if low < high:
@@ -99,7 +100,8 @@ def _block(span: Span, batch: pa.RecordBatch, row: int) -> Block:
 
 def _groups(file: pq.ParquetFile, span: Span) -> tuple[int, list[int]]:
     """Return the row groups that a span touches, and the number of the first row in them."""
-    touched, first, row = [], 0, 0
+    touched: list[int] = []
+    first = row = 0
     for at in range(file.metadata.num_row_groups):
         rows = file.metadata.row_group(at).num_rows
         if row + rows > span.start and (span.stop is None or row < span.stop):
