@@ -143,7 +143,7 @@ class _Run:
         rows: list[Rows] = []
         with self._opened(scheduler):
             for settled in scheduler.settled():
-                self._account(settled)
+                self._account(scheduler, settled)
                 if settled.payload is not None:
                     rows.append(self._executor.fetch(settled.payload))
             self._check_end()
@@ -153,7 +153,7 @@ class _Run:
         tree = Tree(scheduler.delegate)
         with self._opened(scheduler):
             for settled in scheduler.settled():
-                self._account(settled)
+                self._account(scheduler, settled)
                 if settled.payload is not None:
                     tree.add(settled.payload)
             self._check_end()
@@ -168,7 +168,7 @@ class _Run:
         try:
             with self._opened(scheduler):
                 for settled in scheduler.settled():
-                    self._account(dataset.add(settled))
+                    self._account(scheduler, dataset.add(settled))
                 self._check_end()
                 dataset.flush()
                 _finish(scheduler)
@@ -184,7 +184,7 @@ class _Run:
         scheduler = self._scheduler(bounded=True, early=None if ordered else early.append)
         with self._opened(scheduler):
             for settled in scheduler.settled():
-                self._account(settled)
+                self._account(scheduler, settled)
                 if settled.payload is not None:
                     early.append(settled.payload)
                 while early:
@@ -197,8 +197,9 @@ class _Run:
         if table.num_rows:
             yield table
 
-    def _account(self, settled: Settled) -> None:
-        """Add up what failed, and stop where it is too much."""
+    def _account(self, scheduler: Scheduler, settled: Settled) -> None:
+        """Tell of a chunk, add up what failed, and stop where it is too much."""
+        scheduler.announce(settled)
         self._errors.add(settled.failures)
         self._seen += settled.stats.rows_in
         limit = self._job.max_errors

@@ -100,6 +100,10 @@ class Scheduler:
         self._executor.unload(self._job)
         self._tell(JobEnded(complete))
 
+    def announce(self, settled: Settled) -> None:
+        """Tell the listeners of a chunk that will not change any more."""
+        self._tell(ChunkSettled(settled.key, settled.chunk, settled.stats, settled.failures))
+
     def delegate(self, work: Work, callback: Callable[[Outcome], None]) -> None:
         """Have work of the combiner done on the executor."""
         self._delegated.append(work)
@@ -112,9 +116,7 @@ class Scheduler:
             going = self.turn()
             frontier = _END if self._drained else self._cursor.frontier
             for settled in self._order.release(frontier):
-                numbered = self._numbering.number(settled)
-                self._tell(ChunkSettled(numbered.key, numbered.chunk, numbered.stats, numbered.failures))
-                yield numbered
+                yield self._numbering.number(settled)
 
     def turn(self) -> bool:
         """Submit what has room and take in what is done; false when nothing is left to do."""

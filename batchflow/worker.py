@@ -528,7 +528,7 @@ class _Sink:
             self._write()
 
     def _write(self) -> None:
-        table = concat(self._tables)
+        table = concat(self._tables).replace_schema_metadata(None)  # pandas' would make schemas differ
         self._tables, self._held = [], 0
         if table.num_rows == 0:
             return

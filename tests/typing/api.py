@@ -1,1 +1,47 @@
-"""Never run: the public surface as users type it, checked by mypy."""
+"""The public surface as users type it: never run, checked by mypy."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+import batchflow as bf
+
+
+def parse(row: dict[str, Any]) -> dict[str, Any] | None:
+    return row or None
+
+
+def spread(row: dict[str, Any]) -> Iterator[int]:
+    yield from row.values()
+
+
+def totals(table: pa.Table) -> pa.Table:
+    return table
+
+
+def use() -> None:
+    result: bf.Result = bf.map_records(parse, bf.read_json("logs/**/*.jsonl.gz"), into="clean/")
+    errors: pa.Table = result.errors
+    report: bf.Report = result.report
+    path: Path | None = result.path
+    rows: int = report.rows_in + errors.num_rows + len(result)
+    print(path, rows, result.raise_for_errors().values)
+
+    bf.map_records(spread, bf.read_csv(["a.csv", Path("b.csv")], types={"n": int}), into=Path("x.csv"), max_errors=0.1)
+    bf.map_batches(
+        totals,
+        bf.read_parquet("s3://bucket/sales/", columns=["a"]),
+        combine=totals,
+        limits=bf.Resources(cpus=8, memory="16GB"),
+        per_task=bf.Resources(cpus=1, memory="2GB"),
+        max_errors=0.001,
+        executor=bf.Ray(address="auto"),
+    )
+    tables: Iterator[pa.Table] = bf.stream_batches(totals, bf.records(range(10)), ordered=False)
+    print(list(tables))
+
+    with bf.Processes(workers=2) as warm:
+        job = bf.Job(fn=len, source=bf.read_text("x.txt"), executor=warm)
+        print(job.plan().explain(), job.run().values, list(job.stream()))

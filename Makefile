@@ -1,0 +1,41 @@
+# make demo               the main job on real input; EXECUTOR=ray or serial for another executor
+# make test               the whole test suite
+# make check              linters, types, import contracts
+# make bench              benchmarks, peers beside us in the same run
+
+PYTHON   ?= python3
+EXECUTOR ?=
+BIN      := .venv/bin
+
+.PHONY: demo test check bench clean
+
+demo: .venv/installed
+	$(BIN)/python -m datasets.demo $(if $(EXECUTOR),--executor $(EXECUTOR))
+
+test: .venv/test
+	$(BIN)/python -m pytest
+
+check: .venv/check
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell batchflow benchmarks datasets tests *.md
+
+bench: .venv/bench
+	$(BIN)/python -m benchmarks
+
+.venv/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "batchflow needs Python 3.11 or later: make PYTHON=python3.x")'
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/installed: .venv/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/test .venv/check .venv/bench: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[$(notdir $@)]'
+	touch $@
+
+clean:
+	rm -rf .venv demo-out datasets/made
