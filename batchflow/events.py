@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from batchflow.model import Chunk, Failure, Key, Stats
 
 
-@dataclass(frozen=True, slots=True)
-class JobStarted:
+class JobStarted(NamedTuple):
     """A job begins to run."""
 
     unit: str
@@ -22,8 +20,7 @@ class JobStarted:
     """Tasks that run side by side."""
 
 
-@dataclass(frozen=True, slots=True)
-class TaskEnded:
+class TaskEnded(NamedTuple):
     """A task ended; a chunk that failed may be tried again in halves."""
 
     key: Key
@@ -36,8 +33,7 @@ class TaskEnded:
     """Whether its records will be tried once more."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkSettled:
+class ChunkSettled(NamedTuple):
     """A chunk came to its end, in input order: nothing of it will change any more."""
 
     key: Key
@@ -46,8 +42,7 @@ class ChunkSettled:
     failures: tuple[Failure, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class JobEnded:
+class JobEnded(NamedTuple):
     """The job is over."""
 
     complete: bool

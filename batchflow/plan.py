@@ -171,6 +171,9 @@ def _check_function(spec: JobSpec) -> None:
         if not callable(value) and not (value is None and name != "fn"):
             message = f"{name}={value!r} cannot be called: pass a function"
             raise FunctionError(message)
+    if inspect.iscoroutinefunction(spec.fn):
+        message = f"{describe(spec.fn)} is an async function: wrap it in a plain one that calls asyncio.run"
+        raise FunctionError(message)
     positional = [object()] * (2 if spec.setup else 1)
     try:
         inspect.signature(spec.fn).bind(*positional, **spec.args)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from batchflow.events import ChunkSettled, Event, JobEnded, JobStarted, TaskEnded
 from batchflow.model import Stats
@@ -14,8 +14,7 @@ from batchflow.model import Stats
 _SLOWEST = 5
 
 
-@dataclass(frozen=True, slots=True)
-class SourceCount:
+class SourceCount(NamedTuple):
     """What became of the records of one input."""
 
     rows_in: int = 0
@@ -23,8 +22,7 @@ class SourceCount:
     failed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SlowChunk:
+class SlowChunk(NamedTuple):
     """One of the chunks that took longest."""
 
     source: str
@@ -33,7 +31,7 @@ class SlowChunk:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Report:
     """What a job did; times in seconds, sizes in bytes."""
 
@@ -70,7 +68,9 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain values, for JSON."""
-        return asdict(self) | {"speedup": self.speedup}
+        sources = {uri: count._asdict() for uri, count in self.sources.items()}
+        slowest = [chunk._asdict() for chunk in self.slowest]
+        return vars(self) | {"sources": sources, "slowest": slowest, "speedup": self.speedup}
 
     def __str__(self) -> str:
         rate = self.rows_in / self.seconds if self.seconds else 0

@@ -360,6 +360,12 @@ class TestRefusals:
     def test_a_function_that_cannot_be_called_as_the_job_does(self):
         with pytest.raises(errors.FunctionError, match=r"cannot be called with \(record\), as the job does"):
             run(lambda a, b: a, [1])
+
+        async def later(n):
+            return n
+
+        with pytest.raises(errors.FunctionError, match="is an async function: wrap it in a plain one"):
+            run(later, [1])
         with pytest.raises(errors.FunctionError, match="fn=3 cannot be called"):
             run(3, [1])
         with pytest.raises(errors.FunctionError, match="unexpected keyword argument 'y'"):
