@@ -157,9 +157,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if result.path is None:
         _print_rows(result)
     elif not arguments.quiet:
-        print(f"output in {result.path}", file=sys.stderr)
+        print(f"output in {arguments.into}", file=sys.stderr)
         if result.errors.num_rows:
-            print(f"next: batchflow errors {result.path} --all", file=sys.stderr)
+            print(f"next: batchflow errors {arguments.into} --all", file=sys.stderr)
     return SOME_FAILED if result.errors.num_rows else OK
 
 

@@ -239,7 +239,8 @@ def program_of(plan: Plan) -> Program:
         spec.args,
         spec.combine,
         destination.format if destination else None,
-        os.path.abspath(destination.pieces) if destination else "",  # noqa: PTH100 - a worker may stand elsewhere
+        str(destination.pieces) if destination else "",
+        os.getcwd(),  # noqa: PTH109 - its text is what is wanted
     )
 
 

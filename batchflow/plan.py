@@ -208,7 +208,8 @@ def _destination(spec: JobSpec) -> Destination:
         raise DestinationError(message)
     name, one_file = name_of(into, spec.format)
     format_of(name)
-    destination = Destination(Path(into).expanduser(), name, one_file)
+    # Absolute, since a function may change the working directory under us.
+    destination = Destination(Path(into).expanduser().absolute(), name, one_file)
     _refuse_foreign(destination, fresh=spec.fresh)
     return destination
 

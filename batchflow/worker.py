@@ -14,6 +14,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, repeat
@@ -66,6 +67,8 @@ class Program:
     """Output format; ``None``: rows go back to the driver."""
     pieces: str = ""
     """Folder for pieces."""
+    folder: str = ""
+    """Working directory of the driver: what relative paths of inputs start from."""
 
 
 def worker_name() -> str:
@@ -199,12 +202,22 @@ class _Run:
     def blocks(self) -> Iterator[Block]:
         """Yield the blocks of the chunk, taking down what could not be read."""
         blocks = self.program.source.read(self.task.chunk, self.task.data)
-        for block in blocks:
+        while True:
+            self._go_home()
+            block = next(blocks, None)
             self.clock.lap("read")
+            if block is None:
+                return
             self.nbytes += block.nbytes
             self.failures.extend(block.failures)
             self.count(block)
             yield block
+
+    def _go_home(self) -> None:
+        """Read from the driver's directory, wherever the function went; another machine may not have it."""
+        if self.program.folder:
+            with suppress(OSError):
+                os.chdir(self.program.folder)
 
     def count(self, block: Block) -> None:
         """Add the records of a block to the count of its span."""

@@ -58,8 +58,8 @@ def test_run_writes_the_output_and_tells_what_failed(folder):
     assert lines[0] == "4 records in, 3 rows out, 1 failed, 0 retries"
     assert lines[2:] == [
         r"      1 x ValueError in call: in/b.csv, record 1: three \x1b[31m",
-        "output in out",
-        "next: batchflow errors out --all",
+        "output in out/",
+        "next: batchflow errors out/ --all",
     ]
 
 
@@ -116,7 +116,7 @@ def test_errors_of_a_clean_run(folder):
         (("run", "broken.py:f", "in/*.csv"), "cannot import 'broken.py': ModuleNotFoundError: No module named 'nowhere"),
         (("run", "steps.py:clean", "in"), "cannot tell what kind of input in is: name one of text, json"),
         (("run", "steps.py:clean", "in", "--read", "xml"), "cannot tell what kind of input in is"),
-        (("run", "steps.py:clean", "in/*.csv", "--into", "in/"), "in exists and was not made by batchflow"),
+        (("run", "steps.py:clean", "in/*.csv", "--into", "in/"), "/in exists and was not made by batchflow"),
         (("run", "steps.py:clean", "in/*.csv", "--format", "xls", "--into", "o/"), "unknown output format 'xls'"),
         (("run", "steps.py:clean", "in/*.csv", "--cpus-per-task", "9999"), "one task asks for 9999 cpus"),
         (("run", "steps.py:clean", "in/*.csv", "--memory-per-task", "lots"), "'lots' is not an amount of bytes"),

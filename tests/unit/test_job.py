@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -67,7 +67,7 @@ class TestMemory:
 
     @pytest.mark.parametrize(
         "value",
-        [True, 1, 1.5, "é", b"\x00", date(2026, 1, 2), datetime(2026, 1, 2, 3, tzinfo=timezone.utc), Decimal("1.50")],
+        [True, 1, 1.5, "é", b"\x00", date(2026, 1, 2), datetime(2026, 1, 2, 3, tzinfo=UTC), Decimal("1.50")],
     )
     def test_scalars_come_back_equal(self, value):
         assert run(lambda _: value, range(2)).values == [value, value]
@@ -99,6 +99,21 @@ class TestMemory:
     def test_no_records_give_an_empty_table(self):
         result = run(lambda n: n, [])
         assert (result.values, result.table.num_rows, result.errors.num_rows) == ([], 0, 0)
+
+
+    @pytest.mark.parametrize("executor", ["serial", "processes"])
+    def test_a_function_that_changes_the_directory_does_not_mislead_the_reader(self, tmp_path, monkeypatch, executor):
+        monkeypatch.chdir(tmp_path)
+        for name in "abc":
+            (tmp_path / f"{name}.txt").write_text(f"{name}\n")
+
+        def strays(line):
+            os.chdir("/")
+            return line
+
+        result = bf.map_records(strays, bf.read_text("*.txt"), into="out/", executor=executor)
+        assert result.errors.to_pylist() == []
+        assert pq.read_table(tmp_path / "out")["value"].to_pylist() == ["a", "b", "c"]
 
 
 class TestErrors:
