@@ -19,7 +19,6 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from batchflow.combining.order import Numbering, Sequencer, Settled
@@ -192,11 +191,10 @@ class Scheduler:
         death = self._deaths.pop(task.key)
         if isinstance(counted, Failed) and counted.records:
             found = counted.failure
-            failure = replace(
-                found, phase=death.failure.phase, error_type=death.failure.error_type,
+            failure = found._replace(phase=death.failure.phase, error_type=death.failure.error_type,
                 message=death.failure.message, worker=death.failure.worker,
             )  # fmt: skip
-            death = replace(death, failure=failure, records=counted.records)
+            death = death._replace(failure=failure, records=counted.records)
         self._failed(task, death)
 
     def _failed(self, task: Task, outcome: Failed) -> None:
@@ -227,7 +225,7 @@ class Scheduler:
 
 def _seen(failure: Failure, task: Task, stats: Stats) -> Failure:
     """Return a failure with what only the scheduler knows: how often it was tried, and where last."""
-    return replace(failure, attempts=task.attempt, worker=failure.worker or stats.worker)
+    return failure._replace(attempts=task.attempt, worker=failure.worker or stats.worker)
 
 
 def _rows(task: Task, failure: Failure) -> Iterator[Failure]:
@@ -236,14 +234,14 @@ def _rows(task: Task, failure: Failure) -> Iterator[Failure]:
         yield failure
         return
     for span in task.chunk.spans:
-        yield replace(failure, source=span.input.uri, start=span.start, stop=span.stop)
+        yield failure._replace(source=span.input.uri, start=span.start, stop=span.stop)
 
 
 def _lost(task: Task, outcome: Failed) -> Stats:
     """Return the statistics of a chunk whose records all failed."""
     if outcome.stats.spans:
-        spans = tuple(replace(count, rows_out=0, failed=count.rows_in) for count in outcome.stats.spans)
+        spans = tuple(count._replace(rows_out=0, failed=count.rows_in) for count in outcome.stats.spans)
     else:
         known = outcome.records or 0
         spans = (SpanCount(outcome.failure.source or task.chunk.spans[0].input.uri, known, known, 0, known),)
-    return replace(outcome.stats, spans=spans)
+    return outcome.stats._replace(spans=spans)

@@ -15,7 +15,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -455,22 +455,20 @@ class _BatchRun(_Run):
     def _whole_chunk(self, problem: Failed) -> Failed:
         self.sink.drop()
         stats = self.stats()
-        return replace(problem, records=sum(count.positions for count in stats.spans), stats=stats)
+        return problem._replace(records=sum(count.positions for count in stats.spans), stats=stats)
 
 
 def _placed(outcome: Failed, block: Block, at: int) -> Failed:
     """Return a failure with the place of the one record that it is about."""
     number = block.numbers[at]
     start, stop = block.locate(number)
-    failure = replace(
-        outcome.failure,
-        source=block.span.input.uri,
+    failure = outcome.failure._replace(source=block.span.input.uri,
         start=start,
         stop=stop,
         record=number,
         payload=show(_row(block, at)),
     )
-    return replace(outcome, failure=failure)
+    return outcome._replace(failure=failure)
 
 
 class _Memory:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -207,9 +207,9 @@ def _refused(settled: Settled, error: SchemaError) -> Settled:
         span.input.uri, span.start, span.stop, None, None, "convert", "SchemaError", str(error),
         worker=settled.stats.worker, seconds=settled.stats.seconds,
     )  # fmt: skip
-    spans = tuple(replace(count, rows_out=0, failed=count.rows_in) for count in settled.stats.spans)
-    stats: Stats = replace(settled.stats, spans=spans)
-    return replace(settled, payload=None, stats=stats, failures=(*settled.failures, failure))
+    spans = tuple(count._replace(rows_out=0, failed=count.rows_in) for count in settled.stats.spans)
+    stats: Stats = settled.stats._replace(spans=spans)
+    return settled._replace(payload=None, stats=stats, failures=(*settled.failures, failure))
 
 
 def _described(plan: Plan) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from batchflow.model import Failure
@@ -46,7 +45,7 @@ class ErrorTable:
     def _pack(self) -> None:
         import pyarrow as pa
 
-        columns: Iterable[Any] = zip(*(map(_clean, astuple(failure)) for failure in self._recent), strict=True)
+        columns: Iterable[Any] = zip(*(map(_clean, failure) for failure in self._recent), strict=True)
         arrays = [pa.array(cells, field.type) for cells, field in zip(columns, error_schema(), strict=True)]
         self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=error_schema()))
         self._recent = []

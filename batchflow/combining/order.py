@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchflow.model import Chunk, Failure, Key, Stats
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """A chunk that came to its end."""
 
     key: Key
     chunk: Chunk
-    stats: Stats = field(default_factory=Stats)
+    stats: Stats = Stats()
     failures: tuple[Failure, ...] = ()
     payload: Any = None
     counted: bool = True
@@ -86,9 +84,9 @@ class Numbering:
             failures.extend(self._numbered(failure) for failure in mine)
             known = settled.counted and self._used is not None
             self._used = (self._used or 0) + counts.get(uri, 0) if known else None
-        return replace(settled, failures=(*failures, *waiting))
+        return settled._replace(failures=(*failures, *waiting))
 
     def _numbered(self, failure: Failure) -> Failure:
         if failure.record is None or self._used is None:
-            return replace(failure, record=None)
-        return replace(failure, record=failure.record + self._used + 1)
+            return failure._replace(record=None)
+        return failure._replace(record=failure.record + self._used + 1)

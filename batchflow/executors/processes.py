@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from batchflow.errors import ExecutorError, WorkerDied
@@ -275,4 +275,4 @@ def _death(work: Work, status: int) -> Failed:
             cause += " (out of memory, or by somebody)"
     else:
         cause = f"ended with exit status {os.WEXITSTATUS(status)}"
-    return replace(failed(work, "worker", WorkerDied(f"the worker process {cause}")), died=True)
+    return failed(work, "worker", WorkerDied(f"the worker process {cause}"))._replace(died=True)

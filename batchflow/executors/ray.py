@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from batchflow.errors import ExecutorError, WorkerDied
@@ -118,7 +117,7 @@ class Ray(Executor):
         parts: tuple[Any, ...] = ()
         sent = work
         if isinstance(work, Merge):  # references among the arguments are fetched where the task runs
-            sent, parts = replace(work, parts=()), work.parts
+            sent, parts = work._replace(parts=()), work.parts
         head, rows = self._perform.remote([self._programs[job]], sent, *parts)
         self._running[head] = (job, work, rows)
 
@@ -143,7 +142,7 @@ class Ray(Executor):
         except ray.exceptions.RayError as error:
             return job, _lost(work, error)
         if has_rows and isinstance(outcome, Succeeded):
-            outcome = replace(outcome, payload=rows)
+            outcome = outcome._replace(payload=rows)
         return job, outcome
 
     def fetch(self, payload: Any) -> Any:
@@ -168,13 +167,13 @@ class Ray(Executor):
 def _perform(program: list[Any], work: Work, *parts: Any) -> tuple[tuple[Outcome, bool], Any]:
     """Do one piece of work on a Ray worker; returns the outcome without its rows, and the rows."""
     if isinstance(work, Merge):
-        work = replace(work, parts=parts)
+        work = work._replace(parts=parts)
     try:
         outcome = _runner(program[0]).perform(work)
     except Exception as error:  # noqa: BLE001 - a program that cannot be unpickled
         outcome = failed(work, "worker", error)
     if isinstance(outcome, Succeeded) and isinstance(outcome.payload, Rows):
-        return (replace(outcome, payload=None), True), outcome.payload
+        return (outcome._replace(payload=None), True), outcome.payload
     return (outcome, False), None
 
 
@@ -201,4 +200,4 @@ def _lost(work: Work, error: Exception) -> Failed:
     phase: Phase = "memory" if isinstance(error, ray.exceptions.OutOfMemoryError) else "worker"
     cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     outcome = failed(work, phase, WorkerDied(f"the Ray worker died: {type(error).__name__}: {cause}"))
-    return replace(outcome, died=True)
+    return outcome._replace(died=True)

@@ -1,25 +1,27 @@
 """Objects between processes over a Unix socket: small ones in line, large ones in shared memory.
 
-A frame is a header of 24 bytes (length of the pickle, number of buffers, whether shared memory
-follows), the lengths of the buffers, then the pickle and the buffers. Where these are larger than
-`INLINE_BYTES` they stand in an anonymous file whose descriptor goes along; the receiver maps it, so
-large tables cross with one copy. No frame fills a socket, so neither side can block the other.
+A frame is a header (length of the body, of the pickle in it, number of buffers, whether shared
+memory follows) and a body: the lengths of the buffers, the pickle, the buffers. A body larger than
+`INLINE_BYTES` stands in an anonymous file whose descriptor goes along. No frame fills a socket, so
+neither side can block the other.
 """
 
 from __future__ import annotations
 
-import array
 import mmap
 import os
 import pickle
 import socket
 import struct
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 INLINE_BYTES = 32 << 10
-_HEADER = struct.Struct("<QQQ")
+_BUFFER_BYTES = 4 << 10
+"""Buffers smaller than this are copied into the pickle: each one apart costs more than the copy."""
+_HEADER = struct.Struct("<QQQQ")
+_MAIN = b"__main__"
 
 
 class Parcel:
@@ -27,22 +29,19 @@ class Parcel:
 
     def __init__(self, pickled: bytes, buffers: Sequence[pickle.PickleBuffer] = ()) -> None:
         raw = [buffer.raw() for buffer in buffers]
-        self._sizes = struct.pack(f"<{len(raw)}Q", *(part.nbytes for part in raw))
-        shared = len(pickled) + sum(part.nbytes for part in raw) > INLINE_BYTES
-        self._file = _shared_file([pickled, *raw]) if shared else None
-        self._body = b"" if shared else b"".join([pickled, *raw])
-        self._header = _HEADER.pack(len(pickled), len(raw), shared)
+        parts = [struct.pack(f"<{len(raw)}Q", *(part.nbytes for part in raw)), pickled, *raw]
+        total = 8 * len(raw) + len(pickled) + sum(part.nbytes for part in raw)
+        shared = total > INLINE_BYTES
+        self._file = _shared_file(parts) if shared else None
+        header = _HEADER.pack(total, len(pickled), len(raw), shared)
+        self._message = header if shared else b"".join([header, *parts])
 
     def send(self, to: socket.socket) -> None:
         """Send the object; raises `OSError` if the other side is gone."""
-        message = self._header + self._sizes + self._body
         if self._file is None:
-            to.sendall(message)
+            to.sendall(self._message)
         else:
-            fds = array.array("i", [self._file]).tobytes()
-            sent = to.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-            if sent < len(message):
-                to.sendall(message[sent:])
+            socket.send_fds(to, [self._message], [self._file])
 
     def close(self) -> None:
         """Give the shared memory free, here."""
@@ -51,10 +50,36 @@ class Parcel:
             self._file = None
 
 
+class Buffers(list[pickle.PickleBuffer]):
+    """The large buffers of a pickle, which need not be copied into it."""
+
+    def take(self, buffer: pickle.PickleBuffer) -> bool:
+        """Take over a large buffer, as a ``buffer_callback``; true leaves a small one in the pickle."""
+        if buffer.raw().nbytes < _BUFFER_BYTES:
+            return True
+        self.append(buffer)
+        return False
+
+
 def pack(value: Any) -> Parcel:
-    """Return an object as a parcel, its large buffers not copied into the pickle."""
-    buffers: list[pickle.PickleBuffer] = []
-    return Parcel(pickle.dumps(value, protocol=5, buffer_callback=buffers.append), buffers)
+    """Return an object as a parcel; what ``__main__`` defines goes along by value, as no other process has it.
+
+    Raises
+    ------
+    Exception
+        Whatever the object raises that cannot be pickled.
+    """
+    buffers = Buffers()
+    try:
+        pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.take)
+    except Exception:  # noqa: BLE001 - cloudpickle takes more, or says why not
+        pickled = _MAIN
+    if _MAIN in pickled:
+        import cloudpickle
+
+        buffers.clear()
+        pickled = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.take)
+    return Parcel(pickled, buffers)
 
 
 def send(to: socket.socket, value: Any) -> None:
@@ -66,40 +91,51 @@ def send(to: socket.socket, value: Any) -> None:
         parcel.close()
 
 
-def receive(source: socket.socket) -> Any:
+def receive(source: socket.socket, *, mapped: bool = False) -> Any:
     """Return the next object.
+
+    Parameters
+    ----------
+    mapped
+        Large buffers stay in memory shared with the sender, copied where they are written to; each
+        object holds a file descriptor then. Otherwise they are copied.
 
     Raises
     ------
     EOFError
         If the other side is gone.
+    pickle.UnpicklingError
+        If the object cannot be made again; the cause is what it raised.
     """
-    head, fds = _receive_head(source)
-    length, count, shared = _HEADER.unpack(head)
-    sizes = struct.unpack(f"<{count}Q", _receive_exactly(source, 8 * count))
-    total = length + sum(sizes)
-    if shared:
-        with_memory = mmap.mmap(fds[0], total, access=mmap.ACCESS_READ)
-        os.close(fds[0])
-        body = memoryview(with_memory)
-    else:
-        body = memoryview(_receive_exactly(source, total))
-    buffers, at = [], length
-    for size in sizes:
+    try:
+        body, length, count = _receive_body(source, mapped)
+    except OSError as error:
+        raise EOFError from error
+    start = 8 * count
+    buffers, at = [], start + length
+    for size in struct.unpack(f"<{count}Q", body[:start]):
         buffers.append(body[at : at + size])
         at += size
-    return pickle.loads(body[:length], buffers=buffers)
+    try:
+        return pickle.loads(body[start : start + length], buffers=buffers)
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        raise pickle.UnpicklingError(message) from error
 
 
-def _receive_head(source: socket.socket) -> tuple[bytes, list[int]]:
-    space = socket.CMSG_SPACE(struct.calcsize("i"))
-    data, ancillary, _, _ = source.recvmsg(_HEADER.size, space)
-    if not data:
+def _receive_body(source: socket.socket, mapped: bool) -> tuple[memoryview, int, int]:
+    head, fds, _, _ = socket.recv_fds(source, _HEADER.size, 1)
+    if not head:
         raise EOFError
-    fds: list[int] = []
-    for _, _, content in ancillary:
-        fds.extend(array.array("i", content))
-    return data + _receive_exactly(source, _HEADER.size - len(data)), fds
+    head += _receive_exactly(source, _HEADER.size - len(head))
+    total, length, count, shared = _HEADER.unpack(head)
+    if not shared:
+        return memoryview(_receive_exactly(source, total)), length, count
+    try:
+        memory = mmap.mmap(fds[0], total, access=mmap.ACCESS_COPY) if mapped else _copied(fds[0], total)
+    finally:
+        os.close(fds[0])
+    return memoryview(memory), length, count
 
 
 def _receive_exactly(source: socket.socket, size: int) -> bytes:
@@ -113,13 +149,25 @@ def _receive_exactly(source: socket.socket, size: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _shared_file(parts: Sequence[bytes | memoryview]) -> int:
-    """Write parts to an anonymous file; it has no name, so nothing is left when its users are gone."""
+def _copied(file: int, size: int) -> mmap.mmap:
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE)
+    with memoryview(memory) as view:
+        at = 0
+        while at < size:
+            at += os.preadv(file, [view[at:]], at)
+    return memory
+
+
+def anonymous_file() -> int:
+    """Return the descriptor of a file without a name, so nothing is left when its users are gone."""
     if hasattr(os, "memfd_create"):
-        file = os.memfd_create("batchflow", os.MFD_CLOEXEC)
-    else:
-        with tempfile.TemporaryFile() as temporary:
-            file = os.dup(temporary.fileno())
+        return os.memfd_create("batchflow", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as temporary:
+        return os.dup(temporary.fileno())
+
+
+def _shared_file(parts: Iterable[bytes | memoryview]) -> int:
+    file = anonymous_file()
     for part in parts:
         view = memoryview(part).cast("B")
         while view:

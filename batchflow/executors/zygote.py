@@ -3,50 +3,96 @@
 The zygote is a fresh interpreter with one thread that has imported what workers need: a fork of it
 takes some milliseconds, shares its memory, and inherits no lock, thread or connection of the
 driver's. It tells the driver how each worker ended. When the driver is gone its socket closes: the
-zygote kills the workers and ends; when the zygote is gone the kernel kills the workers.
+zygote kills the workers and ends; when the zygote is gone the kernel kills the workers. A worker
+leads a process group of its own, so that what the user's function started dies with it.
+
+Between driver and zygote: a number with two descriptors asks for a worker of that number (they are
+its socket and its `Progress`), a number alone asks to kill it; back comes an `Ended` for each.
 """
 
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
+import pickle
 import select
 import signal
 import socket
+import struct
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from batchflow.executors import wire
+from batchflow.executors.base import Place
 
 _PR_SET_PDEATHSIG = 1
+REQUEST = struct.Struct("<Q")
+_ENDED = struct.Struct("<QQi")
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
-    """Driver to zygote: fork a worker; its socket follows."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """Zygote to driver: a worker ended, with its status as of `os.waitpid`."""
 
     number: int
+    pid: int
     status: int
+
+    def pack(self) -> bytes:
+        """Return the bytes that travel."""
+        return _ENDED.pack(*self)
+
+    @classmethod
+    def receive(cls, source: socket.socket) -> Ended:
+        """Return the next one; raises `EOFError` or `OSError` if the zygote is gone."""
+        message = source.recv(_ENDED.size)
+        if not message:
+            raise EOFError
+        return cls(*_ENDED.unpack(message))
+
+
+class Progress:
+    """How many pieces of work a worker began, in memory that it shares with the driver.
+
+    So the driver can tell, when a worker died, the work that it was at from work that waited in its
+    socket.
+    """
+
+    def __init__(self, file: int) -> None:
+        self._count = memoryview(mmap.mmap(file, 8)).cast("Q")
+
+    @classmethod
+    def make(cls) -> tuple[Progress, int]:
+        """Return a new one, and the descriptor to make it from in another process."""
+        file = wire.anonymous_file()
+        os.truncate(file, 8)
+        return cls(file), file
+
+    @property
+    def begun(self) -> int:
+        """Pieces of work begun."""
+        return self._count[0]
+
+    @begun.setter
+    def begun(self, count: int) -> None:
+        self._count[0] = count
 
 
 def main(fileno: int) -> None:
     """Fork workers as the driver asks, until the driver is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver to handle
+    import gc
+
     import cloudpickle  # noqa: F401 - here and not in each worker, likewise the next
     import pyarrow  # noqa: F401
 
     import batchflow.worker  # noqa: F401
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver to handle
-    driver = socket.socket(fileno=fileno)
-    Zygote(driver).run()
+    gc.freeze()  # what is imported lives for ever: no worker need look at it, and so copy it, again
+    Zygote(socket.socket(fileno=fileno)).run()
+    os._exit(0)  # nothing to tidy up: the driver waits for this end
 
 
 class Zygote:
@@ -71,51 +117,68 @@ class Zygote:
             if self._driver.fileno() in ready and not self._serve():
                 break
         for pid in self._children:
-            os.kill(pid, signal.SIGKILL)
+            _kill_group(pid)
         for pid in self._children:
             os.waitpid(pid, 0)
 
     def _serve(self) -> bool:
-        """Fork one worker; false when the driver is gone."""
+        """Fork or kill one worker; false when the driver is gone."""
         try:
-            message: Spawn = wire.receive(self._driver)
-            _, fds, _, _ = socket.recv_fds(self._driver, 1, 1)
-        except (EOFError, OSError):
+            request, fds, _, _ = socket.recv_fds(self._driver, REQUEST.size, 2)
+        except OSError:
             return False
+        if not request:
+            return False
+        (number,) = REQUEST.unpack(request)
+        if not fds:
+            for pid in [pid for pid, other in self._children.items() if other == number]:
+                _kill_group(pid)
+            return True
         pid = os.fork()
         if pid == 0:
-            self._become_worker(fds[0])
-        os.close(fds[0])
-        self._children[pid] = message.number
+            self._become_worker(*fds)
+        with suppress(OSError):  # the worker does the same: whoever is first
+            os.setpgid(pid, pid)
+        for fd in fds:
+            os.close(fd)
+        self._children[pid] = number
         return True
 
-    def _become_worker(self, fileno: int) -> None:
+    def _become_worker(self, work: int, progress: int) -> None:
         status = 1
         try:
+            with suppress(OSError):
+                os.setpgid(0, 0)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._driver.close()
             _die_with_parent()
-            serve(socket.socket(fileno=fileno))
+            Worker(socket.socket(fileno=work), Progress(progress)).run()
             status = 0
         except BaseException:  # noqa: BLE001 - a worker must never run the zygote's code
             import traceback
 
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush()
             os._exit(status)
 
     def _reap(self) -> None:
-        """Tell the driver of every worker that ended."""
+        """Tell the driver of every worker that ended, once all that it started is killed."""
         while self._children:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None:
                 return
+            _kill_group(ended.si_pid)
+            pid, status = os.waitpid(ended.si_pid, 0)
             number = self._children.pop(pid)
             with suppress(OSError):  # the driver may be gone already
-                wire.send(self._driver, Ended(number, status))
+                self._driver.sendall(Ended(number, pid, status).pack())
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _die_with_parent() -> None:
@@ -127,11 +190,19 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
+def _flush() -> None:
+    """Write out what was printed: a worker may be killed at any time."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # none, gone, or closed by the user's function
+            stream.flush()
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """Driver to worker: a program follows as a parcel of its own."""
 
     job: int
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,36 +212,23 @@ class Unload:
     job: int
 
 
-def serve(driver: socket.socket) -> None:
-    """Do the work that arrives on a socket until it closes."""
-    from batchflow.worker import Program, Runner, failed
+class Worker:
+    """Does the work that arrives on a socket; each piece has one answer, in the order of arrival."""
 
-    runners: dict[int, Runner | BaseException] = {}
-    while True:
+    def __init__(self, driver: socket.socket, progress: Progress) -> None:
+        self._driver = driver
+        self._progress = progress
+        self._answered = 0
+        self._programs: dict[int, _Loaded] = {}
+
+    def run(self) -> None:
+        """Work until the driver closes the socket."""
+        with suppress(EOFError, BrokenPipeError, ConnectionError):
+            while True:
+                self._next()
+
+    def _next(self) -> None:
         try:
-            message = wire.receive(driver)
-        except (EOFError, ConnectionError):
-            return
-        if isinstance(message, Load):
-            try:
-                program: Program = wire.receive(driver)
-                runners[message.job] = Runner(program)
-            except Exception as error:  # noqa: BLE001 - told as the failure of each task
-                runners[message.job] = error
-            continue
-        if isinstance(message, Unload):
-            runners.pop(message.job, None)
-            continue
-        job, work = message
-        runner = runners[job]
-        outcome = runner.perform(work) if isinstance(runner, Runner) else failed(work, "worker", runner)
-        try:
-            parcel = wire.pack((job, outcome))
-        except Exception as error:  # noqa: BLE001 - a value that cannot be pickled
-            parcel = wire.pack((job, failed(work, "convert", error)))
-        try:
-            parcel.send(driver)
-        except OSError:
-            return
-        finally:
-            parcel.close()
+            message = wire.receive(self._driver, mapped=True)
+        except pickle.UnpicklingError as error:
+            ...

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from dataclasses import field as dataclass_field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow.model import PAYLOAD_LIMIT, Chunk, Failure, Input, Key, Span
 from batchflow.tables import values_to_table
@@ -21,8 +21,7 @@ BLOCK_BYTES = 256_000
 of the garbage collector's way (1 MB blocks took 1.2 times as long, 16 MB blocks 2 to 4 times)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
+class Drawn(NamedTuple):
     """A chunk as the driver draws it from a source."""
 
     key: Key
@@ -202,7 +201,7 @@ class _Window:
 
 
 def _moved(failure: Failure, low: int) -> Failure:
-    return replace(failure, record=(failure.record or 0) - low)
+    return failure._replace(record=(failure.record or 0) - low)
 
 
 @dataclass(frozen=True)

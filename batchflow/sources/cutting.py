@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TypeAlias
 
 from batchflow.model import Chunk, Input, Key, Span
@@ -130,6 +129,6 @@ def _sniffed(item: Input) -> Input:
     """Return an input with the compression that its first bytes show; asked only of files worth cutting."""
     try:
         with open_input(item.uri) as stream:
-            return replace(item, compression=by_magic(stream.read(10)))
+            return item._replace(compression=by_magic(stream.read(10)))
     except OSError:
-        return replace(item, size=0)  # the worker that reads the file tells what is wrong with it
+        return item._replace(size=0)  # the worker that reads the file tells what is wrong with it

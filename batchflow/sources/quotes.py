@@ -8,7 +8,6 @@ and any other quote is text.
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import replace
 from typing import IO, Any
 
 from batchflow.model import Input, Span
@@ -79,7 +78,7 @@ class RecordCuts:
         else:
             with closing(open_input(self._input.uri)) as raw:
                 self._start = min(size, self._record_end(raw, start, stop))
-        return replace(Span(self._input, start, self._start), header=self._header), self._start - start
+        return Span(self._input, start, self._start)._replace(header=self._header), self._start - start
 
     def _record_end(self, raw: IO[bytes] | Any, start: int, wanted: int) -> int:
         """Return the first end of a record, at a line feed, at or a little behind a byte."""
