@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from batchflow.job import Job
     from batchflow.report import Report
     from batchflow.resources import Resources
-    from batchflow.sources import files, read_csv, read_json, read_parquet, read_text, records
+    from batchflow.readers import files, read_csv, read_json, read_parquet, read_text, records
 
 __version__ = "0.1.0"
 
@@ -31,14 +31,14 @@ _HOMES = {
     "Resources": "resources",
     "Result": "combining.result",
     "Serial": "executors",
-    "files": "sources",
+    "files": "readers",
     "map_batches": "api",
     "map_records": "api",
-    "read_csv": "sources",
-    "read_json": "sources",
-    "read_parquet": "sources",
-    "read_text": "sources",
-    "records": "sources",
+    "read_csv": "readers",
+    "read_json": "readers",
+    "read_parquet": "readers",
+    "read_text": "readers",
+    "records": "readers",
     "stream_batches": "api",
 }
 

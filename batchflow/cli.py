@@ -93,7 +93,7 @@ def _job(arguments: argparse.Namespace) -> Job:
     from batchflow.job import Job
     from batchflow.loading import load_function
     from batchflow.resources import Resources
-    from batchflow.sources import guess
+    from batchflow.readers import guess
 
     def optional(name: str | None) -> Callable[..., Any] | None:
         return None if name is None else load_function(name)

@@ -20,8 +20,8 @@ from batchflow.executors import Executor, choose
 from batchflow.plan import JobSpec, Plan, make_plan
 from batchflow.progress import Progress
 from batchflow.report import ReportBuilder
+from batchflow.rows import Rows
 from batchflow.scheduler import Scheduler
-from batchflow.tables import Rows
 from batchflow.worker import Program
 
 if TYPE_CHECKING:

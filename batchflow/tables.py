@@ -7,7 +7,7 @@ before its workers have started.
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -58,16 +58,14 @@ def values_to_table(values: Sequence[Any]) -> pa.Table:
     ------
     NotTabularError
         If a value is of another type.
-    pyarrow.ArrowException, OverflowError
+    SchemaError
         If Arrow has no type for a column.
     """
-    import pyarrow as pa
-
     kinds = set(map(type, values))
     if kinds <= {dict}:
         return rows_to_table(values)
     if all(map(is_scalar, kinds)):
-        return pa.table({VALUE: pa.array(values)})
+        return _columns({VALUE: values}, len(values))
     for kind in kinds:
         if not is_row(kind) and not is_scalar(kind):
             message = (
@@ -98,7 +96,7 @@ def _columns(columns: Mapping[Any, Sequence[Any]], count: int) -> pa.Table:
     import pyarrow as pa
 
     if not columns:  # rows without any column still count
-        return pa.table({VALUE: pa.nulls(count)}).select([])
+        return _bare(count)
     wrong = next((name for name in columns if not isinstance(name, str)), None)
     if wrong is not None:
         message = f"a row has the key {wrong!r}: names of columns are text"
@@ -106,11 +104,41 @@ def _columns(columns: Mapping[Any, Sequence[Any]], count: int) -> pa.Table:
     arrays = []
     for name, cells in columns.items():
         try:
-            arrays.append(pa.array(cells))
+            arrays.append(_array(cells))
         except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
             message = f"column {name!r}: {error}"
             raise SchemaError(message) from error
     return pa.Table.from_arrays(arrays, names=list(columns))
+
+
+def _array(cells: Sequence[Any]) -> Any:
+    """Return cells as an array, but refuse those that Arrow would change without a word."""
+    import pyarrow as pa
+
+    array = pa.array(cells)
+    if pa.types.is_binary(array.type):
+        _refuse_mixed(cells, str, "text and bytes")
+    elif pa.types.is_date32(array.type):
+        _refuse_mixed(cells, datetime, "dates and datetimes")
+    elif pa.types.is_timestamp(array.type) and array.null_count < len(array):
+        zones = {getattr(cell, "tzinfo", None) is None for cell in cells if cell is not None}
+        if len(zones) > 1:
+            message = "datetimes with and without a time zone in one column"
+            raise ValueError(message)
+    return array
+
+
+def _refuse_mixed(cells: Sequence[Any], kind: type, what: str) -> None:
+    if any(issubclass(cell, kind) for cell in set(map(type, cells))):
+        message = f"{what} in one column"
+        raise ValueError(message)
+
+
+def _bare(count: int) -> pa.Table:
+    """Return a table of some rows without any column."""
+    import pyarrow as pa
+
+    return pa.table({VALUE: pa.nulls(count)}).select([])
 
 
 def table_to_rows(table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
@@ -142,21 +170,52 @@ def as_table(value: Any) -> pa.Table:
     """
     import pyarrow as pa
 
+    try:
+        return _without_views(_table(value))
+    except (AttributeError, TypeError, ValueError) as error:
+        reason = error
+    message = (
+        f"the function returned a {type(value).__qualname__} that is no table ({reason}); map_batches takes "
+        "a pyarrow Table or RecordBatch, a dict of arrays, or a pandas or Polars frame"
+    )
+    raise NotTabularError(message)
+
+
+def _table(value: Any) -> pa.Table:
+    import pyarrow as pa
+
     if isinstance(value, pa.Table):
         return value
     if isinstance(value, pa.RecordBatch):
         return pa.Table.from_batches([value])
-    if isinstance(value, Mapping):
-        return pa.table(dict(value))
     if hasattr(value, "iloc"):  # pandas would add a column for its index
         return pa.Table.from_pandas(value, preserve_index=False).replace_schema_metadata(None)
-    if hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__"):
-        return pa.table(value)
-    message = (
-        f"the function returned a {type(value).__qualname__}; "
-        "map_batches takes a pyarrow Table or RecordBatch, a dict of arrays, or a pandas or Polars frame"
-    )
-    raise NotTabularError(message)
+    return pa.table(dict(value) if isinstance(value, Mapping) else value)
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """Return a table without views: a slice of a view takes all of it along, and few programs read views."""
+    import pyarrow as pa
+
+    schema = pa.schema([field.with_type(_without_view(field.type)) for field in table.schema])
+    return table if schema.equals(table.schema) else table.cast(schema)
+
+
+def _without_view(kind: Any) -> Any:
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_string_view(kind):
+        return pa.large_string()
+    if types.is_binary_view(kind):
+        return pa.large_binary()
+    if types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_without_view(kind.value_type)))
+    if types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_without_view(kind.value_type)))
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(_without_view(field.type)) for field in kind])
+    return kind
 
 
 def unify(known: pa.Schema | None, schema: pa.Schema, where: str = "") -> pa.Schema:
@@ -202,16 +261,21 @@ def _merged(one: pa.Schema, other: pa.Schema) -> pa.Schema | None:
         merged = pa.unify_schemas([one, other], promote_options="permissive")
     except pa.ArrowException:
         return None
-    return None if _confuses_text(one, merged) or _confuses_text(other, merged) else merged
+    fields = [(field.type, merged.field(field.name).type) for field in (*one, *other)]
+    return None if any(_confuses_text(*pair) for pair in fields) else merged
 
 
-def _confuses_text(before: pa.Schema, after: pa.Schema) -> bool:
+def _confuses_text(before: Any, after: Any) -> bool:
     """Whether text would become bytes, which Arrow allows and no reader expects."""
     import pyarrow as pa
 
-    return any(
-        pa.types.is_string(field.type) and pa.types.is_binary(after.field(field.name).type)
-        for field in before
+    types = pa.types
+    if types.is_struct(before):
+        return any(_confuses_text(field.type, after.field(field.name).type) for field in before)
+    if types.is_list(before) or types.is_large_list(before):
+        return _confuses_text(before.value_type, after.value_type)
+    return (types.is_string(before) or types.is_large_string(before)) and (
+        types.is_binary(after) or types.is_large_binary(after)
     )
 
 
@@ -259,60 +323,6 @@ def concat(tables: Iterable[pa.Table]) -> pa.Table:
         schema = unify(schema, table.schema, f"chunk {at + 1}")
     if schema is None:
         return pa.table({})
+    if not schema.names:
+        return _bare(sum(table.num_rows for table in filled))
     return pa.concat_tables(conform(table, schema) for table in filled)
-
-
-class Rows:
-    """What a task gave back: tables, and lists of objects that no table can hold, in input order.
-
-    Pickled, a table is an Arrow stream in a buffer of its own, so it crosses to another process
-    with one copy, and a slice takes no more room than its rows (a pickled slice takes its parent's).
-    """
-
-    __slots__ = ("segments",)
-
-    def __init__(self, segments: Iterable[Any] = ()) -> None:
-        self.segments = list(segments)
-
-    @property
-    def tables(self) -> list[pa.Table]:
-        """The segments that are tables."""
-        return [segment for segment in self.segments if is_tabular(segment)]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tables."""
-        return sum(table.nbytes for table in self.tables)
-
-    def values(self) -> Iterator[Any]:
-        """Yield what the function gave back, one value after the other."""
-        for segment in self.segments:
-            yield from table_to_values(segment) if is_tabular(segment) else segment
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        import cloudpickle
-
-        # cloudpickle takes instances of classes that __main__ defines, and hands them back as the same class.
-        wire = [_to_stream(part) if is_tabular(part) else cloudpickle.dumps(part) for part in self.segments]
-        return _from_wire, (wire,)
-
-
-def _from_wire(wire: list[Any]) -> Rows:
-    import pickle
-
-    return Rows(pickle.loads(part) if isinstance(part, bytes) else _from_stream(part) for part in wire)
-
-
-def _to_stream(table: pa.Table) -> pa.Buffer:
-    import pyarrow as pa
-
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    return sink.getvalue()
-
-
-def _from_stream(buffer: pa.Buffer) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.ipc.open_stream(buffer).read_all()

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from batchflow.combining.dataset import reader_of
-from batchflow.errors import FailedRecordsError, SchemaError
+from batchflow.errors import FailedRecordsError
 from batchflow.plan import Destination
 from batchflow.report import Report
-from batchflow.tables import Rows, concat, is_tabular, table_to_values
+from batchflow.rows import Rows
+from batchflow.tables import concat, table_to_values
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,15 +62,7 @@ class Result:
             table: pa.Table = reader_of(self._destination).to_table()
             return table
         if self._table is None:
-            segments = [segment for rows in self._rows for segment in rows.segments]
-            alien = next((part for part in segments if not is_tabular(part)), None)
-            if alien is not None:
-                message = (
-                    f"the function returned values that no table holds, {type(alien[0]).__qualname__} among them: "
-                    "take them from result.values, or return mappings or scalars"
-                )
-                raise SchemaError(message)
-            self._table = concat(segments)
+            self._table = concat(table for rows in self._rows for table in rows.tables)
             self._rows = [Rows([self._table])]
         return self._table
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from batchflow.errors import FunctionError
-from batchflow.model import Outcome, Work
+from batchflow.model import Failed, Outcome, Phase, Work
 from batchflow.resources import Resources, available_cpus, count_slots, total_memory
-from batchflow.worker import Program
+from batchflow.worker import Program, failed
 
 
 class Executor(ABC):
@@ -101,3 +102,31 @@ def pickled(program: Program, buffer_callback: Callable[[Any], Any] | None = Non
         )
         raise FunctionError(message) from error
     return data
+
+
+def add_path(path: Iterable[str]) -> None:
+    """Import, from now on, from where the driver does too."""
+    sys.path.extend(entry for entry in path if entry not in sys.path)
+
+
+def lost(work: Work, phase: Phase, error: BaseException, worker: str | None = None) -> Failed:
+    """Return the outcome of work of which nothing came back; halving finds the record at fault.
+
+    Parameters
+    ----------
+    worker
+        Name of the worker, where it is not this process.
+    """
+    outcome = failed(work, phase, error)._replace(died=True)
+    return outcome if worker is None else outcome._replace(failure=outcome.failure._replace(worker=worker))
+
+
+class Broken:
+    """Stands for the runner of a program that cannot be unpickled."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def perform(self, work: Work) -> Outcome:
+        """Tell why nothing works."""
+        return failed(work, "worker", self._error)

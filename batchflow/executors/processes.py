@@ -4,25 +4,27 @@
 
     driver ── tasks ──> worker 1   one socket each, so that a death is pinned on its task
        │  └── tasks ──> worker 2
-       └── Spawn ─────> zygote     forks the workers, tells how they ended
+       └── forks ─────> zygote     forks the workers, tells how they ended
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import selectors
 import signal
 import socket
 import subprocess
 import sys
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from batchflow.errors import ExecutorError, WorkerDied
 from batchflow.executors import wire
-from batchflow.executors.base import Executor, pickled
-from batchflow.executors.zygote import Ended, Load, Spawn, Unload
+from batchflow.executors.base import Executor, lost, pickled
+from batchflow.executors.zygote import REQUEST, Ended, Load, Tally, Unload
 from batchflow.model import Failed, Outcome, Work
 from batchflow.resources import Resources
 from batchflow.worker import Program, failed
@@ -32,6 +34,9 @@ _THREADS = (
 )  # fmt: skip
 """What numeric libraries take their number of threads from; one worker per core needs no more."""
 
+_STILLBORN = 100
+"""Workers in a row that ended without any work, after which there is no point in making more."""
+
 
 @dataclass(eq=False)
 class _Worker:
@@ -39,11 +44,23 @@ class _Worker:
 
     number: int
     socket: socket.socket
+    tally: Tally
     queue: deque[tuple[int, Work]] = field(default_factory=deque)
     """Work sent and not yet answered; the first one is running."""
+    answered: int = 0
     loaded: set[int] = field(default_factory=set)
     lost: bool = False
     """Its socket closed; how it ended is still to be told."""
+
+    @property
+    def name(self) -> str:
+        """What names it in reports."""
+        return f"{socket.gethostname()}:{self.tally.pid}"
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it began what stands first in its queue."""
+        return bool(self.queue) and self.tally.begun > self.answered
 
 
 class Processes(Executor):
@@ -65,10 +82,13 @@ class Processes(Executor):
         self._count = workers
         self._zygote: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._selector = selectors.DefaultSelector()
+        self._selector = selectors.PollSelector()  # unlike epoll it shares nothing with a fork of this process
         self._workers: dict[int, _Worker] = {}
+        self._wanted = 0
         self._made = 0
-        self._programs: dict[int, wire.Parcel] = {}
+        self._stillborn = 0
+        self._slots = 1
+        self._programs: dict[int, _Loaded] = {}
         self._loaded = 0
         self._waiting: deque[tuple[int, Work]] = deque()
         self._ready: list[tuple[int, Outcome]] = []
@@ -85,8 +105,9 @@ class Processes(Executor):
         """Start the zygote, and workers up to this many."""
         if self._zygote is None:
             self._start_zygote(max(1, int(per_task.cpus or 1)))
-        while len(self._workers) < slots:
-            self._spawn()
+        self._slots = slots
+        self._wanted = max(self._wanted, slots)
+        self._fill()
 
     def _start_zygote(self, threads: int) -> None:
         ours, theirs = socket.socketpair()
@@ -100,55 +121,64 @@ class Processes(Executor):
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             env=environment,
+            process_group=0,  # Ctrl-C is for the driver to handle
         )
         theirs.close()
         self._control = ours
         self._selector.register(ours, selectors.EVENT_READ, None)
 
-    def _spawn(self) -> None:
-        """Ask the zygote for one more worker; tasks may be sent to it at once."""
+    def _fill(self) -> None:
+        """Have the zygote fork the workers that are missing; tasks may be sent to them at once."""
+        while len(self._workers) < self._wanted:
+            ours, theirs = socket.socketpair()
+            tally, file = Tally.make()
+            self._made += 1
+            try:
+                self._ask(self._made, theirs.fileno(), file)
+            except BaseException:
+                ours.close()
+                raise
+            finally:
+                theirs.close()
+                os.close(file)
+            worker = self._workers[self._made] = _Worker(self._made, ours, tally)
+            self._selector.register(ours, selectors.EVENT_READ, worker)
+
+    def _ask(self, number: int, *fds: int) -> None:
+        """Ask the zygote for a worker, or without descriptors to kill one."""
         assert self._control is not None
-        ours, theirs = socket.socketpair()
-        self._made += 1
-        worker = _Worker(self._made, ours)
         try:
-            wire.send(self._control, Spawn(worker.number))
-            socket.send_fds(self._control, [b"f"], [theirs.fileno()])
+            socket.send_fds(self._control, [REQUEST.pack(number)], fds)
         except OSError as error:
-            ours.close()
-            raise ExecutorError(_zygote_gone(self._zygote)) from error
-        finally:
-            theirs.close()
-        self._workers[worker.number] = worker
-        self._selector.register(ours, selectors.EVENT_READ, worker)
+            raise self._broken() from error
 
     def load(self, program: Program) -> int:
         """Pickle a program once; all workers share its memory."""
-        buffers: list[Any] = []
-        data = pickled(program, buffers.append)
+        buffers = wire.Buffers()
+        data = pickled(program, buffers.take)
         self._loaded += 1
-        self._programs[self._loaded] = wire.Parcel(data, buffers)
+        self._programs[self._loaded] = _Loaded(wire.Parcel(data, buffers), list(sys.path), self._slots)
         return self._loaded
 
     def unload(self, job: int) -> None:
-        """Forget a program here and on the workers."""
-        parcel = self._programs.pop(job, None)
-        if parcel is not None:
-            parcel.close()
+        """Forget a program here and on the workers; one that is still at its work is killed."""
+        program = self._programs.pop(job, None)
+        if program is not None:
+            program.parcel.close()
         self._waiting = deque(item for item in self._waiting if item[0] != job)
         for worker in list(self._workers.values()):
             if any(item[0] == job for item in worker.queue):
-                self._replace(worker)
+                self._kill(worker)
             elif job in worker.loaded:
                 worker.loaded.discard(job)
                 self._send(worker, Unload(job))
 
-    def _replace(self, worker: _Worker) -> None:
+    def _kill(self, worker: _Worker) -> None:
         """Kill a worker whose work nobody wants any more; work of other jobs goes back to the queue."""
         self._waiting.extendleft(item for item in reversed(worker.queue) if item[0] in self._programs)
-        worker.queue.clear()
         self._drop(worker)
-        self._spawn()
+        with suppress(ExecutorError):  # told when it is needed again
+            self._ask(worker.number)
 
     def submit(self, job: int, work: Work) -> None:
         """Send work to the worker with the shortest queue, or keep it until one has room."""
@@ -156,31 +186,43 @@ class Processes(Executor):
         self._dispatch()
 
     def _dispatch(self) -> None:
+        self._fill()
         while self._waiting:
-            able = [worker for worker in self._workers.values() if not worker.lost]
-            worker = min(able, key=lambda worker: len(worker.queue), default=None)
+            worker = self._free_for(self._waiting[0][0])
             if worker is None or len(worker.queue) > self.prefetch:
                 return
             self._give(worker, *self._waiting.popleft())
 
+    def _free_for(self, job: int) -> _Worker | None:
+        """Return the worker with the shortest queue; no more of them work for a job than it has slots."""
+        able = [worker for worker in self._workers.values() if not worker.lost]
+        slots = self._programs[job].slots
+        if slots < len(able):
+            own = [worker for worker in able if any(item[0] == job for item in worker.queue)]
+            able = own if len(own) >= slots else able
+        return min(able, key=lambda worker: len(worker.queue), default=None)
+
     def _give(self, worker: _Worker, job: int, work: Work) -> None:
-        worker.queue.append((job, work))
+        try:
+            parcel = wire.pack((job, work))
+        except Exception as error:  # noqa: BLE001 - records that cannot be pickled
+            self._ready.append((job, failed(work, "read", error)))
+            return
         if job not in worker.loaded:
             worker.loaded.add(job)
-            if self._send(worker, Load(job)):
-                self._try(worker, self._programs[job].send)
-        self._send(worker, (job, work))
+            program = self._programs[job]
+            self._send(worker, Load(job, program.path))
+            self._post(worker, program.parcel)
+        self._post(worker, parcel)
+        parcel.close()
+        worker.queue.append((job, work))
 
-    def _send(self, worker: _Worker, message: Any) -> bool:
-        return self._try(worker, lambda to: wire.send(to, message))
+    def _send(self, worker: _Worker, message: Any) -> None:
+        self._post(worker, wire.pack(message))
 
-    def _try(self, worker: _Worker, send: Any) -> bool:
-        """Send to a worker; one that is gone is found out when its socket is read."""
-        try:
-            send(worker.socket)
-        except OSError:
-            return False
-        return True
+    def _post(self, worker: _Worker, parcel: wire.Parcel) -> None:
+        with suppress(OSError):  # a worker that is gone is found out when its socket is read
+            parcel.send(worker.socket)
 
     def wait(self, timeout: float | None = None) -> list[tuple[int, Outcome]]:
         """Return the outcomes there are; waits for the first one."""
@@ -191,7 +233,7 @@ class Processes(Executor):
             for key, _ in events:
                 if key.data is None:
                     self._hear_zygote()
-                else:
+                elif key.data.number in self._workers and not key.data.lost:
                     self._hear(key.data)
             self._dispatch()
         ready, self._ready = self._ready, []
@@ -202,36 +244,47 @@ class Processes(Executor):
 
     def _hear(self, worker: _Worker) -> None:
         """Take over one outcome from a worker, or note that it is gone."""
+        problem: BaseException | None = None
         try:
-            job, outcome = wire.receive(worker.socket)
-        except (EOFError, OSError):
+            outcome = wire.receive(worker.socket)
+        except EOFError:
             worker.lost = True  # the zygote tells how it ended
             self._selector.unregister(worker.socket)
             return
-        if worker.queue:
-            worker.queue.popleft()
+        except pickle.UnpicklingError as error:
+            problem = error.__cause__ or error
+        job, work = worker.queue.popleft()
+        worker.answered += 1
+        self._stillborn = 0
         if job in self._programs:
-            self._ready.append((job, outcome))
+            answer = lost(work, "convert", problem, worker.name) if problem else outcome._replace(key=work.key)
+            self._ready.append((job, answer))
 
     def _hear_zygote(self) -> None:
         """Learn how a worker ended: its running task failed, what waited behind it is done by another."""
         assert self._control is not None
         try:
-            message: Ended = wire.receive(self._control)
+            ended = Ended.receive(self._control)
         except (EOFError, OSError) as error:
-            raise ExecutorError(_zygote_gone(self._zygote)) from error
-        worker = self._workers.get(message.number)
+            raise self._broken() from error
+        worker = self._workers.get(ended.number)
         if worker is None:
             return
+        worker.socket.setblocking(False)  # a process that it left behind may hold its end open
         while not worker.lost:
             self._hear(worker)  # what it sent before it died counts
-        self._drop(worker)
-        if worker.queue:
+        if worker.at_work:
             job, work = worker.queue.popleft()
             if job in self._programs:
-                self._ready.append((job, _death(work, message.status)))
-            self._waiting.extendleft(reversed(worker.queue))
-        self._spawn()
+                self._ready.append((job, _death(work, worker, ended.status)))
+        else:
+            self._stillborn += 1
+        self._waiting.extendleft(item for item in reversed(worker.queue) if item[0] in self._programs)
+        self._drop(worker)
+        if self._stillborn > _STILLBORN:
+            self.close()
+            message = f"workers end before they do any work; the last one {_how(ended.status)}"
+            raise ExecutorError(message)
 
     def _drop(self, worker: _Worker) -> None:
         del self._workers[worker.number]
@@ -239,10 +292,22 @@ class Processes(Executor):
             self._selector.unregister(worker.socket)
         worker.socket.close()
 
+    def _broken(self) -> ExecutorError:
+        """Return what to raise when the zygote is gone; a later job starts anew."""
+        assert self._control is not None
+        assert self._zygote is not None
+        self._control.close()
+        status = self._zygote.wait()
+        self.close()
+        hint = ": its message stands above" if status > 0 else ""
+        return ExecutorError(
+            f"the process that workers are forked from {_how(os.W_EXITCODE(max(status, 0), max(-status, 0)))}{hint}"
+        )
+
     def close(self) -> None:
         """Stop the workers and the zygote; work under way is given up."""
-        for parcel in self._programs.values():
-            parcel.close()
+        for program in self._programs.values():
+            program.parcel.close()
         self._programs.clear()
         for worker in list(self._workers.values()):
             self._drop(worker)
@@ -253,6 +318,7 @@ class Processes(Executor):
         if self._zygote is not None:
             self._zygote.wait()
             self._zygote = None
+        self._wanted = self._stillborn = 0
         self._waiting.clear()
         self._ready.clear()
 
@@ -261,18 +327,22 @@ class Processes(Executor):
             self.close()
 
 
-def _zygote_gone(zygote: subprocess.Popen[bytes] | None) -> str:
-    status = zygote.wait() if zygote else None
-    return f"the process that workers are forked from ended with status {status}: its message stands above"
+class _Loaded(NamedTuple):
+    """A program as it is sent to each worker."""
+
+    parcel: wire.Parcel
+    path: list[str]
+    slots: int
 
 
-def _death(work: Work, status: int) -> Failed:
-    """Return the outcome of work whose worker ended with a status of `os.waitpid`."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        cause = f"was killed by {signal.Signals(number).name}"
-        if number == signal.SIGKILL:
-            cause += " (out of memory, or by somebody)"
-    else:
-        cause = f"ended with exit status {os.WEXITSTATUS(status)}"
-    return failed(work, "worker", WorkerDied(f"the worker process {cause}"))._replace(died=True)
+def _death(work: Work, worker: _Worker, status: int) -> Failed:
+    return lost(work, "worker", WorkerDied(f"the worker process {_how(status)}"), worker.name)
+
+
+def _how(status: int) -> str:
+    """Return in words how a process ended, by its status as of `os.waitpid`."""
+    if not os.WIFSIGNALED(status):
+        return f"ended with exit status {os.WEXITSTATUS(status)}"
+    number = os.WTERMSIG(status)
+    hint = " (out of memory, or by somebody)" if number == signal.SIGKILL else ""
+    return f"was killed by {signal.Signals(number).name}{hint}"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
-from typing import Any, ClassVar
+from collections import Counter, deque
+from typing import Any, ClassVar, NamedTuple
 
 from batchflow.errors import ExecutorError, WorkerDied
-from batchflow.executors.base import Executor, pickled
+from batchflow.executors.base import Broken, Executor, add_path, lost, pickled
+from batchflow.executors.wire import Buffers
 from batchflow.model import Failed, Merge, Outcome, Phase, Succeeded, Work
 from batchflow.resources import Resources, count_slots
-from batchflow.tables import Rows
+from batchflow.rows import Rows
 from batchflow.worker import Program, Runner, failed
 
 _QUIET = {
@@ -19,6 +22,7 @@ _QUIET = {
     "RAY_SCHEDULER_EVENTS": "0",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # the rows of a task that died, which nobody asks for
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",  # it is told in the error table
     "RAY_verbose_spill_logs": "0",
     "RAY_enable_output_error_log_if_still_retry": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning on machines without a GPU
@@ -26,9 +30,8 @@ _QUIET = {
 }
 """What is set before a Ray of our own starts, unless the user set it."""
 
-_runners: dict[str, Runner] = {}
-"""On a worker: the runners of the jobs it has seen last, by the reference to their program."""
-_RUNNERS = 8
+_runners: dict[str, Runner | Broken] = {}
+"""On a worker: the runners of jobs under way, by the reference to their program."""
 
 
 class Ray(Executor):
@@ -47,15 +50,17 @@ class Ray(Executor):
     def __init__(self, address: str | None = None) -> None:
         self._address = address
         self._ours = False
-        self._loaded = 0
-        self._programs: dict[int, Any] = {}
         self._perform: Any = None
+        self._room = sys.maxsize
+        self._loaded = 0
+        self._jobs: dict[int, _Job] = {}
+        self._waiting: deque[tuple[int, Work]] = deque()
         self._running: dict[Any, tuple[int, Work, Any]] = {}
+        self._ready: list[tuple[int, Outcome]] = []
 
     def slots(self, limits: Resources, per_task: Resources) -> int:
         """Return how many tasks fit into the limits and the cluster side by side."""
-        ray = self._connect()
-        have = ray.cluster_resources()
+        have = self._connect().cluster_resources()
         return count_slots(limits, per_task, have.get("CPU", 0), int(have.get("memory", 0)))
 
     def _connect(self) -> Any:
@@ -92,46 +97,75 @@ class Ray(Executor):
         self._perform = ray.remote(_perform).options(
             max_retries=0, retry_exceptions=False, num_returns=2, enable_task_events=False, **options
         )
+        # Tasks wait at Ray, where the next one is at hand, unless the job has a cap that Ray knows nothing of.
+        self._room = slots if slots < self.slots(Resources(), per_task) else sys.maxsize
 
     def load(self, program: Program) -> int:
-        """Put a program into the object store, once for all tasks."""
+        """Put a program into the object store, once for all tasks; large arrays of it are not copied again."""
         import ray
 
+        buffers = Buffers()
+        data = pickled(program, buffers.take)
         self._loaded += 1
-        self._programs[self._loaded] = ray.put((list(sys.path), pickled(program)))
+        reference = ray.put((list(sys.path), data, list(buffers)))
+        self._jobs[self._loaded] = _Job(reference, self._perform, self._room)
         return self._loaded
 
     def unload(self, job: int) -> None:
         """Forget a program and cancel its tasks."""
         import ray
 
-        if self._programs.pop(job, None) is None:
+        if self._jobs.pop(job, None) is None:
             return
+        self._waiting = deque(item for item in self._waiting if item[0] != job)
+        self._ready = [item for item in self._ready if item[0] != job]
         for head, (owner, _, _) in list(self._running.items()):
             if owner == job:
                 ray.cancel(head, force=True)
                 del self._running[head]
 
     def submit(self, job: int, work: Work) -> None:
-        """Submit one remote task."""
+        """Submit one remote task, or keep it until there is room for it."""
+        self._waiting.append((job, work))
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        running = Counter(job for job, _, _ in self._running.values())
+        kept: deque[tuple[int, Work]] = deque()
+        for job, work in self._waiting:
+            if running[job] < self._jobs[job].room:
+                running[job] += 1
+                self._send(job, work)
+            else:
+                kept.append((job, work))
+        self._waiting = kept
+
+    def _send(self, job: int, work: Work) -> None:
         parts: tuple[Any, ...] = ()
         sent = work
         if isinstance(work, Merge):  # references among the arguments are fetched where the task runs
             sent, parts = work._replace(parts=()), work.parts
-        head, rows = self._perform.remote([self._programs[job]], sent, *parts)
+        alive = [other.program.hex() for other in self._jobs.values()]
+        try:
+            head, rows = self._jobs[job].perform.remote([self._jobs[job].program], alive, sent, *parts)
+        except (TypeError, pickle.PicklingError) as error:  # records that cannot be pickled
+            self._ready.append((job, failed(work, "read", error)))
+            return
         self._running[head] = (job, work, rows)
 
     def wait(self, timeout: float | None = None) -> list[tuple[int, Outcome]]:
         """Return the outcomes there are; waits for the first one."""
-        if not self._running:
-            return []
-        import ray
+        if self._running and not self._ready:
+            import ray
 
-        heads = list(self._running)
-        ready, _ = ray.wait(heads, num_returns=1, timeout=timeout)
-        if ready:  # and whatever else is done by now, without waiting for it
-            ready, _ = ray.wait(heads, num_returns=len(heads), timeout=0)
-        return [self._taken(head) for head in ready]
+            heads = list(self._running)
+            done, _ = ray.wait(heads, num_returns=1, timeout=timeout)
+            if done:  # and whatever else is done by now, without waiting for it
+                done, _ = ray.wait(heads, num_returns=len(heads), timeout=0)
+            self._ready += [self._taken(head) for head in done]
+            self._dispatch()
+        ready, self._ready = self._ready, []
+        return ready
 
     def _taken(self, head: Any) -> tuple[int, Outcome]:
         import ray
@@ -140,7 +174,7 @@ class Ray(Executor):
         try:
             outcome, has_rows = ray.get(head)
         except ray.exceptions.RayError as error:
-            return job, _lost(work, error)
+            return job, _outcome_of(work, error)
         if has_rows and isinstance(outcome, Succeeded):
             outcome = outcome._replace(payload=rows)
         return job, outcome
@@ -153,9 +187,8 @@ class Ray(Executor):
 
     def close(self) -> None:
         """Give up what is running; stop Ray if it is our own."""
-        for job in list(self._programs):
+        for job in list(self._jobs):
             self.unload(job)
-        self._running.clear()
         self._perform = None
         if self._ours:
             import ray
@@ -164,40 +197,53 @@ class Ray(Executor):
             self._ours = False
 
 
-def _perform(program: list[Any], work: Work, *parts: Any) -> tuple[tuple[Outcome, bool], Any]:
+class _Job(NamedTuple):
+    """What the tasks of a job need."""
+
+    program: Any
+    """Reference to the program."""
+    perform: Any
+    """The remote function, with the request of one task."""
+    room: int
+    """Tasks that may be at Ray."""
+
+
+def _perform(program: list[Any], alive: list[str], work: Work, *parts: Any) -> tuple[tuple[Outcome, bool], Any]:
     """Do one piece of work on a Ray worker; returns the outcome without its rows, and the rows."""
     if isinstance(work, Merge):
         work = work._replace(parts=parts)
     try:
-        outcome = _runner(program[0]).perform(work)
-    except Exception as error:  # noqa: BLE001 - a program that cannot be unpickled
-        outcome = failed(work, "worker", error)
+        outcome = _runner(program[0], alive).perform(work)
+    except BaseException as error:  # noqa: BLE001 - what is no Exception is a failure all the same
+        outcome = lost(work, "call", error)
     if isinstance(outcome, Succeeded) and isinstance(outcome.payload, Rows):
         return (outcome._replace(payload=None), True), outcome.payload
     return (outcome, False), None
 
 
-def _runner(reference: Any) -> Runner:
-    """Return the runner of a job, made once in each worker process."""
-    import pickle
-
+def _runner(reference: Any, alive: list[str]) -> Runner | Broken:
+    """Return the runner of a job, made once in each worker process; those of jobs that ended are dropped."""
     import ray
 
+    for key in _runners.keys() - alive:
+        del _runners[key]
     key = reference.hex()
     if key not in _runners:
-        path, program = ray.get(reference)
-        sys.path.extend(entry for entry in path if entry not in sys.path)
-        if len(_runners) >= _RUNNERS:
-            _runners.pop(next(iter(_runners)))
-        _runners[key] = Runner(pickle.loads(program))
+        path, program, buffers = ray.get(reference)
+        add_path(path)
+        try:
+            _runners[key] = Runner(pickle.loads(program, buffers=buffers))
+        except Exception as error:  # noqa: BLE001 - told as the failure of each task
+            _runners[key] = Broken(error)
     return _runners[key]
 
 
-def _lost(work: Work, error: Exception) -> Failed:
+def _outcome_of(work: Work, error: Exception) -> Failed:
     """Return the outcome of work that Ray lost, with what it tells of the cause."""
     import ray
 
+    if isinstance(error, ray.exceptions.RayTaskError):  # rows that cannot be pickled
+        return lost(work, "convert", error.cause, "")
     phase: Phase = "memory" if isinstance(error, ray.exceptions.OutOfMemoryError) else "worker"
     cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    outcome = failed(work, phase, WorkerDied(f"the Ray worker died: {type(error).__name__}: {cause}"))
-    return outcome._replace(died=True)
+    return lost(work, phase, WorkerDied(f"the Ray worker died: {type(error).__name__}: {cause}"), "")

@@ -7,7 +7,7 @@ zygote kills the workers and ends; when the zygote is gone the kernel kills the 
 leads a process group of its own, so that what the user's function started dies with it.
 
 Between driver and zygote: a number with two descriptors asks for a worker of that number (they are
-its socket and its `Progress`), a number alone asks to kill it; back comes an `Ended` for each.
+its socket and its `Tally`), a number alone asks to kill it; back comes an `Ended` for each.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ import socket
 import struct
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from batchflow.executors import wire
-from batchflow.executors.base import Place
+from batchflow.executors.base import Broken, add_path, lost
+from batchflow.model import Merge, Outcome, Work
+from batchflow.worker import Runner, failed
 
 _PR_SET_PDEATHSIG = 1
 REQUEST = struct.Struct("<Q")
-_ENDED = struct.Struct("<QQi")
+_ENDED = struct.Struct("<Qi")
 
 
 class Ended(NamedTuple):
     """Zygote to driver: a worker ended, with its status as of `os.waitpid`."""
 
     number: int
-    pid: int
     status: int
 
     def pack(self) -> bytes:
@@ -53,31 +53,40 @@ class Ended(NamedTuple):
         return cls(*_ENDED.unpack(message))
 
 
-class Progress:
-    """How many pieces of work a worker began, in memory that it shares with the driver.
+class Tally:
+    """Which process a worker is and how much work it began, in memory that it shares with the driver.
 
     So the driver can tell, when a worker died, the work that it was at from work that waited in its
     socket.
     """
 
     def __init__(self, file: int) -> None:
-        self._count = memoryview(mmap.mmap(file, 8)).cast("Q")
+        self._cells = memoryview(mmap.mmap(file, 16)).cast("Q")
 
     @classmethod
-    def make(cls) -> tuple[Progress, int]:
+    def make(cls) -> tuple[Tally, int]:
         """Return a new one, and the descriptor to make it from in another process."""
         file = wire.anonymous_file()
-        os.truncate(file, 8)
+        os.truncate(file, 16)
         return cls(file), file
 
     @property
     def begun(self) -> int:
         """Pieces of work begun."""
-        return self._count[0]
+        return self._cells[0]
 
     @begun.setter
     def begun(self, count: int) -> None:
-        self._count[0] = count
+        self._cells[0] = count
+
+    @property
+    def pid(self) -> int:
+        """Number of the worker process."""
+        return self._cells[1]
+
+    @pid.setter
+    def pid(self, pid: int) -> None:
+        self._cells[1] = pid
 
 
 def main(fileno: int) -> None:
@@ -87,8 +96,6 @@ def main(fileno: int) -> None:
 
     import cloudpickle  # noqa: F401 - here and not in each worker, likewise the next
     import pyarrow  # noqa: F401
-
-    import batchflow.worker  # noqa: F401
 
     gc.freeze()  # what is imported lives for ever: no worker need look at it, and so copy it, again
     Zygote(socket.socket(fileno=fileno)).run()
@@ -144,7 +151,7 @@ class Zygote:
         self._children[pid] = number
         return True
 
-    def _become_worker(self, work: int, progress: int) -> None:
+    def _become_worker(self, work: int, tally: int) -> None:
         status = 1
         try:
             with suppress(OSError):
@@ -153,7 +160,7 @@ class Zygote:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._driver.close()
             _die_with_parent()
-            Worker(socket.socket(fileno=work), Progress(progress)).run()
+            Worker(socket.socket(fileno=work), Tally(tally)).run()
             status = 0
         except BaseException:  # noqa: BLE001 - a worker must never run the zygote's code
             import traceback
@@ -173,7 +180,7 @@ class Zygote:
             pid, status = os.waitpid(ended.si_pid, 0)
             number = self._children.pop(pid)
             with suppress(OSError):  # the driver may be gone already
-                self._driver.sendall(Ended(number, pid, status).pack())
+                self._driver.sendall(Ended(number, status).pack())
 
 
 def _kill_group(pid: int) -> None:
@@ -197,38 +204,77 @@ def _flush() -> None:
             stream.flush()
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(NamedTuple):
     """Driver to worker: a program follows as a parcel of its own."""
 
     job: int
-    place: Place
+    path: list[str]
+    """Where the driver imports from."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unload:
+class Unload(NamedTuple):
     """Driver to worker: forget a program."""
 
     job: int
 
 
+UNKNOWN = Merge((), ())
+"""Stands for work in an answer where it is not at hand; the driver knows which it sent."""
+
+
 class Worker:
     """Does the work that arrives on a socket; each piece has one answer, in the order of arrival."""
 
-    def __init__(self, driver: socket.socket, progress: Progress) -> None:
+    def __init__(self, driver: socket.socket, tally: Tally) -> None:
         self._driver = driver
-        self._progress = progress
+        self._tally = tally
+        self._tally.pid = os.getpid()
         self._answered = 0
-        self._programs: dict[int, _Loaded] = {}
+        self._runners: dict[int, Runner | Broken] = {}
 
     def run(self) -> None:
         """Work until the driver closes the socket."""
-        with suppress(EOFError, BrokenPipeError, ConnectionError):
+        with suppress(EOFError, OSError):
             while True:
                 self._next()
 
     def _next(self) -> None:
         try:
             message = wire.receive(self._driver, mapped=True)
+        except pickle.UnpicklingError as error:  # records that cannot be made again here
+            self._answer(failed(UNKNOWN, "read", error.__cause__ or error))
+            return
+        if isinstance(message, Unload):
+            self._runners.pop(message.job, None)
+            return
+        self._tally.begun = self._answered + 1  # a program may kill its worker too: its first work is at fault
+        if isinstance(message, Load):
+            self._load(message)
+        else:
+            self._answer(self._perform(*message))
+
+    def _load(self, message: Load) -> None:
+        add_path(message.path)
+        try:
+            self._runners[message.job] = Runner(wire.receive(self._driver, mapped=True))
         except pickle.UnpicklingError as error:
-            ...
+            self._runners[message.job] = Broken(error.__cause__ or error)
+
+    def _perform(self, job: int, work: Work) -> Outcome:
+        try:
+            return self._runners[job].perform(work)
+        except BaseException as error:  # noqa: BLE001 - what is no Exception is a failure all the same
+            return lost(work, "call", error)
+        finally:
+            _flush()
+
+    def _answer(self, outcome: Outcome) -> None:
+        self._answered += 1
+        try:
+            parcel = wire.pack(outcome)
+        except Exception as error:  # noqa: BLE001 - a value that cannot be pickled
+            parcel = wire.pack(lost(UNKNOWN, "convert", error))
+        try:
+            parcel.send(self._driver)
+        finally:
+            parcel.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import field as dataclass_field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow.model import PAYLOAD_LIMIT, Chunk, Failure, Input, Key, Span
-from batchflow.tables import values_to_table
+from batchflow.tables import is_tabular, table_to_rows, values_to_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,6 +63,10 @@ class Block:
     failures: Sequence[Failure] = ()
     """What could not be read; ``record`` holds the number within the span."""
     nbytes: int = 0
+
+    def record(self, at: int) -> Any:
+        """Return one of the records."""
+        return table_to_rows(self.rows.slice(at, 1))[0] if is_tabular(self.rows) else self.rows[at]
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,8 @@ def broken(span: Span, end: int, error: Exception) -> Block:
     failure = Failure(
         span.input.uri, start, span.stop, end, None, "read", type(error).__name__, explain(error)
     )
-    return Block(span, [], [], end, lambda _: (start, span.stop), [failure])
+    # A damage takes up a number, so that a halved chunk counts it like a record.
+    return Block(span, [], [], end + 1, lambda _: (start, span.stop), [failure])
 
 
 def explain(error: BaseException) -> str:
@@ -154,11 +160,11 @@ def narrow(blocks: Iterator[Block], chunk: Chunk) -> Iterator[Block]:
     if chunk.skip == 0 and chunk.take is None:
         yield from blocks
         return
-    window = _Window(chunk.skip, None if chunk.take is None else chunk.skip + chunk.take)
+    window = _Window(chunk.skip, sys.maxsize if chunk.take is None else chunk.skip + chunk.take)
     for block in blocks:
-        if window.past(block):
-            return
         yield window.keep(block)
+        if window.passed:
+            return
 
 
 @dataclass(slots=True)
@@ -166,27 +172,24 @@ class _Window:
     """Numbers ``first`` to ``last`` of a chunk, counted through all of its spans."""
 
     first: int
-    last: int | None
+    last: int
     span: Span | None = None
     base: int = 0
     """Numbers used up by the spans before."""
     used: int = 0
     """Numbers used up in this span."""
 
-    def _enter(self, span: Span) -> None:
-        if span is not self.span:
-            self.base, self.used, self.span = self.base + self.used, 0, span
-
-    def past(self, block: Block) -> bool:
-        """Whether the window ends before a block begins."""
-        self._enter(block.span)
-        return self.last is not None and self.base + self.used >= self.last
+    @property
+    def passed(self) -> bool:
+        """Whether all numbers of the window have been seen."""
+        return self.base + self.used >= self.last
 
     def keep(self, block: Block) -> Block:
         """Return the part of a block inside the window."""
-        low = max(0, self.first - self.base)
-        high = block.end if self.last is None else min(block.end, self.last - self.base)
+        if block.span is not self.span:
+            self.base, self.span = self.base + self.used, block.span
         self.used = block.end
+        low, high = max(0, self.first - self.base), min(block.end, self.last - self.base)
         kept = [at for at, number in enumerate(block.numbers) if low <= number < high]
         begin, stop = (kept[0], kept[-1] + 1) if kept else (0, 0)
         return Block(
@@ -195,7 +198,7 @@ class _Window:
             [number - low for number in block.numbers[begin:stop]],
             max(0, high - low),
             lambda number: block.locate(number + low),
-            [_moved(bad, low) for bad in block.failures if low <= (bad.record or 0) < max(high, low + 1)],
+            [_moved(bad, low) for bad in block.failures if low <= (bad.record or 0) < high],
             block.nbytes,
         )
 
@@ -229,7 +232,7 @@ class FileSource(Source):
         for item in inputs:
             try:
                 block = next(iter(self.blocks(Span(item), None)))
-            except Exception: # noqa: BLE001 - the worker that reads the file tells what is wrong with it
+            except Exception:  # noqa: BLE001 - the worker that reads the file tells what is wrong with it
                 continue
             if block.end and block.nbytes:
                 return min(weigh(item), block.nbytes) / block.end

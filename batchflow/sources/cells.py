@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 SAMPLE_RECORDS = 1000
 """Records of a file from which types are inferred."""
 
-# No leading zeros (an article number, a postcode) and no more digits than 64 bits always hold.
-_INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})", re.ASCII)
-_REAL = re.compile(r"-?(0|[1-9]\d*)?(\.\d*)?(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
+# No leading zeros (an article number, a postcode), no code such as E12, and no number with more
+# digits than 64 bits hold.
+_INTEGER = re.compile(r"-?(0|[1-9]\d{0,18})", re.ASCII)
+_REAL = re.compile(r"-?((0|[1-9]\d{0,14})(\.\d*)?|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
+_LEAST, _MOST = -(2**63), 2**63 - 1
 _TRUTH = {"true": True, "false": False}
+_ARROW = {
+    "string": "str", "large_string": "str", "string_view": "str",
+    "double": "float", "halffloat": "float", "timestamp": "datetime",
+}  # fmt: skip
 
 
 class CellType(Enum):
@@ -42,8 +48,8 @@ class CellType(Enum):
             If there is none.
         """
         name = getattr(kind, "__name__", None) or str(kind)
-        name = re.sub(r"\[.*|\d+$", "", name)
-        name = {"string": "str", "large_string": "str", "double": "float", "timestamp": "datetime"}.get(name, name)
+        name = re.sub(r"\d*(\[.*)?$", "", name)
+        name = _ARROW.get(name, name)
         try:
             return cls(name)
         except ValueError:
@@ -66,7 +72,7 @@ class CellType(Enum):
         if "_" in text:  # Python reads 1_000 as a number, other programs do not
             raise ValueError(text)
         value = _PARSERS[self](text)
-        if self is CellType.INTEGER and not -(2**63) <= value < 2**63:
+        if self is CellType.INTEGER and not _LEAST <= value <= _MOST:
             raise ValueError(text)
         return value
 
@@ -77,7 +83,7 @@ class CellType(Enum):
         if self in _QUICK and "_" not in "".join(texts):
             try:
                 values = list(map(_PARSERS[self], texts))
-                if self is CellType.REAL or -(2**63) <= min(values) <= max(values) < 2**63:
+                if self is CellType.REAL or _LEAST <= min(values) <= max(values) <= _MOST:
                     return values
             except ValueError:
                 pass  # an empty cell, or one that does not fit
@@ -117,8 +123,9 @@ def infer(texts: Sequence[str]) -> CellType:
     if not filled:
         return CellType.TEXT
     if all(map(_INTEGER.fullmatch, filled)):
-        return CellType.INTEGER
-    if all(_REAL.fullmatch(text) and any(map(str.isdigit, text)) for text in filled):
+        fits = min(map(int, filled)) >= _LEAST and max(map(int, filled)) <= _MOST
+        return CellType.INTEGER if fits else CellType.TEXT
+    if all(map(_REAL.fullmatch, filled)):
         return CellType.REAL
     if all(text.lower() in _TRUTH for text in filled):
         return CellType.TRUTH

@@ -6,6 +6,7 @@ import bz2
 import lzma
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Any, Protocol
 
 _SUFFIXES = {
@@ -43,7 +44,7 @@ def by_magic(head: bytes) -> str | None:
 
 class _Decoder(Protocol):
     eof: bool
-    unused_data: bytes
+    unused_data: bytes | None
 
     def decompress(self, data: bytes, /) -> bytes: ...
 
@@ -93,6 +94,7 @@ class Decompressed:
         self._raw = raw
         self._compression = compression
         self._decoder: _Decoder | None = None
+        self._member: int | None = None  # byte of the file at which the member begins
         self._input = head
         self._ready = bytearray()
         self._given = 0
@@ -121,19 +123,44 @@ class Decompressed:
             if self._decoder is not None:
                 self._damaged("the file ends in the middle of its data: it is truncated")
             return False
-        decoder = self._decoder or _DECODERS[self._compression]()
+        if self._decoder is None:
+            if self._member is not None:  # zero bytes behind a member are padding, as gzip(1) has it
+                data = data.lstrip(b"\0")
+            if data:
+                self._member = self._raw.tell() - len(data)
+                self._decoder = _DECODERS[self._compression]()
+        return not data or self._decode(data)
+
+    def _decode(self, data: bytes) -> bool:
+        """Decompress some bytes; false at a damage."""
+        decoder = self._decoder
+        assert decoder is not None
         try:
             self._ready += decoder.decompress(data)
         except Exception as error:  # noqa: BLE001 - each library has errors of its own
-            if self._given or self._ready or self._decoder is not None:
+            self._rescue(self._raw.tell() - len(data), data)
+            if self._given or self._ready:
                 self._damaged(f"the compressed data is corrupt: {error}")
             else:
                 self._damaged(f"this is not {self._compression} data, whatever its name says: {error}")
             return False
-        self._decoder = None if decoder.eof else decoder
-        # Zero bytes between or after members are padding, as gzip(1) has it.
-        self._input = decoder.unused_data.lstrip(b"\0") if decoder.eof else b""
+        if decoder.eof:
+            self._decoder, self._input = None, decoder.unused_data or b""
         return True
+
+    def _rescue(self, at: int, data: bytes) -> None:
+        """Decompress what comes before a damage in the bytes that begin at a place of the file.
+
+        A decoder that raises gives nothing of its input, so another one is brought to the same state
+        and takes these bytes one by one.
+        """
+        decoder = _DECODERS[self._compression]()
+        self._raw.seek(self._member or 0)
+        while (left := at - self._raw.tell()) > 0:
+            decoder.decompress(self._raw.read(min(left, _READ_BYTES)))
+        with suppress(Exception):
+            for byte in data:
+                self._ready += decoder.decompress(bytes([byte]))
 
     def _damaged(self, message: str) -> None:
         self._damage = DamagedError(message, self._given + len(self._ready))

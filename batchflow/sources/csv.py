@@ -5,19 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, chain, islice
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow.model import Input, Span
 from batchflow.sources.base import Block, FileSource, Source
 from batchflow.sources.cells import SAMPLE_RECORDS, CellType, infer
-from batchflow.sources.compression import open_text
-from batchflow.sources.cutting import Cuts
+from batchflow.sources.cutting import Cuts, whole
 from batchflow.sources.lines import BOM, read_whole_lines
-from batchflow.sources.paths import open_input
 from batchflow.sources.quotes import RecordCuts
 from batchflow.sources.text import unreadable
 
@@ -58,12 +56,13 @@ class CsvSource(FileSource):
 
     def _sample(self, item: Input) -> list[dict[str, str]]:
         try:
-            names, _ = self._header(item)
-            rows = islice(self._reader(Span(item), []), SAMPLE_RECORDS + 1)
-            body = list(rows)[0 if self.columns else 1 :]
+            with closing(_Reader(self, Span(item))) as reader:
+                names = self._names(reader)
+                rows, _ = next(reader.batches(), ([], None))
         except (OSError, ValueError):
             return []  # the worker that reads the file tells what is wrong with it
-        return [dict(zip(names, row, strict=True)) for row in body if len(row) == len(names)]
+        some = rows[:SAMPLE_RECORDS]
+        return [dict(zip(names, row, strict=True)) for row in some if len(row) == len(names)]
 
     def cuttable(self, item: Input) -> bool:
         """Whether a file can be cut: plain ones, in dialects of ASCII characters."""
@@ -72,71 +71,51 @@ class CsvSource(FileSource):
     def cuts(self, item: Input) -> Cuts:
         """Return a function that cuts a file at ends of records; the driver reads its header here."""
         try:
-            names, first = self._header(item)
+            with closing(_Reader(self, Span(item))) as reader:
+                names = self._names(reader)
+                first = reader.position()
         except (OSError, ValueError):
-            return _whole(item)  # the worker that reads the file tells what is wrong with it
+            return whole(item)  # the worker that reads the file tells what is wrong with it
         return RecordCuts(item, self.delimiter, self.quote, first, tuple(names)).cut
 
-    def _header(self, item: Input) -> tuple[Sequence[str], int]:
-        """Return the names of the columns and the byte at which the first record begins."""
-        with closing(open_input(item.uri)) as raw:
-            stream = open_text(raw, item.compression)
-            lines = _first_lines(stream)
-            first = next(lines, b"")
-            bom = len(BOM) if first.startswith(BOM) else 0
-            if self.columns is not None:
-                return self.columns, bom
-            taken: list[bytes] = [first[bom:]]
-            texts = chain(taken, _noting(lines, taken))
-            with any_field_size():
-                names = next(csv.reader((text.decode() for text in texts), **self._dialect()), [])
-        _refuse_doubles(names)
-        return names, bom + sum(map(len, taken))
-
-    def _dialect(self) -> dict[str, Any]:
-        quoting = csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE
-        return {"delimiter": self.delimiter, "quotechar": self.quote or '"', "quoting": quoting}
-
-    def _reader(self, span: Span, dirty: list[bool]) -> Iterator[list[str]]:
-        """Return the `csv` reader of a span; ``dirty`` is filled when text is not UTF-8."""
-
-        def texts() -> Iterator[io.StringIO]:
-            for offset, data in read_whole_lines(span):
-                body = data[len(BOM) :] if offset == 0 and data.startswith(BOM) else data
-                try:
-                    text = body.decode()
-                except UnicodeDecodeError:
-                    dirty.append(True)
-                    text = body.decode("utf-8", "surrogateescape")
-                yield io.StringIO(text, newline="")
-
-        return csv.reader(chain.from_iterable(texts()), **self._dialect())
+    def _names(self, reader: _Reader) -> Sequence[str]:
+        """Return the names of the columns, read from the header where they are not given."""
+        if self.columns is not None:
+            return self.columns
+        names = reader.header()
+        if len(set(names)) < len(names):
+            doubled = next(name for name in names if names.count(name) > 1)
+            message = f"the header names the column {doubled!r} more than once"
+            raise ValueError(message)
+        if not all(map(_is_utf8, names)):
+            message = "the header is not UTF-8 text"
+            raise ValueError(message)
+        return names
 
     def blocks(self, span: Span, data: Any) -> Iterator[Block]:
         """Read the records of one span; a record that does not fit its header or types is a failure."""
         del data
-        dirty: list[bool] = []
-        reader = self._reader(span, dirty)
-        names: Sequence[str] | None = span.header or self.columns
-        if names is None:
-            names = _next_row(reader)
-            _refuse_doubles(names)
-        places = _Places(self, span)
-        number = 0
-        while rows := _next_rows(reader):
-            yield self._typed(span, rows, names, number, places, bool(dirty))
-            number += len(rows)
+        with closing(_Reader(self, span)) as reader:
+            names = self._names(reader) if span.header is None else span.header
+            first = 0
+            for rows, places in reader.batches():
+                yield self._typed(span, rows, names, first, places)
+                first += len(rows)
 
     def _typed(
-        self, span: Span, rows: list[list[str]], names: Sequence[str], first: int, places: _Places, dirty: bool
+        self, span: Span, rows: list[list[str]], names: Sequence[str], first: int, places: _Places
     ) -> Block:
         end = first + len(rows)
+
+        def locate(number: int) -> tuple[int, int]:
+            return places.locate(number - first)
+
         types = [(self.types or {}).get(name, CellType.TEXT) for name in names]
-        if not dirty and set(map(len, rows)) == {len(names)}:
+        if names and places.clean and set(map(len, rows)) == {len(names)}:
             try:
                 columns = [kind.column(cells) for kind, cells in zip(types, zip(*rows, strict=True), strict=True)]
                 records = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-                return Block(span, records, range(first, end), end, places.locate, (), _size(rows))
+                return Block(span, records, range(first, end), end, locate, (), _size(rows))
             except ValueError:
                 pass  # the cell at fault is found in the slow lane below
         records, numbers, failures = [], [], []
@@ -150,8 +129,8 @@ class CsvSource(FileSource):
                 numbers.append(number)
             else:
                 text = self.delimiter.join(row).encode("utf-8", "surrogateescape")
-                failures.append(unreadable(span, places.locate(number), number, text, problem))
-        return Block(span, records, numbers, end, places.locate, failures, _size(rows))
+                failures.append(unreadable(span, locate(number), number, text, problem))
+        return Block(span, records, numbers, end, locate, failures, _size(rows))
 
     def table(self, rows: Sequence[Any]) -> pa.Table:
         """Return records as a table whose columns have the types of this source in every chunk."""
@@ -165,35 +144,6 @@ class CsvSource(FileSource):
         return table.cast(pa.schema(fields))
 
 
-def _whole(item: Input) -> Cuts:
-    spans = iter([(Span(item), max(1, item.size))])
-    return lambda _: next(spans, None)
-
-
-def _refuse_doubles(names: Sequence[str]) -> None:
-    doubled = {name for name in names if list(names).count(name) > 1}
-    if doubled:
-        message = f"the header names the column {min(doubled)!r} more than once"
-        raise ValueError(message)
-
-
-def _first_lines(stream: Any) -> Iterator[bytes]:
-    """Yield lines with their endings, as a file opened with ``newline=""`` does."""
-    rest = b""
-    while data := stream.read(1 << 16):
-        lines = (rest + data).splitlines(keepends=True)
-        rest = lines.pop()
-        yield from lines
-    if rest:
-        yield from rest.splitlines(keepends=True)
-
-
-def _noting(lines: Iterator[bytes], taken: list[bytes]) -> Iterator[bytes]:
-    for line in lines:
-        taken.append(line)
-        yield line
-
-
 @contextmanager
 def any_field_size() -> Iterator[None]:
     """Lift the limit of the `csv` module on the size of a cell, which is one for the whole process."""
@@ -204,27 +154,14 @@ def any_field_size() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _next_row(reader: Iterator[list[str]]) -> list[str]:
-    with any_field_size():
-        return next(reader, [])
-
-
-def _next_rows(reader: Iterator[list[str]]) -> list[list[str]]:
-    """Return the next rows; what comes before a damage is given before the damage is raised."""
-    rows: list[list[str]] = []
-    with any_field_size():
-        try:
-            rows.extend(islice(reader, _BLOCK_ROWS))
-        except OSError:
-            if not rows:
-                raise
-    return rows
-
-
 def _size(rows: list[list[str]]) -> int:
     """Return about how many bytes some rows take up in the file."""
     some = rows[:50]
     return sum(len(cell) + 1 for row in some for cell in row) * len(rows) // max(1, len(some))
+
+
+def _is_utf8(text: str) -> bool:
+    return text.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in text)
 
 
 def _misfit(row: list[str], names: Sequence[str], types: list[CellType]) -> str | None:
@@ -232,7 +169,7 @@ def _misfit(row: list[str], names: Sequence[str], types: list[CellType]) -> str 
     if len(row) != len(names):
         return f"{len(row)} cells, but the header has {len(names)} columns"
     for name, text, kind in zip(names, row, types, strict=True):
-        if not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text):
+        if not _is_utf8(text):
             return f"column {name!r}: the bytes are not UTF-8"
         try:
             kind.cell(text)
@@ -244,47 +181,112 @@ def _misfit(row: list[str], names: Sequence[str], types: list[CellType]) -> str 
     return None
 
 
+@dataclass(slots=True)
 class _Places:
-    """Where the records of a span stand, found by reading it again; made only when something failed."""
+    """Where some rows stand in the file, found by reading them again; only when something failed."""
+
+    dialect: Mapping[str, Any]
+    texts: Sequence[_Text]
+    """The blocks that hold the rows."""
+    line: int
+    """Lines of the span before the rows."""
+    _starts: list[int] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether the text is UTF-8."""
+        return all(text.clean for text in self.texts)
+
+    def locate(self, at: int) -> tuple[int, int]:
+        """Return first and last byte + 1 of a row."""
+        if not self._starts:
+            self._starts = self.starts()
+        return self._starts[at], self._starts[at + 1]
+
+    def starts(self) -> list[int]:
+        """Return where each row begins, and where the last one ends."""
+        if not self.texts:
+            return [0]
+        lines = [line for text in self.texts for line in text.lines()]
+        sizes = (len(line.encode("utf-8", "surrogateescape")) for line in lines)
+        ends = list(accumulate(sizes, initial=self.texts[0].offset))
+        rest = ends[self.line - self.texts[0].line :]
+        reader = csv.reader(lines[self.line - self.texts[0].line :], **self.dialect)
+        with any_field_size():
+            return [rest[0], *(rest[reader.line_num] for _ in islice(reader, _BLOCK_ROWS))]
+
+
+class _Text(NamedTuple):
+    """A block of whole lines, as it went into the `csv` reader."""
+
+    line: int
+    """Lines of the span before it."""
+    offset: int
+    """Byte of the file at which it begins."""
+    text: str
+    clean: bool
+    """Whether it is UTF-8; what is not stands as half surrogate pairs."""
+
+    def lines(self) -> Iterator[str]:
+        return io.StringIO(self.text, newline="")
+
+
+class _Reader:
+    """The rows of a span, read by Python's `csv` module."""
 
     def __init__(self, source: CsvSource, span: Span) -> None:
-        self._source = source
-        self._span = span
-        self._starts: list[int] | None = None
+        self._dialect: dict[str, Any] = {
+            "delimiter": source.delimiter,
+            "quotechar": source.quote or '"',
+            "quoting": csv.QUOTE_MINIMAL if source.quote else csv.QUOTE_NONE,
+        }
+        self._texts: list[_Text] = []
+        self._blocks = self._decoded(span)
+        self._rows = csv.reader(chain.from_iterable(self._blocks), **self._dialect)
 
-    def locate(self, number: int) -> tuple[int, int]:
-        """Return first and last byte + 1 of a record."""
-        if self._starts is None:
-            self._starts = self._find()
-        return self._starts[number], self._starts[min(number + 1, len(self._starts) - 1)]
+    def _decoded(self, span: Span) -> Generator[Iterator[str]]:
+        with closing(read_whole_lines(span, aligned=True)) as blocks:
+            for offset, data in blocks:
+                begin = len(BOM) if offset == 0 and data.startswith(BOM) else 0
+                try:
+                    text, clean = data[begin:].decode(), True
+                except UnicodeDecodeError:
+                    text, clean = data[begin:].decode("utf-8", "surrogateescape"), False
+                self._texts.append(_Text(self._rows.line_num, offset + begin, text, clean))
+                yield self._texts[-1].lines()
 
-    def _find(self) -> list[int]:
-        lengths: list[int] = []
-        begin = [self._span.start]
-
-        def lines() -> Iterator[str]:
-            for at, (offset, data) in enumerate(read_whole_lines(self._span)):
-                body = data
-                if offset == 0 and data.startswith(BOM):
-                    body, begin[0] = data[len(BOM) :], len(BOM)
-                elif at == 0:
-                    begin[0] = offset
-                for line in io.StringIO(body.decode("utf-8", "surrogateescape"), newline=""):
-                    lengths.append(len(line.encode("utf-8", "surrogateescape")))
-                    yield line
-
-        starts, at, seen = [], 0, 0
-        reader = csv.reader(lines(), **self._source._dialect())
+    def header(self) -> list[str]:
+        """Return the first row."""
         with any_field_size():
-            try:
-                for _ in reader:
-                    starts.append(begin[0] + at)
-                    at += sum(lengths[seen : reader.line_num])
-                    seen = reader.line_num
-            except OSError:
-                pass  # told by the first reading
-        starts.append(begin[0] + at)
-        return starts if self._span.header or self._source.columns else starts[1:]
+            return next(self._rows, [])
+
+    def position(self) -> int:
+        """Return the byte behind the rows read so far, all of them in the first block."""
+        return _Places(self._dialect, self._texts, self._rows.line_num).starts()[0]
+
+    def batches(self) -> Iterator[tuple[list[list[str]], _Places]]:
+        """Yield some rows at a time; a damage is raised after what comes before it."""
+        going = True
+        while going:
+            line = self._rows.line_num
+            while len(self._texts) > 1 and self._texts[1].line <= line:
+                del self._texts[0]
+            rows: list[list[str]] = []
+            damage = None
+            with any_field_size():
+                try:
+                    rows.extend(islice(self._rows, _BLOCK_ROWS))
+                except OSError as error:
+                    damage = error
+            if rows:
+                yield rows, _Places(self._dialect, tuple(self._texts), line)
+            if damage is not None:
+                raise damage
+            going = bool(rows)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._blocks.close()
 
 
 def column_types(types: Any) -> Mapping[str, CellType] | None:

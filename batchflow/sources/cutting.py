@@ -44,6 +44,12 @@ class ByteCuts:
         return Span(self._input, start, stop), stop - start
 
 
+def whole(item: Input) -> Cuts:
+    """Return a function that gives an input as one span."""
+    spans = iter([(Span(item), weigh(item))])
+    return lambda _: next(spans, None)
+
+
 class FileCursor(Cursor):
     """Draws chunks from a list of files, in order but for the heavy ones that cannot be cut."""
 
@@ -81,16 +87,18 @@ class FileCursor(Cursor):
             cut = self._cuts(weight) if self._cuts else None
             if cut is not None:
                 span, cost = cut
-                drawn = Drawn((self._next, span.start), Chunk((span,), cost))
-                self._key = (self._next, span.stop or 0)
-                return drawn
+                # The frontier is behind the key: a file given whole ends at no byte that is known.
+                self._key = (self._next, span.start + 1 if span.stop is None else span.stop)
+                return Drawn((self._next, span.start), Chunk((span,), cost))
             self._cuts = None
             self._next += 1
         return self._pack(weight)
 
     def _starts_cut(self, weight: int) -> bool:
         """Begin to cut the next file if it is large and can be cut."""
-        if self._next >= len(self._inputs) or self._next in self._drawn_early:
+        while self._next in self._drawn_early:
+            self._next += 1
+        if self._next == len(self._inputs):
             return False
         item = self._inputs[self._next]
         if weigh(item) < 2 * weight or not self._source.cuttable(item):
@@ -107,21 +115,14 @@ class FileCursor(Cursor):
         spans: list[Span] = []
         packed = 0
         first = self._next
-        while self._next < len(self._inputs) and len(spans) < PACK_LIMIT:
-            item = self._inputs[self._next]
-            if self._next in self._drawn_early:
-                if spans:
-                    break
-                self._drawn_early.discard(self._next)
-                self._next += 1
-                first = self._next
-                continue
+        for at in range(first, min(first + PACK_LIMIT, len(self._inputs))):
+            item = self._inputs[at]
             cost = weigh(item)
-            if spans and packed + cost > weight:
+            if at in self._drawn_early or (spans and packed + cost > weight):
                 break
             spans.append(Span(item))
             packed += cost
-            self._next += 1
+            self._next = at + 1
         return Drawn((first, 0), Chunk(tuple(spans), packed)) if spans else None
 
 

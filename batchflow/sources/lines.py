@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -11,7 +10,7 @@ from typing import IO, Any
 
 from batchflow.model import Span
 from batchflow.sources.base import BLOCK_BYTES
-from batchflow.sources.compression import open_text
+from batchflow.sources.compression import Decompressed, open_text
 from batchflow.sources.paths import open_input
 
 BOM = b"\xef\xbb\xbf"
@@ -23,11 +22,11 @@ class TruncatedError(OSError):
     Attributes
     ----------
     position : int
-        Byte at which the file ends.
+        Byte at which the line begins that the end of the file cuts off.
     """
 
-    def __init__(self, position: int, planned: int) -> None:
-        super().__init__(f"the file ends at byte {position}, but had {planned} when the job was planned")
+    def __init__(self, end: int, planned: int, position: int) -> None:
+        super().__init__(f"the file ends at byte {end}, but had at least {planned} when the job was planned")
         self.position = position
 
 
@@ -69,20 +68,27 @@ def read_lines(span: Span) -> Iterator[Lines]:
             yield Lines(offset, texts, len(data))
 
 
-def read_whole_lines(span: Span) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, bytes) of blocks that hold whole lines, of those that begin inside a span."""
+def read_whole_lines(span: Span, *, aligned: bool = False) -> Generator[tuple[int, bytes]]:
+    """Yield (offset, bytes) of blocks that hold whole lines, of those that begin inside a span.
+
+    ``aligned``: a line is known to begin where the span does.
+    """
     with closing(open_input(span.input.uri)) as raw:
-        if span.whole:
-            yield from _to_the_end(open_text(raw, span.input.compression).read)
+        stop = span.stop or span.input.size  # also of a whole file: what is appended later is not read
+        stream = open_text(raw, span.input.compression) if span.whole else raw
+        if isinstance(stream, Decompressed) or not stop:
+            yield from _to_the_end(stream.read)
         else:
-            yield from _inside(raw, span.start, span.stop or span.input.size)
+            begin = span.start if aligned else _first_line(raw, span.start, stop)
+            raw.seek(begin)
+            yield from _inside(raw, begin, stop)
 
 
 def _to_the_end(read: Callable[[int], bytes]) -> Iterator[tuple[int, bytes]]:
     """Yield blocks of whole lines until the stream ends; a damage is raised after what came before it."""
     offset = 0
     kept: list[bytes] = []
-    while data := _read_or_keep(read, kept, offset):
+    while data := _read_before(read, offset):
         end = data.rfind(b"\n") + 1
         if end:
             block = b"".join([*kept, data[:end]])
@@ -95,8 +101,8 @@ def _to_the_end(read: Callable[[int], bytes]) -> Iterator[tuple[int, bytes]]:
         yield offset, last
 
 
-def _read_or_keep(read: Callable[[int], bytes], kept: list[bytes], offset: int) -> bytes:
-    """Read a block; when the stream is damaged, the line cut off by the damage belongs to the damage."""
+def _read_before(read: Callable[[int], bytes], offset: int) -> bytes:
+    """Read a block; the line that a damage cuts off, which begins at an offset, belongs to the damage."""
     try:
         return read(BLOCK_BYTES)
     except OSError as error:
@@ -105,16 +111,15 @@ def _read_or_keep(read: Callable[[int], bytes], kept: list[bytes], offset: int) 
         raise
 
 
-def _inside(raw: IO[bytes] | Any, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
-    """Yield blocks of the whole lines that begin at ``start`` or later and before ``stop``."""
-    offset = _first_line(raw, start, stop)
-    kept: list[bytes] = []
-    begin = offset  # where the kept bytes begin
+def _inside(raw: IO[bytes] | Any, begin: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    """Yield blocks of the whole lines from ``begin``, where the stream stands, to before ``stop``."""
+    offset = begin
+    kept: list[bytes] = []  # a line that has not ended yet, from byte begin to byte offset
     while begin < stop:
         data = raw.read(BLOCK_BYTES)
         if not data:
             if offset < stop:
-                raise TruncatedError(offset, stop)
+                raise TruncatedError(offset, stop, begin)
             break
         # The last line wanted is the one that holds byte stop - 1.
         last = data.find(b"\n", max(0, stop - 1 - offset)) + 1 if offset + len(data) >= stop else 0
@@ -134,7 +139,7 @@ def _inside(raw: IO[bytes] | Any, start: int, stop: int) -> Iterator[tuple[int, 
 
 
 def _first_line(raw: IO[bytes] | Any, start: int, stop: int) -> int:
-    """Place the stream at the first line that begins at ``start`` or later; return its offset."""
+    """Return the offset of the first line that begins at ``start`` or later."""
     if start == 0:
         return 0
     offset = start - 1  # a line feed just before the range begins a line in it
@@ -142,15 +147,9 @@ def _first_line(raw: IO[bytes] | Any, start: int, stop: int) -> int:
     while offset < stop:
         data = raw.read(BLOCK_BYTES)
         if not data:
-            raise TruncatedError(offset, stop)
+            raise TruncatedError(offset, stop, start)
         found = data.find(b"\n") + 1
         if found:
-            raw.seek(offset + found)
             return offset + found
         offset += len(data)
     return offset
-
-
-def line_of(lines: list[int], offset: int) -> int:
-    """Return which of some lines, given by their first bytes, holds a byte."""
-    return bisect_right(lines, offset) - 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchflow.model import Input, Span
 from batchflow.sources.base import Block, FileSource
-from batchflow.sources.cutting import Cuts
+from batchflow.sources.cutting import Cuts, whole
 from batchflow.sources.paths import open_input
 
 if TYPE_CHECKING:
@@ -39,17 +39,23 @@ class ParquetSource(FileSource):
             with closing(open_input(item.uri)) as raw, pq.ParquetFile(raw) as file:
                 meta = file.metadata
                 groups = [meta.row_group(at).num_rows for at in range(meta.num_row_groups)]
-        except (OSError, ValueError):
-            return _Once(item).cut  # the worker that reads the file tells what is wrong with it
+        except Exception:  # noqa: BLE001 - the worker that reads the file tells what is wrong with it
+            return whole(item)
         return RowCuts(item, groups).cut
 
     def record_weight(self, inputs: Sequence[Input]) -> float:
-        """Return the bytes on disk of a row of the first file."""
+        """Return the bytes on disk of a row of the first file that has any."""
         import pyarrow.parquet as pq
 
-        item = inputs[0]
-        with closing(open_input(item.uri)) as raw, pq.ParquetFile(raw) as file:
-            return item.size / max(1, int(file.metadata.num_rows))
+        for item in inputs:
+            try:
+                with closing(open_input(item.uri)) as raw, pq.ParquetFile(raw) as file:
+                    rows = int(file.metadata.num_rows)
+            except Exception:  # noqa: BLE001 - the worker that reads the file tells what is wrong with it
+                continue
+            if rows:
+                return item.size / rows
+        return 1.0
 
     def blocks(self, span: Span, data: Any) -> Iterator[Block]:
         """Read the rows of one span as tables."""
@@ -140,15 +146,3 @@ class RowCuts:
             if row > start and abs(row - (start + wanted)) <= wanted // 2:
                 return row
         return best
-
-
-class _Once:
-    """Gives a file as one span."""
-
-    def __init__(self, item: Input) -> None:
-        self._input: Input | None = item
-
-    def cut(self, weight: int) -> tuple[Span, int] | None:
-        del weight
-        item, self._input = self._input, None
-        return (Span(item), max(1, item.size)) if item else None

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import unquote
 
 from batchflow.errors import InputError
 from batchflow.model import Input
@@ -29,17 +30,22 @@ def is_uri(path: str) -> bool:
 
 
 def as_paths(paths: Paths) -> tuple[str, ...]:
-    """Return one path or many as a tuple of text, ``~`` expanded."""
+    """Return one path or many as a tuple of text, with ``~`` expanded and ``file://`` URIs as paths."""
     many = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    texts = [os.fspath(path) for path in many]
-    return tuple(text if is_uri(text) else os.path.expanduser(text) for text in texts)  # noqa: PTH111
+    return tuple(_plain(os.fspath(path)) for path in many)
+
+
+def _plain(path: str) -> str:
+    if path.startswith("file://"):
+        return unquote(path.removeprefix("file://").removeprefix("localhost"), errors="surrogateescape")
+    return path if is_uri(path) else os.path.expanduser(path)  # noqa: PTH111
 
 
 def expand(paths: tuple[str, ...]) -> list[Input]:
     """List the files that paths, folders, globs and URIs stand for.
 
-    Order is that of the paths, inside a folder or glob that of the names. A file named twice counts
-    once. Names that start with ``_`` or ``.`` are left out of folders.
+    Order is that of the paths, inside a folder or glob that of the names. A file that is named twice,
+    in whatever spelling, counts once. Names that start with ``_`` or ``.`` are left out of folders.
 
     Raises
     ------
@@ -48,13 +54,11 @@ def expand(paths: tuple[str, ...]) -> list[Input]:
     """
     found: dict[str, Input] = {}
     for path in paths:
-        before = len(found)
-        matches = 0
-        for item in _remote(path) if is_uri(path) else _local(path):
-            found.setdefault(item.uri, item)
-            matches += 1
-        if not matches and len(found) == before:
+        items = list(_remote(path) if is_uri(path) else _local(path))
+        if not items:
             raise InputError(_nothing(path))
+        for item in items:
+            found.setdefault(item.uri if is_uri(item.uri) else os.path.abspath(item.uri), item)  # noqa: PTH100
     if not found:
         message = "no input: the list of paths is empty"
         raise InputError(message)
@@ -74,57 +78,62 @@ def _local(path: str) -> Iterator[Input]:
     if os.path.isdir(path):  # noqa: PTH112
         yield from sorted(_walk(path), key=lambda item: item.uri)
     elif os.path.exists(path):  # noqa: PTH110
-        yield _describe(path, os.stat(path))  # noqa: PTH116
+        yield _describe(path)
     elif _MAGIC.search(path):
         for match in sorted(glob.glob(path, recursive=True)):  # noqa: PTH207 - Path.glob is 5 times slower
-            status = os.stat(match)  # noqa: PTH116
             if not os.path.isdir(match):  # noqa: PTH112
-                yield _describe(match, status)
+                yield _describe(match)
 
 
 def _walk(folder: str) -> Iterator[Input]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(("_", ".")):
+            if entry.name.startswith(("_", ".")) or (entry.is_symlink() and _holds(entry.path, folder)):
                 continue
             if entry.is_dir():
                 yield from _walk(entry.path)
             else:
-                yield _describe(entry.path, entry.stat())
+                yield _describe(entry.path)
 
 
-def _describe(path: str, status: os.stat_result) -> Input:
+def _holds(link: str, folder: str) -> bool:
+    """Whether a link leads to a folder that holds it, or to itself: no end would come."""
+    return os.path.realpath(folder).startswith(os.path.realpath(link))
+
+
+def _describe(path: str) -> Input:
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return Input(path, 0, "", by_suffix(path))  # the worker that reads the file tells what is wrong with it
     return Input(path, status.st_size, str(status.st_mtime_ns), by_suffix(path))
 
 
 def _remote(uri: str) -> Iterator[Input]:
     from pyarrow.fs import FileSelector, FileType
 
-    scheme = uri.partition("://")[0]
     fixed = _MAGIC.split(uri, maxsplit=1)[0]
     root = uri if fixed == uri else fixed.rpartition("/")[0]
     try:
         system, path = filesystem(root)
         info = system.get_file_info(path)
         if info.type == FileType.File:
-            yield _remote_input(scheme, info)
+            yield _remote_input(uri, info)
             return
         listing = system.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
     except (OSError, ValueError) as error:
         message = f"cannot list {uri!r}: {error}"
         raise InputError(message) from error
-    wanted = re.compile(_translate(uri.partition("://")[2])) if fixed != uri else None
-    prefix = root.partition("://")[2].rstrip("/")
+    wanted = re.compile(_translate(uri)) if fixed != uri else None
     for entry in sorted(listing, key=lambda entry: entry.path):
         visible = not any(part.startswith(("_", ".")) for part in entry.path[len(path) :].split("/"))
-        name = prefix + entry.path[len(path.rstrip("/")) :]
+        name = root.rstrip("/") + entry.path[len(path.rstrip("/")) :]
         if entry.type == FileType.File and (wanted.fullmatch(name) if wanted else visible):
-            yield _remote_input(scheme, entry)
+            yield _remote_input(name, entry)
 
 
-def _remote_input(scheme: str, info: FileInfo) -> Input:
-    version = str(info.mtime_ns or "")
-    return Input(f"{scheme}://{info.path}", info.size or 0, version, by_suffix(info.path))
+def _remote_input(uri: str, info: FileInfo) -> Input:
+    return Input(uri, info.size or 0, str(info.mtime_ns or ""), by_suffix(uri))
 
 
 def _translate(pattern: str) -> str:
@@ -147,8 +156,6 @@ def _system(root: str) -> FileSystem:
 def filesystem(uri: str) -> tuple[FileSystem, str]:
     """Return the `pyarrow.fs` file system of a URI, kept per process, and the path inside it."""
     scheme, _, rest = uri.partition("://")
-    if scheme == "file":
-        return _system("file:///"), rest
     host, _, _ = rest.partition("/")
     system = _system(f"{scheme}://{host}")
     return system, rest if scheme in {"s3", "gs", "gcs", "mock"} else rest[len(host) :]

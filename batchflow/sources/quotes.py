@@ -76,24 +76,28 @@ class RecordCuts:
         if size - stop < weight // 2:
             self._start = size
         else:
-            with closing(open_input(self._input.uri)) as raw:
-                self._start = min(size, self._record_end(raw, start, stop))
-        return Span(self._input, start, self._start)._replace(header=self._header), self._start - start
+            try:
+                with closing(open_input(self._input.uri)) as raw:
+                    self._start = min(size, self._record_end(raw, start, stop))
+            except OSError:
+                self._start = size  # the worker that reads the file tells what is wrong with it
+        return Span(self._input, start, self._start, self._header), self._start - start
 
     def _record_end(self, raw: IO[bytes] | Any, start: int, wanted: int) -> int:
         """Return the first end of a record, at a line feed, at or a little behind a byte."""
         raw.seek(start)
-        at, quoted, rest = start, False, b""
-        while at < wanted or quoted or rest:
-            data = raw.read(min(_SCAN_BYTES, max(4096, wanted - at)))
-            if not data:
-                return self._input.size
-            data = rest + data
+        at, quoted = start, False
+        kept: list[bytes] = []  # a line that has not ended yet
+        while data := raw.read(min(_SCAN_BYTES, max(4096, wanted - at))):
             end = data.rfind(b"\n") + 1
-            rest = data[end:]
-            if self._quote and end:
-                quoted = ends_quoted(data[:end], quoted, self._delimiter, self._quote)
-            at += end
-            if end and at >= wanted and not quoted:
+            if not end:
+                kept.append(data)
+                continue
+            lines = b"".join([*kept, data[:end]])
+            kept = [data[end:]]
+            at += len(lines)
+            if self._quote:
+                quoted = ends_quoted(lines, quoted, self._delimiter, self._quote)
+            if at >= wanted and not quoted:
                 return at
-        return at
+        return self._input.size

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 from batchflow.errors import InputError
 from batchflow.model import Chunk, Input, Key, Span
+from batchflow.rows import Rows
 from batchflow.sources.base import Block, Cursor, Drawn, Source
-from batchflow.tables import Rows, as_table, is_tabular
+from batchflow.tables import NotTabularError, as_table, is_tabular
 
 NAME = "records"
 """What stands for the input in the error table."""
@@ -27,10 +28,10 @@ class RecordsSource(Source):
 
     def inputs(self) -> list[Input]:
         """Return one input that stands for all records; its size is -1 where only the end tells."""
-        size = getattr(self.data, "num_rows", None)
-        if size is None:
-            size = len(self.data) if isinstance(self.data, Sequence) or hasattr(self.data, "shape") else -1
-        return [Input(NAME, size)]
+        if is_tabular(self.data):
+            return [Input(NAME, self.data.num_rows)]
+        sliced = isinstance(self.data, list | tuple | range) or hasattr(self.data, "shape")
+        return [Input(NAME, len(self.data) if sliced else -1)]
 
     def cursor(self, inputs: Sequence[Input], heavy: int | None) -> Cursor:
         """Return a cursor that slices a sequence, or reads a generator as the work goes on."""
@@ -121,8 +122,11 @@ def as_records(data: Any) -> RecordsSource:
         If the data cannot be iterated over, or is text, bytes or a mapping, which is most often a mistake.
     """
     if hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__"):
-        return RecordsSource(data=as_table(data))
-    if isinstance(data, str | bytes | dict) or not isinstance(data, Iterable):
+        try:
+            return RecordsSource(data=as_table(data))
+        except NotTabularError:  # an array or a series, whose elements are the records
+            return RecordsSource(data=data.to_pylist() if hasattr(data, "to_pylist") else list(data))
+    if isinstance(data, str | bytes | dict) or not isinstance(data, Iterable) or getattr(data, "shape", 1) == ():
         message = f"records() takes a list, range, generator, Arrow table or frame, not {type(data).__name__}"
         raise InputError(message)
     return RecordsSource(data=list(data) if isinstance(data, set | frozenset) else data)

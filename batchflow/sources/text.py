@@ -19,20 +19,23 @@ class LineSource(FileSource):
     skips_blank: ClassVar[bool]
 
     @abstractmethod
-    def decoder(self) -> Callable[[bytes], Any]:
-        """Return a function from a line to its record; it raises on a line that is none."""
+    def decoders(self) -> tuple[Callable[[bytes], Any], Callable[[bytes], Any]]:
+        """Return two functions from a line to its record: a fast one that may refuse some, and a patient one.
+
+        What the patient one raises tells why a line is no record.
+        """
 
     def blocks(self, span: Span, data: Any) -> Iterator[Block]:
         """Read the lines of one span and decode them; a line that cannot be decoded is a failure."""
         del data
-        decode = self.decoder()
+        decoders = self.decoders()
         number = 0
         for lines in read_lines(span):
-            block = self._decoded(span, lines, decode, number)
+            block = self._decoded(span, lines, decoders, number)
             number = block.end
             yield block
 
-    def _decoded(self, span: Span, lines: Lines, decode: Callable[[bytes], Any], first: int) -> Block:
+    def _decoded(self, span: Span, lines: Lines, decoders: tuple[Any, Any], first: int) -> Block:
         texts = lines.texts
         end = first + len(texts)
 
@@ -40,9 +43,9 @@ class LineSource(FileSource):
             return lines.locate(number - first)
 
         try:
-            return Block(span, list(map(decode, texts)), range(first, end), end, locate, (), lines.nbytes)
+            return Block(span, list(map(decoders[0], texts)), range(first, end), end, locate, (), lines.nbytes)
         except Exception:  # noqa: BLE001 - the line at fault is found in the slow lane below
-            rows, numbers, failures = self._one_by_one(span, lines, decode, first)
+            rows, numbers, failures = self._one_by_one(span, lines, decoders[1], first)
             return Block(span, rows, numbers, end, locate, failures, lines.nbytes)
 
     def _one_by_one(
@@ -76,9 +79,9 @@ class TextSource(LineSource):
     kind: ClassVar[str] = "text"
     skips_blank: ClassVar[bool] = False
 
-    def decoder(self) -> Callable[[bytes], str]:
-        """Return the decoder of UTF-8 lines."""
-        return _decode_line
+    def decoders(self) -> tuple[Callable[[bytes], str], Callable[[bytes], str]]:
+        """Return the decoder of UTF-8 lines, for both."""
+        return _decode_line, _decode_line
 
 
 def _decode_line(line: bytes) -> str:

@@ -1,0 +1,159 @@
+"""The public readers: each describes an input and reads nothing yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from batchflow.errors import FormatError
+from batchflow.sources import Source
+from batchflow.sources.paths import Paths, as_paths
+
+
+def read_text(paths: Paths) -> Source:
+    """Describe text files; a record is a line as `str`, without its line ending.
+
+    Parameters
+    ----------
+    paths
+        A path, folder, glob (with ``**``), URI, or a list of them. Compressed files (gz, bz2, zst,
+        lz4, xz) are known by suffix or by their first bytes.
+
+    Returns
+    -------
+    Source
+        In `map_batches` a table with the column ``value``.
+    """
+    from batchflow.sources.text import TextSource
+
+    return TextSource(as_paths(paths))
+
+
+def read_json(paths: Paths) -> Source:
+    """Describe JSON Lines files; a record is what stands on one line, most often a `dict`.
+
+    Parameters
+    ----------
+    paths
+        As for `read_text`. Blank lines are no records.
+    """
+    from batchflow.sources.json import JsonSource
+
+    return JsonSource(as_paths(paths))
+
+
+def read_csv(
+    paths: Paths,
+    *,
+    types: Any = None,
+    delimiter: str = ",",
+    quote: str | None = '"',
+    columns: Sequence[str] | None = None,
+) -> Source:
+    r"""Describe CSV files, read exactly as Python's `csv` module reads them; a record is a `dict`.
+
+    Parameters
+    ----------
+    paths
+        As for `read_text`.
+    types
+        ``None``: int, float, bool or str for each column, inferred once from the first 1,000 records
+        of the first three files that have any. ``str``: every cell as it stands. A mapping from
+        column to type (also `datetime.date`, `datetime.datetime`), or a `pyarrow.Schema`: columns
+        that it does not name are text. A cell that does not fit is a read error of its record; an
+        empty cell is ``None``, in a text column ``""``.
+    delimiter, quote
+        One character each; ``quote=None``: quotes are text.
+    columns
+        Names of the columns, for files without a header line.
+
+    Raises
+    ------
+    FormatError
+        If a type or a character is none that CSV can have.
+    """
+    from batchflow.sources.csv import CsvSource, column_types
+
+    marks = [delimiter] if quote is None else [delimiter, quote]
+    if any(len(mark) != 1 or mark in "\r\n" for mark in marks) or delimiter == quote:
+        message = f"delimiter={delimiter!r} and quote={quote!r} must be one character each, and not the same"
+        raise FormatError(message)
+    names = None if columns is None else tuple(columns)
+    return CsvSource(as_paths(paths), delimiter, quote, names, column_types(types))
+
+
+def read_parquet(paths: Paths, *, columns: Sequence[str] | None = None) -> Source:
+    """Describe Parquet files; a record is a row as `dict`.
+
+    Parameters
+    ----------
+    paths
+        As for `read_text`.
+    columns
+        Names of the columns to read; ``None``: all.
+    """
+    from batchflow.sources.parquet import ParquetSource
+
+    return ParquetSource(as_paths(paths), None if columns is None else tuple(columns))
+
+
+def files(paths: Paths) -> Source:
+    """Describe whole files; a record is a `File` with ``uri``, ``size``, ``open()``, ``read_text()``.
+
+    Parameters
+    ----------
+    paths
+        As for `read_text`; compressed files are given as they are.
+    """
+    from batchflow.sources.files import WholeFiles
+
+    return WholeFiles(as_paths(paths))
+
+
+def records(data: Iterable[Any] | Any) -> Source:
+    """Describe records in memory: a list, range, generator, Arrow table, pandas or Polars frame.
+
+    A generator is read as the work goes on, once, and never held as a whole.
+
+    Raises
+    ------
+    InputError
+        If the data cannot be iterated over, or is text, bytes or a mapping.
+    """
+    from batchflow.sources.records import as_records
+
+    return as_records(data)
+
+
+_READERS: dict[str, Callable[[Any], Source]] = {
+    "text": read_text, "json": read_json, "csv": read_csv, "parquet": read_parquet, "files": files,
+}  # fmt: skip
+_KINDS = {
+    "txt": "text", "log": "text", "md": "text",
+    "json": "json", "jsonl": "json", "ndjson": "json",
+    "csv": "csv", "tsv": "csv",
+    "parquet": "parquet", "pq": "parquet",
+}  # fmt: skip
+
+
+def guess(paths: Paths, kind: str | None = None) -> Source:
+    """Return the source for paths by the kind that was named, or that their suffixes show.
+
+    Raises
+    ------
+    FormatError
+        If no kind is known for them, or more than one.
+    """
+    from batchflow.sources.compression import by_suffix
+
+    names = as_paths(paths)
+    if kind is None:
+        plain = [name.rpartition(".")[0] if by_suffix(name) else name for name in names]
+        kinds = {_KINDS.get(name.rpartition(".")[2].lower(), "") for name in plain}
+        kind = kinds.pop() if len(kinds) == 1 else ""
+    if kind not in _READERS:
+        message = f"cannot tell what kind of input {', '.join(names[:3])} is: name one of {', '.join(_READERS)}"
+        raise FormatError(message)
+    if kind == "csv" and all(".tsv" in name.lower() for name in names):
+        return read_csv(names, delimiter="\t")
+    return _READERS[kind](names)

@@ -1,0 +1,11 @@
+"""All code that runs where the data is: read a chunk, call the function, convert, write.
+
+Nothing here raises to the executor: whatever goes wrong becomes a failure, of a record where one is
+at fault, of the chunk where not.
+"""
+
+from batchflow.worker.failures import failed
+from batchflow.worker.program import Program
+from batchflow.worker.runner import Runner
+
+__all__ = ["Program", "Runner", "failed"]

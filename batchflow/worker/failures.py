@@ -1,0 +1,73 @@
+"""Failures as values: whose record, in which phase, with the user's part of the traceback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from pathlib import Path
+
+from batchflow.model import Failed, Failure, Inspect, Phase, Task, Work
+from batchflow.sources.base import Block, explain, show
+
+_HERE = str(Path(__file__).parents[1])
+
+
+def worker_name() -> str:
+    """Return what names this process in reports: host and process number."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def failed(work: Work, phase: Phase, error: BaseException, records: int | None = None) -> Failed:
+    """Return the outcome of work that gave nothing back."""
+    task = work.task if isinstance(work, Inspect) else work
+    span = task.chunk.spans[0] if isinstance(task, Task) else None
+    failure = Failure(
+        span.input.uri if span else "",
+        span.start if span else None,
+        span.stop if span else None,
+        None,
+        None,
+        phase,
+        type(error).__name__,
+        explain(error),
+        user_traceback(error),
+        worker=worker_name(),
+    )
+    return Failed(work.key, failure, records)
+
+
+def of_record(block: Block, at: int, phase: Phase, error: BaseException) -> Failure:
+    """Return the failure of one record of a block."""
+    number = block.numbers[at]
+    start, stop = block.locate(number)
+    return Failure(
+        block.span.input.uri,
+        start,
+        stop,
+        number,
+        show(block.record(at)),
+        phase,
+        type(error).__name__,
+        explain(error),
+        user_traceback(error),
+    )
+
+
+def placed(outcome: Failed, block: Block, at: int) -> Failed:
+    """Return an outcome with the place of the one record that it is about."""
+    number = block.numbers[at]
+    start, stop = block.locate(number)
+    failure = outcome.failure._replace(
+        source=block.span.input.uri, start=start, stop=stop, record=number, payload=show(block.record(at))
+    )
+    return outcome._replace(failure=failure)
+
+
+def user_traceback(error: BaseException) -> str:
+    """Return a traceback of the user's frames only, without those of batchflow."""
+    summary = traceback.TracebackException.from_exception(error, limit=-50)
+    summary.stack = traceback.StackSummary.from_list(
+        [frame for frame in summary.stack if not frame.filename.startswith(_HERE)]
+    )
+    return "".join(summary.format()) if summary.stack else ""

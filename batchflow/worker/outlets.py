@@ -1,0 +1,142 @@
+"""Where the rows of a task go: back to the driver, or to disk as pieces."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from batchflow.errors import SchemaError
+from batchflow.formats import format_of
+from batchflow.model import Piece
+from batchflow.rows import Rows, as_numbers
+from batchflow.tables import concat, unify, values_to_table
+from batchflow.worker.program import Program
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PIECE_BYTES = 64_000_000
+"""Bytes of Arrow rows that are gathered before they are written."""
+
+
+class Outlet(Protocol):
+    """Where the rows of one task go."""
+
+    schema: pa.Schema | None
+    """Of the rows so far."""
+
+    def take(self, values: Sequence[Any]) -> None:
+        """Take over what a function gave back for some records; raises if it cannot be kept."""
+
+    def add(self, table: pa.Table) -> None:
+        """Take over a table; raises `SchemaError` if it cannot be kept."""
+
+    def close(self) -> Any:
+        """Return the payload of the outcome."""
+
+    def drop(self) -> None:
+        """Forget everything."""
+
+
+def outlet_of(program: Program) -> Outlet:
+    """Return a new outlet for a task of a job."""
+    return Memory() if program.format is None else Pieces(program.format, program.pieces)
+
+
+class Memory:
+    """Rows on their way back to the driver: whatever a function gives can be taken."""
+
+    def __init__(self) -> None:
+        self.schema: pa.Schema | None = None
+        self._segments: list[Any] = []
+        self._tables: list[pa.Table] = []
+
+    def take(self, values: Sequence[Any]) -> None:
+        """Take over values: as numbers, as a table, or as they are."""
+        numbers = None if self._tables else as_numbers(values)
+        if numbers is not None:
+            self._add_numbers(numbers)
+            return
+        try:
+            self.add(values_to_table(values))
+        except Exception:  # noqa: BLE001 - Arrow raises many kinds; what it cannot hold stays as it is
+            self._join()
+            self._segments.append(list(values))
+
+    def _add_numbers(self, numbers: Any) -> None:
+        if self._segments and getattr(self._segments[-1], "typecode", None) == numbers.typecode:
+            self._segments[-1].extend(numbers)
+        else:
+            self._segments.append(numbers)
+
+    def add(self, table: pa.Table) -> None:
+        """Take over a table; one whose types do not go with those before begins a new segment."""
+        try:
+            self.schema = unify(self.schema, table.schema)
+        except SchemaError:
+            self._join()
+            self.schema = table.schema
+        self._tables.append(table)
+
+    def _join(self) -> None:
+        if self._tables:
+            joined = concat(self._tables)
+            self._segments.append(joined.combine_chunks() if len(self._tables) > 1 else joined)
+            self._tables = []
+
+    def close(self) -> Rows:
+        """Return all rows."""
+        self._join()
+        return Rows(self._segments)
+
+    def drop(self) -> None:
+        """Forget all rows."""
+        self._segments, self._tables = [], []
+
+
+class Pieces:
+    """Rows on their way to disk, as one or some pieces of one chunk."""
+
+    def __init__(self, format_name: str, folder: str) -> None:
+        self.schema: pa.Schema | None = None
+        self._format = format_of(format_name)
+        self._folder = folder
+        self._tables: list[pa.Table] = []
+        self._held = 0
+        self._pieces: list[Piece] = []
+
+    def take(self, values: Sequence[Any]) -> None:
+        """Take over values; raises what Arrow raises if they do not fit into a table together."""
+        self.add(values_to_table(values))
+
+    def add(self, table: pa.Table) -> None:
+        """Take over a table, and write what is held once it is much."""
+        self.schema = unify(self.schema, table.schema)
+        self._tables.append(table)
+        self._held += table.nbytes
+        if self._held > PIECE_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        table = concat(self._tables).replace_schema_metadata(None)  # pandas' would make schemas differ
+        self._tables, self._held = [], 0
+        if table.num_rows == 0:
+            return
+        path = f"{self._folder}/{uuid.uuid4().hex}{self._format.piece_suffix}"
+        self._format.write_piece(table.combine_chunks(), path)
+        size = os.stat(path).st_size  # noqa: PTH116
+        self._pieces.append(Piece(path, table.num_rows, size, table.schema))
+
+    def close(self) -> list[Piece]:
+        """Write the rest and return all pieces."""
+        self._write()
+        return self._pieces
+
+    def drop(self) -> None:
+        """Remove the pieces written so far."""
+        for piece in self._pieces:
+            Path(piece.path).unlink(missing_ok=True)
+        self._pieces, self._tables = [], []

@@ -1,0 +1,27 @@
+"""What a worker needs to know of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from batchflow.sources.base import Source
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a worker needs to know of a job; shipped once to each."""
+
+    fn: Callable[..., Any]
+    source: Source
+    per: Literal["record", "batch"] = "record"
+    setup: Callable[[], Any] | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+    combine: Callable[[Any], Any] | None = None
+    format: str | None = None
+    """Output format; ``None``: rows go back to the driver."""
+    pieces: str = ""
+    """Folder for pieces."""
+    folder: str = ""
+    """Working directory of the driver: what relative paths of inputs start from."""

@@ -1,0 +1,300 @@
+"""One task on its way: read block after block, call the function, convert."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import chain, repeat
+from types import GeneratorType
+from typing import TYPE_CHECKING, Any
+
+from batchflow.model import Failed, Failure, Outcome, Phase, SpanCount, Stats, Succeeded, Task
+from batchflow.rows import Rows
+from batchflow.sources.base import Block
+from batchflow.tables import as_table, concat, is_tabular, table_to_rows, unify, values_to_table
+from batchflow.worker.failures import failed, of_record, placed, worker_name
+from batchflow.worker.outlets import outlet_of
+from batchflow.worker.program import Program
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_BYTES = 64_000_000
+"""Bytes of a table that a batch function gets, at most by one block; larger chunks are several calls."""
+
+
+def peak_memory() -> int:
+    """Return the largest resident size of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere else
+
+
+class _Clock:
+    """Seconds spent in each phase, one after the other."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {"read": 0.0, "call": 0.0, "convert": 0.0, "write": 0.0}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Count the time since the last lap to a phase."""
+        now = time.perf_counter()
+        self.spent[phase] += now - self._last
+        self._last = now
+
+
+class _Run(ABC):
+    """One task on its way: counts, failures, clock and output."""
+
+    def __init__(self, program: Program, task: Task, extra: tuple[Any, ...]) -> None:
+        self.program = program
+        self.task = task
+        self.extra = extra
+        self.clock = _Clock()
+        self.started = time.time()
+        self.failures: list[Failure] = []
+        self.counts: dict[int, SpanCount] = {}
+        self.nbytes = 0
+        self.outlet = outlet_of(program)
+
+    @abstractmethod
+    def outcome(self) -> Outcome:
+        """Run the task to its end."""
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the blocks of the chunk, taking down what could not be read."""
+        blocks = self.program.source.read(self.task.chunk, self.task.data)
+        while True:
+            self._go_home()
+            block = next(blocks, None)
+            self.clock.lap("read")
+            if block is None:
+                return
+            self.nbytes += block.nbytes
+            self.failures.extend(block.failures)
+            self.count(block)
+            yield block
+
+    def _go_home(self) -> None:
+        """Read from the driver's directory, wherever the function went; another machine may not have it."""
+        if self.program.folder:
+            with suppress(OSError):
+                os.chdir(self.program.folder)
+
+    def count(self, block: Block) -> None:
+        """Add the records of a block to the count of its span."""
+        at = id(block.span)
+        before = self.counts.get(at) or SpanCount(block.span.input.uri)
+        bad = len(block.failures)
+        self.counts[at] = SpanCount(
+            before.uri,
+            block.end,
+            before.rows_in + len(block.numbers) + bad,
+            before.rows_out,
+            before.failed + bad,
+        )
+
+    def add(self, block: Block, rows: int, bad: int) -> None:
+        """Add rows given back and records that failed to the count of a block's span."""
+        at = id(block.span)
+        count = self.counts[at]
+        self.counts[at] = SpanCount(
+            count.uri, count.positions, count.rows_in, count.rows_out + rows, count.failed + bad
+        )
+
+    def fail(self, block: Block, at: int, phase: Phase, error: BaseException) -> None:
+        """Take down the failure of one record of a block."""
+        self.failures.append(of_record(block, at, phase, error))
+
+    def stats(self) -> Stats:
+        """Return what the task did so far."""
+        spent = self.clock.spent
+        return Stats(
+            worker_name(),
+            self.started,
+            time.time() - self.started,
+            nbytes=self.nbytes,
+            peak_memory=peak_memory(),
+            spans=tuple(self.counts.values()),
+            **spent,
+        )
+
+    def finish(self) -> Outcome:
+        """Close the output, combined with the function of the job if it has one, and return the outcome."""
+        payload: Any = self.outlet.close()
+        self.clock.lap("write")
+        if self.program.combine is not None:
+            try:
+                payload = Rows([as_table(self.program.combine(concat(payload.tables)))])
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - the chunk's failure is a value
+                return failed(self.task, "call", error)
+            self.clock.lap("call")
+        return Succeeded(self.task.key, self.stats(), tuple(self.failures), payload)
+
+
+class RecordRun(_Run):
+    """Calls the function once for each record."""
+
+    def outcome(self) -> Outcome:
+        """Run block after block: read, call, convert."""
+        for block in self.blocks():
+            rows = table_to_rows(block.rows) if is_tabular(block.rows) else block.rows
+            values, owners = self._call(block, rows)
+            self.clock.lap("call")
+            if values:
+                self._convert(block, values, owners)
+                self.clock.lap("convert")
+        return self.finish()
+
+    def _call(self, block: Block, rows: Sequence[Any]) -> tuple[list[Any], Sequence[int]]:
+        """Return what the function gave back, and which record each value came from."""
+        results: list[Any] = []
+        done: list[range] = []
+        at = 0
+        left = iter(rows)
+        while at < len(rows):
+            before = len(results)
+            error = _extend(results, self._calls(left))
+            done.append(range(at, at + len(results) - before))
+            at = done[-1].stop
+            if at < len(rows):
+                self.fail(block, at, "call", error or RuntimeError("the function raised StopIteration"))
+                self.add(block, 0, 1)
+                at += 1
+        return self._spread(block, results, done[0] if len(done) == 1 else list(chain(*done)))
+
+    def _calls(self, left: Iterator[Any]) -> Iterator[Any]:
+        """Return the calls of the records left; at the speed of `map`, which makes no frame for each."""
+        fn = self.program.fn
+        if self.program.args:
+            fn = partial(fn, **self.program.args)
+        return map(fn, left, *map(repeat, self.extra))
+
+    def _spread(
+        self, block: Block, results: list[Any], owners: Sequence[int]
+    ) -> tuple[list[Any], Sequence[int]]:
+        """Drop ``None`` and let generators give their many rows."""
+        kinds = set(map(type, results))
+        lazy = {kind for kind in kinds if _is_iterator(kind)}
+        if not lazy and type(None) not in kinds:
+            return results, owners
+        values: list[Any] = []
+        sources: list[int] = []
+        for at, result in zip(owners, results, strict=True):
+            if result is None:
+                continue
+            if type(result) not in lazy:
+                values.append(result)
+                sources.append(at)
+                continue
+            try:
+                given = [value for value in result if value is not None]
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - the record's failure is a value
+                self.fail(block, at, "call", error)
+                self.add(block, 0, 1)
+                continue
+            values.extend(given)
+            sources.extend([at] * len(given))
+        return values, sources
+
+    def _convert(self, block: Block, values: list[Any], owners: Sequence[int]) -> None:
+        """Hand what the function gave back to the output."""
+        try:
+            self.outlet.take(values)
+        except Exception as error:  # noqa: BLE001 - Arrow raises many kinds
+            self._one_by_one(block, values, owners, error)
+        else:
+            self.add(block, len(values), 0)
+
+    def _one_by_one(
+        self, block: Block, values: list[Any], owners: Sequence[int], reason: Exception
+    ) -> None:
+        """Keep the values that fit, whole records only, and fail the others."""
+        bad: dict[int, BaseException] = {}
+        schema = self.outlet.schema
+        for at, value in zip(owners, values, strict=True):
+            try:
+                schema = unify(schema, values_to_table([value]).schema, "this record")
+            except Exception as misfit:  # noqa: BLE001 - Arrow raises many kinds
+                bad.setdefault(at, misfit)
+        good = [value for at, value in zip(owners, values, strict=True) if at not in bad]
+        try:
+            if good:
+                self.outlet.take(good)
+        except Exception:  # noqa: BLE001 - they fit one by one but not together
+            bad, good = dict.fromkeys(owners, reason), []
+        for at, error in bad.items():
+            self.fail(block, at, "convert", error)
+        self.add(block, len(good), len(bad))
+
+
+def _extend(results: list[Any], calls: Iterator[Any]) -> BaseException | None:
+    """Add results until one raises; those before it are kept, so their number tells which it was."""
+    try:
+        results.extend(calls)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the record's failure is a value
+        return error
+    return None
+
+
+def _is_iterator(kind: type) -> bool:
+    return issubclass(kind, GeneratorType) or (hasattr(kind, "__next__") and not hasattr(kind, "read"))
+
+
+class BatchRun(_Run):
+    """Calls the function once for each table of some records."""
+
+    def outcome(self) -> Outcome:
+        """Gather blocks into tables, call, and take over what comes back."""
+        gathered: list[Block] = []
+        size = 0
+        problem = None
+        for block in self.blocks():
+            if problem is not None:
+                continue  # go on reading: halving needs to know how many records there are
+            if len(block.rows):
+                gathered.append(block)
+                size += block.nbytes or sys.getsizeof(block.rows)
+            if size >= BATCH_BYTES:
+                problem = self._call(gathered)
+                gathered, size = [], 0
+        if gathered and problem is None:
+            problem = self._call(gathered)
+        return self.finish() if problem is None else self._whole_chunk(problem)
+
+    def _table(self, blocks: Sequence[Block]) -> pa.Table:
+        source = self.program.source
+        return concat(block.rows if is_tabular(block.rows) else source.table(block.rows) for block in blocks)
+
+    def _call(self, blocks: Sequence[Block]) -> Failed | None:
+        """Call the function with one table; return why the chunk failed, if it did."""
+        phase: Phase = "convert"
+        try:
+            table = self._table(blocks)
+            self.clock.lap("convert")
+            phase = "call"
+            result = self.program.fn(table, *self.extra, **self.program.args)
+            self.clock.lap("call")
+            if result is None:
+                return None
+            phase = "convert"
+            given = as_table(result)
+            self.outlet.add(given)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the chunk's failure is a value
+            outcome = failed(self.task, phase, error)
+            alone = len(blocks) == 1 and len(blocks[0].numbers) == 1
+            return placed(outcome, blocks[0], 0) if alone else outcome
+        self.add(blocks[0], given.num_rows, 0)
+        self.clock.lap("convert")
+        return None
+
+    def _whole_chunk(self, problem: Failed) -> Failed:
+        self.outlet.drop()
+        stats = self.stats()
+        return problem._replace(records=sum(count.positions for count in stats.spans), stats=stats)

@@ -1,0 +1,101 @@
+"""Executors that stay warm for the whole session, and the watch that nothing is left of them."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # before ray is imported
+
+import psutil
+import pytest
+
+import batchflow as bf
+
+NAMES = ("serial", "processes", "ray")
+
+
+def children():
+    """Return the live processes that this one started, and theirs."""
+    found = psutil.Process().children(recursive=True)
+    return {child.pid for child in found if child.is_running() and child.status() != psutil.STATUS_ZOMBIE}
+
+
+def shared_memory():
+    return set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left():
+    """After the session no process and no shared memory is left that it made."""
+    before = children(), shared_memory()
+    yield
+    ray = sys.modules.get("ray")
+    assert ray is None or not ray.is_initialized()
+    assert children() - before[0] == set()
+    assert shared_memory() - before[1] == set()
+
+
+@pytest.fixture(scope="session")
+def warm(nothing_left):
+    """Return an executor by name, started once for the session."""
+    made = {}
+
+    def executor(name):
+        if name not in made:
+            if name == "ray":
+                _start_ray()
+            made[name] = {"serial": bf.Serial, "processes": bf.Processes, "ray": bf.Ray}[name]().__enter__()
+        return made[name]
+
+    yield executor
+    for each in made.values():
+        each.__exit__(None, None, None)
+    if "ray" in made:
+        import ray
+
+        assert ray.is_initialized()  # a Ray that was there before us stays
+        ray.shutdown()
+
+
+def _start_ray():
+    import batchflow.executors.ray as ours
+
+    for name, value in ours._QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+        object_store_memory=500_000_000,
+    )  # fmt: skip
+
+
+@pytest.fixture(params=NAMES)
+def executor(request, warm):
+    """Each kind of executor, warm."""
+    return warm(request.param)
+
+
+@pytest.fixture(params=["processes", "ray"])
+def remote(request, warm):
+    """Each kind of executor with processes of its own, warm."""
+    return warm(request.param)
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Run Python code as a script, which has a ``__main__`` of its own, and return what it printed."""
+
+    def run(code, *arguments, check=True):
+        path = Path(tmp_path, "script.py")
+        path.write_text(textwrap.dedent(code))
+        done = subprocess.run(
+            [sys.executable, str(path), *map(str, arguments)],
+            capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    return run
