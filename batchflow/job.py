@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from batchflow.combining.dataset import Dataset
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.order import Settled
 from batchflow.combining.result import Result, tell
-from batchflow.combining.tree import Tree
 from batchflow.errors import StoppedError, UsageError
 from batchflow.events import Listener
 from batchflow.executors import Executor, choose
@@ -150,6 +148,8 @@ class _Run:
         return Result(self._errors.table(), self._report.report(), rows)
 
     def _combined(self, scheduler: Scheduler) -> Result:
+        from batchflow.combining.tree import Tree  # only a job that combines waits for it
+
         tree = Tree(scheduler.delegate)
         with self._opened(scheduler):
             for settled in scheduler.settled():
@@ -163,6 +163,8 @@ class _Run:
         return Result(self._errors.table(), self._report.report(), rows)
 
     def _to_disk(self, scheduler: Scheduler) -> Result:
+        from batchflow.combining.dataset import Dataset  # only a job that writes waits for it
+
         dataset = Dataset(self._plan, scheduler.delegate)
         dataset.open()
         try:

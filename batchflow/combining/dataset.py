@@ -15,7 +15,7 @@ from batchflow.combining.order import Settled
 from batchflow.errors import BatchflowError, SchemaError
 from batchflow.formats import Format, format_of
 from batchflow.model import Assemble, Failed, Failure, Key, Outcome, Piece, Stats, Work
-from batchflow.plan import Destination, Plan, describe
+from batchflow.plan import Plan, describe
 from batchflow.report import Report
 from batchflow.resources import parse_bytes
 from batchflow.tables import unify
@@ -241,11 +241,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def reader_of(destination: Destination) -> Any:
-    """Return the output as a `pyarrow.dataset.Dataset`."""
-    import pyarrow.dataset as ds
-
-    kinds: dict[str, Any] = {"parquet": "parquet", "arrow": "arrow", "csv": "csv", "jsonl": "json"}
-    return ds.dataset(destination.path, format=kinds[destination.format])

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from batchflow.combining.dataset import reader_of
 from batchflow.errors import FailedRecordsError
 from batchflow.plan import Destination
 from batchflow.report import Report
@@ -59,7 +58,7 @@ class Result:
             If the function gave values that no table holds, or types that do not go together.
         """
         if self._destination is not None:
-            table: pa.Table = reader_of(self._destination).to_table()
+            table: pa.Table = _reader(self._destination).to_table()
             return table
         if self._table is None:
             self._table = concat(table for rows in self._rows for table in rows.tables)
@@ -79,7 +78,7 @@ class Result:
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """Return the rows as an Arrow C stream; an output on disk is read as it is consumed."""
         if self._destination is not None:
-            return reader_of(self._destination).scanner().to_reader().__arrow_c_stream__(requested_schema)
+            return _reader(self._destination).scanner().to_reader().__arrow_c_stream__(requested_schema)
         return self.table.__arrow_c_stream__(requested_schema)  # type: ignore[no-untyped-call]
 
     def raise_for_errors(self) -> Self:
@@ -97,6 +96,14 @@ class Result:
     def __repr__(self) -> str:
         where = f" in {self.path}" if self.path else ""
         return f"<Result{where}: {self.report}>"
+
+
+def _reader(destination: Destination) -> Any:
+    """Return the output as a `pyarrow.dataset.Dataset`."""
+    import pyarrow.dataset as ds
+
+    kinds: dict[str, Any] = {"parquet": "parquet", "arrow": "arrow", "csv": "csv", "jsonl": "json"}
+    return ds.dataset(destination.path, format=kinds[destination.format])
 
 
 def tell(errors: pa.Table) -> str:

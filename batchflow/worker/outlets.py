@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -125,7 +124,7 @@ class Pieces:
         self._tables, self._held = [], 0
         if table.num_rows == 0:
             return
-        path = f"{self._folder}/{uuid.uuid4().hex}{self._format.piece_suffix}"
+        path = f"{self._folder}/{os.urandom(16).hex()}{self._format.piece_suffix}"
         self._format.write_piece(table.combine_chunks(), path)
         size = os.stat(path).st_size  # noqa: PTH116
         self._pieces.append(Piece(path, table.num_rows, size, table.schema))

@@ -1,0 +1,60 @@
+import pickle
+from array import array
+
+import pyarrow as pa
+import pytest
+
+from batchflow.errors import SchemaError
+from batchflow.rows import Rows, as_numbers
+
+
+class Thing:
+    def __init__(self, name):
+        self.name = name
+
+    def __eq__(self, other):
+        return self.name == other.name
+
+    __hash__ = None
+
+
+def across(rows):
+    """Return rows as another process gets them, their buffers apart from the pickle."""
+    buffers = []
+    data = pickle.dumps(rows, protocol=5, buffer_callback=buffers.append)
+    return pickle.loads(data, buffers=[bytes(buffer.raw()) for buffer in buffers])
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [([1, -2, 2**63 - 1], "q"), ([1.5, float("inf")], "d"), ([1, 2.0], None), ([True], None), ([2**63], None),
+     (["x"], None), ([None], None), ([], None)],
+)  # fmt: skip
+def test_plain_numbers(values, code):
+    numbers = as_numbers(values)
+    assert (numbers.typecode if numbers is not None else None) == code
+    assert numbers is None or numbers.tolist() == values
+
+
+def test_all_kinds_of_segments_cross_and_stay_in_order():
+    table = pa.table({"a": [1, None, 3]})
+    rows = Rows([array("q", [1, 2]), table, [Thing("x"), {1}], array("d", [0.5])])
+    assert across(rows).values() == [1, 2, {"a": 1}, {"a": None}, {"a": 3}, Thing("x"), {1}, 0.5]
+
+
+def test_a_slice_takes_no_more_room_than_its_rows():
+    table = pa.table({"a": range(1_000_000)})
+    buffers = []
+    pickle.dumps(Rows([table.slice(5, 10)]), protocol=5, buffer_callback=buffers.append)
+    assert sum(buffer.raw().nbytes for buffer in buffers) < 1000
+
+
+def test_numbers_become_the_column_value():
+    tables = across(Rows([array("q", [1, 2]), array("d", [0.5])])).tables
+    assert [table.to_pydict() for table in tables] == [{"value": [1, 2]}, {"value": [0.5]}]
+    assert [table.schema.field("value").type for table in tables] == [pa.int64(), pa.float64()]
+
+
+def test_objects_are_no_table():
+    with pytest.raises(SchemaError, match="Thing among them: take them from result.values"):
+        _ = Rows([[Thing("x")]]).tables
