@@ -165,7 +165,7 @@ class _Run:
     def _to_disk(self, scheduler: Scheduler) -> Result:
         from batchflow.combining.dataset import Dataset  # only a job that writes waits for it
 
-        dataset = Dataset(self._plan, scheduler.delegate)
+        dataset = Dataset(self._plan, scheduler.delegate, scheduler.redo)
         dataset.open()
         try:
             with self._opened(scheduler):
@@ -201,7 +201,7 @@ class _Run:
 
     def _account(self, scheduler: Scheduler, settled: Settled) -> None:
         """Tell of a chunk, add up what failed, and stop where it is too much."""
-        scheduler.announce(settled)
+        settled = scheduler.announce(settled)
         self._errors.add(settled.failures)
         self._seen += settled.stats.rows_in
         limit = self._job.max_errors

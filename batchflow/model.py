@@ -74,6 +74,8 @@ class Task(NamedTuple):
     attempt: int = 1
     data: Any = None
     """Records of an in-memory source, shipped with the task."""
+    schema: Any = None
+    """A `pyarrow.Schema` that the rows must go with; known only where a chunk is done once more for it."""
 
 
 class Failure(NamedTuple):

@@ -99,9 +99,21 @@ class Scheduler:
         self._executor.unload(self._job)
         self._tell(JobEnded(complete))
 
-    def announce(self, settled: Settled) -> None:
-        """Tell the listeners of a chunk that will not change any more."""
+    def announce(self, settled: Settled) -> Settled:
+        """Tell the listeners of a chunk that will not change any more; return it with its records numbered."""
+        settled = self._numbering.number(settled)
         self._tell(ChunkSettled(settled.key, settled.chunk, settled.stats, settled.failures))
+        return settled
+
+    def redo(self, task: Task) -> Settled:
+        """Do a settled chunk once more, as another task; returns when it is done, while the others go on."""
+        outcomes: list[Outcome] = []
+        self.delegate(task, outcomes.append)
+        while not outcomes:
+            self.turn()
+        (outcome,) = outcomes
+        self._told(task, outcome, again=True)
+        return self._succeeded(task, outcome) if isinstance(outcome, Succeeded) else self._lost(task, outcome)
 
     def delegate(self, work: Work, callback: Callable[[Outcome], None]) -> None:
         """Have work of the combiner done on the executor."""
@@ -114,8 +126,7 @@ class Scheduler:
         while going:
             going = self.turn()
             frontier = _END if self._drained else self._cursor.frontier
-            for settled in self._order.release(frontier):
-                yield self._numbering.number(settled)
+            yield from self._order.release(frontier)
 
     def turn(self) -> bool:
         """Submit what has room and take in what is done; false when nothing is left to do."""
@@ -167,7 +178,9 @@ class Scheduler:
     def _ended(self, task: Task, outcome: Outcome) -> None:
         """Settle a chunk, or see to it that it is tried again in halves."""
         if isinstance(outcome, Succeeded):
-            self._succeeded(task, outcome)
+            self._sizer.learn(task.chunk.weight, outcome.stats.seconds)
+            self._told(task, outcome, again=False)
+            self._order.settle(self._succeeded(task, outcome))
         elif outcome.died and outcome.records is None:
             self._deaths[task.key] = outcome
             inspect = Inspect(task)
@@ -176,15 +189,13 @@ class Scheduler:
         else:
             self._failed(task, outcome)
 
-    def _succeeded(self, task: Task, outcome: Succeeded) -> None:
-        self._sizer.learn(task.chunk.weight, outcome.stats.seconds)
-        self._told(task, outcome, again=False)
+    def _succeeded(self, task: Task, outcome: Succeeded) -> Settled:
         failures = tuple(_seen(failure, task, outcome.stats) for failure in outcome.failures)
         payload = outcome.payload
         if self._early is not None:
             self._early(payload)
             payload = None
-        self._order.settle(Settled(task.key, task.chunk, outcome.stats, failures, payload))
+        return Settled(task, outcome.stats, failures, payload)
 
     def _inspected(self, task: Task, counted: Outcome) -> None:
         """Go on with a chunk that killed its worker, now that its records are counted."""
@@ -210,9 +221,12 @@ class Scheduler:
             self._order.split(task.key, [half.key for half in halves])
             self._again.extend(halves)
             return
+        self._order.settle(self._lost(task, outcome))
+
+    def _lost(self, task: Task, outcome: Failed) -> Settled:
+        """Return a chunk of which nothing could be kept."""
         failures = tuple(_seen(failure, task, outcome.stats) for failure in _rows(task, outcome.failure))
-        counted = outcome.records is not None
-        self._order.settle(Settled(task.key, task.chunk, _lost(task, outcome), failures, None, counted))
+        return Settled(task, _lost_stats(task, outcome), failures, None, outcome.records is not None)
 
     def _told(self, task: Task, outcome: Outcome, *, again: bool) -> None:
         ok = isinstance(outcome, Succeeded)
@@ -237,7 +251,7 @@ def _rows(task: Task, failure: Failure) -> Iterator[Failure]:
         yield failure._replace(source=span.input.uri, start=span.start, stop=span.stop)
 
 
-def _lost(task: Task, outcome: Failed) -> Stats:
+def _lost_stats(task: Task, outcome: Failed) -> Stats:
     """Return the statistics of a chunk whose records all failed."""
     if outcome.stats.spans:
         spans = tuple(count._replace(rows_out=0, failed=count.rows_in) for count in outcome.stats.spans)

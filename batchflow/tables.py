@@ -168,8 +168,6 @@ def as_table(value: Any) -> pa.Table:
     NotTabularError
         If the value is none of these.
     """
-    import pyarrow as pa
-
     try:
         return _without_views(_table(value))
     except (AttributeError, TypeError, ValueError) as error:

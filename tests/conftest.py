@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # before ray is imported
+os.environ.setdefault("BATCHFLOW_EXECUTOR", "processes")  # whichever test has started Ray by now
 
 import psutil
 import pytest
@@ -90,10 +91,11 @@ def script(tmp_path):
 
     def run(code, *arguments, check=True):
         path = Path(tmp_path, "script.py")
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         path.write_text(textwrap.dedent(code))
         done = subprocess.run(
             [sys.executable, str(path), *map(str, arguments)],
-            capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path,
+            capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path, env=environment,
         )  # fmt: skip
         assert not check or done.returncode == 0, done.stderr
         return done

@@ -14,7 +14,7 @@ from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.order import Settled
 from batchflow.errors import BatchflowError, SchemaError
 from batchflow.formats import Format, format_of
-from batchflow.model import Assemble, Failed, Failure, Key, Outcome, Piece, Stats, Work
+from batchflow.model import Assemble, Failed, Failure, Key, Outcome, Piece, Stats, Task, Work
 from batchflow.plan import Plan, describe
 from batchflow.report import Report
 from batchflow.resources import parse_bytes
@@ -46,13 +46,21 @@ class Dataset:
         The job; its destination is made here.
     delegate
         Has a piece of work done on the executor and calls back with its outcome.
+    redo
+        Does a chunk once more, and returns when it is done.
     """
 
-    def __init__(self, plan: Plan, delegate: Callable[[Work, Callable[[Outcome], None]], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        delegate: Callable[[Work, Callable[[Outcome], None]], None],
+        redo: Callable[[Task], Settled],
+    ) -> None:
         assert plan.destination is not None
         self._plan = plan
         self._destination = plan.destination
         self._delegate = delegate
+        self._redo = redo
         self._format: Format = format_of(self._destination.format)
         self._target = parse_bytes(plan.spec.part_size)
         self._schema: pa.Schema | None = None
@@ -83,28 +91,42 @@ class Dataset:
         shutil.rmtree(destination.meta, ignore_errors=True)
 
     def add(self, settled: Settled) -> Settled:
-        """Take over the pieces of the next chunk, in input order.
+        """Take over the pieces of the next chunk, in input order; returns what became of it.
 
-        A chunk whose types do not go with those before comes back as a failure.
+        The schema is that of the rows before, in input order, however the input was cut. So a chunk
+        whose types do not go with it is done once more with that schema known, and the records at
+        fault fail alone; only where the function gives whole tables does the chunk fail as a whole.
         """
+        schema, error = self._united(settled)
+        if error is not None and self._plan.spec.per == "record":
+            settled = self._redo(self._discarded(settled).task._replace(schema=schema))
+            schema, error = self._united(settled)
+        if error is not None:
+            settled = _refused(self._discarded(settled), error)
         pieces: list[Piece] = settled.payload or []
-        schema = self._schema
-        try:
-            for piece in pieces:
-                schema = unify(schema, piece.schema, _name(settled))
-        except SchemaError as error:
-            for piece in pieces:
-                Path(piece.path).unlink(missing_ok=True)
-            settled = _refused(settled, error)
-            pieces = []
-        else:
-            self._schema = schema
+        self._schema = schema
         self._pieces += pieces
         self._held += sum(piece.nbytes for piece in pieces)
         self._ranges += _ranges(settled)
         if self._held >= self._target and not self._destination.one_file:
             self._cut_part()
         return settled
+
+    def _united(self, settled: Settled) -> tuple[pa.Schema | None, SchemaError | None]:
+        """Return the schema with that of a chunk, or the one before and why the chunk does not go with it."""
+        schema = self._schema
+        try:
+            for piece in settled.payload or []:
+                schema = unify(schema, piece.schema, _name(settled))
+        except SchemaError as error:
+            return self._schema, error
+        return schema, None
+
+    def _discarded(self, settled: Settled) -> Settled:
+        """Remove the pieces of a chunk."""
+        for piece in settled.payload or []:
+            Path(piece.path).unlink(missing_ok=True)
+        return settled._replace(payload=None)
 
     def _cut_part(self) -> None:
         """Have the gathered pieces put together as the next part."""
@@ -209,7 +231,7 @@ def _refused(settled: Settled, error: SchemaError) -> Settled:
     )  # fmt: skip
     spans = tuple(count._replace(rows_out=0, failed=count.rows_in) for count in settled.stats.spans)
     stats: Stats = settled.stats._replace(spans=spans)
-    return settled._replace(payload=None, stats=stats, failures=(*settled.failures, failure))
+    return settled._replace(stats=stats, failures=(*settled.failures, failure))
 
 
 def _described(plan: Plan) -> dict[str, Any]:

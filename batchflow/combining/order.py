@@ -6,19 +6,29 @@ import heapq
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from batchflow.model import Chunk, Failure, Key, Stats
+from batchflow.model import Chunk, Failure, Key, Stats, Task
 
 
 class Settled(NamedTuple):
     """A chunk that came to its end."""
 
-    key: Key
-    chunk: Chunk
+    task: Task
+    """The last attempt at it."""
     stats: Stats = Stats()
     failures: tuple[Failure, ...] = ()
     payload: Any = None
     counted: bool = True
     """Whether ``stats.spans`` tell how many records the chunk holds."""
+
+    @property
+    def key(self) -> Key:
+        """Its place in the input."""
+        return self.task.key
+
+    @property
+    def chunk(self) -> Chunk:
+        """The chunk."""
+        return self.task.chunk
 
 
 class Sequencer:

@@ -9,9 +9,12 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from batchflow.errors import FunctionError
-from batchflow.model import Failed, Outcome, Phase, Work
+from batchflow.model import Failed, Merge, Outcome, Phase, Work
 from batchflow.resources import Resources, available_cpus, count_slots, total_memory
 from batchflow.worker import Program, failed
+
+UNKNOWN = Merge((), ())
+"""Stands for work in an outcome where it is not at hand; the driver knows which it sent."""
 
 
 class Executor(ABC):

@@ -300,9 +300,7 @@ class Processes(Executor):
         status = self._zygote.wait()
         self.close()
         hint = ": its message stands above" if status > 0 else ""
-        return ExecutorError(
-            f"the process that workers are forked from {_how(os.W_EXITCODE(max(status, 0), max(-status, 0)))}{hint}"
-        )
+        return ExecutorError(f"the process that workers are forked from {_how(status)}{hint}")
 
     def close(self) -> None:
         """Stop the workers and the zygote; work under way is given up."""
@@ -340,9 +338,8 @@ def _death(work: Work, worker: _Worker, status: int) -> Failed:
 
 
 def _how(status: int) -> str:
-    """Return in words how a process ended, by its status as of `os.waitpid`."""
-    if not os.WIFSIGNALED(status):
-        return f"ended with exit status {os.WEXITSTATUS(status)}"
-    number = os.WTERMSIG(status)
-    hint = " (out of memory, or by somebody)" if number == signal.SIGKILL else ""
-    return f"was killed by {signal.Signals(number).name}{hint}"
+    """Return in words how a process ended: with an exit status, or if that is negative by a signal."""
+    if status >= 0:
+        return f"ended with exit status {status}"
+    hint = " (out of memory, or by somebody)" if status == -signal.SIGKILL else ""
+    return f"was killed by {signal.Signals(-status).name}{hint}"

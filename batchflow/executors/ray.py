@@ -9,8 +9,8 @@ from collections import Counter, deque
 from typing import Any, ClassVar, NamedTuple
 
 from batchflow.errors import ExecutorError, WorkerDied
-from batchflow.executors.base import Broken, Executor, add_path, lost, pickled
-from batchflow.executors.wire import Buffers
+from batchflow.executors.base import UNKNOWN, Broken, Executor, add_path, lost, pickled
+from batchflow.executors.wire import Buffers, dumps
 from batchflow.model import Failed, Merge, Outcome, Phase, Succeeded, Work
 from batchflow.resources import Resources, count_slots
 from batchflow.rows import Rows
@@ -107,7 +107,7 @@ class Ray(Executor):
         buffers = Buffers()
         data = pickled(program, buffers.take)
         self._loaded += 1
-        reference = ray.put((list(sys.path), data, list(buffers)))
+        reference = ray.put((list(sys.path), (data, list(buffers))))
         self._jobs[self._loaded] = _Job(reference, self._perform, self._room)
         return self._loaded
 
@@ -141,16 +141,18 @@ class Ray(Executor):
         self._waiting = kept
 
     def _send(self, job: int, work: Work) -> None:
+        program, perform, _ = self._jobs[job]
+        alive = [other.program.hex() for other in self._jobs.values()]
         parts: tuple[Any, ...] = ()
         sent = work
         if isinstance(work, Merge):  # references among the arguments are fetched where the task runs
             sent, parts = work._replace(parts=()), work.parts
-        alive = [other.program.hex() for other in self._jobs.values()]
         try:
-            head, rows = self._jobs[job].perform.remote([self._jobs[job].program], alive, sent, *parts)
-        except (TypeError, pickle.PicklingError) as error:  # records that cannot be pickled
+            packed = _packed(sent)
+        except Exception as error:  # noqa: BLE001 - records that cannot be pickled
             self._ready.append((job, failed(work, "read", error)))
             return
+        head, rows = perform.remote([program], alive, packed, *parts)
         self._running[head] = (job, work, rows)
 
     def wait(self, timeout: float | None = None) -> list[tuple[int, Outcome]]:
@@ -174,16 +176,15 @@ class Ray(Executor):
         try:
             outcome, has_rows = ray.get(head)
         except ray.exceptions.RayError as error:
-            return job, _outcome_of(work, error)
-        if has_rows and isinstance(outcome, Succeeded):
-            outcome = outcome._replace(payload=rows)
-        return job, outcome
+            return job, _death(work, error)
+        outcome = outcome._replace(key=work.key)
+        return job, outcome._replace(payload=rows) if has_rows else outcome
 
     def fetch(self, payload: Any) -> Any:
         """Return the rows behind a reference."""
         import ray
 
-        return payload if isinstance(payload, Rows) else ray.get(payload)
+        return _unpacked(ray.get(payload)) if isinstance(payload, ray.ObjectRef) else payload
 
     def close(self) -> None:
         """Give up what is running; stop Ray if it is our own."""
@@ -208,17 +209,36 @@ class _Job(NamedTuple):
     """Tasks that may be at Ray."""
 
 
-def _perform(program: list[Any], alive: list[str], work: Work, *parts: Any) -> tuple[tuple[Outcome, bool], Any]:
-    """Do one piece of work on a Ray worker; returns the outcome without its rows, and the rows."""
+def _perform(program: list[Any], alive: list[str], packed: Any, *parts: Any) -> tuple[tuple[Outcome, bool], Any]:
+    """Do one piece of work on a Ray worker; returns the outcome without its rows, and the rows, packed."""
+    try:
+        work: Work = _unpacked(packed)
+    except Exception as error:  # noqa: BLE001 - records that cannot be made again here
+        return (failed(UNKNOWN, "read", error), False), None
     if isinstance(work, Merge):
-        work = work._replace(parts=parts)
+        work = work._replace(parts=tuple(map(_unpacked, parts)))
     try:
         outcome = _runner(program[0], alive).perform(work)
     except BaseException as error:  # noqa: BLE001 - what is no Exception is a failure all the same
         outcome = lost(work, "call", error)
-    if isinstance(outcome, Succeeded) and isinstance(outcome.payload, Rows):
-        return (outcome._replace(payload=None), True), outcome.payload
-    return (outcome, False), None
+    if not isinstance(outcome, Succeeded) or not isinstance(outcome.payload, Rows):
+        return (outcome, False), None
+    try:
+        rows = _packed(outcome.payload)
+        _unpacked(rows)  # the driver could not tell any more whose fault it is
+    except Exception as error:  # noqa: BLE001 - a value that cannot travel
+        return (lost(work, "convert", error), False), None
+    return (outcome._replace(payload=None), True), rows
+
+
+def _packed(value: Any) -> tuple[bytes, list[Any]]:
+    pickled, buffers = dumps(value)
+    return pickled, list(buffers)
+
+
+def _unpacked(packed: tuple[bytes, list[Any]]) -> Any:
+    pickled, buffers = packed
+    return pickle.loads(pickled, buffers=buffers)
 
 
 def _runner(reference: Any, alive: list[str]) -> Runner | Broken:
@@ -229,21 +249,19 @@ def _runner(reference: Any, alive: list[str]) -> Runner | Broken:
         del _runners[key]
     key = reference.hex()
     if key not in _runners:
-        path, program, buffers = ray.get(reference)
+        path, packed = ray.get(reference)
         add_path(path)
         try:
-            _runners[key] = Runner(pickle.loads(program, buffers=buffers))
+            _runners[key] = Runner(_unpacked(packed))
         except Exception as error:  # noqa: BLE001 - told as the failure of each task
             _runners[key] = Broken(error)
     return _runners[key]
 
 
-def _outcome_of(work: Work, error: Exception) -> Failed:
+def _death(work: Work, error: Exception) -> Failed:
     """Return the outcome of work that Ray lost, with what it tells of the cause."""
     import ray
 
-    if isinstance(error, ray.exceptions.RayTaskError):  # rows that cannot be pickled
-        return lost(work, "convert", error.cause, "")
     phase: Phase = "memory" if isinstance(error, ray.exceptions.OutOfMemoryError) else "worker"
     cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return lost(work, phase, WorkerDied(f"the Ray worker died: {type(error).__name__}: {cause}"), "")

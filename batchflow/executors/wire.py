@@ -61,8 +61,8 @@ class Buffers(list[pickle.PickleBuffer]):
         return False
 
 
-def pack(value: Any) -> Parcel:
-    """Return an object as a parcel; what ``__main__`` defines goes along by value, as no other process has it.
+def dumps(value: Any) -> tuple[bytes, Buffers]:
+    """Return an object as a pickle and its large buffers; what ``__main__`` defines goes along by value.
 
     Raises
     ------
@@ -74,12 +74,17 @@ def pack(value: Any) -> Parcel:
         pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.take)
     except Exception:  # noqa: BLE001 - cloudpickle takes more, or says why not
         pickled = _MAIN
-    if _MAIN in pickled:
+    if _MAIN in pickled:  # no other process has what it defines
         import cloudpickle
 
         buffers.clear()
         pickled = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.take)
-    return Parcel(pickled, buffers)
+    return pickled, buffers
+
+
+def pack(value: Any) -> Parcel:
+    """Return an object as a parcel; raises what `dumps` does."""
+    return Parcel(*dumps(value))
 
 
 def send(to: socket.socket, value: Any) -> None:

@@ -25,8 +25,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from batchflow.executors import wire
-from batchflow.executors.base import Broken, add_path, lost
-from batchflow.model import Merge, Outcome, Work
+from batchflow.executors.base import UNKNOWN, Broken, add_path, lost
+from batchflow.model import Outcome, Work
 from batchflow.worker import Runner, failed
 
 _PR_SET_PDEATHSIG = 1
@@ -35,7 +35,7 @@ _ENDED = struct.Struct("<Qi")
 
 
 class Ended(NamedTuple):
-    """Zygote to driver: a worker ended, with its status as of `os.waitpid`."""
+    """Zygote to driver: a worker ended, with an exit status, or if that is negative by a signal."""
 
     number: int
     status: int
@@ -180,7 +180,7 @@ class Zygote:
             pid, status = os.waitpid(ended.si_pid, 0)
             number = self._children.pop(pid)
             with suppress(OSError):  # the driver may be gone already
-                self._driver.sendall(Ended(number, status).pack())
+                self._driver.sendall(Ended(number, os.waitstatus_to_exitcode(status)).pack())
 
 
 def _kill_group(pid: int) -> None:
@@ -216,10 +216,6 @@ class Unload(NamedTuple):
     """Driver to worker: forget a program."""
 
     job: int
-
-
-UNKNOWN = Merge((), ())
-"""Stands for work in an answer where it is not at hand; the driver knows which it sent."""
 
 
 class Worker:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import unquote
 
 from batchflow.errors import InputError
 from batchflow.model import Input
@@ -37,6 +36,8 @@ def as_paths(paths: Paths) -> tuple[str, ...]:
 
 def _plain(path: str) -> str:
     if path.startswith("file://"):
+        from urllib.parse import unquote  # takes 5 ms
+
         return unquote(path.removeprefix("file://").removeprefix("localhost"), errors="surrogateescape")
     return path if is_uri(path) else os.path.expanduser(path)  # noqa: PTH111
 
@@ -69,7 +70,7 @@ def _nothing(path: str) -> str:
     where = f" (looked in {Path.cwd()})" if not is_uri(path) and not os.path.isabs(path) else ""  # noqa: PTH117
     if _MAGIC.search(path):
         return f"no file matches {path!r}{where}"
-    if not is_uri(path) and Path(path).is_dir():
+    if not is_uri(path) and os.path.isdir(path):  # noqa: PTH112
         return f"the folder {path!r} holds no files{where}"
     return f"{path!r} does not exist{where}"
 
@@ -88,17 +89,18 @@ def _local(path: str) -> Iterator[Input]:
 def _walk(folder: str) -> Iterator[Input]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(("_", ".")) or (entry.is_symlink() and _holds(entry.path, folder)):
+            if entry.name.startswith(("_", ".")):
                 continue
-            if entry.is_dir():
-                yield from _walk(entry.path)
-            else:
+            if not (os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()):  # noqa: PTH112
                 yield _describe(entry.path)
+            elif not (entry.is_symlink() and _holds(entry.path, folder)):
+                yield from _walk(entry.path)
 
 
 def _holds(link: str, folder: str) -> bool:
-    """Whether a link leads to a folder that holds it, or to itself: no end would come."""
-    return os.path.realpath(folder).startswith(os.path.realpath(link))
+    """Whether a link leads to a folder that holds it: no end would come."""
+    end = os.path.realpath(link)
+    return os.path.commonpath([end, os.path.realpath(folder)]) == end
 
 
 def _describe(path: str) -> Input:

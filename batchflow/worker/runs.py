@@ -62,6 +62,7 @@ class _Run(ABC):
         self.counts: dict[int, SpanCount] = {}
         self.nbytes = 0
         self.outlet = outlet_of(program)
+        self.outlet.schema = task.schema
 
     @abstractmethod
     def outcome(self) -> Outcome:

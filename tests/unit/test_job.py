@@ -317,19 +317,33 @@ class TestSinks:
             {"record": 2, "phase": "convert", "error_type": "NotTabularError"}
         ]
 
-    def test_a_record_of_another_type_is_a_convert_error(self, tmp_path):
-        result = run(lambda n: {"n": "x" if n == 1 else n}, range(3), into=tmp_path / "x.parquet", chunk=3)
-        assert result.values == [{"n": 0}, {"n": 2}]
-        assert "column 'n' is string in this record, but int64 before" in result.errors["message"][0].as_py()
+    @pytest.mark.parametrize("chunk", [1, 2, 3, 5, None])
+    def test_a_record_of_another_type_than_those_before_fails_alone_however_the_input_is_cut(self, tmp_path, chunk):
+        types = [None, None, 1, "x", 2, "y", None, 3.5, "z", 4]
+        result = run(lambda n: {"n": types[n]}, range(10), into=tmp_path / "x.parquet", chunk=chunk)
+        assert result.table["n"].to_pylist() == [None, None, 1, 2, None, 3.5, 4]
+        rows = result.errors.select(["record", "phase", "error_type", "message"]).to_pylist()
+        assert rows == [
+            {
+                "record": number, "phase": "convert", "error_type": "SchemaError",
+                "message": f"column 'n' is string in this record, but {before} before: give it one type in the function",
+            }
+            for number, before in ((4, "int64"), (6, "int64"), (9, "double"))
+        ]  # fmt: skip
+        assert (result.report.rows_out, result.report.failed) == (7, 3)
+        assert not (tmp_path / ".x.parquet_batchflow/pieces").exists()
 
-    def test_a_chunk_of_another_type_is_an_error_of_that_chunk(self, tmp_path):
-        result = run(lambda n: {"n": "x" if n == 1 else n}, range(3), into=tmp_path / "x.parquet", chunk=1)
-        assert result.values == [{"n": 0}, {"n": 2}]
+    def test_a_batch_of_another_type_is_an_error_of_its_chunk(self, tmp_path):
+        def drift(table):
+            return table.cast(pa.schema([("value", pa.string())])) if table["value"][0].as_py() == 1 else table
+
+        result = bf.map_batches(drift, bf.records(range(3)), into=tmp_path / "x.parquet", chunk=1, executor=SERIAL)
+        assert result.table["value"].to_pylist() == [0, 2]
         row = result.errors.select(["start", "stop", "phase", "error_type", "message"]).to_pylist()
         assert row == [
             {
                 "start": 1, "stop": 2, "phase": "convert", "error_type": "SchemaError",
-                "message": "column 'n' is string in records[1:2], but int64 before: give it one type in the function",
+                "message": "column 'value' is string in records[1:2], but int64 before: give it one type in the function",
             }
         ]  # fmt: skip
         assert (result.report.rows_out, result.report.failed) == (2, 1)

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchflow.combining.order import Numbering, Sequencer, Settled
-from batchflow.model import Chunk, Failure, Input, Span, SpanCount, Stats
+from batchflow.model import Chunk, Failure, Input, Span, SpanCount, Stats, Task
 
 END = (10**9,)
 
@@ -10,7 +10,7 @@ END = (10**9,)
 def settled(key, uri="a", start=0, positions=0, failures=(), counted=True, skip=0):
     chunk = Chunk((Span(Input(uri), start, start + 1),), 1, skip)
     rows = tuple(Failure(uri, None, None, number, None, "call", "E", "m") for number in failures)
-    return Settled(key, chunk, Stats(spans=(SpanCount(uri, positions),)), rows, counted=counted)
+    return Settled(Task(key, chunk), Stats(spans=(SpanCount(uri, positions),)), rows, counted=counted)
 
 
 @given(st.permutations(range(12)), st.lists(st.integers(0, 11), unique=True, max_size=4))
