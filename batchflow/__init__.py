@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from batchflow.errors import BatchflowError
     from batchflow.executors import Processes, Ray, Serial
     from batchflow.job import Job
+    from batchflow.readers import files, read_csv, read_json, read_parquet, read_text, records
     from batchflow.report import Report
     from batchflow.resources import Resources
-    from batchflow.readers import files, read_csv, read_json, read_parquet, read_text, records
 
 __version__ = "0.1.0"
 

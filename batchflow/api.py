@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
-from batchflow.combining.result import Result
-from batchflow.executors import Executor
-from batchflow.job import Job
-from batchflow.resources import Resources
-from batchflow.sources import Source
+from batchflow.launch import ahead
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from batchflow.combining.result import Result
+    from batchflow.executors import Executor
+    from batchflow.job import Job
+    from batchflow.resources import Resources
+    from batchflow.sources import Source
 
 
 def map_records(
@@ -181,10 +184,22 @@ def stream_batches(
 
 def _run(per: str, fn: Callable[..., Any], source: Source, into: Any, options: dict[str, Any]) -> Result:
     del fn, source
-    return _job(options | {"per": per, "into": None if into is None else os.fspath(into)}).run()
+    options |= {"per": per, "into": None if into is None else os.fspath(into)}
+    with _ahead(per, options):
+        return _job(options).run()
+
+
+def _ahead(per: str, options: dict[str, Any]) -> AbstractContextManager[None]:
+    """Start a worker process, or what becomes one, while the rest of batchflow is loading."""
+    task = options["per_task"]
+    arrow = per == "batch" or options.get("into") is not None or not getattr(options["source"], "in_memory", False)
+    executor = "ray" if task is not None and task.needs_ray else options["executor"]
+    return ahead(executor, threads=int((task and task.cpus) or 1) or 1, arrow=arrow)
 
 
 def _job(options: dict[str, Any]) -> Job:
     """Return a job; options left at ``None`` take its defaults."""
+    from batchflow.job import Job  # only now that a worker is starting
+
     optional = {"args", "limits", "per_task"}
     return Job(**{name: value for name, value in options.items() if value is not None or name not in optional})

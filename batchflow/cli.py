@@ -92,8 +92,8 @@ def _job(arguments: argparse.Namespace) -> Job:
     """Return the job that the arguments describe."""
     from batchflow.job import Job
     from batchflow.loading import load_function
-    from batchflow.resources import Resources
     from batchflow.readers import guess
+    from batchflow.resources import Resources
 
     def optional(name: str | None) -> Callable[..., Any] | None:
         return None if name is None else load_function(name)

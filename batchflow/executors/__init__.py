@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from batchflow.errors import UsageError
 from batchflow.executors.base import Executor
 from batchflow.executors.processes import Processes
 from batchflow.executors.ray import Ray
 from batchflow.executors.serial import Serial
+from batchflow.launch import default_name
 
 __all__ = ["Executor", "Processes", "Ray", "Serial", "choose"]
 
@@ -30,14 +30,8 @@ def choose(executor: Executor | str | None, *, needs_ray: bool = False) -> Execu
     """
     if isinstance(executor, Executor):
         return executor
-    name = executor or os.environ.get("BATCHFLOW_EXECUTOR") or _fitting(needs_ray)
+    name = executor or os.environ.get("BATCHFLOW_EXECUTOR") or ("ray" if needs_ray else default_name())
     if name not in _NAMES:
         message = f"unknown executor {name!r}: use one of {', '.join(_NAMES)}"
         raise UsageError(message)
     return _NAMES[name]()
-
-
-def _fitting(needs_ray: bool) -> str:
-    ray = sys.modules.get("ray")  # not imported: a Ray that runs in this process was imported by its user
-    running = ray is not None and ray.is_initialized()
-    return "ray" if needs_ray or running or os.environ.get("RAY_ADDRESS") else "processes"

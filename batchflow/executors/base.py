@@ -63,8 +63,16 @@ class Executor(ABC):
         """Take over one piece of work; returns at once."""
 
     @abstractmethod
-    def wait(self, timeout: float | None = None) -> list[tuple[int, Outcome]]:
-        """Return the outcomes there are, each with the number of its program; waits for the first one."""
+    def wait(self, job: int | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
+        """Return the outcomes there are, each with the number of its program; waits for the first one.
+
+        Parameters
+        ----------
+        job
+            Wait for outcomes of this program only; those of others are kept for whoever asks for them.
+        timeout
+            Seconds after which to give up; there is no outcome then.
+        """
 
     def fetch(self, payload: Any) -> Any:
         """Return the rows that a payload of an outcome stands for."""
@@ -133,3 +141,11 @@ class Broken:
     def perform(self, work: Work) -> Outcome:
         """Tell why nothing works."""
         return failed(work, "worker", self._error)
+
+
+def take(ready: list[tuple[int, Outcome]], job: int | None) -> list[tuple[int, Outcome]]:
+    """Take the outcomes of one program, or all of them, off a list."""
+    taken = [item for item in ready if job is None or item[0] == job]
+    if taken:
+        ready[:] = [item for item in ready if job is not None and item[0] != job]
+    return taken

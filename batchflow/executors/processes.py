@@ -14,25 +14,20 @@ import pickle
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
+from batchflow import launch
 from batchflow.errors import ExecutorError, WorkerDied
 from batchflow.executors import wire
-from batchflow.executors.base import Executor, lost, pickled
+from batchflow.executors.base import Executor, lost, pickled, take
 from batchflow.executors.zygote import REQUEST, Ended, Load, Tally, Unload
 from batchflow.model import Failed, Outcome, Work
 from batchflow.resources import Resources
 from batchflow.worker import Program, failed
-
-_THREADS = (
-    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS",
-)  # fmt: skip
-"""What numeric libraries take their number of threads from; one worker per core needs no more."""
 
 _STILLBORN = 100
 """Workers in a row that ended without any work, after which there is no point in making more."""
@@ -80,8 +75,7 @@ class Processes(Executor):
             message = f"Processes(workers={workers}): at least one worker is needed"
             raise ValueError(message)
         self._count = workers
-        self._zygote: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
+        self._zygote: launch.Zygote | None = None
         self._selector = selectors.PollSelector()  # unlike epoll it shares nothing with a fork of this process
         self._workers: dict[int, _Worker] = {}
         self._wanted = 0
@@ -104,28 +98,11 @@ class Processes(Executor):
     def start(self, slots: int, per_task: Resources) -> None:
         """Start the zygote, and workers up to this many."""
         if self._zygote is None:
-            self._start_zygote(max(1, int(per_task.cpus or 1)))
+            self._zygote = launch.take(max(1, int(per_task.cpus or 1)), arrow=True)
+            self._selector.register(self._zygote.control, selectors.EVENT_READ, None)
         self._slots = slots
         self._wanted = max(self._wanted, slots)
         self._fill()
-
-    def _start_zygote(self, threads: int) -> None:
-        ours, theirs = socket.socketpair()
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; "
-            f"from batchflow.executors.zygote import main; main({theirs.fileno()})"
-        )
-        environment = {**dict.fromkeys(_THREADS, str(threads)), **os.environ}
-        self._zygote = subprocess.Popen(
-            [sys.executable, "-c", code],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            process_group=0,  # Ctrl-C is for the driver to handle
-        )
-        theirs.close()
-        self._control = ours
-        self._selector.register(ours, selectors.EVENT_READ, None)
 
     def _fill(self) -> None:
         """Have the zygote fork the workers that are missing; tasks may be sent to them at once."""
@@ -146,11 +123,11 @@ class Processes(Executor):
 
     def _ask(self, number: int, *fds: int) -> None:
         """Ask the zygote for a worker, or without descriptors to kill one."""
-        assert self._control is not None
+        assert self._zygote is not None
         try:
-            socket.send_fds(self._control, [REQUEST.pack(number)], fds)
+            socket.send_fds(self._zygote.control, [REQUEST.pack(number)], fds)
         except OSError as error:
-            raise self._broken() from error
+            raise self._broken(self._zygote) from error
 
     def load(self, program: Program) -> int:
         """Pickle a program once; all workers share its memory."""
@@ -166,6 +143,7 @@ class Processes(Executor):
         if program is not None:
             program.parcel.close()
         self._waiting = deque(item for item in self._waiting if item[0] != job)
+        take(self._ready, job)
         for worker in list(self._workers.values()):
             if any(item[0] == job for item in worker.queue):
                 self._kill(worker)
@@ -224,9 +202,9 @@ class Processes(Executor):
         with suppress(OSError):  # a worker that is gone is found out when its socket is read
             parcel.send(worker.socket)
 
-    def wait(self, timeout: float | None = None) -> list[tuple[int, Outcome]]:
+    def wait(self, job: int | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
         """Return the outcomes there are; waits for the first one."""
-        while not self._ready and self._busy():
+        while not (taken := take(self._ready, job)) and self._busy(job):
             events = self._selector.select(timeout)
             if not events:
                 break
@@ -236,11 +214,12 @@ class Processes(Executor):
                 elif key.data.number in self._workers and not key.data.lost:
                     self._hear(key.data)
             self._dispatch()
-        ready, self._ready = self._ready, []
-        return ready
+        return taken
 
-    def _busy(self) -> bool:
-        return bool(self._waiting) or any(worker.queue for worker in self._workers.values())
+    def _busy(self, job: int | None) -> bool:
+        """Whether an outcome is still to come."""
+        queues = (self._waiting, *(worker.queue for worker in self._workers.values()))
+        return any(job is None or owner == job for queue in queues for owner, _ in queue)
 
     def _hear(self, worker: _Worker) -> None:
         """Take over one outcome from a worker, or note that it is gone."""
@@ -262,11 +241,11 @@ class Processes(Executor):
 
     def _hear_zygote(self) -> None:
         """Learn how a worker ended: its running task failed, what waited behind it is done by another."""
-        assert self._control is not None
+        assert self._zygote is not None
         try:
-            ended = Ended.receive(self._control)
+            ended = Ended.receive(self._zygote.control)
         except (EOFError, OSError) as error:
-            raise self._broken() from error
+            raise self._broken(self._zygote) from error
         worker = self._workers.get(ended.number)
         if worker is None:
             return
@@ -292,13 +271,10 @@ class Processes(Executor):
             self._selector.unregister(worker.socket)
         worker.socket.close()
 
-    def _broken(self) -> ExecutorError:
+    def _broken(self, zygote: launch.Zygote) -> ExecutorError:
         """Return what to raise when the zygote is gone; a later job starts anew."""
-        assert self._control is not None
-        assert self._zygote is not None
-        self._control.close()
-        status = self._zygote.wait()
         self.close()
+        status = zygote.process.returncode
         hint = ": its message stands above" if status > 0 else ""
         return ExecutorError(f"the process that workers are forked from {_how(status)}{hint}")
 
@@ -309,19 +285,16 @@ class Processes(Executor):
         self._programs.clear()
         for worker in list(self._workers.values()):
             self._drop(worker)
-        if self._control is not None:
-            self._selector.unregister(self._control)
-            self._control.close()  # the zygote kills what is left and ends
-            self._control = None
         if self._zygote is not None:
-            self._zygote.wait()
+            self._selector.unregister(self._zygote.control)
+            self._zygote.close()  # it kills what is left and ends
             self._zygote = None
         self._wanted = self._stillborn = 0
         self._waiting.clear()
         self._ready.clear()
 
     def __del__(self) -> None:
-        if getattr(self, "_control", None) is not None:
+        if getattr(self, "_zygote", None) is not None:
             self.close()
 
 

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from typing import Any, ClassVar, NamedTuple
 
 from batchflow.errors import ExecutorError, WorkerDied
-from batchflow.executors.base import UNKNOWN, Broken, Executor, add_path, lost, pickled
+from batchflow.executors.base import UNKNOWN, Broken, Executor, add_path, lost, pickled, take
 from batchflow.executors.wire import Buffers, dumps
 from batchflow.model import Failed, Merge, Outcome, Phase, Succeeded, Work
 from batchflow.resources import Resources, count_slots
@@ -118,7 +118,7 @@ class Ray(Executor):
         if self._jobs.pop(job, None) is None:
             return
         self._waiting = deque(item for item in self._waiting if item[0] != job)
-        self._ready = [item for item in self._ready if item[0] != job]
+        take(self._ready, job)
         for head, (owner, _, _) in list(self._running.items()):
             if owner == job:
                 ray.cancel(head, force=True)
@@ -155,19 +155,23 @@ class Ray(Executor):
         head, rows = perform.remote([program], alive, packed, *parts)
         self._running[head] = (job, work, rows)
 
-    def wait(self, timeout: float | None = None) -> list[tuple[int, Outcome]]:
+    def wait(self, job: int | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
         """Return the outcomes there are; waits for the first one."""
-        if self._running and not self._ready:
-            import ray
+        import ray
 
+        while not (taken := take(self._ready, job)) and self._busy(job):
             heads = list(self._running)
             done, _ = ray.wait(heads, num_returns=1, timeout=timeout)
-            if done:  # and whatever else is done by now, without waiting for it
-                done, _ = ray.wait(heads, num_returns=len(heads), timeout=0)
+            if not done:
+                break
+            done, _ = ray.wait(heads, num_returns=len(heads), timeout=0)  # whatever else is done by now
             self._ready += [self._taken(head) for head in done]
             self._dispatch()
-        ready, self._ready = self._ready, []
-        return ready
+        return taken
+
+    def _busy(self, job: int | None) -> bool:
+        """Whether an outcome is still to come."""
+        return any(job is None or owner == job for owner, _, _ in self._running.values())
 
     def _taken(self, head: Any) -> tuple[int, Outcome]:
         import ray
@@ -211,6 +215,7 @@ class _Job(NamedTuple):
 
 def _perform(program: list[Any], alive: list[str], packed: Any, *parts: Any) -> tuple[tuple[Outcome, bool], Any]:
     """Do one piece of work on a Ray worker; returns the outcome without its rows, and the rows, packed."""
+    runner = _runner(program[0], alive)
     try:
         work: Work = _unpacked(packed)
     except Exception as error:  # noqa: BLE001 - records that cannot be made again here
@@ -218,7 +223,7 @@ def _perform(program: list[Any], alive: list[str], packed: Any, *parts: Any) -> 
     if isinstance(work, Merge):
         work = work._replace(parts=tuple(map(_unpacked, parts)))
     try:
-        outcome = _runner(program[0], alive).perform(work)
+        outcome = runner.perform(work)
     except BaseException as error:  # noqa: BLE001 - what is no Exception is a failure all the same
         outcome = lost(work, "call", error)
     if not isinstance(outcome, Succeeded) or not isinstance(outcome.payload, Rows):

@@ -44,12 +44,13 @@ class Serial(Executor):
         """Put work into the queue."""
         self._queue.append((job, work))
 
-    def wait(self, timeout: float | None = None) -> list[tuple[int, Outcome]]:
+    def wait(self, job: int | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
         """Do the next piece of work."""
-        if not self._queue:
-            return []
-        job, work = self._queue.popleft()
-        return [(job, self._runners[job].perform(work))]
+        for at, (owner, work) in enumerate(self._queue):
+            if job is None or owner == job:
+                del self._queue[at]
+                return [(owner, self._runners[owner].perform(work))]
+        return []
 
     def close(self) -> None:
         """Forget everything."""

@@ -29,7 +29,8 @@ class Parcel:
 
     def __init__(self, pickled: bytes, buffers: Sequence[pickle.PickleBuffer] = ()) -> None:
         raw = [buffer.raw() for buffer in buffers]
-        parts = [struct.pack(f"<{len(raw)}Q", *(part.nbytes for part in raw)), pickled, *raw]
+        sizes = struct.pack(f"<{len(raw)}Q", *(part.nbytes for part in raw))
+        parts: list[bytes | memoryview] = [sizes, pickled, *raw]
         total = 8 * len(raw) + len(pickled) + sum(part.nbytes for part in raw)
         shared = total > INLINE_BYTES
         self._file = _shared_file(parts) if shared else None

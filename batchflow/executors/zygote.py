@@ -13,6 +13,7 @@ its socket and its `Tally`), a number alone asks to kill it; back comes an `Ende
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import os
 import pickle
@@ -89,14 +90,19 @@ class Tally:
         self._cells[1] = pid
 
 
-def main(fileno: int) -> None:
-    """Fork workers as the driver asks, until the driver is gone."""
+def main(fileno: int, *, arrow: bool) -> None:
+    """Fork workers as the driver asks, until the driver is gone.
+
+    Parameters
+    ----------
+    fileno
+        Socket of the driver.
+    arrow
+        Whether to load Arrow, once for all workers; otherwise those do that need it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver to handle
-    import gc
-
-    import cloudpickle  # noqa: F401 - here and not in each worker, likewise the next
-    import pyarrow  # noqa: F401
-
+    if arrow:
+        import pyarrow  # noqa: F401
     gc.freeze()  # what is imported lives for ever: no worker need look at it, and so copy it, again
     Zygote(socket.socket(fileno=fileno)).run()
     os._exit(0)  # nothing to tidy up: the driver waits for this end

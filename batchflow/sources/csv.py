@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import csv
-import io
-import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import accumulate, chain, islice
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchflow.model import Input, Span
 from batchflow.sources.base import Block, FileSource, Source
 from batchflow.sources.cells import SAMPLE_RECORDS, CellType, infer
+from batchflow.sources.csv_rows import Places, RowReader, is_utf8
 from batchflow.sources.cutting import Cuts, whole
-from batchflow.sources.lines import BOM, read_whole_lines
 from batchflow.sources.quotes import RecordCuts
 from batchflow.sources.text import unreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_BLOCK_ROWS = 2048
 _SAMPLE_FILES = 3
 
 
@@ -56,7 +52,7 @@ class CsvSource(FileSource):
 
     def _sample(self, item: Input) -> list[dict[str, str]]:
         try:
-            with closing(_Reader(self, Span(item))) as reader:
+            with closing(RowReader(self.dialect(), Span(item))) as reader:
                 names = self._names(reader)
                 rows, _ = next(reader.batches(), ([], None))
         except (OSError, ValueError):
@@ -71,14 +67,19 @@ class CsvSource(FileSource):
     def cuts(self, item: Input) -> Cuts:
         """Return a function that cuts a file at ends of records; the driver reads its header here."""
         try:
-            with closing(_Reader(self, Span(item))) as reader:
+            with closing(RowReader(self.dialect(), Span(item))) as reader:
                 names = self._names(reader)
                 first = reader.position()
         except (OSError, ValueError):
             return whole(item)  # the worker that reads the file tells what is wrong with it
         return RecordCuts(item, self.delimiter, self.quote, first, tuple(names)).cut
 
-    def _names(self, reader: _Reader) -> Sequence[str]:
+    def dialect(self) -> dict[str, Any]:
+        """Return the arguments of Python's `csv.reader`."""
+        quoting = csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE
+        return {"delimiter": self.delimiter, "quotechar": self.quote or '"', "quoting": quoting}
+
+    def _names(self, reader: RowReader) -> Sequence[str]:
         """Return the names of the columns, read from the header where they are not given."""
         if self.columns is not None:
             return self.columns
@@ -87,7 +88,7 @@ class CsvSource(FileSource):
             doubled = next(name for name in names if names.count(name) > 1)
             message = f"the header names the column {doubled!r} more than once"
             raise ValueError(message)
-        if not all(map(_is_utf8, names)):
+        if not all(map(is_utf8, names)):
             message = "the header is not UTF-8 text"
             raise ValueError(message)
         return names
@@ -95,7 +96,7 @@ class CsvSource(FileSource):
     def blocks(self, span: Span, data: Any) -> Iterator[Block]:
         """Read the records of one span; a record that does not fit its header or types is a failure."""
         del data
-        with closing(_Reader(self, span)) as reader:
+        with closing(RowReader(self.dialect(), span)) as reader:
             names = self._names(reader) if span.header is None else span.header
             first = 0
             for rows, places in reader.batches():
@@ -103,7 +104,7 @@ class CsvSource(FileSource):
                 first += len(rows)
 
     def _typed(
-        self, span: Span, rows: list[list[str]], names: Sequence[str], first: int, places: _Places
+        self, span: Span, rows: list[list[str]], names: Sequence[str], first: int, places: Places
     ) -> Block:
         end = first + len(rows)
 
@@ -144,24 +145,10 @@ class CsvSource(FileSource):
         return table.cast(pa.schema(fields))
 
 
-@contextmanager
-def any_field_size() -> Iterator[None]:
-    """Lift the limit of the `csv` module on the size of a cell, which is one for the whole process."""
-    before = csv.field_size_limit(sys.maxsize)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
 def _size(rows: list[list[str]]) -> int:
     """Return about how many bytes some rows take up in the file."""
     some = rows[:50]
     return sum(len(cell) + 1 for row in some for cell in row) * len(rows) // max(1, len(some))
-
-
-def _is_utf8(text: str) -> bool:
-    return text.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in text)
 
 
 def _misfit(row: list[str], names: Sequence[str], types: list[CellType]) -> str | None:
@@ -169,7 +156,7 @@ def _misfit(row: list[str], names: Sequence[str], types: list[CellType]) -> str 
     if len(row) != len(names):
         return f"{len(row)} cells, but the header has {len(names)} columns"
     for name, text, kind in zip(names, row, types, strict=True):
-        if not _is_utf8(text):
+        if not is_utf8(text):
             return f"column {name!r}: the bytes are not UTF-8"
         try:
             kind.cell(text)
@@ -179,114 +166,6 @@ def _misfit(row: list[str], names: Sequence[str], types: list[CellType]) -> str 
                 f"if types were inferred, pass types={{{name!r}: str}}"
             )
     return None
-
-
-@dataclass(slots=True)
-class _Places:
-    """Where some rows stand in the file, found by reading them again; only when something failed."""
-
-    dialect: Mapping[str, Any]
-    texts: Sequence[_Text]
-    """The blocks that hold the rows."""
-    line: int
-    """Lines of the span before the rows."""
-    _starts: list[int] = field(default_factory=list)
-
-    @property
-    def clean(self) -> bool:
-        """Whether the text is UTF-8."""
-        return all(text.clean for text in self.texts)
-
-    def locate(self, at: int) -> tuple[int, int]:
-        """Return first and last byte + 1 of a row."""
-        if not self._starts:
-            self._starts = self.starts()
-        return self._starts[at], self._starts[at + 1]
-
-    def starts(self) -> list[int]:
-        """Return where each row begins, and where the last one ends."""
-        if not self.texts:
-            return [0]
-        lines = [line for text in self.texts for line in text.lines()]
-        sizes = (len(line.encode("utf-8", "surrogateescape")) for line in lines)
-        ends = list(accumulate(sizes, initial=self.texts[0].offset))
-        rest = ends[self.line - self.texts[0].line :]
-        reader = csv.reader(lines[self.line - self.texts[0].line :], **self.dialect)
-        with any_field_size():
-            return [rest[0], *(rest[reader.line_num] for _ in islice(reader, _BLOCK_ROWS))]
-
-
-class _Text(NamedTuple):
-    """A block of whole lines, as it went into the `csv` reader."""
-
-    line: int
-    """Lines of the span before it."""
-    offset: int
-    """Byte of the file at which it begins."""
-    text: str
-    clean: bool
-    """Whether it is UTF-8; what is not stands as half surrogate pairs."""
-
-    def lines(self) -> Iterator[str]:
-        return io.StringIO(self.text, newline="")
-
-
-class _Reader:
-    """The rows of a span, read by Python's `csv` module."""
-
-    def __init__(self, source: CsvSource, span: Span) -> None:
-        self._dialect: dict[str, Any] = {
-            "delimiter": source.delimiter,
-            "quotechar": source.quote or '"',
-            "quoting": csv.QUOTE_MINIMAL if source.quote else csv.QUOTE_NONE,
-        }
-        self._texts: list[_Text] = []
-        self._blocks = self._decoded(span)
-        self._rows = csv.reader(chain.from_iterable(self._blocks), **self._dialect)
-
-    def _decoded(self, span: Span) -> Generator[Iterator[str]]:
-        with closing(read_whole_lines(span, aligned=True)) as blocks:
-            for offset, data in blocks:
-                begin = len(BOM) if offset == 0 and data.startswith(BOM) else 0
-                try:
-                    text, clean = data[begin:].decode(), True
-                except UnicodeDecodeError:
-                    text, clean = data[begin:].decode("utf-8", "surrogateescape"), False
-                self._texts.append(_Text(self._rows.line_num, offset + begin, text, clean))
-                yield self._texts[-1].lines()
-
-    def header(self) -> list[str]:
-        """Return the first row."""
-        with any_field_size():
-            return next(self._rows, [])
-
-    def position(self) -> int:
-        """Return the byte behind the rows read so far, all of them in the first block."""
-        return _Places(self._dialect, self._texts, self._rows.line_num).starts()[0]
-
-    def batches(self) -> Iterator[tuple[list[list[str]], _Places]]:
-        """Yield some rows at a time; a damage is raised after what comes before it."""
-        going = True
-        while going:
-            line = self._rows.line_num
-            while len(self._texts) > 1 and self._texts[1].line <= line:
-                del self._texts[0]
-            rows: list[list[str]] = []
-            damage = None
-            with any_field_size():
-                try:
-                    rows.extend(islice(self._rows, _BLOCK_ROWS))
-                except OSError as error:
-                    damage = error
-            if rows:
-                yield rows, _Places(self._dialect, tuple(self._texts), line)
-            if damage is not None:
-                raise damage
-            going = bool(rows)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._blocks.close()
 
 
 def column_types(types: Any) -> Mapping[str, CellType] | None:
@@ -304,5 +183,3 @@ def column_types(types: Any) -> Mapping[str, CellType] | None:
     items: Callable[[], Any] | None = getattr(types, "items", None)
     pairs = items() if items else ((field.name, field.type) for field in types)
     return {name: CellType.of(kind) for name, kind in pairs}
-
-

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from batchflow.errors import FormatError
 from batchflow.model import Input, Span
 from batchflow.sources.base import Block, FileSource
 from batchflow.sources.cutting import Cuts, whole
@@ -26,6 +29,8 @@ class ParquetSource(FileSource):
 
     kind: ClassVar[str] = "parquet"
     columns: tuple[str, ...] | None = None
+    _open: list[_OpenFile] = field(default_factory=list, init=False, compare=False, repr=False)
+    """The file that this process read last."""
 
     def cuttable(self, item: Input) -> bool:
         """Whether a file can be cut: always, whatever its columns are compressed with."""
@@ -37,11 +42,10 @@ class ParquetSource(FileSource):
 
         try:
             with closing(open_input(item.uri)) as raw, pq.ParquetFile(raw) as file:
-                meta = file.metadata
-                groups = [meta.row_group(at).num_rows for at in range(meta.num_row_groups)]
+                ends = row_group_ends(file)
         except Exception:  # noqa: BLE001 - the worker that reads the file tells what is wrong with it
             return whole(item)
-        return RowCuts(item, groups).cut
+        return RowCuts(item, ends).cut
 
     def record_weight(self, inputs: Sequence[Input]) -> float:
         """Return the bytes on disk of a row of the first file that has any."""
@@ -60,32 +64,87 @@ class ParquetSource(FileSource):
     def blocks(self, span: Span, data: Any) -> Iterator[Block]:
         """Read the rows of one span as tables."""
         del data
+        file = self._opened(span.input)
+        try:
+            for row, batch in file.rows(span.start, span.stop):
+                yield _block(span, batch, row)
+        except Exception:
+            self._open.clear()
+            raise
+        if span.stop in {None, file.count}:
+            self._open.clear()
+
+    def _opened(self, item: Input) -> _OpenFile:
+        """Return the file that was read last if it is this one, else open it."""
+        if not self._open or self._open[0].item != item:
+            self._open[:] = [_OpenFile(item, self.columns)]
+        return self._open[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_open": []}
+
+
+class _OpenFile:
+    """A Parquet file being read: a span goes on where the one before it ended.
+
+    No row can be skipped without decoding it, so many spans of one row group would decode it many times.
+    """
+
+    def __init__(self, item: Input, columns: tuple[str, ...] | None) -> None:
         import pyarrow.parquet as pq
 
-        with closing(open_input(span.input.uri)) as raw, pq.ParquetFile(raw) as file:
-            self._check_columns(file)
-            yield from self._rows(span, file)
-
-    def _check_columns(self, file: pq.ParquetFile) -> None:
-        missing = [name for name in self.columns or () if name not in file.schema_arrow.names]
+        self.item = item
+        self._raw = open_input(item.uri)
+        self._file = pq.ParquetFile(self._raw)
+        self._columns = None if columns is None else list(columns)
+        names = self._file.schema_arrow.names
+        missing = [name for name in columns or () if name not in names]
         if missing:
-            message = f"no column {missing[0]!r}; there are {', '.join(file.schema_arrow.names)}"
-            raise KeyError(message)
+            message = f"no column {missing[0]!r}; there are {', '.join(names)}"
+            raise FormatError(message)
+        self._ends = row_group_ends(self._file)
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._batch: Any = None
+        self._at = self._behind = self._stop = 0
+        # The batch holds rows from _at to before _behind, the batches to come those to before _stop.
 
-    def _rows(self, span: Span, file: pq.ParquetFile) -> Iterator[Block]:
-        first, groups = _groups(file, span)
-        at = first
-        stop = span.stop if span.stop is not None else file.metadata.num_rows
-        # use_threads=False: the cores belong to the other workers.
-        columns = None if self.columns is None else list(self.columns)
-        batches = file.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False)
-        for batch in batches:
-            low, high = max(0, span.start - at), min(batch.num_rows, stop - at)
-            if low < high:
-                yield _block(span, batch.slice(low, high - low), at + low)
-            at += batch.num_rows
-            if at >= stop:
-                return
+    @property
+    def count(self) -> int:
+        """Rows of the file."""
+        return self._ends[-1]
+
+    def rows(self, start: int, stop: int | None) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield batches of some rows, each with the number of its first row."""
+        stop = self._ends[-1] if stop is None else stop
+        while start < stop:
+            self._go(start, stop)
+            end = min(stop, self._behind)
+            yield start, self._batch.slice(start - self._at, end - start)
+            start = end
+
+    def _go(self, row: int, stop: int) -> None:
+        """Decode on to the batch that holds a row, of the row groups up to the one that holds the last row."""
+        if not self._at <= row < self._stop:
+            first, last = bisect_right(self._ends, row) - 1, bisect_left(self._ends, stop) - 1
+            self._at = self._behind = self._ends[first]
+            self._stop = self._ends[last + 1]
+            # use_threads=False: the cores belong to the other workers.
+            self._batches = self._file.iter_batches(
+                BATCH_ROWS, row_groups=list(range(first, last + 1)), columns=self._columns, use_threads=False
+            )
+        while self._behind <= row:
+            self._batch = next(self._batches)
+            self._at, self._behind = self._behind, self._behind + self._batch.num_rows
+
+    def __del__(self) -> None:
+        if hasattr(self, "_raw"):
+            self._raw.close()
+
+
+def row_group_ends(file: pq.ParquetFile) -> list[int]:
+    """Return 0 and the number of the row behind each row group."""
+    meta = file.metadata
+    return list(accumulate((meta.row_group(at).num_rows for at in range(meta.num_row_groups)), initial=0))
 
 
 def _block(span: Span, batch: pa.RecordBatch, row: int) -> Block:
@@ -104,27 +163,13 @@ def _block(span: Span, batch: pa.RecordBatch, row: int) -> Block:
     )
 
 
-def _groups(file: pq.ParquetFile, span: Span) -> tuple[int, list[int]]:
-    """Return the row groups that a span touches, and the number of the first row in them."""
-    touched: list[int] = []
-    first = row = 0
-    for at in range(file.metadata.num_row_groups):
-        rows = file.metadata.row_group(at).num_rows
-        if row + rows > span.start and (span.stop is None or row < span.stop):
-            if not touched:
-                first = row
-            touched.append(at)
-        row += rows
-    return first, touched
-
-
 class RowCuts:
     """Cuts a Parquet file into ranges of rows."""
 
-    def __init__(self, item: Input, groups: list[int]) -> None:
+    def __init__(self, item: Input, ends: list[int]) -> None:
         self._input = item
-        self._groups = groups
-        self._rows = sum(groups)
+        self._ends = ends
+        self._rows = ends[-1]
         self._start = 0
         self._row_weight = max(1e-9, item.size / max(1, self._rows))
 
@@ -139,10 +184,8 @@ class RowCuts:
 
     def _stop(self, start: int, wanted: int) -> int:
         """Return the end of a range of about this many rows: the nearest end of a row group, if one is near."""
-        row = 0
-        best = min(self._rows, start + wanted)
-        for rows in self._groups:
-            row += rows
-            if row > start and abs(row - (start + wanted)) <= wanted // 2:
-                return row
-        return best
+        stop = start + wanted
+        at = bisect_left(self._ends, stop)
+        ends = self._ends[max(0, at - 1) : at + 1]
+        near = [end for end in ends if end > start and abs(end - stop) <= wanted // 2]
+        return min(near, key=lambda end: abs(end - stop), default=min(self._rows, stop))

@@ -14,6 +14,8 @@ from batchflow.model import Input, Span
 from batchflow.sources.paths import open_input
 
 _SCAN_BYTES = 1 << 20
+_LEAST_BYTES = 4096
+"""How much is read at a time, at most and at least."""
 
 
 def ends_quoted(lines: bytes, quoted: bool, delimiter: bytes, quote: bytes) -> bool:
@@ -88,7 +90,7 @@ class RecordCuts:
         raw.seek(start)
         at, quoted = start, False
         kept: list[bytes] = []  # a line that has not ended yet
-        while data := raw.read(min(_SCAN_BYTES, max(4096, wanted - at))):
+        while data := raw.read(min(_SCAN_BYTES, max(_LEAST_BYTES, wanted - at))):
             end = data.rfind(b"\n") + 1
             if not end:
                 kept.append(data)

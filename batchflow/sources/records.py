@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchflow.errors import InputError
 from batchflow.model import Chunk, Input, Key, Span
 from batchflow.rows import Rows
 from batchflow.sources.base import Block, Cursor, Drawn, Source
-from batchflow.tables import NotTabularError, as_table, is_tabular
+from batchflow.tables import NotTabularError, as_table, is_tabular, values_to_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NAME = "records"
 """What stands for the input in the error table."""
@@ -47,6 +50,10 @@ class RecordsSource(Source):
         """Whether the records can be cut: always."""
         del item
         return True
+
+    def table(self, rows: Sequence[Any]) -> pa.Table:
+        """Return records as a table; those of an array of two dimensions are lists."""
+        return values_to_table(list(rows) if getattr(rows, "ndim", 1) > 1 else rows)
 
     def blocks(self, span: Span, data: Any) -> Iterator[Block]:
         """Give the records that came with the task."""

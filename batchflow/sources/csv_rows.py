@@ -1,0 +1,138 @@
+"""The rows of a CSV file, read by Python's `csv` module, and where each of them stands."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import accumulate, chain, islice
+from typing import Any, NamedTuple
+
+from batchflow.model import Span
+from batchflow.sources.lines import BOM, read_whole_lines
+
+_BLOCK_ROWS = 2048
+
+
+@contextmanager
+def any_field_size() -> Iterator[None]:
+    """Lift the limit of the `csv` module on the size of a cell, which is one for the whole process."""
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether text came from UTF-8 and not from other bytes."""
+    return text.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in text)
+
+
+class _Text(NamedTuple):
+    """A block of whole lines, as it went into the `csv` reader."""
+
+    line: int
+    """Lines of the span before it."""
+    offset: int
+    """Byte of the file at which it begins."""
+    text: str
+    clean: bool
+    """Whether it is UTF-8; what is not stands as half surrogate pairs."""
+
+    def lines(self) -> Iterator[str]:
+        return io.StringIO(self.text, newline="")
+
+
+@dataclass(slots=True)
+class Places:
+    """Where some rows stand in the file, found by reading them again; only when something failed."""
+
+    dialect: Mapping[str, Any]
+    texts: Sequence[_Text]
+    """The blocks that hold the rows."""
+    line: int
+    """Lines of the span before the rows."""
+    _starts: list[int] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether the text is UTF-8."""
+        return all(text.clean for text in self.texts)
+
+    def locate(self, at: int) -> tuple[int, int]:
+        """Return first and last byte + 1 of a row."""
+        if not self._starts:
+            self._starts = self.starts()
+        return self._starts[at], self._starts[at + 1]
+
+    def starts(self) -> list[int]:
+        """Return where each row begins, and where the last one ends."""
+        if not self.texts:
+            return [0]
+        lines = [line for text in self.texts for line in text.lines()]
+        sizes = (len(line.encode("utf-8", "surrogateescape")) for line in lines)
+        ends = list(accumulate(sizes, initial=self.texts[0].offset))
+        rest = ends[self.line - self.texts[0].line :]
+        reader = csv.reader(lines[self.line - self.texts[0].line :], **self.dialect)
+        with any_field_size():
+            return [rest[0], *(rest[reader.line_num] for _ in islice(reader, _BLOCK_ROWS))]
+
+
+class RowReader:
+    """The rows of a span, read by Python's `csv` module."""
+
+    def __init__(self, dialect: Mapping[str, Any], span: Span) -> None:
+        self._dialect = dialect
+        self._texts: list[_Text] = []
+        self._blocks = self._decoded(span)
+        self._rows = csv.reader(chain.from_iterable(self._blocks), **self._dialect)
+
+    def _decoded(self, span: Span) -> Generator[Iterator[str]]:
+        with closing(read_whole_lines(span, aligned=True)) as blocks:
+            for offset, data in blocks:
+                begin = len(BOM) if offset == 0 and data.startswith(BOM) else 0
+                try:
+                    text, clean = data[begin:].decode(), True
+                except UnicodeDecodeError:
+                    text, clean = data[begin:].decode("utf-8", "surrogateescape"), False
+                self._texts.append(_Text(self._rows.line_num, offset + begin, text, clean))
+                yield self._texts[-1].lines()
+
+    def header(self) -> list[str]:
+        """Return the first row."""
+        with any_field_size():
+            return next(self._rows, [])
+
+    def position(self) -> int:
+        """Return the byte at which the rows begin that were not read; no more can be read afterwards."""
+        if not self._texts:
+            next(self._blocks, None)  # it may begin with a byte order mark
+        return Places(self._dialect, self._texts, self._rows.line_num).starts()[0]
+
+    def batches(self) -> Iterator[tuple[list[list[str]], Places]]:
+        """Yield some rows at a time; a damage is raised after what comes before it."""
+        going = True
+        while going:
+            line = self._rows.line_num
+            while len(self._texts) > 1 and self._texts[1].line <= line:
+                del self._texts[0]
+            rows: list[list[str]] = []
+            damage = None
+            with any_field_size():
+                try:
+                    rows.extend(islice(self._rows, _BLOCK_ROWS))
+                except OSError as error:
+                    damage = error
+            if rows:
+                yield rows, Places(self._dialect, tuple(self._texts), line)
+            if damage is not None:
+                raise damage
+            going = bool(rows)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._blocks.close()

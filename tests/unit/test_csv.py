@@ -1,0 +1,261 @@
+"""CSV files: read as Python's `csv` module reads them, and typed."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from datetime import date, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from reading import WHOLE, draw, halves, read, read_chunks, ready, writer
+
+from batchflow.errors import FormatError
+from batchflow.readers import guess, read_csv
+from batchflow.sources import quotes
+from batchflow.sources.cells import CellType
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    return writer(tmp_path)
+
+
+@pytest.fixture(params=[WHOLE, 1, 7])
+def weight(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+def texts(data, write, weight, **options):
+    return read(read_csv(write(data), types=str, **options), weight)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", []),
+        (b"a,b", []),
+        (b"a,b\r\n", []),
+        (b"a,b\n1,2", [{"a": "1", "b": "2"}]),
+        (b"a,b\r\n1,2\r\n", [{"a": "1", "b": "2"}]),
+        (b"a,b\r1,2\r3,4", [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]),
+        (b"a,b\r1,2\n3,4\n5,6\n", [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}, {"a": "5", "b": "6"}]),
+        (b"\xef\xbb\xbfa\n1\n", [{"a": "1"}]),
+        (b'\xef\xbb\xbf"a\n,b",c\n1,2\n', [{"a\n,b": "1", "c": "2"}]),
+        (b'a,b\n"1\n,""2""\r\n",3\n4,5\n', [{"a": '1\n,"2"\r\n', "b": "3"}, {"a": "4", "b": "5"}]),
+        (b'a,b\n1"2,3""\n4,5"6"\n', [{"a": '1"2', "b": '3""'}, {"a": "4", "b": '5"6"'}]),
+        (b'a\n"x"y"\nz"\n', [{"a": 'xy"'}, {"a": 'z"'}]),
+        (b'a\n"never closed\n1\n', [{"a": "never closed\n1\n"}]),
+        (b"a\n\n1\n\n\n2\n\n", [{"a": "1"}, {"a": "2"}]),
+        (b"a,b\n,\n", [{"a": "", "b": ""}]),
+        (b"a\n\0x\n", [{"a": "\0x"}]),
+        ("ä\nö\u2028\x85\x0b\n".encode(), [{"ä": "ö\u2028\x85\x0b"}]),
+        (b"a\n 1 \n", [{"a": " 1 "}]),
+    ],
+)
+def test_texts(write, weight, data, expected):
+    seen = texts(data, write, weight)
+    assert (seen.rows, seen.failures) == (expected, [])
+
+
+def test_records_are_counted_without_the_header_and_with_blank_lines(write, weight):
+    path = write(b'\xef\xbb\xbfa,b\n1,2\n\n"3\n",4\r\n5,6')
+    assert read(read_csv(path, types=str), weight).records == [
+        (path, 1, (7, 11), {"a": "1", "b": "2"}),
+        (path, 3, (12, 20), {"a": "3\n", "b": "4"}),
+        (path, 4, (20, 23), {"a": "5", "b": "6"}),
+    ]
+
+
+def test_a_record_of_another_length_is_a_failure_of_its_own(write, weight):
+    path = write("a,b\n1,2\n3\n4,5,6\n7,8\n")
+    seen = read(read_csv(path), weight)
+    assert seen.rows == [{"a": 1, "b": 2}, {"a": 7, "b": 8}]
+    assert [failure[1:] for failure in seen.failures] == [
+        (2, 8, 10, "3", "1 cells, but the header has 2 columns"),
+        (3, 10, 16, "4,5,6", "3 cells, but the header has 2 columns"),
+    ]
+
+
+def test_a_cell_that_does_not_fit_its_type_is_a_failure_that_names_column_and_value(write, weight):
+    path = write("n,x\n" + "1,1.5\n" * 1100 + "one,2\n,3\n4,\n")
+    seen = read(read_csv(path), weight)
+    assert seen.rows == [{"n": 1, "x": 1.5}] * 1100 + [{"n": None, "x": 3.0}, {"n": 4, "x": None}]
+    assert [failure[1:] for failure in seen.failures] == [
+        (1101, 6604, 6610, "one,2",
+         "column 'n': 'one' is not of type int; if types were inferred, pass types={'n': str}"),
+    ]  # fmt: skip
+
+
+def test_bytes_that_are_not_utf8_are_a_failure_of_their_record(write, weight):
+    path = write(b"a,b\n1,x\n2,\xff\n3,y\n")
+    for types in (str, None):
+        seen = read(read_csv(path, types=types), weight)
+        assert [row["b"] for row in seen.rows] == ["x", "y"]
+        assert [failure[1:] for failure in seen.failures] == [
+            (2, 8, 12, "2,\\xff", "column 'b': the bytes are not UTF-8")
+        ]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"a,b,a\n1,2,3\n", "the header names the column 'a' more than once"),
+        (b"a\xff,b\n1,2\n", "the header is not UTF-8 text"),
+    ],
+)
+def test_a_header_that_cannot_be_is_one_failure_of_the_file(write, weight, data, message):
+    path = write(data)
+    assert read(read_csv(path), weight).failures == [(path, 1, 0, None, None, message)]
+
+
+def test_a_blank_first_line_is_a_header_without_names_as_python_has_it(write, weight):
+    seen = texts(b"\n1\n\n2,3\n", write, weight)
+    assert (seen.rows, [failure[1:4] for failure in seen.failures]) == ([], [(1, 1, 3), (3, 4, 8)])
+
+
+def test_every_file_has_a_header_of_its_own(write, weight):
+    paths = [write("a,b\n1,2\n", "1.csv"), write("b,a\n4,3\n", "2.csv"), write("c\nx\n", "3.csv")]
+    assert read(read_csv(paths), weight).rows == [{"a": 1, "b": 2}, {"b": 4, "a": 3}, {"c": "x"}]
+
+
+def test_a_quote_behind_a_byte_order_mark_opens_a_field(write, monkeypatch):
+    monkeypatch.setattr(quotes, "_LEAST_BYTES", 1)
+    source = read_csv(write('\ufeff"1\n",x\n2,y\n' * 2), columns=["n", "s"])
+    assert read(source, 1) == read(source)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_columns_name_the_cells_of_files_without_a_header(write, weight, mark):
+    seen = read(read_csv(write(mark + b"1,x\n2,y\n3,z\n"), columns=["n", "s"]), weight)
+    assert seen.rows == [{"n": 1, "s": "x"}, {"n": 2, "s": "y"}, {"n": 3, "s": "z"}]
+    assert [place for _, _, place, _ in seen.records] == [
+        (start + len(mark), stop + len(mark)) for start, stop in ((0, 4), (4, 8), (8, 12))
+    ]
+
+
+def test_columns_are_inferred_from_the_first_record_on(write):
+    assert read(read_csv(write("x\n1\n2\n"), columns=["a"])).rows == [{"a": "x"}, {"a": "1"}, {"a": "2"}]
+
+
+@pytest.mark.parametrize(("delimiter", "quote"), [("\t", "'"), (";", None), (" ", '"'), ("€", '"'), (",", "»")])
+def test_dialects(write, weight, delimiter, quote):
+    mark = quote or '"'
+    data = f"a{delimiter}b\n{mark}1{mark}{delimiter}2\n{mark}x\n{mark}{delimiter}4\n"
+    options = {"quoting": csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE, "quotechar": mark}
+    path = write(data)
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        expected = [row for row in csv.DictReader(file, delimiter=delimiter, **options) if row["b"]]
+    assert expected
+    assert texts(data, write, weight, delimiter=delimiter, quote=quote).rows == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"delimiter": ""}, {"delimiter": ",,"}, {"quote": ""}, {"delimiter": "\n"}, {"quote": "\r"}, {"delimiter": '"'}],
+)
+def test_impossible_dialects_are_refused(options):
+    with pytest.raises(FormatError, match="must be one character each"):
+        read_csv("x.csv", **options)
+
+
+def test_a_cell_of_any_size(write):
+    data = "a,b\n1," + "x" * 5_000_000 + '\n2,"' + "y\n" * 100_000 + '"\n'
+    path = write(data)
+    whole = read(read_csv(path))
+    assert whole.rows == [{"a": 1, "b": "x" * 5_000_000}, {"a": 2, "b": "y\n" * 100_000}]
+    assert read(read_csv(path), 10_000) == whole
+    assert csv.field_size_limit() == 131_072
+
+
+def test_a_header_of_any_size(write):
+    names = [f"column {at}" for at in range(40_000)]
+    path = write(",".join(names) + "\n" + ",".join(map(str, range(40_000))) + "\n")
+    for weight in (WHOLE, 1000):
+        assert read(read_csv(path), weight).rows == [dict(zip(names, range(40_000), strict=True))]
+
+
+def test_a_damage_comes_after_all_records_before_it(write):
+    path = write(gzip.compress(b"a,b\n" + b"1,x\n" * 5000)[:-3], "x.csv.gz")
+    source = read_csv(path)
+    whole = read(source)
+    assert whole.rows == [{"a": 1, "b": "x"}] * 5000
+    assert [failure[1:4] for failure in whole.failures] == [(5001, 20_004, None)]
+    (drawn,) = draw(source)
+    one, other = drawn.chunk.halve(5001)
+    assert read_chunks(ready(source), [(one, None), (other, None)]) == whole
+
+
+def test_places_over_many_blocks(write):
+    rows = [f"{at},{'é' * (at % 50)}\r\n" for at in range(30_000)]
+    path = write("a,b\n" + "".join(rows))
+    seen = read(read_csv(path, types=str), 500_000)
+    start = 4
+    for at, (_, number, place, record) in enumerate(seen.records):
+        stop = start + len(rows[at].encode())
+        assert (number, place, record["a"]) == (at + 1, (start, stop), str(at))
+        start = stop
+    assert len(seen.records) == 30_000
+
+
+def test_halves(write, monkeypatch):
+    monkeypatch.setattr(quotes, "_LEAST_BYTES", 1)
+    path = write('a,b\n1,2\n\n"x\ny",3\n4\n5,6\n' * 5)
+    source = read_csv(path, types=str)
+    drawn = draw(source, 30)
+    assert len(drawn) == 3
+    assert read_chunks(source, [half for one in drawn for half in halves(source, one.chunk)]) == read(source)
+
+
+def test_types_are_inferred_from_the_first_three_files_that_have_records(write):
+    paths = [write("n\n", "0.csv"), write("", "1.csv"), write("n\n1\n", "2.csv"), write(b"n,n\n1,2\n", "3.csv"),
+             write("n\n2.5\n", "4.csv"), write("n\n\n", "5.csv"), write("n\n3\n", "6.csv"),
+             write("n\nx\n", "7.csv")]  # fmt: skip
+    seen = read(read_csv(paths))
+    assert seen.rows == [{"n": 1.0}, {"n": 2.5}, {"n": 3.0}]
+    assert [(failure[0], failure[1]) for failure in seen.failures] == [(paths[3], 1), (paths[7], 1)]
+
+
+def test_types_are_inferred_from_what_comes_before_a_damage(write):
+    path = write(gzip.compress(b"a\n" + b"7\n" * 500)[:-3], "x.csv.gz")
+    assert read(read_csv(path)).rows == [{"a": 7}] * 500
+
+
+def test_types_are_the_same_in_every_chunk(write):
+    path = write("a,b\n" + "1,\n" * 50 + "2.5,x\n" * 50)
+    assert read(read_csv(path), 20) == read(read_csv(path))
+    assert read(read_csv(path), 20).rows == [{"a": 1.0, "b": ""}] * 50 + [{"a": 2.5, "b": "x"}] * 50
+
+
+@pytest.mark.parametrize("types", [{"a": int, "c": bool, "d": date, "t": datetime},
+    {"a": "int", "c": "bool", "d": "date", "t": "datetime"},
+    pa.schema([("a", pa.int32()), ("c", pa.bool_()), ("d", pa.date32()), ("t", pa.timestamp("ms"))])],
+)  # fmt: skip
+def test_types_that_are_named(write, types):
+    source = read_csv(write("a,b,c,d,t\n1,2,TRUE,2024-02-29,2024-02-29T12:00:00\n,,,,\n"), types=types)
+    seen = read(source)
+    assert seen.rows == [
+        {"a": 1, "b": "2", "c": True, "d": date(2024, 2, 29), "t": datetime(2024, 2, 29, 12)},
+        {"a": None, "b": "", "c": None, "d": None, "t": None},
+    ]
+    arrow = [pa.int64(), pa.string(), pa.bool_(), pa.date32(), pa.timestamp("us")]
+    assert source.table(seen.rows).schema.types == source.table(seen.rows[1:]).schema.types == arrow
+
+
+@pytest.mark.parametrize("kind", [list, "decimal", pa.decimal128(5, 2), pa.list_(pa.int8()), None])
+def test_types_that_no_cell_has_are_refused(kind):
+    with pytest.raises(FormatError, match="is not a type that a CSV column can have: use one of str, int"):
+        read_csv("x", types={"a": kind})
+
+
+def test_the_kind_of_tabs_is_guessed(write):
+    for name in ("a.tsv", "b.TSV", "c.tsv.gz"):
+        data = b"a\tb\n1\t2\n"
+        path = write(gzip.compress(data) if name.endswith("gz") else data, name)
+        assert read(guess(path)).rows == [{"a": 1, "b": 2}]
+
+
+def test_a_file_that_cannot_be_read_is_no_sample(write):
+    source = ready(read_csv(["/no/such/file.csv", write("a\n1\n")][1:]))
+    assert source.types == {"a": CellType.INTEGER}

@@ -1,0 +1,116 @@
+"""Records in memory."""
+
+from __future__ import annotations
+
+import pickle
+from array import array
+from collections import deque
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from reading import WHOLE, draw, halves, read, read_chunks
+
+from batchflow.errors import InputError
+from batchflow.readers import records
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ([1, "a", None, {"x": 2}], [1, "a", None, {"x": 2}]),
+        ((1, 2, 3), [1, 2, 3]),
+        (range(5, 50, 9), [5, 14, 23, 32, 41]),
+        ([], []),
+        (deque([1, 2, 3]), [1, 2, 3]),
+        (array("d", [0.5, 1.5]), [0.5, 1.5]),
+        ({7}, [7]),
+        (frozenset({7}), [7]),
+        ({"a": 1, "b": 2}.items(), [("a", 1), ("b", 2)]),
+        (np.arange(3), [0, 1, 2]),
+        (pd.Series([1, 2], index=[5, 6]), [1, 2]),
+        (pd.Index(["a", "b"]), ["a", "b"]),
+        (pl.Series(["a", None]), ["a", None]),
+        (pa.array([1, None]), [1, None]),
+        (pa.chunked_array([[1], [2, 3]]), [1, 2, 3]),
+        (pa.table({"a": [1, 2], "b": ["x", None]}), [{"a": 1, "b": "x"}, {"a": 2, "b": None}]),
+        (pa.table({"a": range(10)}).slice(3, 2), [{"a": 3}, {"a": 4}]),
+        (pa.record_batch({"a": [1]}), [{"a": 1}]),
+        (pd.DataFrame({"a": [1, 2], "b": ["x", None]}, index=[8, 9]), [{"a": 1, "b": "x"}, {"a": 2, "b": None}]),
+        (pl.DataFrame({"a": [1], "s": ["x" * 50], "l": [["y", None]], "t": [{"u": "z"}]}),
+         [{"a": 1, "s": "x" * 50, "l": ["y", None], "t": {"u": "z"}}]),
+        (iter("ab"), ["a", "b"]),
+        ((number * 2 for number in range(3)), [0, 2, 4]),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_whatever_holds_records(data, expected):
+    seen = read(records(data), 2)
+    assert seen.rows == expected
+    assert seen.numbers == list(range(1, len(expected) + 1))
+    assert [place for _, _, place, _ in seen.records] == [(at, at + 1) for at in range(len(expected))]
+    assert {uri for uri, *_ in seen.records} <= {"records"}
+
+
+def test_rows_of_an_array_of_two_dimensions():
+    data = np.arange(12).reshape(4, 3)
+    source = records(data)
+    seen = read(source, 3)
+    assert [row.tolist() for row in seen.rows] == data.tolist()
+    assert source.table(data).to_pylist() == [{"value": row} for row in data.tolist()]
+
+
+@pytest.mark.parametrize("data", ["text", b"bytes", {"a": 1}, 5, None, object(), np.array(5)])
+def test_what_is_most_often_a_mistake_is_refused(data):
+    with pytest.raises(InputError, match=f"not {type(data).__name__}"):
+        records(data)
+
+
+def test_a_generator_is_read_as_the_work_goes_on_and_only_once():
+    taken = []
+
+    def numbers():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    source = records(numbers())
+    (item,) = source.inputs()
+    cursor = source.cursor([item], None)
+    assert (taken, item.size, cursor.total) == ([], -1, None)
+    assert cursor.draw(10).data == list(range(10))
+    assert taken == list(range(10))
+    assert cursor.draw(1).data == [10]
+    assert len(taken) == 11
+    rest = cursor.draw(WHOLE)
+    assert (rest.key, rest.chunk.weight, rest.data) == ((0, 11), 89, list(range(11, 100)))
+    assert cursor.draw(1) is None
+    assert cursor.draw(1) is None
+    assert taken == list(range(100))
+
+
+def test_sizes():
+    assert [records(data).inputs()[0].size for data in ([1, 2], range(7), np.zeros(3), pa.table({"a": [1]}))] == [
+        2, 7, 3, 1,
+    ]  # fmt: skip
+
+
+def test_a_task_carries_its_own_records_only():
+    frame = pl.DataFrame({"s": ["x" * 100] * 100_000})
+    source = records(frame)
+    drawn = draw(source, 1000)
+    assert len(drawn) == 100
+    assert len(pickle.dumps(drawn[50].data)) < 2 * 1000 * 100
+    assert len(pickle.dumps(source.shipped())) < 1000
+    assert drawn[50].data.segments[0].to_pylist() == [{"s": "x" * 100}] * 1000
+
+
+@pytest.mark.parametrize("data", [list(range(23)), pa.table({"a": range(23)}), np.arange(23), range(23)])
+def test_halves(data):
+    source = records(data)
+    drawn = draw(source, 5)
+    parts = [part for one in drawn for part in halves(source, one.chunk, one.data)]
+    assert read_chunks(source, parts) == read(source)
+    assert len(parts) == 23

@@ -1,0 +1,100 @@
+"""The scheduler, case by case: attempts, halves, deaths, what listeners hear."""
+
+import pytest
+from fake import FakeExecutor, records_of
+
+import batchflow as bf
+from batchflow.errors import StoppedError
+from batchflow.events import ChunkSettled, JobEnded, JobStarted, TaskEnded
+from batchflow.model import Inspect, Task
+
+
+def run(fn, data, executor, **options):
+    return bf.map_records(fn, bf.records(data), executor=executor, **options)
+
+
+def same(x):
+    return x
+
+
+def test_completion_order_inside_input_order_outside():
+    executor = FakeExecutor(3, pick=lambda count: count - 1)
+    assert run(same, range(30), executor, chunk=2).values == list(range(30))
+    assert [work.key for work in executor.performed] != sorted(work.key for work in executor.performed)
+
+
+def test_a_chunk_that_dies_is_inspected_and_halved():
+    executor = FakeExecutor(1, dies=lambda task: 5 in records_of(task))
+    result = run(same, range(8), executor, chunk=8)
+    assert result.values == [0, 1, 2, 3, 4, 6, 7]
+    [row] = result.errors.to_pylist()
+    assert (row["record"], row["payload"], row["attempts"], row["message"]) == (6, "5", 4, "the worker died")
+    done = [(type(work).__name__, records_of(getattr(work, "task", work))) for work in executor.performed]
+    assert done == [
+        ("Task", [0, 1, 2, 3, 4, 5, 6, 7]), ("Inspect", [0, 1, 2, 3, 4, 5, 6, 7]),
+        ("Task", [0, 1, 2, 3]), ("Task", [4, 5, 6, 7]), ("Inspect", [4, 5, 6, 7]),
+        ("Task", [4, 5]), ("Task", [6, 7]), ("Inspect", [4, 5]),
+        ("Task", [4]), ("Task", [5]), ("Inspect", [5]),
+    ]  # fmt: skip
+
+
+def test_halves_are_tried_before_new_chunks():
+    executor = FakeExecutor(1, dies=lambda task: len(records_of(task)) == 4 and task.attempt == 1)
+    executor.prefetch = 0
+    run(same, range(8), executor, chunk=4)
+    tasks = [records_of(work) for work in executor.performed if isinstance(work, Task)]
+    assert tasks == [[0, 1, 2, 3], [0, 1], [2, 3], [4, 5, 6, 7], [4, 5], [6, 7]]
+
+
+def test_an_inspection_that_dies_too_fails_the_chunk():
+    class Deadly(FakeExecutor):
+        def wait(self, job=None, timeout=None):
+            done = super().wait(job)
+            if isinstance(self.performed[-1], Inspect):
+                [(job, outcome)] = done
+                return [(job, outcome._replace(records=None, died=True))]
+            return done
+
+    executor = Deadly(1, dies=lambda task: 1 in records_of(task))
+    result = run(same, range(6), executor, chunk=3)
+    assert result.values == [3, 4, 5]
+    [row] = result.errors.to_pylist()
+    assert (row["start"], row["stop"], row["record"], row["phase"]) == (0, 3, None, "worker")
+
+
+def test_one_error_too_many_stops_and_gives_up_the_rest():
+    executor = FakeExecutor(2)
+    with pytest.raises(StoppedError, match=r"more than max_errors=1 failed; 2 records failed"):
+        run(lambda x: 1 // (x % 5), range(1000), executor, chunk=1, max_errors=1)
+    assert executor.queue == []
+    assert len(executor.performed) < 20
+
+
+def test_listeners_hear_everything_in_order():
+    heard = []
+    job = bf.Job(
+        fn=same, source=bf.records(range(6)), chunk=2, listeners=[heard.append],
+        executor=FakeExecutor(2, pick=lambda count: count - 1, dies=lambda task: records_of(task) == [2, 3]),
+    )  # fmt: skip
+    assert job.run().values == list(range(6))
+    assert isinstance(heard[0], JobStarted)
+    assert isinstance(heard[-1], JobEnded)
+    assert heard[-1].complete
+    settled = [event.key for event in heard if isinstance(event, ChunkSettled)]
+    assert settled == sorted(settled) == [(0, 0), (0, 2, 0), (0, 2, 1), (0, 4)]
+    again = [event.key for event in heard if isinstance(event, TaskEnded) and event.again]
+    assert again == [(0, 2)]
+    assert sum(isinstance(event, TaskEnded) for event in heard) == 5
+
+
+@pytest.mark.xfail(reason="chunks that are done wait until the first one is settled", strict=True)
+def test_an_unordered_stream_gives_each_chunk_when_it_is_done():
+    """However long the first one takes."""
+    executor = FakeExecutor(2, pick=lambda count: count - 1)
+    stream = bf.stream_batches(same, bf.records(range(40)), per="record", ordered=False, chunk=1, executor=executor)
+    rows = []
+    for done, table in enumerate(stream, start=1):
+        rows += table["value"].to_pylist()
+        assert len(executor.performed) <= done + 1
+    assert sorted(rows) == list(range(40))
+    assert rows[0] != 0

@@ -1,0 +1,249 @@
+"""Python values as Arrow, and tables of different schemas as one."""
+
+from __future__ import annotations
+
+import uuid
+from collections import OrderedDict, defaultdict
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from batchflow.errors import SchemaError
+from batchflow.tables import (
+    NotTabularError,
+    as_table,
+    concat,
+    conform,
+    rows_to_table,
+    table_to_rows,
+    table_to_values,
+    unify,
+    values_to_table,
+)
+
+NOON = datetime(2024, 2, 29, 12)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([1, None, -5], pa.int64()), ([None, 1], pa.int64()), ([None, None], pa.null()), ([1, 2.5], pa.float64()),
+        ([0.5, None], pa.float64()), ([True, None], pa.bool_()), (["a", "é"], pa.string()),
+        ([b"a", b"\xff"], pa.binary()), ([date(2024, 1, 1)], pa.date32()), ([NOON, None], pa.timestamp("us")),
+        ([NOON.replace(tzinfo=UTC)], pa.timestamp("us", "UTC")), ([time(1)], pa.time64("us")),
+        ([timedelta(1)], pa.duration("us")), ([Decimal("1.50")], pa.decimal128(3, 2)), ([uuid.UUID(int=5)], pa.uuid()),
+        ([[1], [], None], pa.list_(pa.int64())), ([["a"], [None]], pa.list_(pa.string())),
+        ([[{"a": 1}]], pa.list_(pa.struct({"a": pa.int64()}))),
+    ],
+)  # fmt: skip
+def test_scalars_and_lists_are_rows_of_one_column(values, kind):
+    table = values_to_table(values)
+    assert table.schema == pa.schema([("value", kind)])
+    assert table_to_values(table) == values
+
+
+def test_numpy_scalars():
+    assert values_to_table([np.int32(1), np.int32(2)]).schema.field("value").type == pa.int32()
+    assert values_to_table([np.str_("a")]).to_pylist() == [{"value": "a"}]
+    assert values_to_table([np.arange(2), np.arange(3)]).to_pylist() == [{"value": [0, 1]}, {"value": [0, 1, 2]}]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([{"a": 1, "b": "x"}, {"a": 2, "b": None}], [{"a": 1, "b": "x"}, {"a": 2, "b": None}]),
+        ([{"b": 1, "a": 2}, {"a": 3, "b": 4}], [{"b": 1, "a": 2}, {"b": 4, "a": 3}]),
+        ([{"a": 1}, {"b": 2}], [{"a": 1, "b": None}, {"a": None, "b": 2}]),
+        ([{"a": 1}, {}], [{"a": 1}, {"a": None}]),
+        ([{}, {}], [{}, {}]),
+        ([{"a": None}, {"a": [1]}], [{"a": None}, {"a": [1]}]),
+        ([{"a": {"b": 1}}, {"a": {"c": 2}}], [{"a": {"b": 1, "c": None}}, {"a": {"b": None, "c": 2}}]),
+        ([OrderedDict(a=1), defaultdict(int, a=2), MappingProxyType({"a": 3})], [{"a": 1}, {"a": 2}, {"a": 3}]),
+        ([{"a": 1}, 2], [{"a": 1, "value": None}, {"a": None, "value": 2}]),
+        ([], []),
+    ],
+)
+def test_mappings_are_rows(values, expected):
+    table = values_to_table(values)
+    assert table_to_rows(table) == table.to_pylist() == expected
+    assert table.column_names == list(expected[0] if expected else [])
+
+
+@pytest.mark.parametrize("value", [(1, 2), {1, 2}, object(), 1j, Ellipsis, int, range(3)])
+def test_other_objects_are_no_rows(value):
+    with pytest.raises(NotTabularError, match=f"returned a {type(value).__qualname__}, which is neither"):
+        values_to_table([{"a": 1}, value])
+
+
+def test_names_of_columns_are_text():
+    with pytest.raises(NotTabularError, match="a row has the key 1: names of columns are text"):
+        values_to_table([{1: 2}])
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([1, "a"], "tried to convert to int64"),
+        (["a", 1], "Expected bytes, got a 'int' object"),
+        (["a", b"b"], "text and bytes in one column"),
+        ([b"a", None, "b"], "text and bytes in one column"),
+        ([True, 1], "tried to convert to boolean"),
+        ([date(2024, 1, 1), NOON], "dates and datetimes in one column"),
+        ([NOON, date(2024, 1, 1)], "date"),
+        ([NOON, None, NOON.replace(tzinfo=UTC)], "with and without a time zone"),
+        ([NOON.replace(tzinfo=timezone(timedelta(hours=1))), NOON], "with and without a time zone"),
+        ([2**64], "too large"),
+        ([2**60 + 1, 0.5], "exactly representable"),
+    ],
+)
+def test_cells_that_arrow_would_change_or_refuse(cells, message):
+    with pytest.raises(SchemaError, match=f"column 'c': .*{message}"):
+        rows_to_table([{"c": cell} for cell in cells])
+    with pytest.raises(SchemaError, match=f"column 'value': .*{message}"):
+        values_to_table(cells)
+
+
+def test_dates_of_two_zones_are_the_same_moments():
+    moments = [NOON.replace(tzinfo=UTC), NOON.replace(tzinfo=timezone(timedelta(hours=2)))]
+    assert table_to_values(values_to_table(moments)) == moments
+
+
+def test_frames_become_tables():
+    rows = [{"a": 1, "s": "x"}, {"a": 2, "s": None}]
+    table = pa.Table.from_pylist(rows)
+    for value in (
+        table, table.to_batches()[0], {"a": [1, 2], "s": ["x", None]}, {"a": np.array([1, 2]), "s": pa.array(["x", None])},
+        pd.DataFrame(rows, index=[7, 8]), pl.DataFrame(rows), MappingProxyType({"a": (1, 2), "s": ["x", None]}),
+        table.to_reader(),
+    ):  # fmt: skip
+        assert as_table(value).to_pylist() == rows
+    assert as_table(table) is table
+    assert as_table(pd.DataFrame(rows)).schema.metadata is None
+
+
+def test_frames_lose_their_views_which_no_slice_can_leave_behind():
+    frame = pl.DataFrame({"s": ["x"], "b": [b"y"], "l": [["z"]], "t": [{"u": "v"}], "n": [1]})
+    table = as_table(frame)
+    assert "view" not in str(table.schema)
+    assert table.to_pylist() == frame.to_dicts()
+    views = pa.table({"l": pa.array([["a"], None], pa.list_(pa.string_view()))})
+    assert as_table(views).schema.field("l").type == pa.list_(pa.large_string())
+    assert as_table(views).to_pylist() == views.to_pylist()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 5, [1], "text", {"a": 1}, {"a": [1], "b": [1, 2]}, pd.Series([1]), pl.Series([1]), pa.array([1]),
+     pl.LazyFrame({"a": [1]}), object()],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_what_is_no_table(value):
+    with pytest.raises(NotTabularError, match=f"returned a {type(value).__qualname__} that is no table"):
+        as_table(value)
+
+
+STRING, BINARY = pa.string(), pa.binary()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (pa.int64(), pa.float64(), pa.float64()), (pa.null(), STRING, STRING), (pa.int8(), pa.int64(), pa.int64()),
+        (STRING, pa.large_string(), pa.large_string()), (pa.list_(pa.null()), pa.list_(STRING), pa.list_(STRING)),
+        (pa.struct({"a": STRING}), pa.struct({"b": BINARY}), pa.struct({"a": STRING, "b": BINARY})),
+        (pa.list_(pa.int64()), pa.list_(pa.float64()), pa.list_(pa.float64())),
+        (pa.int64(), STRING, None), (pa.bool_(), pa.int64(), None), (pa.date32(), pa.timestamp("us"), None),
+        (pa.timestamp("us"), pa.timestamp("us", "UTC"), None), (pa.int64(), pa.list_(pa.int64()), None),
+        (STRING, BINARY, None), (pa.large_string(), BINARY, None), (STRING, pa.large_binary(), None),
+        (pa.list_(STRING), pa.list_(BINARY), None), (pa.struct({"a": STRING}), pa.struct({"a": BINARY}), None),
+        (pa.large_list(pa.struct({"a": STRING})), pa.large_list(pa.struct({"a": BINARY})), None),
+    ],
+)  # fmt: skip
+def test_unify(one, other, both):
+    for first, second in ((one, other), (other, one)):
+        left, right = (pa.schema([("c", kind)]) for kind in (first, second))
+        if both is not None:
+            assert {field.name: field.type for field in unify(left, right)} == {"c": both} or "struct" in str(both)
+            continue
+        with pytest.raises(SchemaError) as caught:
+            unify(left, right, "chunk 7")
+        assert str(caught.value) == (
+            f"column 'c' is {second} in chunk 7, but {first} before: give it one type in the function"
+        )
+
+
+def test_unify_keeps_columns_in_order_of_appearance():
+    first = pa.schema([("a", pa.int64()), ("b", STRING)], metadata={"k": "v"})
+    second = pa.schema([("c", STRING), ("a", pa.float64())])
+    both = pa.schema([("a", pa.float64()), ("b", STRING), ("c", STRING)])
+    assert unify(unify(None, first), second).equals(both, check_metadata=True)
+    assert unify(None, first).metadata is None
+
+
+def test_a_column_twice_is_refused():
+    double = pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"])
+    assert concat([double, double]).num_rows == 2
+    with pytest.raises(SchemaError, match=r"the schema of chunk 2 has a column twice: \['a', 'a'\]"):
+        concat([pa.table({"a": [1]}), double])
+
+
+def test_concat():
+    tables = [
+        pa.table({"n": pa.nulls(1), "s": ["x"]}),
+        pa.table({}),
+        pa.table({"n": [1]}),
+        pa.table({"t": [[1]], "n": [2.5]}),
+        pa.table({"n": pa.array([], pa.int64())}),
+    ]
+    assert concat(tables).to_pylist() == [
+        {"n": None, "s": "x", "t": None},
+        {"n": 1.0, "s": None, "t": None},
+        {"n": 2.5, "s": None, "t": [1]},
+    ]
+    assert concat([]).num_rows == concat([pa.table({})]).num_rows == 0
+
+
+def test_concat_of_structs_with_different_keys():
+    tables = [pa.table({"c": [[{"a": 1}]]}), pa.table({"c": [[{"b": "x"}], None]})]
+    assert concat(tables).to_pylist() == [
+        {"c": [{"a": 1, "b": None}]}, {"c": [{"a": None, "b": "x"}]}, {"c": None},
+    ]  # fmt: skip
+
+
+def test_rows_without_columns_still_count():
+    bare = rows_to_table([{}, {}])
+    assert (bare.num_rows, bare.num_columns) == (2, 0)
+    assert concat([bare, bare]).num_rows == 4
+    assert concat([bare, pa.table({"a": [1]}), bare]).to_pylist() == [
+        {"a": None}, {"a": None}, {"a": 1}, {"a": None}, {"a": None},
+    ]  # fmt: skip
+
+
+def test_concat_refuses_what_would_change_a_value():
+    with pytest.raises(SchemaError, match="column 'c' does not fit double without loss"):
+        concat([pa.table({"c": [2**60 + 1]}), pa.table({"c": [0.5]})])
+    with pytest.raises(SchemaError, match="column 'c' is string in chunk 2, but int64 before"):
+        concat([pa.table({"c": [1]}), pa.table({"c": ["x"]})])
+
+
+def test_conform_adds_columns_orders_them_and_casts():
+    schema = pa.schema([("a", pa.float64()), ("b", STRING)])
+    assert conform(pa.table({"a": [1]}), schema).equals(pa.table({"a": [1.0], "b": pa.nulls(1, STRING)}))
+    table = pa.table({"b": ["x"], "a": [0.5]})
+    assert conform(table, schema).column_names == ["a", "b"]
+    assert conform(pa.table({"a": [0.5], "b": ["x"]}), schema).schema == schema
+
+
+def test_rows_of_a_table_are_those_of_arrow():
+    table = pa.table(
+        {"a": [1, None], "s": ["x", "y"], "l": [[1], []], "d": [NOON, None],
+         "m": pa.array([[("k", 1)], None], pa.map_(STRING, pa.int64())), "c": pa.array(["u", "u"]).dictionary_encode()}
+    )  # fmt: skip
+    for part in (table, table.slice(1), table.slice(0, 0), table.select([]), table.to_batches()[0]):
+        assert table_to_rows(part) == part.to_pylist()

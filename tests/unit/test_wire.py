@@ -1,0 +1,159 @@
+"""Objects between processes: in line or in shared memory, whole or not at all."""
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchflow.executors import wire
+
+
+@pytest.fixture
+def pair():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def files():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("size", [0, 1, 1000, wire.INLINE_BYTES - 200, wire.INLINE_BYTES, 10_000_000])
+def test_bytes_of_every_size(pair, size, mapped):
+    value = {"data": os.urandom(size), "n": [1, None]}
+    wire.send(pair[0], value)
+    assert wire.receive(pair[1], mapped=mapped) == value
+
+
+@given(
+    st.lists(st.integers(0, 60_000), max_size=5), st.integers(0, 40_000), st.booleans()
+)
+def test_buffers_of_every_size(sizes, text, mapped):
+    arrays = [np.arange(size, dtype=np.uint8) for size in sizes]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire.send(ours, ("x" * text, arrays))
+        got_text, got = wire.receive(theirs, mapped=mapped)
+    assert got_text == "x" * text
+    assert [array.tobytes() for array in got] == [array.tobytes() for array in arrays]
+
+
+def test_several_objects_one_after_the_other(pair):
+    values = [1, "x" * 50_000, None, b"y" * 100, "z" * 200_000]
+    for value in values:
+        wire.send(pair[0], value)
+    assert [wire.receive(pair[1]) for _ in values] == values
+
+
+def test_a_great_many_buffers_do_not_fill_the_socket(pair):
+    """As many as would block the sender for ever, since nobody reads."""
+    arrays = [np.full(600, n) for n in range(40_000)]
+    pair[0].settimeout(10)
+    wire.send(pair[0], arrays)
+    assert all(np.array_equal(one, other) for one, other in zip(wire.receive(pair[1]), arrays, strict=True))
+
+
+def test_one_parcel_for_many_receivers_shares_their_memory(pair):
+    array = np.zeros(1_000_000)
+    before = files()
+    parcel = wire.pack(array)
+    for _ in range(2):
+        parcel.send(pair[0])
+    parcel.close()
+    parcel.close()
+    one, other = (wire.receive(pair[1], mapped=True) for _ in range(2))
+    one[0] = 7  # its own from now on
+    assert (one[0], other[0]) == (7, 0)
+    del one, other
+    assert files() == before
+
+
+def test_what_is_received_by_copy_holds_no_file_open(pair):
+    before = files()
+    kept = []
+    for _ in range(20):
+        wire.send(pair[0], np.zeros(100_000))
+        kept.append(wire.receive(pair[1]))
+    assert files() == before
+    kept[0][0] = 1  # and may be written to
+
+
+def test_the_other_side_is_gone(pair):
+    pair[0].close()
+    with pytest.raises(EOFError):
+        wire.receive(pair[1])
+
+
+@pytest.mark.parametrize("cut", [1, 31, 32, 40])
+def test_the_other_side_is_gone_in_the_middle_of_an_object(pair, cut):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire.send(ours, "x" * 100)
+        message = theirs.recv(1000)
+    pair[0].sendall(message[:cut])
+    pair[0].close()
+    with pytest.raises(EOFError):
+        wire.receive(pair[1])
+
+
+def test_sending_to_nobody_is_an_os_error(pair):
+    pair[1].close()
+    before = files()
+    for value in (1, "x" * 100_000):
+        with pytest.raises(OSError, match="Broken pipe"):
+            wire.send(pair[0], value)
+    assert files() == before
+
+
+class Bomb:
+    def __reduce__(self):
+        return _explode, ()
+
+
+def _explode():
+    raise OSError("bomb")
+
+
+def test_an_object_that_cannot_be_made_again_leaves_the_next_one_whole(pair):
+    wire.send(pair[0], Bomb())
+    wire.send(pair[0], 1)
+    with pytest.raises(pickle.UnpicklingError, match="OSError: bomb") as caught:
+        wire.receive(pair[1])
+    assert isinstance(caught.value.__cause__, OSError)
+    assert wire.receive(pair[1]) == 1
+
+
+def test_lambdas_and_local_classes_travel():
+    class Local:
+        x = 5
+
+    value, buffers = wire.dumps((Local, lambda n: n + 1))
+    assert buffers == []
+    local, fn = pickle.loads(value)
+    assert (local.x, fn(1)) == (5, 2)
+
+
+def test_what_main_defines_travels_by_value(tmp_path):
+    code = """
+import sys
+from batchflow.executors import wire
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+data, buffers = wire.dumps([Point(3)])
+sys.stdout.buffer.write(data)
+"""
+    (tmp_path / "script.py").write_text(code)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, check=True)
+    [point] = pickle.loads(done.stdout)
+    assert point.x == 3
