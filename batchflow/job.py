@@ -185,10 +185,13 @@ class _Run:
         early: deque[Any] = deque()
         scheduler = self._scheduler(bounded=True, early=None if ordered else early.append)
         with self._opened(scheduler):
-            for settled in scheduler.settled():
-                self._account(scheduler, settled)
-                if settled.payload is not None:
-                    early.append(settled.payload)
+            going = True
+            while going:
+                going = scheduler.turn()
+                for settled in scheduler.released():
+                    self._account(scheduler, settled)
+                    if settled.payload is not None:
+                        early.append(settled.payload)
                 while early:
                     yield from self._shown(early.popleft())
             self._check_end()

@@ -125,8 +125,11 @@ class Scheduler:
         going = True
         while going:
             going = self.turn()
-            frontier = _END if self._drained else self._cursor.frontier
-            yield from self._order.release(frontier)
+            yield from self.released()
+
+    def released(self) -> Iterator[Settled]:
+        """Yield, in input order, the chunks that came to their end and that no other one can come before."""
+        return self._order.release(_END if self._drained else self._cursor.frontier)
 
     def turn(self) -> bool:
         """Submit what has room and take in what is done; false when nothing is left to do."""
@@ -153,7 +156,8 @@ class Scheduler:
             return self._delegated.popleft()
         if self._again:
             return self._again.popleft()
-        if self._drained or len(self._order) + len(self._running) >= self._ahead:
+        held = 0 if self._early else len(self._order)
+        if self._drained or held + len(self._running) >= self._ahead:
             return None
         drawn: Drawn | None = self._cursor.draw(self._sizer.next())
         if drawn is None:

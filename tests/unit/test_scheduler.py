@@ -87,7 +87,6 @@ def test_listeners_hear_everything_in_order():
     assert sum(isinstance(event, TaskEnded) for event in heard) == 5
 
 
-@pytest.mark.xfail(reason="chunks that are done wait until the first one is settled", strict=True)
 def test_an_unordered_stream_gives_each_chunk_when_it_is_done():
     """However long the first one takes."""
     executor = FakeExecutor(2, pick=lambda count: count - 1)
