@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow.errors import InputError
 from batchflow.model import Chunk, Input, Key, Span
 from batchflow.rows import Rows
-from batchflow.sources.base import Block, Cursor, Drawn, Source
+from batchflow.sources.base import Block, Cursor, Drawn, Source, explain
 from batchflow.tables import NotTabularError, as_table, is_tabular, values_to_table
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class RecordsSource(Source):
         """Give the records that came with the task."""
         if isinstance(data, Rows):
             (data,) = data.segments
+        if isinstance(data, list) and isinstance(data[0], _Raised):
+            raise SourceError(data[0].message)
         count = data.num_rows if is_tabular(data) else len(data)
         for first in range(0, count, _BLOCK_ROWS):
             end = min(count, first + _BLOCK_ROWS)
@@ -66,6 +68,16 @@ class RecordsSource(Source):
             yield Block(
                 span, rows, range(first, end), end, lambda at: (span.start + at, span.start + at + 1)
             )
+
+
+class _Raised(NamedTuple):
+    """Stands in the place of the record at which the user's iterator raised."""
+
+    message: str
+
+
+class SourceError(RuntimeError):
+    """The user's iterator raised; there are no more records."""
 
 
 class _SliceCursor(Cursor):
@@ -108,7 +120,13 @@ class _LazyCursor(Cursor):
         return (0, self._start)
 
     def draw(self, weight: int) -> Drawn | None:
-        data = list(islice(self._iterator, max(1, weight)))
+        data: list[Any] = []
+        try:
+            data.extend(islice(self._iterator, max(1, weight)))
+        except Exception as error:  # noqa: BLE001 - what came before it is kept, and it is told as a failure
+            self._iterator = iter([_Raised(f"the iterator raised {type(error).__name__}: {explain(error)}")])
+        if not data:
+            data = list(islice(self._iterator, 1))
         if not data:
             return None
         start = self._start

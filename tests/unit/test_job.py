@@ -155,6 +155,22 @@ class TestErrors:
         assert result.values == [0, 0, 2, 2]
         assert result.errors["record"].to_pylist() == [2]
 
+    @pytest.mark.parametrize("chunk", [1, 2, 3, 100])
+    def test_a_generator_of_records_that_raises_is_an_error_and_what_came_before_is_kept(self, chunk):
+        def source():
+            yield from range(4)
+            raise OSError("the line went dead")
+
+        result = run(lambda n: n, source(), chunk=chunk)
+        assert result.values == [0, 1, 2, 3]
+        rows = result.errors.select(["start", "record", "phase", "error_type", "message"]).to_pylist()
+        assert rows == [
+            {
+                "start": 4, "record": 5, "phase": "read", "error_type": "SourceError",
+                "message": "the iterator raised OSError: the line went dead",
+            }
+        ]  # fmt: skip
+
     def test_sys_exit_costs_its_record_only(self):
         result = run(lambda n: exit(3) if n == 1 else n, range(3))
         assert result.values == [0, 2]
