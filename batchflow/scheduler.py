@@ -136,9 +136,8 @@ class Scheduler:
         self._admit()
         if not self._running:
             return False
-        for job, outcome in self._executor.wait():
-            if job == self._job:
-                self._take(outcome)
+        for _, outcome in self._executor.wait(self._job):
+            self._take(outcome)
         return True
 
     def _admit(self) -> None:

@@ -258,6 +258,16 @@ class TestStream:
         tables.close()
         assert len(drawn) < 100
 
+    @pytest.mark.parametrize("executor", [bf.Serial, bf.Processes])
+    def test_two_streams_share_a_warm_executor(self, executor):
+        with executor() as warm:
+            one, two = (
+                bf.stream_batches(fn, bf.records(range(50)), per="record", executor=warm, chunk=5)
+                for fn in (lambda n: n, lambda n: -n)
+            )
+            pairs = [(a["value"].to_pylist(), b["value"].to_pylist()) for a, b in zip(one, two, strict=True)]
+        assert pairs == [(list(range(n, n + 5)), [-k for k in range(n, n + 5)]) for n in range(0, 50, 5)]
+
     def test_a_failure_stops_a_stream(self):
         tables = bf.stream_batches(odd_fails, bf.records([0, 1]), per="record", executor=SERIAL, chunk=1)
         assert next(tables).to_pylist() == [{"n": 0}]
