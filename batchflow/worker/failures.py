@@ -10,12 +10,13 @@ from pathlib import Path
 from batchflow.model import Failed, Failure, Inspect, Phase, Task, Work
 from batchflow.sources.base import Block, explain, show
 
+_HOST = socket.gethostname()
 _HERE = str(Path(__file__).parents[1])
 
 
 def worker_name() -> str:
     """Return what names this process in reports: host and process number."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return f"{_HOST}:{os.getpid()}"
 
 
 def failed(work: Work, phase: Phase, error: BaseException, records: int | None = None) -> Failed:
