@@ -112,9 +112,9 @@ class Processes(Executor):
             self._made += 1
             try:
                 self._ask(self._made, theirs.fileno(), file)
-            except BaseException:
+            except OSError as error:
                 ours.close()
-                raise
+                raise self._broken() from error
             finally:
                 theirs.close()
                 os.close(file)
@@ -122,12 +122,9 @@ class Processes(Executor):
             self._selector.register(ours, selectors.EVENT_READ, worker)
 
     def _ask(self, number: int, *fds: int) -> None:
-        """Ask the zygote for a worker, or without descriptors to kill one."""
+        """Ask the zygote for a worker, or without descriptors to kill one; `OSError` if it is gone."""
         assert self._zygote is not None
-        try:
-            socket.send_fds(self._zygote.control, [REQUEST.pack(number)], fds)
-        except OSError as error:
-            raise self._broken(self._zygote) from error
+        socket.send_fds(self._zygote.control, [REQUEST.pack(number)], fds)
 
     def load(self, program: Program) -> int:
         """Pickle a program once; all workers share its memory."""
@@ -155,7 +152,7 @@ class Processes(Executor):
         """Kill a worker whose work nobody wants any more; work of other jobs goes back to the queue."""
         self._waiting.extendleft(item for item in reversed(worker.queue) if item[0] in self._programs)
         self._drop(worker)
-        with suppress(ExecutorError):  # told when it is needed again
+        with suppress(OSError):  # without a zygote there is no worker either
             self._ask(worker.number)
 
     def submit(self, job: int, work: Work) -> None:
@@ -245,7 +242,7 @@ class Processes(Executor):
         try:
             ended = Ended.receive(self._zygote.control)
         except (EOFError, OSError) as error:
-            raise self._broken(self._zygote) from error
+            raise self._broken() from error
         worker = self._workers.get(ended.number)
         if worker is None:
             return
@@ -271,10 +268,12 @@ class Processes(Executor):
             self._selector.unregister(worker.socket)
         worker.socket.close()
 
-    def _broken(self, zygote: launch.Zygote) -> ExecutorError:
+    def _broken(self) -> ExecutorError:
         """Return what to raise when the zygote is gone; a later job starts anew."""
+        assert self._zygote is not None
+        process = self._zygote.process
         self.close()
-        status = zygote.process.returncode
+        status = process.returncode
         hint = ": its message stands above" if status > 0 else ""
         return ExecutorError(f"the process that workers are forked from {_how(status)}{hint}")
 

@@ -135,6 +135,15 @@ def test_one_warm_executor_serves_many_jobs(executor):
         ]
 
 
+@pytest.mark.xfail(run=False, reason="hangs until the scheduler asks wait() for the outcomes of its own job only")
+def test_a_job_inside_the_stream_of_another(executor):
+    rows = 0
+    for table in bf.stream_batches(lambda t: t, bf.records(range(40)), chunk=2, executor=executor):
+        rows += table.num_rows
+        assert run(lambda x: x + 1, range(20), executor, chunk=2).values == list(range(1, 21))
+    assert rows == 40
+
+
 def test_caps_of_a_job_hold_on_a_warm_executor(executor, tmp_path):
     """Marks its stay with a file, which no other task may find."""
 

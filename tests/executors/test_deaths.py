@@ -242,6 +242,23 @@ def test_zygote_killed(processes):
     assert run(lambda x: x, range(4), processes).values == [0, 1, 2, 3]  # the next job starts anew
 
 
+def test_zygote_killed_under_a_stream_that_is_closed(processes):
+    def slow(x):
+        if x:
+            threading.Event().wait()
+        return x
+
+    stream = bf.stream_batches(slow, bf.records(range(10)), per="record", chunk=1, executor=processes)
+    next(stream)
+    left = workers_of(processes)
+    os.kill(processes._zygote.process.pid, signal.SIGKILL)
+    assert gone(left)
+    stream.close()
+    with pytest.raises(bf.errors.ExecutorError, match="killed by SIGKILL"):
+        run(slow, range(4), processes)
+    assert run(str, range(4), processes).values == ["0", "1", "2", "3"]
+
+
 def test_zygote_that_cannot_start(script):
     done = script(
         """
