@@ -145,7 +145,7 @@ class _Run:
                 if settled.payload is not None:
                     rows.append(self._executor.fetch(settled.payload))
             self._check_end()
-        return Result(self._errors.table(), self._report.report(), rows)
+        return Result(self._errors, self._report.report(), rows)
 
     def _combined(self, scheduler: Scheduler) -> Result:
         from batchflow.combining.tree import Tree  # only a job that combines waits for it
@@ -160,7 +160,7 @@ class _Run:
             while not tree.finish():
                 scheduler.turn()
             rows = [] if tree.payload is None else [self._executor.fetch(tree.payload)]
-        return Result(self._errors.table(), self._report.report(), rows)
+        return Result(self._errors, self._report.report(), rows)
 
     def _to_disk(self, scheduler: Scheduler) -> Result:
         from batchflow.combining.dataset import Dataset  # only a job that writes waits for it
@@ -178,7 +178,7 @@ class _Run:
                 _finish(scheduler)
         finally:
             dataset.close(self._errors, self._report.report())
-        return Result(self._errors.table(), self._report.report(), (), self._plan.destination)
+        return Result(self._errors, self._report.report(), (), self._plan.destination)
 
     def tables(self, *, ordered: bool) -> Iterator[pa.Table]:
         """Yield tables as they come."""
@@ -198,7 +198,7 @@ class _Run:
 
     def _shown(self, payload: Any) -> Iterator[pa.Table]:
         rows: Rows = self._executor.fetch(payload)
-        table = Result(self._errors.table(), self._report.report(), [rows]).table
+        table = Result(self._errors, self._report.report(), [rows]).table
         if table.num_rows:
             yield table
 

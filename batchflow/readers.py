@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import FormatError
 from batchflow.sources import Source
-from batchflow.sources.paths import Paths, as_paths
+
+if TYPE_CHECKING:
+    from batchflow.sources.paths import Paths
+
+
+def _tuple(paths: Paths) -> tuple[str, ...]:
+    """Return one path or many as text."""
+    from batchflow.sources.paths import as_paths  # records in memory need none
+
+    return as_paths(paths)
 
 
 def read_text(paths: Paths) -> Source:
@@ -26,7 +35,7 @@ def read_text(paths: Paths) -> Source:
     """
     from batchflow.sources.text import TextSource
 
-    return TextSource(as_paths(paths))
+    return TextSource(_tuple(paths))
 
 
 def read_json(paths: Paths) -> Source:
@@ -39,7 +48,7 @@ def read_json(paths: Paths) -> Source:
     """
     from batchflow.sources.json import JsonSource
 
-    return JsonSource(as_paths(paths))
+    return JsonSource(_tuple(paths))
 
 
 def read_csv(
@@ -79,7 +88,7 @@ def read_csv(
         message = f"delimiter={delimiter!r} and quote={quote!r} must be one character each, and not the same"
         raise FormatError(message)
     names = None if columns is None else tuple(columns)
-    return CsvSource(as_paths(paths), delimiter, quote, names, column_types(types))
+    return CsvSource(_tuple(paths), delimiter, quote, names, column_types(types))
 
 
 def read_parquet(paths: Paths, *, columns: Sequence[str] | None = None) -> Source:
@@ -94,7 +103,7 @@ def read_parquet(paths: Paths, *, columns: Sequence[str] | None = None) -> Sourc
     """
     from batchflow.sources.parquet import ParquetSource
 
-    return ParquetSource(as_paths(paths), None if columns is None else tuple(columns))
+    return ParquetSource(_tuple(paths), None if columns is None else tuple(columns))
 
 
 def files(paths: Paths) -> Source:
@@ -107,7 +116,7 @@ def files(paths: Paths) -> Source:
     """
     from batchflow.sources.files import WholeFiles
 
-    return WholeFiles(as_paths(paths))
+    return WholeFiles(_tuple(paths))
 
 
 def records(data: Iterable[Any] | Any) -> Source:
@@ -146,7 +155,7 @@ def guess(paths: Paths, kind: str | None = None) -> Source:
     """
     from batchflow.sources.compression import by_suffix
 
-    names = as_paths(paths)
+    names = _tuple(paths)
     if kind is None:
         plain = [name.rpartition(".")[0] if by_suffix(name) else name for name in names]
         kinds = {_KINDS.get(name.rpartition(".")[2].lower(), "") for name in plain}

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from batchflow.errors import SchemaError
 
@@ -21,9 +18,12 @@ if TYPE_CHECKING:
 VALUE = "value"
 """Column of the rows that scalars become."""
 
-_SCALARS = {
-    bool, int, float, str, bytes, bytearray, date, datetime, time, timedelta, Decimal, UUID, list,
+_SCALARS = {bool, int, float, str, bytes, bytearray, list, type(None)}
+_SCALAR_NAMES = {
+    ("datetime", "date"), ("datetime", "datetime"), ("datetime", "time"), ("datetime", "timedelta"),
+    ("decimal", "Decimal"), ("uuid", "UUID"),
 }  # fmt: skip
+"""Of modules that a worker need not load to know that it has none of their values."""
 _ROWS = {dict, OrderedDict, defaultdict}
 
 
@@ -39,7 +39,7 @@ def is_row(kind: type) -> bool:
 
 def is_scalar(kind: type) -> bool:
     """Whether values of a type become rows of the one column ``value``."""
-    return kind in _SCALARS or kind.__module__ == "numpy" or kind is type(None)
+    return kind in _SCALARS or kind.__module__ == "numpy" or (kind.__module__, kind.__name__) in _SCALAR_NAMES
 
 
 class NotTabularError(TypeError):
@@ -113,6 +113,8 @@ def _columns(columns: Mapping[Any, Sequence[Any]], count: int) -> pa.Table:
 
 def _array(cells: Sequence[Any]) -> Any:
     """Return cells as an array, but refuse those that Arrow would change without a word."""
+    from datetime import datetime
+
     import pyarrow as pa
 
     array = pa.array(cells)

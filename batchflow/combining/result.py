@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from batchflow.combining.errors_table import ErrorTable
 from batchflow.errors import FailedRecordsError
 from batchflow.plan import Destination
 from batchflow.report import Report
@@ -24,24 +25,27 @@ class Result:
 
     Attributes
     ----------
-    errors : pyarrow.Table
-        One row for each record or chunk that failed, and why, in input order.
     report : Report
         Rows in, out and failed, seconds, speed-up, memory.
     """
 
     def __init__(
         self,
-        errors: pa.Table,
+        errors: ErrorTable,
         report: Report,
         rows: Sequence[Rows] = (),
         destination: Destination | None = None,
     ) -> None:
-        self.errors = errors
+        self._errors = errors
         self.report = report
         self._rows = list(rows)
         self._destination = destination
         self._table: pa.Table | None = None
+
+    @property
+    def errors(self) -> pa.Table:
+        """The error table: one row for each record or chunk that failed, and why, in input order."""
+        return self._errors.table()
 
     @property
     def path(self) -> Path | None:
@@ -70,7 +74,7 @@ class Result:
         """What the function gave back, in input order: dicts, scalars, or any other objects."""
         if self._destination is not None:
             return table_to_values(self.table)
-        return [value for rows in self._rows for value in rows.values()]
+        return Rows(segment for rows in self._rows for segment in rows.segments).values()
 
     def __len__(self) -> int:
         return self.report.rows_out

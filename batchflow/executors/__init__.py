@@ -1,19 +1,35 @@
-"""Where tasks run: in this process, in worker processes, or on Ray; one small contract."""
+"""Where tasks run: in this process, in worker processes, or on Ray; one small contract.
+
+The executors load when they are first used: a worker process imports this package and needs none.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import UsageError
-from batchflow.executors.base import Executor
-from batchflow.executors.processes import Processes
-from batchflow.executors.ray import Ray
-from batchflow.executors.serial import Serial
 from batchflow.launch import default_name
+
+if TYPE_CHECKING:
+    from batchflow.executors.base import Executor
+    from batchflow.executors.processes import Processes
+    from batchflow.executors.ray import Ray
+    from batchflow.executors.serial import Serial
 
 __all__ = ["Executor", "Processes", "Ray", "Serial", "choose"]
 
-_NAMES: dict[str, type[Executor]] = {"serial": Serial, "processes": Processes, "ray": Ray}
+_CLASSES = {"base": "Executor", "processes": "Processes", "ray": "Ray", "serial": "Serial"}
+_NAMES = ("serial", "processes", "ray")
+
+
+def __getattr__(name: str) -> Any:
+    for module, kind in _CLASSES.items():
+        if kind == name:
+            return getattr(importlib.import_module(f"batchflow.executors.{module}"), name)
+    message = f"module 'batchflow.executors' has no attribute {name!r}"
+    raise AttributeError(message)
 
 
 def choose(executor: Executor | str | None, *, needs_ray: bool = False) -> Executor:
@@ -28,10 +44,11 @@ def choose(executor: Executor | str | None, *, needs_ray: bool = False) -> Execu
     UsageError
         If there is none of that name.
     """
-    if isinstance(executor, Executor):
+    if not isinstance(executor, str | None):
         return executor
     name = executor or os.environ.get("BATCHFLOW_EXECUTOR") or ("ray" if needs_ray else default_name())
     if name not in _NAMES:
         message = f"unknown executor {name!r}: use one of {', '.join(_NAMES)}"
         raise UsageError(message)
-    return _NAMES[name]()
+    chosen: Executor = __getattr__(_CLASSES[name])()
+    return chosen

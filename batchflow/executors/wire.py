@@ -13,7 +13,6 @@ import os
 import pickle
 import socket
 import struct
-import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -168,6 +167,8 @@ def anonymous_file() -> int:
     """Return the descriptor of a file without a name, so nothing is left when its users are gone."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("batchflow", os.MFD_CLOEXEC)
+    import tempfile  # only where there is no memfd
+
     with tempfile.TemporaryFile() as temporary:
         return os.dup(temporary.fileno())
 

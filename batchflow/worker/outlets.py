@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchflow.errors import SchemaError
@@ -137,5 +136,5 @@ class Pieces:
     def drop(self) -> None:
         """Remove the pieces written so far."""
         for piece in self._pieces:
-            Path(piece.path).unlink(missing_ok=True)
+            os.unlink(piece.path)  # noqa: PTH108
         self._pieces, self._tables = [], []

@@ -35,7 +35,9 @@ class Runner:
                 return self._inspect(work.task)
             phase = "call" if isinstance(work, Merge) else "write"
             return self._merge(work) if isinstance(work, Merge) else self._assemble(work)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a failure is a value
+        except KeyboardInterrupt:
+            raise  # of the user at the keyboard, where this process is the driver
+        except BaseException as error:  # noqa: BLE001 - a failure is a value
             return failed(work, phase, error)
 
     def _task(self, task: Task) -> Outcome:
