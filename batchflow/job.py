@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from batchflow.combining.errors_table import ErrorTable
@@ -20,6 +20,7 @@ from batchflow.progress import Progress
 from batchflow.report import ReportBuilder
 from batchflow.rows import Rows
 from batchflow.scheduler import Scheduler
+from batchflow.tables import concat
 from batchflow.worker import Program
 
 if TYPE_CHECKING:
@@ -29,13 +30,14 @@ FRACTION_RECORDS = 1000
 """Records that must have been read before a fraction in ``max_errors`` may stop a job before its end."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Job(JobSpec):
     """A function, its input, its output and its caps, as one frozen value.
 
     The fields are the arguments of `batchflow.map_records`; ``per`` is ``"record"`` or ``"batch"``.
     """
 
+    _: KW_ONLY
     executor: Executor | str | None = None
     progress: bool | None = None
     listeners: Sequence[Listener] = field(default=())
@@ -124,8 +126,8 @@ class _Run:
     @contextmanager
     def _opened(self, scheduler: Scheduler) -> Iterator[None]:
         complete = False
-        scheduler.open()
         try:
+            scheduler.open()
             yield
             complete = True
         finally:
@@ -166,9 +168,9 @@ class _Run:
         from batchflow.combining.dataset import Dataset  # only a job that writes waits for it
 
         dataset = Dataset(self._plan, scheduler.delegate, scheduler.redo)
-        dataset.open()
         try:
             with self._opened(scheduler):
+                dataset.open()  # only now that the function could be shipped
                 for settled in scheduler.settled():
                     self._account(scheduler, dataset.add(settled))
                 self._check_end()
@@ -178,7 +180,7 @@ class _Run:
                 _finish(scheduler)
         finally:
             dataset.close(self._errors, self._report.report())
-        return Result(self._errors, self._report.report(), (), self._plan.destination)
+        return Result(self._errors, self._report.report(), (), self._plan.destination, dataset.schema)
 
     def tables(self, *, ordered: bool) -> Iterator[pa.Table]:
         """Yield tables as they come."""
@@ -198,7 +200,7 @@ class _Run:
 
     def _shown(self, payload: Any) -> Iterator[pa.Table]:
         rows: Rows = self._executor.fetch(payload)
-        table = Result(self._errors, self._report.report(), [rows]).table
+        table = concat(rows.tables)
         if table.num_rows:
             yield table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,18 +14,19 @@ from batchflow.formats import format_of, name_of
 from batchflow.model import Input
 from batchflow.resources import Resources, format_bytes, parse_bytes
 from batchflow.sources import Source
-from batchflow.sources.cutting import weigh
+from batchflow.sources.cutting import total_weight
 
 META = "_batchflow"
 """Folder of a dataset that holds what is not data."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class JobSpec:
     """Everything that says what a job does; see `batchflow.map_records` for the arguments."""
 
     fn: Callable[..., Any]
     source: Source
+    _: KW_ONLY
     per: Literal["record", "batch"] = "record"
     into: str | None = None
     format: str | None = None
@@ -34,7 +35,7 @@ class JobSpec:
     combine: Callable[[Any], Any] | None = None
     limits: Resources = field(default_factory=Resources)
     per_task: Resources = field(default_factory=Resources)
-    max_errors: int | float | None = 0
+    max_errors: int | float | None = None
     chunk: int | str | None = None
     part_size: int | str = "128MB"
     fresh: bool = False
@@ -80,7 +81,7 @@ class Plan:
     @property
     def total(self) -> int | None:
         """Weight of the input: bytes of plain text, or records in memory."""
-        return self.size if self.source.in_memory else sum(map(weigh, self.inputs))
+        return self.size if self.source.in_memory else total_weight(self.inputs)
 
     @property
     def uncuttable(self) -> list[Input]:
@@ -131,11 +132,12 @@ def _chunk_weight(spec: JobSpec, source: Source, inputs: Sequence[Input]) -> int
     """Return the fixed weight of chunks, ``None`` where it follows what is measured."""
     if spec.chunk is None:
         return None
-    if isinstance(spec.chunk, int):
-        if spec.chunk <= 0:
+    chunk: Any = spec.chunk
+    if not isinstance(chunk, str):
+        if not isinstance(chunk, int) or chunk <= 0:
             message = f"chunk={spec.chunk} must be positive: a number of records, or bytes like '8MB'"
             raise UsageError(message)
-        return max(1, round(spec.chunk * source.record_weight(inputs)))
+        return max(1, round(chunk * source.record_weight(inputs)))
     if source.in_memory:
         message = f"chunk={spec.chunk!r}: records in memory have no size in bytes, so give a number of records"
         raise UsageError(message)

@@ -214,12 +214,12 @@ class Scheduler:
     def _failed(self, task: Task, outcome: Failed) -> None:
         """Try a chunk again in halves, or take it down as failed if it cannot be halved."""
         records = outcome.records or 0
-        again = records > 1 and (outcome.died or self._plan.spec.per == "batch")
+        again = records > 1
         self._told(task, outcome, again=again)
         if again:
             halves = [
-                Task((*task.key, at), half, task.attempt + 1, task.data)
-                for at, half in enumerate(task.chunk.halve(records))
+                Task((*task.key, at), half, task.attempt + 1, data, task.schema)
+                for at, (half, data) in enumerate(self._plan.source.halve(task.chunk, task.data, records))
             ]
             self._order.split(task.key, [half.key for half in halves])
             self._again.extend(halves)

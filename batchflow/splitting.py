@@ -7,8 +7,8 @@ TARGET_SECONDS = 0.5
 against the patience of somebody who watches, and of the last worker."""
 FLOOR_SECONDS = 0.02
 """What a chunk takes at least at the end of a job, where chunks shrink so that all workers finish together."""
-FIRST_BYTES = 64_000
-FIRST_RECORDS = 64
+FIRST_BYTES = 4_000
+FIRST_RECORDS = 4
 """Size of the first chunks, before anything is known of the function."""
 GROWTH = 16
 """How much larger than the largest chunk so far a chunk may be."""

@@ -84,7 +84,8 @@ def rows_to_table(rows: Sequence[Any]) -> pa.Table:
     names = list(rows[0])
     width = len(names)
     try:
-        if all(len(row) == width for row in rows):
+        # Only of plain dicts is it known that a key which is not there raises.
+        if set(map(type, rows)) == {dict} and set(map(len, rows)) == {width}:
             return _columns({name: [row[name] for row in rows] for name in names}, len(rows))
     except KeyError:
         pass  # as many keys, but others
@@ -120,7 +121,11 @@ def _array(cells: Sequence[Any]) -> Any:
     array = pa.array(cells)
     if pa.types.is_binary(array.type):
         _refuse_mixed(cells, str, "text and bytes")
-    elif pa.types.is_date32(array.type):
+    elif pa.types.is_floating(array.type):
+        _refuse_mixed(cells, bool, "numbers and truth values")
+    elif pa.types.is_temporal(array.type):
+        _refuse_mixed(cells, (int, float), "times and numbers")
+    if pa.types.is_date32(array.type):
         _refuse_mixed(cells, datetime, "dates and datetimes")
     elif pa.types.is_timestamp(array.type) and array.null_count < len(array):
         zones = {getattr(cell, "tzinfo", None) is None for cell in cells if cell is not None}
@@ -130,7 +135,7 @@ def _array(cells: Sequence[Any]) -> Any:
     return array
 
 
-def _refuse_mixed(cells: Sequence[Any], kind: type, what: str) -> None:
+def _refuse_mixed(cells: Sequence[Any], kind: type | tuple[type, ...], what: str) -> None:
     if any(issubclass(cell, kind) for cell in set(map(type, cells))):
         message = f"{what} in one column"
         raise ValueError(message)
@@ -266,10 +271,12 @@ def _merged(one: pa.Schema, other: pa.Schema) -> pa.Schema | None:
 
 
 def _confuses_text(before: Any, after: Any) -> bool:
-    """Whether text would become bytes, which Arrow allows and no reader expects."""
+    """Whether text would become bytes, or exact numbers inexact: Arrow allows it and no reader expects it."""
     import pyarrow as pa
 
     types = pa.types
+    if types.is_decimal(before) and types.is_floating(after):
+        return True
     if types.is_struct(before):
         return any(_confuses_text(field.type, after.field(field.name).type) for field in before)
     if types.is_list(before) or types.is_large_list(before):
@@ -326,3 +333,11 @@ def concat(tables: Iterable[pa.Table]) -> pa.Table:
     if not schema.names:
         return _bare(sum(table.num_rows for table in filled))
     return pa.concat_tables(conform(table, schema) for table in filled)
+
+
+def plain(table: pa.Table) -> pa.Table:
+    """Return a table without metadata and with all columns nullable, so that tables differ in types only."""
+    import pyarrow as pa
+
+    fields = [pa.field(field.name, field.type) for field in table.schema]
+    return table if not fields else pa.Table.from_arrays(table.columns, schema=pa.schema(fields))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from batchflow.tables import unify
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_PART_NAME = re.compile(r"part-\d{5,}\.(parquet|csv|jsonl|arrow)")
 _PART = 1 << 41
 """Keys of parts: above those of chunks and merges."""
 
@@ -68,12 +70,13 @@ class Dataset:
         self._ranges: list[dict[str, Any]] = []
         self._held = 0
         self._parts: list[_Part] = []
+        self._opened = False
 
     def open(self) -> None:
         """Make the folders and write down the plan."""
         path, meta = self._destination.path, self._destination.meta
-        if self._plan.spec.fresh:
-            self._clear()
+        self._opened = True
+        self._clear()  # the plan refused what may not be replaced
         path.parent.mkdir(parents=True, exist_ok=True)
         self._destination.pieces.mkdir(parents=True, exist_ok=True)
         (meta / "ledger.jsonl").touch()
@@ -85,8 +88,8 @@ class Dataset:
         if destination.one_file:
             destination.path.unlink(missing_ok=True)
         else:
-            for suffix in ("parquet", "csv", "jsonl", "arrow"):
-                for part in destination.path.glob(f"part-*.{suffix}"):
+            for part in destination.path.glob("part-*"):
+                if _PART_NAME.fullmatch(part.name):
                     part.unlink()
         shutil.rmtree(destination.meta, ignore_errors=True)
 
@@ -103,13 +106,14 @@ class Dataset:
             schema, error = self._united(settled)
         if error is not None:
             settled = _refused(self._discarded(settled), error)
-        pieces: list[Piece] = settled.payload or []
         self._schema = schema
-        self._pieces += pieces
-        self._held += sum(piece.nbytes for piece in pieces)
         self._ranges += _ranges(settled)
-        if self._held >= self._target and not self._destination.one_file:
-            self._cut_part()
+        for piece in settled.payload or []:
+            if piece.rows:
+                self._pieces.append(piece)
+                self._held += piece.nbytes
+            if self._held >= self._target and not self._destination.one_file:
+                self._cut_part()
         return settled
 
     def _united(self, settled: Settled) -> tuple[pa.Schema | None, SchemaError | None]:
@@ -125,7 +129,8 @@ class Dataset:
     def _discarded(self, settled: Settled) -> Settled:
         """Remove the pieces of a chunk."""
         for piece in settled.payload or []:
-            Path(piece.path).unlink(missing_ok=True)
+            if piece.rows:
+                Path(piece.path).unlink(missing_ok=True)
         return settled._replace(payload=None)
 
     def _cut_part(self) -> None:
@@ -177,6 +182,11 @@ class Dataset:
         else:
             self._write_ledger(self._parts[-1], self._ranges)
 
+    @property
+    def schema(self) -> pa.Schema | None:
+        """Columns and types of all rows so far."""
+        return self._schema
+
     def unite(self) -> None:
         """Have parts written again that lack a column, or a type, which only later ones brought."""
         for part in self._parts:
@@ -187,6 +197,8 @@ class Dataset:
 
     def close(self, errors: ErrorTable, report: Report) -> None:
         """Write the error table and the report beside the parts, and remove what is temporary."""
+        if not self._opened:
+            return
         import pyarrow.parquet as pq
 
         meta = self._destination.meta

@@ -74,29 +74,28 @@ class Numbering:
     """Counts the records of each input through its chunks, in input order."""
 
     def __init__(self) -> None:
-        self._uri = ""
-        self._used: int | None = 0
+        self._used: dict[str, int | None] = {}
+        """Numbers used up in each input of the chunk at hand, ``None`` where nobody could count them."""
 
     def number(self, settled: Settled) -> Settled:
         """Return a chunk whose failures have the numbers of their records, counted from 1.
 
         Where a chunk before was lost before its records could be counted, numbers stay unknown.
         """
-        counts = {count.uri: count.positions for count in settled.stats.spans}
-        failures: list[Failure] = []
-        waiting = list(settled.failures)
-        for span in settled.chunk.spans:
-            uri = span.input.uri
-            if uri != self._uri or (span.start == 0 and settled.chunk.skip == 0):
-                self._uri, self._used = uri, 0
-            mine = [failure for failure in waiting if failure.source == uri]
-            waiting = [failure for failure in waiting if failure.source != uri] if mine else waiting
-            failures.extend(self._numbered(failure) for failure in mine)
-            known = settled.counted and self._used is not None
-            self._used = (self._used or 0) + counts.get(uri, 0) if known else None
-        return settled._replace(failures=(*failures, *waiting))
+        chunk = settled.chunk
+        if chunk.skip == 0:  # no later part of a halved chunk, which counts on in all of its inputs
+            self._used = {
+                span.input.uri: self._used.get(span.input.uri, 0) if span.start else 0 for span in chunk.spans
+            }
+        failures = tuple(map(self._numbered, settled.failures))
+        for count in settled.stats.spans:
+            used = self._used.get(count.uri)
+            self._used[count.uri] = None if used is None else used + count.positions
+        if not settled.counted:
+            self._used = dict.fromkeys(self._used)
+        return settled._replace(failures=failures)
 
     def _numbered(self, failure: Failure) -> Failure:
-        if failure.record is None or self._used is None:
-            return failure._replace(record=None)
-        return failure._replace(record=failure.record + self._used + 1)
+        used = self._used.get(failure.source)
+        number = None if failure.record is None or used is None else failure.record + used + 1
+        return failure._replace(record=number)

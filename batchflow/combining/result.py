@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.errors import FailedRecordsError
+from batchflow.formats import format_of
 from batchflow.plan import Destination
 from batchflow.report import Report
 from batchflow.rows import Rows
@@ -15,6 +16,9 @@ from batchflow.tables import concat, table_to_values
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+BLOCK = 64 << 20
+"""Bytes of CSV or JSON Lines parsed at a time at most; no row may be larger."""
 
 
 class Result:
@@ -27,6 +31,17 @@ class Result:
     ----------
     report : Report
         Rows in, out and failed, seconds, speed-up, memory.
+
+    Parameters
+    ----------
+    errors, report
+        What failed, what was done.
+    rows
+        Of a result in memory.
+    destination
+        Of a result on disk.
+    schema
+        Of a result on disk; without it CSV and JSON Lines are read as what they look like.
     """
 
     def __init__(
@@ -35,11 +50,13 @@ class Result:
         report: Report,
         rows: Sequence[Rows] = (),
         destination: Destination | None = None,
+        schema: pa.Schema | None = None,
     ) -> None:
         self._errors = errors
         self.report = report
         self._rows = list(rows)
         self._destination = destination
+        self._schema = schema
         self._table: pa.Table | None = None
 
     @property
@@ -62,11 +79,10 @@ class Result:
             If the function gave values that no table holds, or types that do not go together.
         """
         if self._destination is not None:
-            table: pa.Table = _reader(self._destination).to_table()
+            table: pa.Table = self._scanner(self._destination).to_table()
             return table
         if self._table is None:
             self._table = concat(table for rows in self._rows for table in rows.tables)
-            self._rows = [Rows([self._table])]
         return self._table
 
     @property
@@ -77,13 +93,25 @@ class Result:
         return Rows(segment for rows in self._rows for segment in rows.segments).values()
 
     def __len__(self) -> int:
-        return self.report.rows_out
+        if self._destination is not None:
+            return self.report.rows_out
+        return sum(len(segment) for rows in self._rows for segment in rows.segments)
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """Return the rows as an Arrow C stream; an output on disk is read as it is consumed."""
         if self._destination is not None:
-            return _reader(self._destination).scanner().to_reader().__arrow_c_stream__(requested_schema)
+            return self._scanner(self._destination).to_reader().__arrow_c_stream__(requested_schema)
         return self.table.__arrow_c_stream__(requested_schema)  # type: ignore[no-untyped-call]
+
+    def _scanner(self, destination: Destination) -> Any:
+        """Return what reads an output on disk, a `pyarrow.dataset.Scanner`."""
+        if destination.format in ("parquet", "arrow"):  # these tell their columns and types themselves
+            return _dataset(destination, destination.format).scanner()
+        if self.report.rows_out == 0 or (self._schema is not None and not self._schema.names):
+            return _unread(self.report.rows_out, self._schema)
+        if destination.format == "csv":
+            return _csv(destination, self._schema)
+        return _json(destination, self._schema)
 
     def raise_for_errors(self) -> Self:
         """Return the result itself if nothing failed.
@@ -102,12 +130,89 @@ class Result:
         return f"<Result{where}: {self.report}>"
 
 
-def _reader(destination: Destination) -> Any:
-    """Return the output as a `pyarrow.dataset.Dataset`."""
+def _files(destination: Destination) -> list[Path]:
+    """Return the file, or the parts in the order of their numbers, which outgrow their five digits."""
+    if destination.one_file:
+        return [destination.path]
+    parts = destination.path.glob(f"part-*{format_of(destination.format).suffix}")
+    return sorted(parts, key=lambda part: (len(part.name), part.name))
+
+
+def _dataset(destination: Destination, format: Any, schema: pa.Schema | None = None) -> Any:
     import pyarrow.dataset as ds
 
-    kinds: dict[str, Any] = {"parquet": "parquet", "arrow": "arrow", "csv": "csv", "jsonl": "json"}
-    return ds.dataset(destination.path, format=kinds[destination.format])
+    return ds.dataset([str(file) for file in _files(destination)], schema, format)
+
+
+def _unread(count: int, schema: pa.Schema | None) -> Any:
+    """Return a scanner of rows that text does not show: there are none, or they have no columns."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    bare = pa.table({"": pa.nulls(count)}).select([])
+    return ds.dataset(schema.empty_table() if schema is not None and schema.names else bare).scanner()
+
+
+def _block(destination: Destination) -> int:
+    """Return the bytes that are parsed at a time: a row must fit into them, and Arrow's own 1 MB is soon full."""
+    return max(1, min(BLOCK, max(file.stat().st_size for file in _files(destination))))
+
+
+def _csv(destination: Destination, schema: pa.Schema | None) -> Any:
+    import pyarrow.csv as pacsv
+    import pyarrow.dataset as ds
+
+    format = ds.CsvFileFormat(
+        pacsv.ParseOptions(newlines_in_values=True),
+        convert_options=pacsv.ConvertOptions(null_values=[""], strings_can_be_null=False),
+        read_options=pacsv.ReadOptions(block_size=_block(destination)),
+    )
+    return _dataset(destination, format, schema).scanner()
+
+
+def _json(destination: Destination, schema: pa.Schema | None) -> Any:
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+    import pyarrow.json as pajson
+
+    format = ds.JsonFileFormat(read_options=pajson.ReadOptions(block_size=_block(destination)))
+    if schema is None:
+        return _dataset(destination, format).scanner()
+    parsed = pa.schema([(field.name, _leaves(field.type, _parsed)) for field in schema])
+    columns = {field.name: ds.field(field.name).cast(_leaves(field.type, _shown)) for field in schema}
+    return _dataset(destination, format, parsed).scanner(columns=columns)
+
+
+def _leaves(kind: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a type, nested or not, with what its lists and structs hold at last changed."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_list(kind) or types.is_large_list(kind):
+        made = pa.large_list if types.is_large_list(kind) and change is _shown else pa.list_
+        return made(_leaves(kind.value_type, change))
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(_leaves(field.type, change)) for field in kind])
+    return change(kind)
+
+
+def _parsed(kind: Any) -> Any:
+    """Return the type as which Arrow's JSON reader takes a cell that our writer made of another one."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _parsed(kind.value_type)
+    return pa.string() if types.is_date(kind) or types.is_time(kind) else _shown(kind)
+
+
+def _shown(kind: Any) -> Any:
+    """Return the type of a cell as JSON shows it: bytes in base 64 and durations are text."""
+    import pyarrow as pa
+
+    types = pa.types
+    text = types.is_binary(kind) or types.is_large_binary(kind) or types.is_duration(kind)
+    return pa.string() if text or types.is_fixed_size_binary(kind) else kind
 
 
 def tell(errors: pa.Table) -> str:

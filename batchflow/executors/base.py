@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from batchflow.errors import FunctionError
+from batchflow.errors import FunctionError, ResourceError
 from batchflow.model import Failed, Merge, Outcome, Phase, Work
 from batchflow.resources import Resources, available_cpus, count_slots, total_memory
 from batchflow.worker import Program, failed
@@ -38,6 +38,9 @@ class Executor(ABC):
         ResourceError
             If not even one fits.
         """
+        if limits.needs_ray or per_task.needs_ray:
+            message = f"GPUs and custom resources are placed by Ray only, not by {self.name}: use executor=Ray()"
+            raise ResourceError(message)
         return count_slots(limits, per_task, available_cpus(), total_memory())
 
     @abstractmethod

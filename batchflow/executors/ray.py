@@ -8,11 +8,11 @@ import sys
 from collections import Counter, deque
 from typing import Any, ClassVar, NamedTuple
 
-from batchflow.errors import ExecutorError, WorkerDied
+from batchflow.errors import ExecutorError, ResourceError, WorkerDied
 from batchflow.executors.base import UNKNOWN, Broken, Executor, add_path, lost, pickled, take
 from batchflow.executors.wire import Buffers, dumps
 from batchflow.model import Failed, Merge, Outcome, Phase, Succeeded, Work
-from batchflow.resources import Resources, count_slots
+from batchflow.resources import Resources, available_cpus, count_slots, total_memory
 from batchflow.rows import Rows
 from batchflow.worker import Program, Runner, failed
 
@@ -60,8 +60,20 @@ class Ray(Executor):
 
     def slots(self, limits: Resources, per_task: Resources) -> int:
         """Return how many tasks fit into the limits and the cluster side by side."""
+        if self._starts_its_own() and not per_task.needs_ray:
+            return count_slots(limits, per_task, available_cpus(), total_memory())  # a plan starts nothing
         have = self._connect().cluster_resources()
+        for name, amount in {"GPU": per_task.gpus, **per_task.custom}.items():
+            if amount > have.get(name, 0):
+                message = f"one task asks for {amount:g} {name}, but Ray has {have.get(name, 0):g} of it"
+                raise ResourceError(message)
         return count_slots(limits, per_task, have.get("CPU", 0), int(have.get("memory", 0)))
+
+    def _starts_its_own(self) -> bool:
+        """Whether there is no Ray yet, and none was named."""
+        ray = sys.modules.get("ray")
+        running = ray is not None and ray.is_initialized()
+        return not (running or self._address or os.environ.get("RAY_ADDRESS"))
 
     def _connect(self) -> Any:
         for name, value in _QUIET.items():

@@ -21,6 +21,9 @@ class Format(Protocol):
     keeps_schema: bool
     """Whether a part shows its columns and types, so that all parts should have the same."""
 
+    def check(self, schema: pa.Schema) -> None:
+        """Raise `SchemaError` if the format has no way to hold a column."""
+
     def write_piece(self, table: pa.Table, path: str) -> None:
         """Write the rows of a chunk; runs on a worker."""
 

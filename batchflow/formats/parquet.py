@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchflow.errors import SchemaError
 from batchflow.formats.splice import splice
 from batchflow.model import Piece
 from batchflow.tables import conform
@@ -29,6 +30,15 @@ class ParquetFormat:
     suffix = ".parquet"
     piece_suffix = ".parquet"
     keeps_schema = True
+
+    def check(self, schema: pa.Schema) -> None:
+        """Refuse structs without fields, which Parquet does not have."""
+        import pyarrow as pa
+
+        for field in schema:
+            if pa.types.is_struct(field.type) and field.type.num_fields == 0:
+                message = f"column {field.name!r} holds empty mappings, which Parquet cannot: give them a key"
+                raise SchemaError(message)
 
     def write_piece(self, table: pa.Table, path: str) -> None:
         """Encode the rows of a chunk."""

@@ -15,6 +15,7 @@ from io import BufferedWriter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchflow.errors import SchemaError
 from batchflow.model import Piece
 from batchflow.tables import conform, table_to_rows
 
@@ -27,6 +28,10 @@ class _StreamFormat(ABC):
 
     piece_suffix = ".arrow"
     keeps_schema = False
+
+    def check(self, schema: pa.Schema) -> None:
+        """Refuse nothing: these formats hold every type."""
+        del schema
 
     def write_piece(self, table: pa.Table, path: str) -> None:
         """Write the rows of a chunk as an Arrow IPC file."""
@@ -70,7 +75,9 @@ class ArrowFormat(_StreamFormat):
     def _writer(self, part: BufferedWriter, schema: pa.Schema) -> AbstractContextManager[Any]:
         import pyarrow as pa
 
-        return pa.ipc.new_file(pa.PythonFile(part), schema)
+        return pa.ipc.new_file(
+            pa.PythonFile(part), schema, options=pa.ipc.IpcWriteOptions(unify_dictionaries=True)
+        )
 
 
 class CsvFormat(_StreamFormat):
@@ -78,6 +85,18 @@ class CsvFormat(_StreamFormat):
 
     suffix = ".csv"
     keeps_schema = True
+
+    def check(self, schema: pa.Schema) -> None:
+        """Refuse columns whose cells are no single value."""
+        import pyarrow as pa
+
+        for field in schema:
+            if pa.types.is_nested(field.type) or isinstance(field.type, pa.BaseExtensionType):
+                message = (
+                    f"column {field.name!r} is {field.type}, which a CSV cell cannot hold: "
+                    "use format='jsonl' or 'parquet', or flatten it"
+                )
+                raise SchemaError(message)
 
     def restate(self, part: str, schema: pa.Schema, path: str) -> None:
         """Write a part once more with the columns that only later parts brought, empty here."""
@@ -109,12 +128,17 @@ class JsonFormat(_StreamFormat):
         return _JsonWriter(part)
 
 
+def _plain(value: Any) -> Any:
+    """Return what JSON takes for a value of a type that msgspec does not know: pandas' times, say."""
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
 class _JsonWriter(AbstractContextManager["_JsonWriter"]):
     def __init__(self, part: BufferedWriter) -> None:
         import msgspec
 
         self._part = part
-        self._encode = msgspec.json.Encoder().encode_lines
+        self._encode = msgspec.json.Encoder(enc_hook=_plain).encode_lines
 
     def write_table(self, table: pa.Table) -> None:
         """Write a line for each row, some thousand at a time."""

@@ -111,6 +111,11 @@ class Source(ABC):
         """Whether an input can be cut into several chunks."""
         return item.compression is None
 
+    def halve(self, chunk: Chunk, data: Any, records: int) -> tuple[tuple[Chunk, Any], tuple[Chunk, Any]]:
+        """Return the two halves of a chunk of at least two records, each with the data that travels with it."""
+        one, two = chunk.halve(records)
+        return (one, data), (two, data)
+
     def record_weight(self, inputs: Sequence[Input]) -> float:
         """Return the usual weight of a record, by which a number of records becomes the size of a chunk."""
         del inputs
@@ -143,7 +148,7 @@ def broken(span: Span, end: int, error: Exception) -> Block:
 
 def explain(error: BaseException) -> str:
     """Return the message of an exception, never empty."""
-    return str(error) or type(error).__name__
+    return _told(str, error) or type(error).__name__
 
 
 def show(record: Any) -> str:
@@ -151,8 +156,16 @@ def show(record: Any) -> str:
     if isinstance(record, bytes):
         text = record[: 4 * PAYLOAD_LIMIT].decode("utf-8", "backslashreplace")
     else:
-        text = record if isinstance(record, str) else repr(record)
+        text = record if isinstance(record, str) else _told(repr, record)
     return text if len(text) <= PAYLOAD_LIMIT else text[: PAYLOAD_LIMIT - 1] + "…"
+
+
+def _told(tell: Callable[[Any], str], value: Any) -> str:
+    """Return what a user's object says of itself, which may raise too."""
+    try:
+        return tell(value)
+    except Exception as error:  # noqa: BLE001 - telling of a failure must not fail
+        return f"<{type(value).__name__} whose {tell.__name__}() raised {type(error).__name__}>"
 
 
 def narrow(blocks: Iterator[Block], chunk: Chunk) -> Iterator[Block]:

@@ -10,15 +10,20 @@ from batchflow.sources.base import Cursor, Drawn, FileSource
 from batchflow.sources.compression import RATIO, by_magic
 from batchflow.sources.paths import open_input
 
-FILE_WEIGHT = 4096
-"""What opening a file costs, as the bytes that could be read meanwhile."""
+FILE_WEIGHT = 1024
+"""What a file costs at least, however short: opening it, as the bytes that could be read meanwhile."""
 PACK_LIMIT = 10_000
 """Files in one chunk at most: its description travels with the task."""
 
 
 def weigh(item: Input) -> int:
     """Return what a file costs to process, in bytes of plain text."""
-    return item.size * (RATIO if item.compression else 1) + FILE_WEIGHT
+    return max(FILE_WEIGHT, item.size * (RATIO if item.compression else 1))
+
+
+def total_weight(inputs: Sequence[Input]) -> int:
+    """Return what all files cost; of a single one only its bytes, which are what it is cut by."""
+    return inputs[0].size if len(inputs) == 1 and not inputs[0].compression else sum(map(weigh, inputs))
 
 
 Cuts: TypeAlias = Callable[[int], tuple[Span, int] | None]
@@ -56,7 +61,7 @@ class FileCursor(Cursor):
     def __init__(self, source: FileSource, inputs: Sequence[Input], heavy: int | None) -> None:
         self._source = source
         self._inputs = inputs
-        self.total = sum(map(weigh, inputs))
+        self.total = total_weight(inputs)
         self._next = 0
         self._cuts: Cuts | None = None
         self._key: Key = (0, 0)

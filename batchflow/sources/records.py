@@ -37,8 +37,19 @@ class RecordsSource(Source):
         return [Input(NAME, len(self.data) if sliced else -1)]
 
     def cursor(self, inputs: Sequence[Input], heavy: int | None) -> Cursor:
-        """Return a cursor that slices a sequence, or reads a generator as the work goes on."""
+        """Return a cursor that slices a sequence, or reads a generator as the work goes on.
+
+        Raises
+        ------
+        InputError
+            If the data is a generator that another job has read.
+        """
         del heavy
+        if isinstance(self.data, Iterator):
+            if "taken" in vars(self):
+                message = "these records come from an iterator, which another job has read: pass a new one"
+                raise InputError(message)
+            vars(self)["taken"] = True
         item = inputs[0]
         return _LazyCursor(item, iter(self.data)) if item.size < 0 else _SliceCursor(item, self.data)
 
@@ -54,6 +65,21 @@ class RecordsSource(Source):
     def table(self, rows: Sequence[Any]) -> pa.Table:
         """Return records as a table; those of an array of two dimensions are lists."""
         return values_to_table(list(rows) if getattr(rows, "ndim", 1) > 1 else rows)
+
+    def halve(self, chunk: Chunk, data: Any, records: int) -> tuple[tuple[Chunk, Any], tuple[Chunk, Any]]:
+        """Return the two halves of a chunk, each with its own records only."""
+        if isinstance(data, Rows):
+            (table,) = data.segments
+            parts = [Rows([table.slice(0, records // 2)]), Rows([table.slice(records // 2)])]
+        else:
+            parts = [data[: records // 2], data[records // 2 :]]
+        (span,) = chunk.spans
+        middle = span.start + records // 2
+        spans = span._replace(stop=middle), span._replace(start=middle)
+        one, two = (
+            (Chunk((half,), max(1, chunk.weight // 2)), part) for half, part in zip(spans, parts, strict=True)
+        )
+        return one, two
 
     def blocks(self, span: Span, data: Any) -> Iterator[Block]:
         """Give the records that came with the task."""

@@ -9,7 +9,7 @@ from batchflow.model import Failed, Failure, Inspect, Phase, Task, Work
 from batchflow.sources.base import Block, explain, show
 
 _HOST = socket.gethostname()
-_HERE = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120 - pathlib takes 8 ms to load
+_HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - pathlib takes 8 ms to load
 
 
 def worker_name() -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchflow.errors import SchemaError
 from batchflow.formats import format_of
 from batchflow.model import Piece
 from batchflow.rows import Rows, as_numbers
-from batchflow.tables import concat, unify, values_to_table
+from batchflow.tables import concat, plain, unify, values_to_table
 from batchflow.worker.program import Program
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 64_000_000
 """Bytes of Arrow rows that are gathered before they are written."""
+
+
+class WriteError(Exception):
+    """Rows that were taken over could not be written; the cause says why."""
 
 
 class Outlet(Protocol):
@@ -28,6 +33,9 @@ class Outlet(Protocol):
 
     def take(self, values: Sequence[Any]) -> None:
         """Take over what a function gave back for some records; raises if it cannot be kept."""
+
+    def fit(self, schema: pa.Schema | None, table: pa.Table, where: str = "") -> pa.Schema:
+        """Return a schema with that of a table; raises `SchemaError` if they do not go together here."""
 
     def add(self, table: pa.Table) -> None:
         """Take over a table; raises `SchemaError` if it cannot be kept."""
@@ -63,6 +71,10 @@ class Memory:
         except Exception:  # noqa: BLE001 - Arrow raises many kinds; what it cannot hold stays as it is
             self._join()
             self._segments.append(list(values))
+
+    def fit(self, schema: pa.Schema | None, table: pa.Table, where: str = "") -> pa.Schema:
+        """Return a schema with that of a table."""
+        return unify(schema, table.schema, where)
 
     def _add_numbers(self, numbers: Any) -> None:
         if self._segments and getattr(self._segments[-1], "typecode", None) == numbers.typecode:
@@ -110,23 +122,39 @@ class Pieces:
         """Take over values; raises what Arrow raises if they do not fit into a table together."""
         self.add(values_to_table(values))
 
+    def fit(self, schema: pa.Schema | None, table: pa.Table, where: str = "") -> pa.Schema:
+        """Return a schema with that of a table; raises if they, or the format, do not go together."""
+        if table.num_rows and not table.num_columns:
+            message = "rows without any column cannot be written: return at least one"
+            raise SchemaError(message)
+        united = unify(schema, table.schema, where)
+        self._format.check(united)
+        return united
+
     def add(self, table: pa.Table) -> None:
         """Take over a table, and write what is held once it is much."""
-        self.schema = unify(self.schema, table.schema)
+        self.schema = self.fit(self.schema, table)
         self._tables.append(table)
         self._held += table.nbytes
         if self._held > PIECE_BYTES:
             self._write()
 
     def _write(self) -> None:
-        table = concat(self._tables).replace_schema_metadata(None)  # pandas' would make schemas differ
+        """Write what is held; of a table without rows only the schema is worth keeping."""
+        table = plain(concat(self._tables))
         self._tables, self._held = [], 0
-        if table.num_rows == 0:
-            return
-        path = f"{self._folder}/{os.urandom(16).hex()}{self._format.piece_suffix}"
-        self._format.write_piece(table.combine_chunks(), path)
-        size = os.stat(path).st_size  # noqa: PTH116
-        self._pieces.append(Piece(path, table.num_rows, size, table.schema))
+        path, size = "", 0
+        if table.num_rows:
+            path = f"{self._folder}/{os.urandom(16).hex()}{self._format.piece_suffix}"
+            try:
+                self._format.write_piece(table.combine_chunks(), path)
+                size = os.stat(path).st_size  # noqa: PTH116
+            except Exception as error:
+                with suppress(OSError):
+                    os.unlink(path)  # noqa: PTH108
+                raise WriteError from error
+        if table.num_columns:
+            self._pieces.append(Piece(path, table.num_rows, size, table.schema))
 
     def close(self) -> list[Piece]:
         """Write the rest and return all pieces."""
@@ -136,5 +164,6 @@ class Pieces:
     def drop(self) -> None:
         """Remove the pieces written so far."""
         for piece in self._pieces:
-            os.unlink(piece.path)  # noqa: PTH108
+            with suppress(OSError):
+                os.unlink(piece.path)  # noqa: PTH108
         self._pieces, self._tables = [], []

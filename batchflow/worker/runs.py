@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from batchflow.model import Failed, Failure, Outcome, Phase, SpanCount, Stats, Succeeded, Task
 from batchflow.rows import Rows
 from batchflow.sources.base import Block
-from batchflow.tables import as_table, concat, is_tabular, table_to_rows, unify, values_to_table
+from batchflow.tables import as_table, concat, is_tabular, table_to_rows, values_to_table
 from batchflow.worker.failures import failed, of_record, placed, worker_name
-from batchflow.worker.outlets import outlet_of
+from batchflow.worker.outlets import WriteError, outlet_of
 from batchflow.worker.program import Program
 
 if TYPE_CHECKING:
@@ -63,12 +63,52 @@ class _Run(ABC):
         self.nbytes = 0
         self.outlet = outlet_of(program)
         self.outlet.schema = task.schema
+        self._last: Block | None = None
+        self._blocks = self._read()
+
+    def outcome(self) -> Outcome:
+        """Run the task to its end; what cannot be kept as a whole fails as a whole, and is halved."""
+        problem: Failed | None = None
+        payload: Any = None
+        try:
+            problem = self.work()
+            payload = None if problem else self._payload()
+        except WriteError as error:
+            cause = error.__cause__ or error
+            problem = failed(self.task, "write", cause)
+            if isinstance(cause, OSError):
+                return problem  # a disk that is full or gone is no fault of a record
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - of combine=, the only other thing that may raise
+            problem = failed(self.task, "call", error)
+        if problem is None:
+            return Succeeded(self.task.key, self.stats(), tuple(self.failures), payload)
+        return self._whole(problem)
 
     @abstractmethod
-    def outcome(self) -> Outcome:
-        """Run the task to its end."""
+    def work(self) -> Failed | None:
+        """Go through all blocks; return why the task fails as a whole, if it does."""
 
-    def blocks(self) -> Iterator[Block]:
+    def _payload(self) -> Any:
+        """Return the rows, combined with the function of the job if it has one."""
+        payload: Any = self.outlet.close()
+        self.clock.lap("write")
+        if self.program.combine is not None and payload.tables:
+            payload = Rows([as_table(self.program.combine(concat(payload.tables)))])
+            self.clock.lap("call")
+        return payload
+
+    def _whole(self, problem: Failed) -> Failed:
+        """Return the failure of the whole task, with the number of its records, or the place of its only one."""
+        self.outlet.drop()
+        for _ in self._blocks:
+            pass  # halving needs to know how many records there are
+        stats = self.stats()
+        records = sum(count.positions for count in stats.spans)
+        if records == 1 and self._last is not None:
+            problem = placed(problem, self._last, 0)
+        return problem._replace(records=records, stats=stats)
+
+    def _read(self) -> Iterator[Block]:
         """Yield the blocks of the chunk, taking down what could not be read."""
         blocks = self.program.source.read(self.task.chunk, self.task.data)
         while True:
@@ -80,6 +120,8 @@ class _Run(ABC):
             self.nbytes += block.nbytes
             self.failures.extend(block.failures)
             self.count(block)
+            if len(block.numbers):
+                self._last = block
             yield block
 
     def _go_home(self) -> None:
@@ -126,32 +168,19 @@ class _Run(ABC):
             **spent,
         )
 
-    def finish(self) -> Outcome:
-        """Close the output, combined with the function of the job if it has one, and return the outcome."""
-        payload: Any = self.outlet.close()
-        self.clock.lap("write")
-        if self.program.combine is not None:
-            try:
-                payload = Rows([as_table(self.program.combine(concat(payload.tables)))])
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - the chunk's failure is a value
-                return failed(self.task, "call", error)
-            self.clock.lap("call")
-        return Succeeded(self.task.key, self.stats(), tuple(self.failures), payload)
-
 
 class RecordRun(_Run):
     """Calls the function once for each record."""
 
-    def outcome(self) -> Outcome:
+    def work(self) -> None:
         """Run block after block: read, call, convert."""
-        for block in self.blocks():
+        for block in self._blocks:
             rows = table_to_rows(block.rows) if is_tabular(block.rows) else block.rows
             values, owners = self._call(block, rows)
             self.clock.lap("call")
             if values:
                 self._convert(block, values, owners)
                 self.clock.lap("convert")
-        return self.finish()
 
     def _call(self, block: Block, rows: Sequence[Any]) -> tuple[list[Any], Sequence[int]]:
         """Return what the function gave back, and which record each value came from."""
@@ -208,6 +237,8 @@ class RecordRun(_Run):
         """Hand what the function gave back to the output."""
         try:
             self.outlet.take(values)
+        except WriteError:
+            raise
         except Exception as error:  # noqa: BLE001 - Arrow raises many kinds
             self._one_by_one(block, values, owners, error)
         else:
@@ -221,13 +252,15 @@ class RecordRun(_Run):
         schema = self.outlet.schema
         for at, value in zip(owners, values, strict=True):
             try:
-                schema = unify(schema, values_to_table([value]).schema, "this record")
+                schema = self.outlet.fit(schema, values_to_table([value]), "this record")
             except Exception as misfit:  # noqa: BLE001 - Arrow raises many kinds
                 bad.setdefault(at, misfit)
         good = [value for at, value in zip(owners, values, strict=True) if at not in bad]
         try:
             if good:
                 self.outlet.take(good)
+        except WriteError:
+            raise
         except Exception:  # noqa: BLE001 - they fit one by one but not together
             bad, good = dict.fromkeys(owners, reason), []
         for at, error in bad.items():
@@ -251,23 +284,20 @@ def _is_iterator(kind: type) -> bool:
 class BatchRun(_Run):
     """Calls the function once for each table of some records."""
 
-    def outcome(self) -> Outcome:
+    def work(self) -> Failed | None:
         """Gather blocks into tables, call, and take over what comes back."""
         gathered: list[Block] = []
         size = 0
-        problem = None
-        for block in self.blocks():
-            if problem is not None:
-                continue  # go on reading: halving needs to know how many records there are
+        for block in self._blocks:
             if len(block.rows):
                 gathered.append(block)
                 size += block.nbytes or sys.getsizeof(block.rows)
             if size >= BATCH_BYTES:
                 problem = self._call(gathered)
+                if problem is not None:
+                    return problem
                 gathered, size = [], 0
-        if gathered and problem is None:
-            problem = self._call(gathered)
-        return self.finish() if problem is None else self._whole_chunk(problem)
+        return self._call(gathered) if gathered else None
 
     def _table(self, blocks: Sequence[Block]) -> pa.Table:
         source = self.program.source
@@ -287,15 +317,10 @@ class BatchRun(_Run):
             phase = "convert"
             given = as_table(result)
             self.outlet.add(given)
+        except WriteError:
+            raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the chunk's failure is a value
-            outcome = failed(self.task, phase, error)
-            alone = len(blocks) == 1 and len(blocks[0].numbers) == 1
-            return placed(outcome, blocks[0], 0) if alone else outcome
+            return failed(self.task, phase, error)
         self.add(blocks[0], given.num_rows, 0)
         self.clock.lap("convert")
         return None
-
-    def _whole_chunk(self, problem: Failed) -> Failed:
-        self.outlet.drop()
-        stats = self.stats()
-        return problem._replace(records=sum(count.positions for count in stats.spans), stats=stats)

@@ -1,9 +1,11 @@
 """Jobs from end to end in this process: results, sinks, stops, streams, refusals."""
 
+import collections
 import csv
 import io
 import json
 import os
+import threading
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -16,9 +18,11 @@ import pyarrow.csv
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from fake import FakeExecutor
 
 import batchflow as bf
 from batchflow import errors
+from batchflow.formats.parquet import ParquetFormat
 
 SERIAL = "serial"
 
@@ -116,6 +120,37 @@ class TestMemory:
         assert pq.read_table(tmp_path / "out")["value"].to_pylist() == ["a", "b", "c"]
 
 
+    def test_rows_of_any_mapping_keep_their_own_keys(self):
+        result = run(collections.Counter, ["ab", "cd"], chunk=10)
+        assert result.table.to_pylist() == [
+            {"a": 1, "b": 1, "c": None, "d": None}, {"a": None, "b": None, "c": 1, "d": 1},
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "pair",
+        [(date(2026, 1, 2), 1), (datetime(2026, 1, 2), 2.5), (1.5, True), (Decimal("1.5"), 0.5), ("x", b"y"), (1, "x")],
+    )
+    @pytest.mark.parametrize("chunk", [1, 2])
+    def test_what_arrow_would_change_is_refused_together_and_apart(self, pair, chunk):
+        result = run(lambda n: pair[n], range(2), chunk=chunk)
+        assert result.values == list(pair)
+        with pytest.raises(errors.SchemaError):
+            _ = result.table
+
+    def test_a_generator_is_read_by_one_job_only(self):
+        job = bf.Job(abs, bf.records(iter([1, 2])), executor=SERIAL)
+        assert job.run().values == [1, 2]
+        with pytest.raises(errors.InputError, match="an iterator, which another job has read"):
+            job.run()
+
+    def test_few_lines_of_a_slow_function_are_spread_over_the_slots(self, tmp_path):
+        (tmp_path / "urls.txt").write_text("".join(f"{n}\n" for n in range(100)))
+        executor = FakeExecutor(2)
+        result = bf.map_records(int, bf.read_text(tmp_path / "urls.txt"), executor=executor)
+        assert result.values == list(range(100))
+        assert len(executor.performed) >= 4
+
+
 class TestErrors:
     def test_a_record_that_fails_is_a_row_with_its_place_and_cause(self):
         result = run(odd_fails, [0, 1, 2, 3])
@@ -195,6 +230,40 @@ class TestErrors:
         assert caught.value.errors.num_rows == 1
 
 
+    def test_numbers_count_on_in_every_file_of_a_pack_that_is_halved(self, tmp_path):
+        for name in "abc":
+            (tmp_path / f"{name}.txt").write_text("".join(f"{name}{n}\n" for n in range(8)))
+
+        def fails(table):
+            if {"a3", "a4", "b5"} & set(table["value"].to_pylist()):
+                raise ValueError("bad line")
+            return table
+
+        result = bf.map_batches(fails, bf.read_text(tmp_path), executor=SERIAL, chunk="1MB")
+        found = [(Path(row["source"]).name, row["record"], row["payload"]) for row in result.errors.to_pylist()]
+        assert found == [("a.txt", 4, "a3"), ("a.txt", 5, "a4"), ("b.txt", 6, "b5")]
+
+    def test_an_exception_and_a_record_that_cannot_be_told_of(self):
+        class MuteError(Exception):
+            def __str__(self):
+                raise RuntimeError
+
+        class Shy:
+            def __repr__(self):
+                raise RuntimeError
+
+        def fails(record):
+            raise MuteError
+
+        row = run(fails, [Shy()]).errors.select(["record", "payload", "error_type", "message"]).to_pylist()
+        assert row == [
+            {
+                "record": 1, "payload": "<Shy whose repr() raised RuntimeError>", "error_type": "MuteError",
+                "message": "<MuteError whose str() raised RuntimeError>",
+            }
+        ]  # fmt: skip
+
+
 class TestMaxErrors:
     def test_zero_stops_at_the_first_and_carries_what_was_done(self):
         with pytest.raises(errors.StoppedError, match="more than max_errors=0 failed; 1 record failed") as caught:
@@ -229,6 +298,25 @@ class TestCombine:
             return pa.table({"value": ["".join(table["value"].to_pylist())]})
 
         assert run(str, range(300), combine=join, chunk=1).values == ["".join(map(str, range(300)))]
+
+    def test_a_chunk_without_rows_is_not_combined(self):
+        def total(table):
+            return pa.table({"x": [sum(table["x"].to_pylist())]})
+
+        result = run(lambda n: {"x": n} if n > 7 else None, range(10), combine=total, chunk=2)
+        assert (result.values, result.errors.num_rows, result.report.rows_in) == ([{"x": 17}], 0, 10)
+
+    def test_a_combine_that_fails_on_one_record_costs_that_record(self):
+        def total(table):
+            if 8 in table["value"].to_pylist():
+                raise ValueError("no eights")
+            return pa.table({"value": [sum(table["value"].to_pylist())]})
+
+        result = run(lambda n: 2**n, range(6), combine=total, chunk=6)
+        assert result.values == [1 + 2 + 4 + 16 + 32]
+        assert result.errors.select(["record", "payload", "message"]).to_pylist() == [
+            {"record": 4, "payload": "3", "message": "no eights"}
+        ]
 
     def test_a_combine_that_fails_in_the_tree_says_so(self):
         def refuses(table):
@@ -374,6 +462,69 @@ class TestSinks:
         ]  # fmt: skip
         assert (result.report.rows_out, result.report.failed) == (2, 1)
 
+    @pytest.mark.parametrize(
+        ("into", "value", "text"),
+        [("x.csv", [1], "a CSV cell cannot hold"), ("x.parquet", {}, "empty mappings, which Parquet cannot")],
+    )
+    def test_a_type_that_the_format_does_not_have_is_an_error_of_its_record(self, tmp_path, into, value, text):
+        result = run(lambda n: {"n": n, "a": value if n == 50 else None}, range(100), into=tmp_path / into)
+        assert result.table["n"].to_pylist() == [n for n in range(100) if n != 50]
+        assert result.errors["record"].to_pylist() == [51]
+        assert text in result.errors["message"][0].as_py()
+
+    def test_rows_that_cannot_be_written_are_found_and_no_other_is_lost(self, tmp_path, monkeypatch):
+        write = ParquetFormat.write_piece
+
+        def fragile(self, table, path):
+            if 13 in table["value"].to_pylist():
+                raise ValueError("will not write 13")
+            write(self, table, path)
+
+        monkeypatch.setattr(ParquetFormat, "write_piece", fragile)
+        monkeypatch.setattr("batchflow.worker.outlets.PIECE_BYTES", 100)
+        result = run(lambda n: n, range(20_000), into=tmp_path / "x.parquet", chunk=10_000)
+        assert result.errors.select(["record", "phase", "message"]).to_pylist() == [
+            {"record": 14, "phase": "write", "message": "will not write 13"}
+        ]
+        monkeypatch.undo()
+        assert result.table["value"].to_pylist() == [n for n in range(20_000) if n != 13]
+
+    def test_rows_without_columns_cannot_be_written(self, tmp_path):
+        result = run(lambda n: {} if n else {"a": n}, range(2), into=tmp_path / "x.parquet")
+        assert result.values == [{"a": 0}]
+        assert "rows without any column cannot be written" in result.errors["message"][0].as_py()
+
+    def test_tables_without_rows_keep_their_schema(self, tmp_path):
+        result = bf.map_batches(lambda t: t.slice(0, 0), bf.records([1]), into=tmp_path / "out/", executor=SERIAL)
+        assert result.table.schema == pa.schema([("value", pa.int64())])
+
+    def test_one_large_chunk_makes_parts_near_the_target_too(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("batchflow.worker.outlets.PIECE_BYTES", 50_000)
+        result = run(lambda n: os.urandom(100), range(20_000), into=tmp_path / "out/", chunk=20_000, part_size="200kB")
+        sizes = [part.stat().st_size for part in (tmp_path / "out").glob("part-*")]
+        assert len(sizes) == 3  # blocks of 8,192 records are the grain
+        assert max(sizes) < 1_200_000
+        assert result.report.rows_out == 20_000
+
+    def test_a_function_that_cannot_be_shipped_leaves_the_old_output_alone(self, tmp_path):
+        run(lambda n: n, [1], into=tmp_path / "out/")
+        lock = threading.Lock()
+        with pytest.raises(errors.FunctionError):
+            bf.map_records(lambda n: lock, bf.records([1]), into=tmp_path / "out/", fresh=True, executor="processes")
+        assert pq.read_table(tmp_path / "out")["value"].to_pylist() == [1]
+
+    def test_a_file_that_was_removed_is_written_anew_with_a_new_ledger(self, tmp_path):
+        for _ in range(2):
+            run(lambda n: n, range(10), into=tmp_path / "x.parquet", chunk=5)
+            (tmp_path / "x.parquet").unlink()
+        assert len((tmp_path / ".x.parquet_batchflow/ledger.jsonl").read_text().splitlines()) == 2
+
+    def test_files_that_only_look_like_parts_are_kept(self, tmp_path):
+        run(lambda n: n, [1], into=tmp_path / "out/")
+        (tmp_path / "out/part-notes.csv").write_text("mine")
+        run(lambda n: n, [2], into=tmp_path / "out/", fresh=True)
+        assert (tmp_path / "out/part-notes.csv").read_text() == "mine"
+
     def test_no_rows_give_one_empty_part(self, tmp_path):
         result = run(lambda _: None, range(3), into=tmp_path / "out/")
         assert result.table.num_rows == 0
@@ -439,6 +590,8 @@ class TestRefusals:
             ({"into": "x/", "format": "xlsx"}, "unknown output format 'xlsx'"),
             ({"into": "s3://bucket/x/"}, "only folders and files of this machine"),
             ({"into": "x/", "combine": lambda t: t}, "leave out into="),
+            ({"per_task": bf.Resources(gpus=1)}, "placed by Ray only, not by serial"),
+            ({"chunk": 2.5}, "chunk=2.5 must be positive"),
             ({"executor": "dask"}, "unknown executor 'dask': use one of serial, processes, ray"),
             ({"per_task": bf.Resources(cpus=10_000)}, "one task asks for 10000 cpus"),
             ({"per_task": bf.Resources(memory="4GB"), "limits": bf.Resources(memory="1GB")}, "4 GB, but the job may"),
