@@ -78,7 +78,9 @@ class _Run(ABC):
             problem = failed(self.task, "write", cause)
             if isinstance(cause, OSError):
                 return problem  # a disk that is full or gone is no fault of a record
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - of combine=, the only other thing that may raise
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - of combine=, the only other thing that may raise
             problem = failed(self.task, "call", error)
         if problem is None:
             return Succeeded(self.task.key, self.stats(), tuple(self.failures), payload)
@@ -225,7 +227,9 @@ class RecordRun(_Run):
                 continue
             try:
                 given = [value for value in result if value is not None]
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - the record's failure is a value
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - the record's failure is a value
                 self.fail(block, at, "call", error)
                 self.add(block, 0, 1)
                 continue
@@ -272,7 +276,9 @@ def _extend(results: list[Any], calls: Iterator[Any]) -> BaseException | None:
     """Add results until one raises; those before it are kept, so their number tells which it was."""
     try:
         results.extend(calls)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the record's failure is a value
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the record's failure is a value
         return error
     return None
 
@@ -319,7 +325,9 @@ class BatchRun(_Run):
             self.outlet.add(given)
         except WriteError:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the chunk's failure is a value
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the chunk's failure is a value
             return failed(self.task, phase, error)
         self.add(blocks[0], given.num_rows, 0)
         self.clock.lap("convert")

@@ -135,7 +135,6 @@ def test_one_warm_executor_serves_many_jobs(executor):
         ]
 
 
-@pytest.mark.xfail(run=False, reason="hangs until the scheduler asks wait() for the outcomes of its own job only")
 def test_a_job_inside_the_stream_of_another(executor):
     rows = 0
     for table in bf.stream_batches(lambda t: t, bf.records(range(40)), chunk=2, executor=executor):
