@@ -50,7 +50,8 @@ class Suite:
 
     question: str
     contestants: Sequence[Contestant]
-    measure: Literal["seconds", "megabytes"] = "seconds"
+    measure: Literal["seconds", "call", "megabytes"] = "seconds"
+    """Of the whole process, of the call that a contestant times itself, or of its peak memory."""
     same_output: bool = True
 
 
@@ -107,7 +108,9 @@ def _run(contestant: Contestant, *, check: bool = False) -> dict[str, Any]:
         message = f"{contestant.name} failed with code {done.returncode}:\n{done.stderr}"
         raise RuntimeError(message)
     report = json.loads(done.stdout.splitlines()[-1])
-    return {"seconds": seconds, "megabytes": report["peak"] / 1e6, "digest": report["digest"]}
+    return {
+        "seconds": seconds, "call": report["call"], "megabytes": report["peak"] / 1e6, "digest": report["digest"],
+    }  # fmt: skip
 
 
 def _environment(check: bool) -> dict[str, str]:

@@ -16,7 +16,7 @@ _PACKAGES = ("batchflow", "pyarrow", "msgspec", "joblib", "mpire")
 
 def markdown(suite: Suite, standings: Sequence[Standing]) -> str:
     """Return the standings as a table, and below it whether the targets are met."""
-    unit = {"seconds": "s", "megabytes": "MB"}[suite.measure]
+    unit = "MB" if suite.measure == "megabytes" else "s"
     ours = standings[0]
     rows = [
         (one.contestant.name, f"{one.median:.3f}", f"{min(one.values):.3f}..{max(one.values):.3f}",

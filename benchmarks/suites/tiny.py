@@ -1,6 +1,6 @@
-"""What does a record cost when the function costs next to nothing?
+"""What does a record cost when the function costs next to nothing, start of Python and workers included?
 
-1,000,000 integers are squared and the results held in memory. `multiprocessing.Pool` has to be told
+1,000,000 integers are squared and the results held in memory as a list. `multiprocessing.Pool` has to be told
 how many records make a chunk; it runs with several sizes, and the best of them is the one to beat.
 """
 
