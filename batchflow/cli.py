@@ -1,52 +1,71 @@
 """The command line: ``batchflow run``, ``plan`` and ``errors``.
 
-Exit status: 0 all ok; 1 done, some records failed; 2 wrong usage or plan; 3 stopped over
-``--max-errors``; 130 interrupted. Only `argparse` is loaded until a command is known to be right.
+Exit status: 0 all ok; 1 done, some records failed, or the run itself failed; 2 wrong usage or plan,
+nothing has run; 3 stopped over ``--max-errors``; 130 interrupted. A reader of the output that goes away,
+like ``| head``, changes nothing. Only `argparse` is loaded until a command is known to be right.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from batchflow.events import Event
     from batchflow.job import Job
 
-OK, SOME_FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
+OK, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_args(argv, argparse.Namespace(begun=False, into=None))
     from batchflow.errors import BatchflowError, StoppedError, UsageError
 
     try:
         status: int = arguments.command(arguments)
     except UsageError as error:
-        return _fail(error, USAGE)
+        return _fail(str(error), USAGE)
     except StoppedError as error:
-        return _fail(error, STOPPED)
+        return _fail(str(error), STOPPED)
     except BatchflowError as error:
-        return _fail(error, USAGE)
+        return _fail(str(error) or type(error).__name__, FAILED)
+    except (ValueError, OverflowError, OSError, RuntimeError) as error:
+        if arguments.begun:
+            raise
+        return _fail(f"{type(error).__name__}: {error}", USAGE)  # what Python says to impossible arguments
     except KeyboardInterrupt:
-        print("batchflow: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        again = "run it again with --fresh to replace what it wrote" if arguments.into else "run it again"
+        return _fail(f"interrupted: {again}", INTERRUPTED)
     return status
 
 
-def _fail(error: Exception, status: int) -> int:
-    print(f"batchflow: {error}", file=sys.stderr)
+def _fail(message: str, status: int) -> int:
+    lines = message.splitlines() if status == FAILED else [message]  # a traceback may follow
+    _show(map(_safe, ["batchflow: " + lines[0], *lines[1:]]), sys.stderr)
     return status
+
+
+def _show(lines: Iterable[object], stream: TextIO) -> None:
+    """Print lines, as long as somebody reads them."""
+    try:
+        for line in lines:
+            print(line, file=stream)
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is still to be flushed goes nowhere
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="batchflow",
         description="Run a Python function over a very large set of files or records.",
-        epilog="exit status: 0 all ok, 1 some failed, 2 wrong usage or plan, 3 stopped over --max-errors",
+        epilog="exit status: 0 all ok, 1 some or the run failed, 2 wrong usage or plan, nothing has run, "
+        "3 stopped over --max-errors, 130 interrupted",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, text in (
@@ -98,6 +117,9 @@ def _job(arguments: argparse.Namespace) -> Job:
     def optional(name: str | None) -> Callable[..., Any] | None:
         return None if name is None else load_function(name)
 
+    def begin(_: Event) -> None:
+        arguments.begun = True
+
     return Job(
         fn=load_function(arguments.function),
         source=guess(arguments.inputs, arguments.read),
@@ -110,11 +132,12 @@ def _job(arguments: argparse.Namespace) -> Job:
         limits=Resources(cpus=arguments.workers, memory=arguments.memory),
         per_task=Resources(cpus=arguments.cpus_per_task, memory=arguments.memory_per_task),
         max_errors=_number(arguments.max_errors, "--max-errors"),
-        chunk=_chunk(arguments.chunk),
+        chunk=_whole(arguments.chunk),
         part_size=arguments.part_size,
         executor=arguments.executor,
         progress=False if arguments.quiet else None,
         fresh=arguments.fresh,
+        listeners=[begin],
     )
 
 
@@ -135,42 +158,53 @@ def _keyword(text: str) -> tuple[str, Any]:
 def _number(text: str | None, option: str) -> int | float | None:
     from batchflow.errors import UsageError
 
-    if text is None:
-        return None
+    number = _whole(text)
     try:
-        return int(text) if text.isdigit() else float(text)
+        return float(number) if isinstance(number, str) else number
     except ValueError:
         message = f"{option} {text!r} is not a number"
         raise UsageError(message) from None
 
 
-def _chunk(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.isdigit() else text
+def _whole(text: str | None) -> int | str | None:
+    """Return text as a whole number if it is one."""
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        return text
 
 
 def _run(arguments: argparse.Namespace) -> int:
     result = _job(arguments).run()
-    if not arguments.quiet:
-        print(result.report, file=sys.stderr)
-        if result.errors.num_rows:
-            print(_grouped(result.errors), file=sys.stderr)
+    told: list[object] = [result.report]
+    if result.errors.num_rows:
+        told.append(_grouped(result.errors))
     if result.path is None:
-        _print_rows(result)
-    elif not arguments.quiet:
-        print(f"output in {arguments.into}", file=sys.stderr)
+        _show(_json_lines(result.values), sys.stdout)
+    else:
+        told.append(f"output in {arguments.into}")
         if result.errors.num_rows:
-            print(f"next: batchflow errors {arguments.into} --all", file=sys.stderr)
-    return SOME_FAILED if result.errors.num_rows else OK
+            told.append(f"next: batchflow errors {arguments.into} --all")
+    if not arguments.quiet:
+        _show(told, sys.stderr)
+    return FAILED if result.errors.num_rows else OK
 
 
-def _print_rows(result: Any) -> None:
-    """Print a result in memory as JSON Lines."""
-    for value in result.values:
-        print(json.dumps(value, default=str, ensure_ascii=False))
+def _json_lines(values: Iterable[Any]) -> Iterator[str]:
+    """Yield values as JSON Lines, as ``--format jsonl`` writes them."""
+    import msgspec
+
+    for value in values:
+        yield msgspec.json.encode(value, enc_hook=_plain).decode()
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON does not know as one that it knows: numpy's numbers as numbers, else text."""
+    return value.item() if type(value).__module__ == "numpy" and not getattr(value, "shape", True) else str(value)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    print(_job(arguments).plan().explain())
+    _show([_job(arguments).plan().explain()], sys.stdout)
     return OK
 
 
@@ -178,15 +212,15 @@ def _errors(arguments: argparse.Namespace) -> int:
     from batchflow.loading import read_errors
 
     errors = read_errors(arguments.output)
+    lines: Iterable[str]
     if arguments.json:
-        for row in errors.to_pylist():
-            print(json.dumps(row, ensure_ascii=False))
+        lines = _json_lines(errors.to_pylist())
     elif arguments.all:
-        for row in errors.to_pylist():
-            print(_whole(row))
+        lines = map(_told, errors.to_pylist())
     else:
-        print(_grouped(errors) if errors.num_rows else "nothing failed")
-    return SOME_FAILED if errors.num_rows else OK
+        lines = [_grouped(errors) if errors.num_rows else "nothing failed"]
+    _show(lines, sys.stdout)
+    return FAILED if errors.num_rows else OK
 
 
 def _grouped(errors: Any) -> str:
@@ -203,7 +237,7 @@ def _grouped(errors: Any) -> str:
     return "\n".join(lines)
 
 
-def _whole(row: dict[str, Any]) -> str:
+def _told(row: dict[str, Any]) -> str:
     record = f", record {row['record']}" if row["record"] is not None else ""
     place = f"{_safe(row['source'])}{record} [{row['start']}:{row['stop']}]"
     head = f"{place} {row['phase']}, {row['attempts']} attempts"

@@ -23,6 +23,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     import pyarrow as pa
 
     from batchflow.report import Report
@@ -80,6 +82,9 @@ class StoppedError(BatchflowError):
         self.errors = errors
         self.report = report
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.errors, self.report)
+
 
 class FailedRecordsError(BatchflowError):
     """Some records failed; raised on request only, by ``Result.raise_for_errors``.
@@ -93,6 +98,9 @@ class FailedRecordsError(BatchflowError):
     def __init__(self, message: str, errors: pa.Table) -> None:
         super().__init__(message)
         self.errors = errors
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.errors)
 
 
 class ExecutorError(BatchflowError, RuntimeError):

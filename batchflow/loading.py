@@ -7,6 +7,8 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -31,37 +33,39 @@ def load_function(name: str) -> Callable[..., Any]:
         message = f"{name!r} names no function: write it like steps.py:clean or package.steps:clean"
         raise FunctionError(message)
     module = _load_module(module_name)
-    value: Callable[..., Any] | None = None
-    for part in attribute.split("."):
-        value = getattr(value or module, part, None)
+    try:
+        value: Any = attrgetter(attribute)(module)
+    except AttributeError:
+        value = None
     if not callable(value):
         known = [key for key, item in vars(module).items() if callable(item) and not key.startswith("_")]
         message = f"{module_name} has no function {attribute!r}; it has {', '.join(sorted(known)) or 'none'}"
         raise FunctionError(message)
-    return value
+    function: Callable[..., Any] = value
+    return function
 
 
 def _load_module(name: str) -> ModuleType:
+    file = Path(name).resolve() if name.endswith(".py") else None
+    if file is not None and not file.is_file():
+        message = f"there is no file {name!r} (looked in {Path.cwd()})"
+        raise FunctionError(message)
     try:
-        if name.endswith(".py"):
-            return _load_file(Path(name))
+        if file is not None:
+            return _load_file(file)
         sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as `python -m` does
         return importlib.import_module(name)
-    except FileNotFoundError:
-        message = f"there is no file {name!r} (looked in {Path.cwd()})"
-        raise FunctionError(message) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = f"cannot import {name!r}: {type(error).__name__}: {error}"
         raise FunctionError(message) from error
 
 
+@cache
 def _load_file(path: Path) -> ModuleType:
-    """Import a file by its path, so that its neighbours can be imported too."""
+    """Import a file by its path, once, so that its neighbours can be imported too."""
     import cloudpickle
 
-    if not path.is_file():
-        raise FileNotFoundError(path)
-    sys.path.insert(0, str(path.parent.resolve()))
+    sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -83,7 +87,8 @@ def read_errors(output: str) -> pa.Table:
     import pyarrow.parquet as pq
 
     path = Path(output)
-    file = Destination(path, "", one_file=path.is_file()).meta / "errors.parquet"
+    # A job that stopped before its one file was whole left no such file, but its errors beside it.
+    file = Destination(path, "", one_file=not path.is_dir()).meta / "errors.parquet"
     if not file.exists():
         message = f"{output!r} is no output of batchflow: {file} does not exist"
         raise InputError(message)

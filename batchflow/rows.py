@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from batchflow.errors import SchemaError
@@ -72,8 +72,9 @@ class Rows:
                 values += segment.tolist() if is_numbers(segment) else segment
         return values
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _from_wire, ([_to_wire(segment) for segment in self.segments],)
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        buffer = pickle.PickleBuffer if protocol >= 5 else bytes  # what older protocols know
+        return _from_wire, ([_to_wire(segment, buffer) for segment in self.segments],)
 
 
 def _as_table(segment: Any) -> pa.Table:
@@ -92,12 +93,12 @@ def _as_table(segment: Any) -> pa.Table:
     return pa.table({VALUE: pa.Array.from_buffers(kind, len(segment), [None, pa.py_buffer(segment)])})
 
 
-def _to_wire(segment: Any) -> Any:
-    """Return a segment as what pickle passes on without a copy: a buffer, with how to read it."""
+def _to_wire(segment: Any, buffer: Callable[[Any], Any]) -> Any:
+    """Return a segment as what pickle passes on, without a copy where it can: a buffer, with how to read it."""
     if is_numbers(segment):
-        return segment.typecode, pickle.PickleBuffer(segment)
+        return segment.typecode, buffer(segment)
     if is_tabular(segment):
-        return "table", _to_stream(segment)
+        return "table", buffer(_to_stream(segment))
     import cloudpickle
 
     # cloudpickle takes instances of classes that __main__ defines, and hands them back as the same class.

@@ -138,10 +138,10 @@ def _files(destination: Destination) -> list[Path]:
     return sorted(parts, key=lambda part: (len(part.name), part.name))
 
 
-def _dataset(destination: Destination, format: Any, schema: pa.Schema | None = None) -> Any:
+def _dataset(destination: Destination, kind: Any, schema: pa.Schema | None = None) -> Any:
     import pyarrow.dataset as ds
 
-    return ds.dataset([str(file) for file in _files(destination)], schema, format)
+    return ds.dataset([str(file) for file in _files(destination)], schema, kind)
 
 
 def _unread(count: int, schema: pa.Schema | None) -> Any:
@@ -162,12 +162,12 @@ def _csv(destination: Destination, schema: pa.Schema | None) -> Any:
     import pyarrow.csv as pacsv
     import pyarrow.dataset as ds
 
-    format = ds.CsvFileFormat(
+    kind = ds.CsvFileFormat(
         pacsv.ParseOptions(newlines_in_values=True),
         convert_options=pacsv.ConvertOptions(null_values=[""], strings_can_be_null=False),
         read_options=pacsv.ReadOptions(block_size=_block(destination)),
     )
-    return _dataset(destination, format, schema).scanner()
+    return _dataset(destination, kind, schema).scanner()
 
 
 def _json(destination: Destination, schema: pa.Schema | None) -> Any:
@@ -175,12 +175,16 @@ def _json(destination: Destination, schema: pa.Schema | None) -> Any:
     import pyarrow.dataset as ds
     import pyarrow.json as pajson
 
-    format = ds.JsonFileFormat(read_options=pajson.ReadOptions(block_size=_block(destination)))
+    kind = ds.JsonFileFormat(read_options=pajson.ReadOptions(block_size=_block(destination)))
     if schema is None:
-        return _dataset(destination, format).scanner()
+        return _dataset(destination, kind).scanner()
     parsed = pa.schema([(field.name, _leaves(field.type, _parsed)) for field in schema])
-    columns = {field.name: ds.field(field.name).cast(_leaves(field.type, _shown)) for field in schema}
-    return _dataset(destination, format, parsed).scanner(columns=columns)
+    columns = {field.name: ds.field(field.name) for field in schema}
+    for field in parsed:
+        shown = _leaves(schema.field(field.name).type, _shown)
+        if shown != field.type:
+            columns[field.name] = columns[field.name].cast(shown)
+    return _dataset(destination, kind, parsed).scanner(columns=columns)
 
 
 def _leaves(kind: Any, change: Callable[[Any], Any]) -> Any:
@@ -203,16 +207,16 @@ def _parsed(kind: Any) -> Any:
     types = pa.types
     if types.is_dictionary(kind):
         return _parsed(kind.value_type)
-    return pa.string() if types.is_date(kind) or types.is_time(kind) else _shown(kind)
+    return pa.string() if types.is_date(kind) else _shown(kind)
 
 
 def _shown(kind: Any) -> Any:
-    """Return the type of a cell as JSON shows it: bytes in base 64 and durations are text."""
+    """Return the type of a cell as JSON shows it: bytes (in base 64), times of day and durations are text."""
     import pyarrow as pa
 
     types = pa.types
-    text = types.is_binary(kind) or types.is_large_binary(kind) or types.is_duration(kind)
-    return pa.string() if text or types.is_fixed_size_binary(kind) else kind
+    text = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_time, types.is_duration)
+    return pa.string() if any(is_kind(kind) for is_kind in text) else kind
 
 
 def tell(errors: pa.Table) -> str:
@@ -221,5 +225,3 @@ def tell(errors: pa.Table) -> str:
     number = f", record {first['record']}" if first["record"] is not None else ""
     more = f"{errors.num_rows:,} records failed, the first one" if errors.num_rows > 1 else "1 record failed"
     return f"{more}: {first['source']}{number}: {first['error_type']}: {first['message']} ({first['phase']})"
-
-

@@ -2,15 +2,23 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
 STEPS = '''
+import os
+import signal
+
 import neighbour
+
+none = None
 
 def clean(row):
     if row["n"] == 3:
@@ -28,6 +36,22 @@ def load():
 
 def add(row, offset):
     return {"n": row["n"] + offset}
+
+def odd(row):
+    return {"n": float("nan"), "of": [float("inf"), 0.5]}
+
+def refuse(table):
+    if table.num_rows > 1:
+        raise ValueError("not\\nthese")
+    return table
+
+def wait(row):
+    if os.path.exists("pid"):
+        return row
+    with open("pid.new", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename("pid.new", "pid")
+    signal.pause()
 '''
 
 
@@ -36,16 +60,21 @@ def folder(tmp_path):
     (tmp_path / "steps.py").write_text(STEPS)
     (tmp_path / "neighbour.py").write_text("FACTOR = 2\n")
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
+    (tmp_path / "missing.py").write_text("open('no such file')\n")
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit('bye\\nbye')\n")
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.csv").write_text("n\n1\n2\n")
     (tmp_path / "in/b.csv").write_text("n\n3\n4\n")
     return tmp_path
 
 
+COMMAND = [sys.executable, "-m", "batchflow.cli"]
+ENVIRONMENT = os.environ | {"BATCHFLOW_EXECUTOR": "processes"}
+
+
 def batchflow(folder: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "batchflow.cli", *arguments]
-    environment = os.environ | {"BATCHFLOW_EXECUTOR": "processes"}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+    command = [*COMMAND, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=ENVIRONMENT)
     assert done.returncode == status, done.stderr
     return done
 
@@ -112,6 +141,15 @@ def test_errors_of_a_clean_run(folder):
         (("run", "steps.py:clena", "in/*.csv"), "steps.py has no function 'clena'; it has add, clean, load"),
         (("run", "steps.py", "in/*.csv"), "'steps.py' names no function: write it like steps.py:clean"),
         (("run", "gone.py:f", "in/*.csv"), "there is no file 'gone.py' (looked in "),
+        (("run", "steps.py:none.clean", "in/*.csv"), "steps.py has no function 'none.clean'"),
+        (("run", "missing.py:f", "in/*.csv"), "cannot import 'missing.py': FileNotFoundError: "),
+        (("run", "leaves.py:f", "in/*.csv"), r"cannot import 'leaves.py': SystemExit: bye\nbye"),
+        (("run", "steps.py:scale", "in/*.csv", "--chunk", "²"), "'²' is not an amount of bytes"),
+        (("run", "steps.py:scale", "in/*.csv", "--max-errors", "²"), "--max-errors '²' is not a number"),
+        (("run", "steps.py:scale", "in/*.csv", "--cpus-per-task", "nan"), "batchflow: "),
+        (("run", "steps.py:scale", "in/*.csv", "--part-size", "9" * 400), "batchflow: "),
+        (("run", "steps.py:scale", "in/*.csv", "--into", "x" * 300 + "/"), "batchflow: "),
+        (("run", "steps.py:scale", "in/*.csv", "--into", "~nobody-of-this-name/"), "batchflow: "),
         (("run", "gone:f", "in/*.csv"), "cannot import 'gone': ModuleNotFoundError: No module named 'gone'"),
         (("run", "broken.py:f", "in/*.csv"), "cannot import 'broken.py': ModuleNotFoundError: No module named 'nowhere"),
         (("run", "steps.py:clean", "in"), "cannot tell what kind of input in is: name one of text, json"),
@@ -134,8 +172,70 @@ def test_wrong_usage_is_one_line_and_2(folder, arguments, text):
     assert text in line
     assert done.stdout == ""
     assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == [
-        "broken.py", "in", "neighbour.py", "steps.py",
+        "broken.py", "in", "leaves.py", "missing.py", "neighbour.py", "steps.py",
     ]  # fmt: skip
+
+
+def test_a_file_is_imported_once_however_it_is_written(folder):
+    (folder / "once.py").write_text(
+        "import os\nos.mkdir('imported')\ndef load():\n    return 1\n"
+        "def use(row, one):\n    return row['n'] + one\n"
+    )
+    done = batchflow(folder, "run", "once.py:use", "in/a.csv", "--setup", "../" + folder.name + "/once.py:load")
+    assert done.stdout.split() == ["2", "3"]
+
+
+def test_numbers_that_json_has_not_are_null(folder):
+    done = batchflow(folder, "run", "steps.py:odd", "in/a.csv", "--quiet")
+    assert done.stdout.splitlines() == ['{"n":null,"of":[null,0.5]}'] * 2
+
+
+@pytest.mark.parametrize("into", ["s.parquet", "out/"])
+def test_errors_are_found_after_a_stop(folder, into):
+    batchflow(folder, "run", "steps.py:clean", "in/*.csv", "--into", into, "--max-errors", "0", status=3)
+    assert "1 x ValueError in call: in/b.csv" in batchflow(folder, "errors", into, status=1).stdout
+
+
+def test_a_run_that_fails_ends_with_1_and_says_why(folder):
+    done = batchflow(folder, "run", "steps.py:scale", "in/*.csv", "--combine", "steps.py:refuse", "--chunk", "2B", status=1)
+    assert done.stderr.startswith("batchflow: combine= failed: ValueError: not\nthese\n")
+    assert 'cli.py", line' not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("run", "steps.py:scale", "in/*.csv", "--quiet"), ("plan", "steps.py:scale", "in/*.csv")],
+)
+def test_a_reader_that_goes_away_is_no_error(folder, arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*COMMAND, *arguments], cwd=folder, stdout=writing, stderr=subprocess.PIPE, check=False, env=ENVIRONMENT
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_ctrl_c_ends_with_130_and_leaves_nothing_running(folder):
+    arguments = ("run", "steps.py:wait", "in/*.csv", "--into", "out/", "--quiet")
+    running = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=folder, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, process_group=0
+    )
+    while not (folder / "pid").exists():
+        assert running.poll() is None
+        time.sleep(0.01)
+    left = [*psutil.Process(running.pid).children(recursive=True), psutil.Process(int((folder / "pid").read_text()))]
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=60)
+    assert (running.returncode, told) == (
+        130, "batchflow: interrupted: run it again with --fresh to replace what it wrote\n",
+    )  # fmt: skip
+    assert not [child for child in left if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert sorted(path.name for path in (folder / "out").rglob("*")) == [
+        "_batchflow", "errors.parquet", "ledger.jsonl", "plan.json", "report.json",
+    ]  # fmt: skip
+    batchflow(folder, *arguments, "--fresh")
+    assert pq.read_table(folder / "out/part-00000.parquet")["n"].to_pylist() == [1, 2, 3, 4]
 
 
 def test_help_loads_nothing_heavy(folder):
@@ -144,5 +244,3 @@ def test_help_loads_nothing_heavy(folder):
     assert "--max-errors" in done.stdout
     loaded = set(done.stdout.splitlines()[-1].split())
     assert not loaded & {"pyarrow", "ray", "numpy", "tqdm", "cloudpickle", "msgspec", "multiprocessing", "asyncio"}
-
-

@@ -4,7 +4,10 @@ from array import array
 import pyarrow as pa
 import pytest
 
-from batchflow.errors import SchemaError
+from batchflow.combining.errors_table import ErrorTable
+from batchflow.combining.result import Result
+from batchflow.errors import FailedRecordsError, SchemaError, StoppedError
+from batchflow.report import Report
 from batchflow.rows import Rows, as_numbers
 
 
@@ -58,3 +61,18 @@ def test_numbers_become_the_column_value():
 def test_objects_are_no_table():
     with pytest.raises(SchemaError, match=r"Thing among them: take them from result\.values"):
         _ = Rows([[Thing("x")]]).tables
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_every_protocol_of_pickle_takes_rows_results_and_errors(protocol):
+    def there_and_back(value):
+        return pickle.loads(pickle.dumps(value, protocol))
+
+    table = pa.table({"a": [1, None]})
+    rows = Rows([array("q", [1, 2]), table, [Thing("x")]])
+    assert there_and_back(rows).values() == rows.values()
+    assert there_and_back(Result(ErrorTable(), Report(rows_in=7), [rows])).values == rows.values()
+    stopped = there_and_back(StoppedError("too many", table, Report(failed=7)))
+    assert (str(stopped), stopped.errors, stopped.report) == ("too many", table, Report(failed=7))
+    failed = there_and_back(FailedRecordsError("some", table))
+    assert (str(failed), failed.errors) == ("some", table)
