@@ -6,8 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from batchflow.errors import DestinationError, FunctionError, InputError, UsageError
 from batchflow.formats import format_of, name_of
@@ -15,6 +14,9 @@ from batchflow.model import Input
 from batchflow.resources import Resources, format_bytes, parse_bytes
 from batchflow.sources import Source
 from batchflow.sources.cutting import total_weight
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 META = "_batchflow"
 """Folder of a dataset that holds what is not data."""
@@ -210,6 +212,8 @@ def _destination(spec: JobSpec) -> Destination:
         raise DestinationError(message)
     name, one_file = name_of(into, spec.format)
     format_of(name)
+    from pathlib import Path  # 6 ms, which a job in memory need not wait for
+
     # Absolute, since a function may change the working directory under us.
     destination = Destination(Path(into).expanduser().absolute(), name, one_file)
     _refuse_foreign(destination, fresh=spec.fresh)

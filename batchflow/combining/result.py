@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from batchflow.combining.errors_table import ErrorTable
@@ -15,6 +14,8 @@ from batchflow.rows import Rows
 from batchflow.tables import concat, table_to_values
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pyarrow as pa
 
 BLOCK = 64 << 20
@@ -134,7 +135,7 @@ def _files(destination: Destination) -> list[Path]:
     """Return the file, or the parts in the order of their numbers, which outgrow their five digits."""
     if destination.one_file:
         return [destination.path]
-    parts = destination.path.glob(f"part-*{format_of(destination.format).suffix}")
+    parts = destination.path.glob(f"part-[0-9]*{format_of(destination.format).suffix}")
     return sorted(parts, key=lambda part: (len(part.name), part.name))
 
 

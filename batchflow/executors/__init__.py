@@ -10,7 +10,6 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import UsageError
-from batchflow.launch import default_name
 
 if TYPE_CHECKING:
     from batchflow.executors.base import Executor
@@ -46,6 +45,8 @@ def choose(executor: Executor | str | None, *, needs_ray: bool = False) -> Execu
     """
     if not isinstance(executor, str | None):
         return executor
+    from batchflow.launch import default_name  # a worker process starts no other
+
     name = executor or os.environ.get("BATCHFLOW_EXECUTOR") or ("ray" if needs_ray else default_name())
     if name not in _NAMES:
         message = f"unknown executor {name!r}: use one of {', '.join(_NAMES)}"

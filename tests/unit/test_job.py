@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 import polars as pl
+import psutil
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.dataset as ds
@@ -355,6 +356,17 @@ class TestStream:
             )
             pairs = [(a["value"].to_pylist(), b["value"].to_pylist()) for a, b in zip(one, two, strict=True)]
         assert pairs == [(list(range(n, n + 5)), [-k for k in range(n, n + 5)]) for n in range(0, 50, 5)]
+
+    @pytest.mark.parametrize("ordered", [True, False])
+    def test_closing_a_stream_early_ends_its_workers(self, ordered):
+        executor = bf.Processes(2)
+        tables = bf.stream_batches(lambda t: t, bf.records(range(10**9)), chunk=10, executor=executor, ordered=ordered)
+        assert next(tables).num_rows == 10
+        (zygote,) = psutil.Process().children()
+        workers = zygote.children()
+        assert len(workers) == 2
+        tables.close()
+        assert not any(process.is_running() for process in (zygote, *workers))
 
     def test_a_failure_stops_a_stream(self):
         tables = bf.stream_batches(odd_fails, bf.records([0, 1]), per="record", executor=SERIAL, chunk=1)
