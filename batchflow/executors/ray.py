@@ -30,6 +30,9 @@ _QUIET = {
 }
 """What is set before a Ray of our own starts, unless the user set it."""
 
+_LONGEST = 40
+"""Characters of the folder at most: the sockets in it have names of 65 more, and the kernel allows 107."""
+
 _runners: dict[str, Runner | Broken] = {}
 """On a worker: the runners of jobs under way, by the reference to their program."""
 
@@ -50,6 +53,7 @@ class Ray(Executor):
     def __init__(self, address: str | None = None) -> None:
         self._address = address
         self._ours = False
+        self._temporary: str | None = None
         self._perform: Any = None
         self._room = sys.maxsize
         self._loaded = 0
@@ -84,7 +88,7 @@ class Ray(Executor):
             address = self._address or os.environ.get("RAY_ADDRESS")
             options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
             if address is None:
-                options |= {"address": "local", "include_dashboard": False}
+                options |= {"address": "local", "include_dashboard": False, "_temp_dir": self._folder()}
                 self._ours = True
             else:
                 options["address"] = address
@@ -94,6 +98,13 @@ class Ray(Executor):
                 message = f"cannot start or reach Ray ({address or 'local'}): {error}"
                 raise ExecutorError(message) from error
         return ray
+
+    def _folder(self) -> str | None:
+        """Return a folder for what our own Ray writes and never removes; ``None``: its usual one."""
+        import tempfile
+
+        self._temporary = tempfile.mkdtemp(prefix="bf-ray-")
+        return self._temporary if len(self._temporary) <= _LONGEST else None
 
     def start(self, slots: int, per_task: Resources) -> None:
         """Make the remote function with the request of one task."""
@@ -212,6 +223,11 @@ class Ray(Executor):
 
             ray.shutdown()
             self._ours = False
+        if self._temporary is not None:
+            import shutil
+
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
 
 
 class _Job(NamedTuple):

@@ -1,6 +1,9 @@
 """Which executor a job gets that names none."""
 
+import os
+import subprocess
 import sys
+import tempfile
 import types
 
 import pytest
@@ -54,3 +57,17 @@ def test_unknown_name():
 def test_no_workers():
     with pytest.raises(ValueError, match="at least one worker"):
         bf.Processes(0)
+
+
+def test_a_ray_of_our_own_leaves_nothing_in_the_temporary_folder():
+    code = (
+        "import batchflow as bf\n"
+        "print(sum(bf.map_records(lambda x: x + 1, bf.records(range(10)), executor='ray').values))"
+    )
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # short enough for the names of Ray's sockets
+        environment = os.environ | {"TMPDIR": folder, "RAY_AUTH_MODE": "disabled"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100, check=True
+        )
+        assert done.stdout == "55\n"
+        assert os.listdir(folder) == []
