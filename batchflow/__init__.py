@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from batchflow.readers import files, read_csv, read_json, read_parquet, read_text, records
     from batchflow.report import Report
     from batchflow.resources import Resources
+    from batchflow.retry import Retry
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ _HOMES = {
     "Ray": "executors",
     "Report": "report",
     "Resources": "resources",
+    "Retry": "retry",
     "Result": "combining.result",
     "Serial": "executors",
     "files": "readers",
@@ -50,6 +52,7 @@ __all__ = [
     "Report",
     "Resources",
     "Result",
+    "Retry",
     "Serial",
     "errors",
     "files",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from batchflow.executors import Executor
     from batchflow.job import Job
     from batchflow.resources import Resources
+    from batchflow.retry import Retry
     from batchflow.sources import Source
 
 
@@ -30,11 +31,14 @@ def map_records(
     combine: Callable[[pa.Table], Any] | None = None,
     limits: Resources | None = None,
     per_task: Resources | None = None,
+    retry: Retry | None = None,
+    timeout: float | None = None,
     max_errors: int | float | None = None,
     chunk: int | str | None = None,
     part_size: int | str = "128MB",
     executor: Executor | str | None = None,
     progress: bool | None = None,
+    version: str | None = None,
     fresh: bool = False,
 ) -> Result:
     """Call a function once for each record, on all cores or on a cluster.
@@ -49,6 +53,7 @@ def map_records(
         `read_text`, `read_json`, `read_csv`, `read_parquet`, `files` or `records`.
     into
         ``"dir/"``: a dataset of parts; ``"x.parquet"``: one file; ``None``: the result stays in memory.
+        Run again, a job goes on where the last run was, and adds what new input there is.
     format
         ``"parquet"`` (default), ``"csv"``, ``"jsonl"`` or ``"arrow"``.
     setup
@@ -61,7 +66,14 @@ def map_records(
     limits
         Caps of the whole job: cores and memory.
     per_task
-        What one task asks for: as many run side by side as fit into the limits.
+        What one task asks for: as many run side by side as fit into the limits. A task that takes more
+        memory, on top of an idle worker, is stopped (in worker processes on Linux).
+    retry
+        How often what failed is tried; by default once, and whatever kills its worker until the record
+        at fault is alone.
+    timeout
+        Seconds of one task, from when it really starts; one that takes longer is stopped, even in C
+        code, and halved until the record at fault is alone. Not by `Serial`.
     max_errors
         Rows of the error table that are too many: ``0`` stops at the first failure, ``n`` after n, a
         fraction of the records read (looked at from 1,000 records on), ``None`` collects them all.
@@ -73,6 +85,9 @@ def map_records(
         `Serial`, `Processes`, `Ray`, or one of their names in lower case.
     progress
         Show a progress line; by default where standard error is a terminal.
+    version
+        Names the function in the place of its code: a job whose function was changed goes on with what
+        is done, if it has a version.
     fresh
         Replace the output of an earlier run.
 
@@ -87,6 +102,8 @@ def map_records(
         If the job cannot work; nothing has run then.
     StoppedError
         If more records failed than ``max_errors`` allows.
+    OutputError
+        If the output cannot be written, because a disk is full, say.
     """
     return _run("record", fn, source, into, locals())
 
@@ -102,11 +119,15 @@ def map_batches(
     combine: Callable[[pa.Table], Any] | None = None,
     limits: Resources | None = None,
     per_task: Resources | None = None,
+    retry: Retry | None = None,
+    timeout: float | None = None,
     max_errors: int | float | None = None,
+    isolate: bool | None = None,
     chunk: int | str | None = None,
     part_size: int | str = "128MB",
     executor: Executor | str | None = None,
     progress: bool | None = None,
+    version: str | None = None,
     fresh: bool = False,
 ) -> Result:
     """Call a function once for each table of some records, on all cores or on a cluster.
@@ -118,10 +139,13 @@ def map_batches(
         Polars frame; ``None`` gives no rows. How many records a table has follows the size of the
         chunks, so the function should not depend on it. A chunk for which it raises is halved until
         the records at fault stand alone in the error table.
-    source, into, format, setup, args, combine, limits, per_task, max_errors, chunk, part_size
+    source, into, format, setup, args, combine, limits, per_task, retry, timeout, max_errors, chunk, part_size
         As for `map_records`.
-    executor, progress, fresh
+    executor, progress, version, fresh
         As for `map_records`.
+    isolate
+        Whether a chunk is halved for which the function raised; otherwise all of it is one error. By
+        default it is, unless ``max_errors=0``.
 
     Returns
     -------
@@ -134,6 +158,8 @@ def map_batches(
         If the job cannot work; nothing has run then.
     StoppedError
         If more records failed than ``max_errors`` allows.
+    OutputError
+        If the output cannot be written, because a disk is full, say.
     """
     return _run("batch", fn, source, into, locals())
 
@@ -148,6 +174,8 @@ def stream_batches(
     args: Mapping[str, Any] | None = None,
     limits: Resources | None = None,
     per_task: Resources | None = None,
+    retry: Retry | None = None,
+    timeout: float | None = None,
     max_errors: int | float | None = 0,
     chunk: int | str | None = None,
     executor: Executor | str | None = None,
@@ -159,7 +187,7 @@ def stream_batches(
     ----------
     fn
         As for `map_batches`, or with ``per="record"`` as for `map_records`.
-    source, setup, args, limits, per_task, chunk, executor, progress
+    source, setup, args, limits, per_task, retry, timeout, chunk, executor, progress
         As for `map_records`.
     per
         What ``fn`` gets.
@@ -201,5 +229,5 @@ def _job(options: dict[str, Any]) -> Job:
     """Return a job; options left at ``None`` take its defaults."""
     from batchflow.job import Job  # only now that a worker is starting
 
-    optional = {"args", "limits", "per_task"}
+    optional = {"args", "limits", "per_task", "retry"}
     return Job(**{name: value for name, value in options.items() if value is not None or name not in optional})

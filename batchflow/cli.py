@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -38,9 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.begun:
             raise
         return _fail(f"{type(error).__name__}: {error}", USAGE)  # what Python says to impossible arguments
-    except KeyboardInterrupt:
-        again = "run it again with --fresh to replace what it wrote" if arguments.into else "run it again"
-        return _fail(f"interrupted: {again}", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        again = shlex.join(["batchflow", *(sys.argv[1:] if argv is None else argv)])
+        _fail(str(error) or "interrupted: run it again", INTERRUPTED)
+        _show([f"  {_safe(again)}"], sys.stderr)
+        return INTERRUPTED
     return status
 
 
@@ -99,10 +102,13 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
     add("--memory", metavar="SIZE", help="memory of the whole job, like 16GB")
     add("--cpus-per-task", type=float, metavar="N")
     add("--memory-per-task", metavar="SIZE")
+    add("--retry", type=int, metavar="N", help="tries at most, where another one may help")
+    add("--timeout", type=float, metavar="SECONDS", help="of one task")
     add("--max-errors", metavar="N", help="a count, or a fraction like 0.001; by default all are collected")
     add("--chunk", metavar="SIZE", help="records, or bytes like 8MB")
     add("--part-size", default="128MB", metavar="SIZE")
     add("--executor", metavar="NAME", help="serial, processes or ray")
+    add("--version", metavar="NAME", help="names the function: what is done stays, though it was changed")
     add("--fresh", action="store_true", help="replace the output of an earlier run")
     add("--quiet", action="store_true", help="no progress line and no summary")
 
@@ -113,6 +119,7 @@ def _job(arguments: argparse.Namespace) -> Job:
     from batchflow.loading import load_function
     from batchflow.readers import guess
     from batchflow.resources import Resources
+    from batchflow.retry import NEVER, Retry
 
     def optional(name: str | None) -> Callable[..., Any] | None:
         return None if name is None else load_function(name)
@@ -131,11 +138,14 @@ def _job(arguments: argparse.Namespace) -> Job:
         args=dict(map(_keyword, arguments.arg)),
         limits=Resources(cpus=arguments.workers, memory=arguments.memory),
         per_task=Resources(cpus=arguments.cpus_per_task, memory=arguments.memory_per_task),
+        retry=NEVER if arguments.retry is None else Retry(attempts=arguments.retry),
+        timeout=arguments.timeout,
         max_errors=_number(arguments.max_errors, "--max-errors"),
         chunk=_whole(arguments.chunk),
         part_size=arguments.part_size,
         executor=arguments.executor,
         progress=False if arguments.quiet else None,
+        version=arguments.version,
         fresh=arguments.fresh,
         listeners=[begin],
     )

@@ -8,12 +8,18 @@
     │   ├── FormatError                      a format or compression that is not known
     │   ├── FunctionError                    cannot be found, imported or shipped to a worker
     │   ├── DestinationError (FileExistsError)   exists and is not ours, or cannot be written
+    │   ├── ChangedError                     an earlier run was of another function, option or input
+    │   ├── LedgerError                      the record of an earlier run is damaged
     │   └── ResourceError                    a cap or request that can never be met
     ├── SchemaError (TypeError)              rows that cannot stand in one table
     ├── StoppedError                         over ``max_errors``; exit status 3
+    ├── OutputError (OSError)                the output cannot be written on; what is done is kept
     ├── FailedRecordsError                   from ``Result.raise_for_errors``
     └── ExecutorError (RuntimeError)         the executor itself cannot go on
         └── WorkerDied                       a worker process ended in the middle of a task
+
+    KeyboardInterrupt
+    └── InterruptedRun                       Ctrl-C; the message says how to go on; exit status 130
 
 Classes with a second base are also caught by an ``except`` clause for that base.
 """
@@ -58,6 +64,14 @@ class DestinationError(UsageError, FileExistsError):
     __str__ = Exception.__str__
 
 
+class ChangedError(UsageError):
+    """The output holds what an earlier run made of another function, other options or other input."""
+
+
+class LedgerError(UsageError):
+    """The record of what earlier runs did is damaged."""
+
+
 class ResourceError(UsageError):
     """A resource request that can never be met."""
 
@@ -86,6 +100,12 @@ class StoppedError(BatchflowError):
         return type(self), (*self.args, self.errors, self.report)
 
 
+class OutputError(BatchflowError, OSError):
+    """The output cannot be written on, because a disk is full, say; the same command goes on later."""
+
+    __str__ = Exception.__str__
+
+
 class FailedRecordsError(BatchflowError):
     """Some records failed; raised on request only, by ``Result.raise_for_errors``.
 
@@ -109,3 +129,7 @@ class ExecutorError(BatchflowError, RuntimeError):
 
 class WorkerDied(ExecutorError):
     """A worker process ended in the middle of a task."""
+
+
+class InterruptedRun(KeyboardInterrupt):
+    """Somebody pressed Ctrl-C; the message says what is done and how to go on."""

@@ -18,6 +18,8 @@ class JobStarted(NamedTuple):
     executor: str
     slots: int
     """Tasks that run side by side."""
+    done: int = 0
+    """Weight of what earlier runs did."""
 
 
 class TaskEnded(NamedTuple):
@@ -40,6 +42,8 @@ class ChunkSettled(NamedTuple):
     chunk: Chunk
     stats: Stats
     failures: tuple[Failure, ...]
+    before: bool = False
+    """Whether an earlier run did it."""
 
 
 class JobEnded(NamedTuple):

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from batchflow.brake import Brake
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.order import Settled
 from batchflow.combining.result import Result, tell
-from batchflow.errors import StoppedError, UsageError
+from batchflow.errors import InterruptedRun, StoppedError, UsageError
 from batchflow.events import Listener
 from batchflow.executors import Executor, choose
 from batchflow.plan import JobSpec, Plan, make_plan
@@ -25,6 +26,8 @@ from batchflow.worker import Program
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from batchflow.combining.dataset import Dataset
 
 FRACTION_RECORDS = 1000
 """Records that must have been read before a fraction in ``max_errors`` may stop a job before its end."""
@@ -57,7 +60,7 @@ class Job(JobSpec):
         return plan
 
     def run(self) -> Result:
-        """Run the job to its end.
+        """Run the job to its end; what earlier runs did of its output is not done again.
 
         Raises
         ------
@@ -65,8 +68,12 @@ class Job(JobSpec):
             If the job cannot work; nothing has run then.
         StoppedError
             If more records failed than ``max_errors`` allows.
+        OutputError
+            If the output cannot be written, because a disk is full, say.
         """
         plan = make_plan(self)
+        if plan.finished:
+            return _finished(self, plan)
         with _chosen(self) as executor:
             return _Run(self, plan, executor).result()
 
@@ -117,17 +124,14 @@ class _Run:
         self._seen = 0
         self._listeners: list[Listener] = [self._report, Progress(job.progress), *job.listeners]
 
-    def _scheduler(self, *, bounded: bool = False, early: Callable[[Any], None] | None = None) -> Scheduler:
-        program = program_of(self._plan)
-        return Scheduler(
-            self._plan, self._executor, program, self._listeners, bounded=bounded, early=early
-        )
+    def _scheduler(self, **options: Any) -> Scheduler:
+        return Scheduler(self._plan, self._executor, program_of(self._plan), self._listeners, **options)
 
     @contextmanager
-    def _opened(self, scheduler: Scheduler) -> Iterator[None]:
+    def _opened(self, scheduler: Scheduler, resume: Callable[[], Sequence[Settled]] = tuple) -> Iterator[None]:
         complete = False
         try:
-            scheduler.open()
+            scheduler.open(resume)
             yield
             complete = True
         finally:
@@ -135,11 +139,11 @@ class _Run:
 
     def result(self) -> Result:
         """Run to the end and return everything."""
-        scheduler = self._scheduler()
         if self._plan.destination is not None:
-            return self._to_disk(scheduler)
+            return self._to_disk()
         if self._job.combine is not None:
-            return self._combined(scheduler)
+            return self._combined()
+        scheduler = self._scheduler()
         rows: list[Rows] = []
         with self._opened(scheduler):
             for settled in scheduler.settled():
@@ -149,38 +153,60 @@ class _Run:
             self._check_end()
         return Result(self._errors, self._report.report(), rows)
 
-    def _combined(self, scheduler: Scheduler) -> Result:
+    def _combined(self) -> Result:
         from batchflow.combining.tree import Tree  # only a job that combines waits for it
 
-        tree = Tree(scheduler.delegate)
+        tree = Tree(lambda work, done: scheduler.delegate(work, done))
+        scheduler = self._scheduler(waiting=tree.nbytes)
         with self._opened(scheduler):
             for settled in scheduler.settled():
                 self._account(scheduler, settled)
                 if settled.payload is not None:
-                    tree.add(settled.payload)
+                    tree.add(settled.payload, settled.stats.held)
             self._check_end()
             while not tree.finish():
                 scheduler.turn()
             rows = [] if tree.payload is None else [self._executor.fetch(tree.payload)]
         return Result(self._errors, self._report.report(), rows)
 
-    def _to_disk(self, scheduler: Scheduler) -> Result:
+    def _to_disk(self) -> Result:
         from batchflow.combining.dataset import Dataset  # only a job that writes waits for it
 
-        dataset = Dataset(self._plan, scheduler.delegate, scheduler.redo)
+        dataset = Dataset(
+            self._plan,
+            lambda work, done: scheduler.delegate(work, done),
+            lambda task: scheduler.redo(task),
+        )
+        complete = False
         try:
-            with self._opened(scheduler):
-                dataset.open()  # only now that the function could be shipped
-                for settled in scheduler.settled():
-                    self._account(scheduler, dataset.add(settled))
-                self._check_end()
-                dataset.flush()
-                _finish(scheduler)
-                dataset.unite()
-                _finish(scheduler)
+            with Brake() as brake:
+                scheduler = self._scheduler(note=dataset.note, stopping=brake.stopping)
+                self._write(scheduler, dataset, brake)
+            complete = True
+        except KeyboardInterrupt as error:
+            raise InterruptedRun(self._told_interrupted()) from error
         finally:
-            dataset.close(self._errors, self._report.report())
+            dataset.close(self._errors, self._report.report(), complete=complete)
         return Result(self._errors, self._report.report(), (), self._plan.destination, dataset.schema)
+
+    def _write(self, scheduler: Scheduler, dataset: Dataset, brake: Brake) -> None:
+        with self._opened(scheduler, dataset.open):  # the folder is made once the function could be shipped
+            for settled in scheduler.settled():
+                self._account(scheduler, dataset.add(settled))
+            if brake.pressed:
+                raise InterruptedRun
+            self._check_end()
+            dataset.flush()
+            _finish(scheduler)
+            dataset.unite()
+            _finish(scheduler)
+            if brake.pressed:
+                raise InterruptedRun
+        dataset.finish(self._errors, self._report.report())
+
+    def _told_interrupted(self) -> str:
+        assert self._plan.destination is not None
+        return f"interrupted: what is done is kept in {self._plan.destination.path}; run the same again to go on"
 
     def tables(self, *, ordered: bool) -> Iterator[pa.Table]:
         """Yield tables as they come."""
@@ -235,6 +261,20 @@ def _finish(scheduler: Scheduler) -> None:
         pass
 
 
+def _finished(job: Job, plan: Plan) -> Result:
+    """Return the result of a job that earlier runs did."""
+    from batchflow.combining.recovery import check_parts
+    from batchflow.combining.replay import replay
+
+    assert plan.history is not None
+    assert plan.destination is not None
+    check_parts(plan.destination, plan.history)
+    report = ReportBuilder()
+    errors = replay(plan.history, plan.inputs, [report, *job.listeners])
+    schema = next((part.schema for part in reversed(plan.history.parts.values())), None)
+    return Result(errors, report.report(), (), plan.destination, schema)
+
+
 def program_of(plan: Plan) -> Program:
     """Return what the workers need to know of a plan."""
     spec, destination = plan.spec, plan.destination
@@ -247,6 +287,9 @@ def program_of(plan: Plan) -> Program:
         spec.combine,
         destination.format if destination else None,
         str(destination.pieces) if destination else "",
+        spec.retry,
+        spec.timeout,
+        spec.per_task.nbytes,
         os.getcwd(),  # noqa: PTH109 - its text is what is wanted
     )
 

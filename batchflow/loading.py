@@ -7,14 +7,18 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from batchflow.combining.replay import replay
 from batchflow.errors import FunctionError, InputError
-from batchflow.plan import Destination
+from batchflow.ledger import LEDGER, History
+from batchflow.manifest import inputs_of
+from batchflow.plan import Destination, read_history
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,10 +90,27 @@ def read_errors(output: str) -> pa.Table:
     """
     import pyarrow.parquet as pq
 
-    path = Path(output)
-    # A job that stopped before its one file was whole left no such file, but its errors beside it.
-    file = Destination(path, "", one_file=not path.is_dir()).meta / "errors.parquet"
-    if not file.exists():
-        message = f"{output!r} is no output of batchflow: {file} does not exist"
+    destination, plan, history = find_output(output)
+    if history.ended:
+        return pq.read_table(destination.meta / "errors.parquet")
+    return replay(history, tuple(inputs_of(plan))).table()
+
+
+def find_output(output: str) -> tuple[Destination, dict[str, Any], History]:
+    """Return an output of batchflow by its path, with its plan and its history.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    LedgerError
+        If what is written down of it was changed.
+    """
+    path = Path(output).absolute()
+    # A job that stopped before its one file was whole left no such file, but its ledger beside it.
+    destination = Destination(path, "", one_file=not path.is_dir())
+    plan, history = read_history(destination)
+    if plan is None or history is None:
+        message = f"{output!r} is no output of batchflow: {destination.meta / LEDGER} does not exist"
         raise InputError(message)
-    return pq.read_table(file)
+    return replace(destination, format=plan["format"]), plan, history

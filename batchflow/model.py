@@ -55,14 +55,16 @@ class Chunk(NamedTuple):
     """Cost in the unit that sizes are measured in: bytes, or records in memory."""
     skip: int = 0
     take: int | None = None
+    of: int | None = None
+    """Records of all spans, known once the chunk was halved."""
 
     def halve(self, records: int) -> tuple[Chunk, Chunk]:
         """Return the two halves of a chunk that holds this many records, at least two."""
         middle = records // 2
-        weight = max(1, self.weight // 2)
+        whole = self._replace(weight=max(1, self.weight // 2), of=self.of or records)
         return (
-            self._replace(take=middle, weight=weight),
-            self._replace(skip=self.skip + middle, take=records - middle, weight=weight),
+            whole._replace(take=middle),
+            whole._replace(skip=self.skip + middle, take=records - middle),
         )
 
 
@@ -76,6 +78,8 @@ class Task(NamedTuple):
     """Records of an in-memory source, shipped with the task."""
     schema: Any = None
     """A `pyarrow.Schema` that the rows must go with; known only where a chunk is done once more for it."""
+    alone: bool = False
+    """Nothing else runs beside it, so that whatever happens is its own doing."""
 
 
 class Failure(NamedTuple):
@@ -97,6 +101,8 @@ class Failure(NamedTuple):
     worker: str = ""
     seconds: float | None = None
     """Of the task, where the whole chunk failed."""
+    row: int = 0
+    """Rows that the chunk gave before it: where its own belong once it succeeds. No column of the error table."""
 
 
 class SpanCount(NamedTuple):
@@ -123,6 +129,8 @@ class Stats(NamedTuple):
     write: float = 0.0
     nbytes: int = 0
     """Bytes read."""
+    held: int = 0
+    """Bytes of the rows that were given back, which wait in memory until they are combined."""
     peak_memory: int = 0
     """Largest resident size of the worker process so far, in bytes."""
     spans: tuple[SpanCount, ...] = ()
@@ -152,18 +160,32 @@ class Piece(NamedTuple):
     """Size on disk."""
     schema: Any
     """Its `pyarrow.Schema`."""
+    digest: str = ""
+    """Of its bytes."""
+
+
+class Slice(NamedTuple):
+    """Some rows of a finished part, on their way into the part that takes its place."""
+
+    path: str
+    start: int = 0
+    stop: int | None = None
+    """``None``: to its end."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are all rows of the part."""
+        return self.start == 0 and self.stop is None
 
 
 class Assemble(NamedTuple):
-    """Work for a worker: pieces, in order, into one part."""
+    """Work for a worker: pieces, and what finished parts hold, in order, into one part."""
 
     key: Key
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Piece | Slice, ...]
     schema: Any
     path: str
     """Temporary name; the driver gives the part its final one."""
-    restate: bool = False
-    """The one piece is a finished part, to be written again with this schema."""
 
 
 class Inspect(NamedTuple):
@@ -204,7 +226,11 @@ class Failed(NamedTuple):
     """Records in the chunk, where the task got far enough to know: what halving needs."""
     stats: Stats = Stats()
     died: bool = False
-    """The task took its worker with it."""
+    """The task broke off, most often with its worker: how many records it had is to be found out."""
+    suspect: bool = False
+    """What ended it may have come from outside, so it is tried alone before a record is blamed."""
+    helped: bool = False
+    """Another try may help, as the ``retry=`` of the job has it."""
 
 
 Outcome: TypeAlias = Succeeded | Failed

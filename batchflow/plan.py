@@ -8,10 +8,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from batchflow.errors import DestinationError, FunctionError, InputError, UsageError
+from batchflow.errors import DestinationError, FunctionError, InputError, LedgerError, UsageError
 from batchflow.formats import format_of, name_of
+from batchflow.ledger import LEDGER, History, read_ledger
+from batchflow.manifest import (
+    PLAN,
+    check_same,
+    describe,
+    digest_of,
+    encoded,
+    inputs_of,
+    manifest,
+    merged_inputs,
+    read_plan,
+)  # fmt: skip
 from batchflow.model import Input
 from batchflow.resources import Resources, format_bytes, parse_bytes
+from batchflow.retry import NEVER, Retry
 from batchflow.sources import Source
 from batchflow.sources.cutting import total_weight
 
@@ -37,10 +50,19 @@ class JobSpec:
     combine: Callable[[Any], Any] | None = None
     limits: Resources = field(default_factory=Resources)
     per_task: Resources = field(default_factory=Resources)
+    retry: Retry = NEVER
+    timeout: float | None = None
     max_errors: int | float | None = None
+    isolate: bool | None = None
     chunk: int | str | None = None
     part_size: int | str = "128MB"
+    version: str | None = None
     fresh: bool = False
+
+    @property
+    def isolates(self) -> bool:
+        """Whether a chunk is halved whose function raised: unless the first error stops the job anyway."""
+        return self.max_errors != 0 if self.isolate is None else self.isolate
 
 
 @dataclass(frozen=True)
@@ -73,6 +95,16 @@ class Plan:
     destination: Destination | None
     chunk_weight: int | None
     """Weight of every chunk where the user fixed it: bytes, or records in memory."""
+    history: History | None = None
+    """What earlier runs did of the output."""
+    manifest: bytes = b""
+    """What is written down of the job beside its output."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether earlier runs did all there is to do."""
+        history = self.history
+        return history is not None and history.ended and digest_of(self.manifest) == history.plans[-1]
 
     @property
     def size(self) -> int | None:
@@ -110,6 +142,10 @@ class Plan:
         else:
             shape = "one file" if self.destination.one_file else f"parts of about {self._part_size()}"
             lines.append(f"output    {self.destination.path} ({self.destination.format}, {shape})")
+        if self.history is not None:
+            done = sum(chunk.stats.rows_in for chunk in self.history.chunks.values())
+            left = "nothing is left to do" if self.finished else "the run goes on from there"
+            lines.append(f"done      {done:,} records in {len(self.history.chunks):,} chunks: {left}")
         return "\n".join(lines)
 
     def _part_size(self) -> str:
@@ -122,12 +158,6 @@ class Plan:
         unit = "records" if self.source.in_memory else "bytes"
         count = "" if self.total is None else f", about {max(1, -(-self.total // weight)):,} of them"
         return f"{weight:,} {unit} each{count}"
-
-
-def describe(fn: Callable[..., Any]) -> str:
-    """Return the name of a function and where it stands."""
-    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-    return f"{getattr(fn, '__module__', '?')}.{name}"
 
 
 def _chunk_weight(spec: JobSpec, source: Source, inputs: Sequence[Input]) -> int | None:
@@ -164,9 +194,55 @@ def make_plan(spec: JobSpec) -> Plan:
         )
         raise InputError(message)
     destination = None if spec.into is None else _destination(spec)
-    inputs = tuple(spec.source.inputs())
-    weight = _chunk_weight(spec, spec.source, inputs)
-    return Plan(spec, spec.source.prepared(inputs), inputs, destination, weight)
+    inputs = tuple(source.inputs())
+    if destination is None:
+        return Plan(spec, source.prepared(inputs), inputs, None, _chunk_weight(spec, source, inputs))
+    return _with_history(spec, source, tuple(source.identified(inputs)), destination)
+
+
+def _with_history(spec: JobSpec, source: Source, inputs: tuple[Input, ...], destination: Destination) -> Plan:
+    """Return a plan that goes on with what is there of its output."""
+    before, history = (None, None) if spec.fresh else read_history(destination)
+    if history is not None and _was_removed(destination, history):
+        before = history = None
+    where = str(destination.path)
+    if before is None:
+        prepared = source.prepared(inputs)
+    else:
+        check_same(before, manifest(spec, source.options(), (), destination.format), where)
+        inputs = merged_inputs(inputs_of(before), inputs, where)
+        prepared = source.relearned(before["learned"])
+    plan = manifest(spec, source.options(), inputs, destination.format) | {"learned": prepared.learned()}
+    if before is not None and before["inputs"] == plan["inputs"] and spec.version in (None, before["version"]):
+        plan = before  # nothing that matters is new
+    weight = _chunk_weight(spec, source, inputs)
+    return Plan(spec, prepared, inputs, destination, weight, history, encoded(plan))
+
+
+def _was_removed(destination: Destination, history: History) -> bool:
+    """Whether somebody removed the one file of an output, so that it is made again."""
+    if not destination.one_file or not history.parts or destination.path.exists():
+        return False
+    return not any((destination.pieces / part.temporary).exists() for part in history.parts.values())
+
+
+def read_history(destination: Destination) -> tuple[dict[str, Any], History] | tuple[None, None]:
+    """Return the plan and the history of an output, if there is one.
+
+    Raises
+    ------
+    LedgerError
+        If they are damaged.
+    """
+    meta = destination.meta
+    if not (meta / LEDGER).exists() or (meta / LEDGER).stat().st_size == 0:
+        return None, None  # or an earlier run died before it began
+    plan, digest = read_plan(meta)
+    history = read_ledger(meta, {item.uri: item for item in inputs_of(plan)})
+    if digest not in history.plans:
+        message = f"{meta / PLAN} was changed after it was written"
+        raise LedgerError(message)
+    return plan, history
 
 
 def _check_function(spec: JobSpec) -> None:
@@ -199,6 +275,9 @@ def _check_numbers(spec: JobSpec) -> None:
     if spec.max_errors is not None and spec.max_errors < 0:
         message = f"max_errors={spec.max_errors} is negative: 0 stops at the first, None collects all"
         raise UsageError(message)
+    if spec.timeout is not None and not spec.timeout > 0:
+        message = f"timeout={spec.timeout} must be more than 0 seconds, or None for as long as it takes"
+        raise UsageError(message)
     if spec.combine is not None and spec.into is not None:
         message = "combine= gives one small table: leave out into= and write the result's table"
         raise UsageError(message)
@@ -216,13 +295,13 @@ def _destination(spec: JobSpec) -> Destination:
 
     # Absolute, since a function may change the working directory under us.
     destination = Destination(Path(into).expanduser().absolute(), name, one_file)
-    _refuse_foreign(destination, fresh=spec.fresh)
+    _refuse_foreign(destination)
     return destination
 
 
-def _refuse_foreign(destination: Destination, *, fresh: bool) -> None:
+def _refuse_foreign(destination: Destination) -> None:
     path = destination.path
-    ours = (destination.meta / "plan.json").exists()
+    ours = (destination.meta / LEDGER).exists()
     parent = next(above for above in [path, *path.absolute().parents] if above.exists())
     if not os.access(parent, os.W_OK):
         message = f"cannot write to {path}: no permission for {parent}"
@@ -236,7 +315,4 @@ def _refuse_foreign(destination: Destination, *, fresh: bool) -> None:
         raise DestinationError(message)
     if taken and not ours:
         message = f"{path} exists and was not made by batchflow: choose another destination or remove it"
-        raise DestinationError(message)
-    if taken and not fresh:
-        message = f"{path} holds the output of an earlier run: pass fresh=True (--fresh) to replace it"
         raise DestinationError(message)

@@ -47,6 +47,7 @@ class Progress:
         in_bytes = event.unit == "bytes"
         self._bar = tqdm(
             total=event.total,
+            initial=event.done,
             unit="B" if in_bytes else " records",
             unit_scale=True,
             dynamic_ncols=True,

@@ -40,6 +40,8 @@ class Report:
     complete: bool = False
     """Whether the job ran to its end."""
     rows_in: int = 0
+    before: int = 0
+    """Of the records in, those that earlier runs did."""
     rows_out: int = 0
     failed: int = 0
     """Rows of the error table."""
@@ -73,10 +75,16 @@ class Report:
         return vars(self) | {"sources": sources, "slowest": slowest, "speedup": self.speedup}
 
     def __str__(self) -> str:
-        rate = self.rows_in / self.seconds if self.seconds else 0
-        return (
+        counts = (
             f"{self.rows_in:,} records in, {self.rows_out:,} rows out, {self.failed:,} failed, "
             f"{self.retries:,} retries\n"
+        )
+        if self.complete and not self.executor:
+            return f"{counts}nothing to do: all of it was done before"
+        rate = (self.rows_in - self.before) / self.seconds if self.seconds else 0
+        resumed = f"{self.before:,} of them were done before\n" if self.before else ""
+        return (
+            f"{counts}{resumed}"
             f"{self.seconds:.2f} s, {rate:,.0f} records/s, {self.speedup:.1f} workers' worth on {self.slots} "
             f"({self.executor}), {self.chunks:,} chunks, peak {self.peak_memory / 1e6:,.0f} MB per worker"
         )
@@ -91,7 +99,9 @@ class ReportBuilder:
         self._began = time.perf_counter()
         self._start = JobStarted("", None, "", 0)
         self._complete = False
-        self._totals = {"rows_in": 0, "rows_out": 0, "failed": 0, "chunks": 0, "retries": 0, "bytes_read": 0}
+        self._totals = dict.fromkeys(
+            ("rows_in", "before", "rows_out", "failed", "chunks", "retries", "bytes_read"), 0
+        )
         self._phases = dict.fromkeys(("read", "call", "convert", "write"), 0.0)
         self._busy: dict[str, float] = {}
         self._peak = 0
@@ -121,6 +131,7 @@ class ReportBuilder:
         stats = event.stats
         self._totals["chunks"] += 1
         self._totals["rows_in"] += stats.rows_in
+        self._totals["before"] += stats.rows_in if event.before else 0
         self._totals["rows_out"] += stats.rows_out
         self._totals["failed"] += len(event.failures)
         span = event.chunk.spans[0]

@@ -52,6 +52,11 @@ class Rows:
         self.segments = list(segments)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes in memory; of objects a guess."""
+        return sum(_size(segment) for segment in self.segments)
+
+    @property
     def tables(self) -> list[pa.Table]:
         """The segments as tables.
 
@@ -75,6 +80,16 @@ class Rows:
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         buffer = pickle.PickleBuffer if protocol >= 5 else bytes  # what older protocols know
         return _from_wire, ([_to_wire(segment, buffer) for segment in self.segments],)
+
+
+_OBJECT = 100
+"""Bytes that an object is taken for."""
+
+
+def _size(segment: Any) -> int:
+    if is_tabular(segment):
+        return int(segment.nbytes)
+    return len(segment) * (segment.itemsize if is_numbers(segment) else _OBJECT)
 
 
 def _as_table(segment: Any) -> pa.Table:

@@ -1,32 +1,50 @@
-"""The one loop of a job: admit, submit, wait, halve, settle, tell.
+"""The one loop of a job: admit, submit, wait, try again, halve, settle, tell.
 
 ::
 
     source ──cursor──> chunks ──admit──> executor ──wait──> outcomes
                ^ sizer                      ^                   │
                └──── how long it took ──────┼───────────────────┤
-                                            │   a chunk that failed whole comes back
-                                            └──── halves ───────┤   in halves, until the
-                                                                │   guilty record is alone
+                                            │   a chunk that failed whole comes back:
+                                            ├── later ──────────┤   whole, where another try may help
+                                            ├── halves ─────────┤   in halves, until the guilty record is alone
+                                            ├── alone ──────────┤   by itself, where it may be innocent
     listeners <── events ── settled, in input order <───────────┘
 
-Only here are attempts counted, and only here is decided what is tried again. The driver holds
-chunks in flight and references to results, never rows.
+Only here are attempts of a chunk counted, and only here is decided what is tried again. The driver
+holds chunks in flight and references to results, never rows.
 """
 
 from __future__ import annotations
 
+import heapq
 import sys
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from batchflow.combining.order import Numbering, Sequencer, Settled
+from batchflow.coverage import Coverage
+from batchflow.errors import InterruptedRun
 from batchflow.events import ChunkSettled, Event, JobEnded, JobStarted, Listener, TaskEnded
 from batchflow.executors.base import Executor
-from batchflow.model import Failed, Failure, Inspect, Key, Outcome, SpanCount, Stats, Succeeded, Task, Work
+from batchflow.model import (
+    Assemble,
+    Failed,
+    Failure,
+    Inspect,
+    Key,
+    Merge,
+    Outcome,
+    SpanCount,
+    Stats,
+    Succeeded,
+    Task,
+    Work,
+)  # fmt: skip
 from batchflow.plan import Plan
-from batchflow.sources.base import Drawn
+from batchflow.sources.base import Cursor, Drawn
 from batchflow.splitting import FIRST_BYTES, FIRST_RECORDS, ChunkSizer
 from batchflow.worker import Program
 
@@ -35,6 +53,10 @@ AHEAD = 4
 """Chunks for each slot that may be finished but not yet taken, where a consumer takes them one by one."""
 HEAVY_SHARE = 8
 """A file that cannot be cut goes first if it is more than one eighth of what a slot gets."""
+DEATHS = 3
+"""Workers that the combiner's work may take with it before it is given up."""
+LISTEN_SECONDS = 0.2
+"""How long the loop waits for an outcome before it looks whether it was asked to stop."""
 
 
 class Scheduler:
@@ -54,6 +76,12 @@ class Scheduler:
         Do not run further ahead of the consumer than `AHEAD` chunks for each slot.
     early
         Takes each payload as it comes, in the order of completion; `settled` then gives none.
+    note
+        Hears of each chunk that came to its end, in the order of completion.
+    stopping
+        Asked now and then; once true, nothing more is begun.
+    waiting
+        Asked for the bytes that wait to be combined, beside those that wait for their turn.
     """
 
     def __init__(
@@ -65,34 +93,63 @@ class Scheduler:
         *,
         bounded: bool = False,
         early: Callable[[Any], None] | None = None,
+        note: Callable[[Settled], None] | None = None,
+        stopping: Callable[[], bool] | None = None,
+        waiting: Callable[[], int] = int,
     ) -> None:
         self._plan = plan
         self._executor = executor
         self._program = program
         self._listeners = list(listeners)
         self._early = early
+        self._note = note
+        self._stopping = stopping
+        self._waiting = waiting
         self._slots = executor.slots(plan.spec.limits, plan.spec.per_task)
         self._ahead = AHEAD * self._slots if bounded else sys.maxsize
-        heavy = None if bounded or not plan.total else plan.total // (self._slots * HEAVY_SHARE)
-        self._cursor = plan.source.cursor(plan.inputs, heavy)
-        first = FIRST_RECORDS if plan.source.in_memory else FIRST_BYTES
-        self._sizer = ChunkSizer(plan.total, self._slots, first, plan.chunk_weight)
+        self._heavy = None if bounded or not plan.total else plan.total // (self._slots * HEAVY_SHARE)
+        self._cursor: Cursor
+        self._sizer: ChunkSizer
         self._drained = False
         self._again: deque[Task] = deque()
+        self._later: list[tuple[float, Key, Task]] = []
+        self._suspects: deque[Task] = deque()
+        self._alone: Key | None = None
         self._delegated: deque[Work] = deque()
         self._callbacks: dict[Key, Callable[[Outcome], None]] = {}
+        self._deaths: dict[Key, int] = {}
         self._running: dict[Key, Work] = {}
-        self._deaths: dict[Key, Failed] = {}
+        self._inspected: dict[Key, Failed] = {}
         self._order = Sequencer()
         self._numbering = Numbering()
         self._job = 0
 
-    def open(self) -> None:
-        """Start workers and ship the program."""
+    def open(self, resume: Callable[[], Sequence[Settled]] = tuple, cursor: Cursor | None = None) -> None:
+        """Start workers and ship the program.
+
+        Parameters
+        ----------
+        resume
+            Called when all that can be refused was; gives the chunks that earlier runs did, which are
+            not drawn again and come out in their places.
+        cursor
+            Gives the chunks, in the place of the plan's own source.
+        """
         self._executor.start(self._slots, self._plan.spec.per_task)
         self._job = self._executor.load(self._program)
-        unit = "records" if self._plan.source.in_memory else "bytes"
-        self._tell(JobStarted(unit, self._plan.total, self._executor.name, self._slots))
+        done = resume()
+        source = self._plan.source
+        covered = Coverage(settled.chunk for settled in done)
+        self._cursor = cursor or source.cursor(self._plan.inputs, self._heavy, covered)
+        for settled in done:
+            self._order.settle(settled)
+        left = self._cursor.total if done else self._plan.total
+        first = FIRST_RECORDS if source.in_memory else FIRST_BYTES
+        self._sizer = ChunkSizer(left, self._slots, first, self._plan.chunk_weight)
+        unit = "records" if source.in_memory else "bytes"
+        before = sum(settled.chunk.weight for settled in done)
+        total = None if left is None else left + before
+        self._tell(JobStarted(unit, total, self._executor.name, self._slots, before))
 
     def close(self, *, complete: bool) -> None:
         """Give up what is still running and forget the program."""
@@ -102,7 +159,7 @@ class Scheduler:
     def announce(self, settled: Settled) -> Settled:
         """Tell the listeners of a chunk that will not change any more; return it with its records numbered."""
         settled = self._numbering.number(settled)
-        self._tell(ChunkSettled(settled.key, settled.chunk, settled.stats, settled.failures))
+        self._tell(ChunkSettled(settled.key, settled.chunk, settled.stats, settled.failures, settled.before))
         return settled
 
     def redo(self, task: Task) -> Settled:
@@ -110,7 +167,8 @@ class Scheduler:
         outcomes: list[Outcome] = []
         self.delegate(task, outcomes.append)
         while not outcomes:
-            self.turn()
+            if not self.turn():
+                raise InterruptedRun  # somebody asked to stop
         (outcome,) = outcomes
         self._told(task, outcome, again=True)
         return self._succeeded(task, outcome) if isinstance(outcome, Succeeded) else self._lost(task, outcome)
@@ -131,23 +189,57 @@ class Scheduler:
         """Yield, in input order, the chunks that came to their end and that no other one can come before."""
         return self._order.release(_END if self._drained else self._cursor.frontier)
 
+    @property
+    def running(self) -> int:
+        """Pieces of work that are under way."""
+        return len(self._running)
+
+    # --- what is begun ----------------------------------------------------------------------------
+
     def turn(self) -> bool:
         """Submit what has room and take in what is done; false when nothing is left to do."""
-        self._admit()
-        if not self._running:
+        if self._stopping is None or not self._stopping():
+            self._admit()
+        elif not self._running:
             return False
-        for _, outcome in self._executor.wait(self._job):
+        if not self._running:
+            return self._sleep()
+        for _, outcome in self._executor.wait(self._job, self._patience()):
             self._take(outcome)
+        return True
+
+    def _patience(self) -> float | None:
+        """Return the seconds to wait for an outcome, ``None``: until there is one."""
+        patience = None if self._stopping is None else LISTEN_SECONDS
+        if self._later:
+            due = max(0.0, self._later[0][0] - time.monotonic())
+            patience = due if patience is None else min(due, patience)
+        return patience
+
+    def _sleep(self) -> bool:
+        """Wait for the time of the next try, where nothing else is to do; false if there is none."""
+        if not self._later:
+            return False
+        time.sleep(self._patience() or 0.0)
         return True
 
     def _admit(self) -> None:
         room = self._slots * (1 + self._executor.prefetch)
-        while len(self._running) < room:
+        while self._alone is None and len(self._running) < room:
+            if self._suspects:
+                if not self._running:
+                    suspect = self._suspects.popleft()
+                    self._alone = suspect.key
+                    self._begin(suspect)
+                return
             work = self._next()
             if work is None:
                 return
-            self._running[work.key] = work
-            self._executor.submit(self._job, work)
+            self._begin(work)
+
+    def _begin(self, work: Work) -> None:
+        self._running[work.key] = work
+        self._executor.submit(self._job, work)
 
     def _next(self) -> Work | None:
         """Return what to do next: the combiner's work, then what is tried again, then new chunks."""
@@ -155,8 +247,9 @@ class Scheduler:
             return self._delegated.popleft()
         if self._again:
             return self._again.popleft()
-        held = 0 if self._early else len(self._order)
-        if self._drained or held + len(self._running) >= self._ahead:
+        if self._later and self._later[0][0] <= time.monotonic():
+            return heapq.heappop(self._later)[2]
+        if self._drained or not self._has_room():
             return None
         drawn: Drawn | None = self._cursor.draw(self._sizer.next())
         if drawn is None:
@@ -166,65 +259,114 @@ class Scheduler:
         self._order.expect(drawn.key)
         return Task(drawn.key, drawn.chunk, 1, drawn.data)
 
+    def _has_room(self) -> bool:
+        """Whether what waits to be combined leaves room for more; where nothing runs, only more can free some."""
+        held = 0 if self._early else len(self._order)
+        if held + len(self._running) + len(self._later) >= self._ahead:
+            return False
+        cap = self._plan.spec.limits.nbytes
+        return cap is None or not self._running or self._order.nbytes + self._waiting() < cap
+
+    # --- what came of it --------------------------------------------------------------------------
+
     def _take(self, outcome: Outcome) -> None:
         work = self._running.pop(outcome.key, None)
         if work is None:
             return
+        if outcome.key == self._alone and not self._asks(work, outcome):
+            self._alone = None
         if outcome.key in self._callbacks:
-            self._callbacks.pop(outcome.key)(outcome)
+            self._delegate_ended(work, outcome)
         elif isinstance(work, Inspect):
-            self._inspected(work.task, outcome)
+            self._counted(work.task, outcome)
         else:
             assert isinstance(work, Task)
             self._ended(work, outcome)
 
+    def _delegate_ended(self, work: Work, outcome: Outcome) -> None:
+        """Hand an outcome to the combiner, or try work again whose worker died of something else."""
+        deaths = self._deaths.get(work.key, 0) + 1
+        if isinstance(outcome, Failed) and outcome.died and isinstance(work, Assemble | Merge) and deaths < DEATHS:
+            self._deaths[work.key] = deaths
+            self._delegated.append(work)
+            return
+        self._deaths.pop(work.key, None)
+        self._callbacks.pop(work.key)(outcome)
+
+    @staticmethod
+    def _asks(work: Work, outcome: Outcome) -> bool:
+        """Whether it must be found out how many records a chunk had that broke off."""
+        return isinstance(work, Task) and isinstance(outcome, Failed) and outcome.died and outcome.records is None
+
     def _ended(self, task: Task, outcome: Outcome) -> None:
-        """Settle a chunk, or see to it that it is tried again in halves."""
+        """Settle a chunk, or see to it that it is tried again."""
         if isinstance(outcome, Succeeded):
             self._sizer.learn(task.chunk.weight, outcome.stats.seconds)
             self._told(task, outcome, again=False)
-            self._order.settle(self._succeeded(task, outcome))
-        elif outcome.died and outcome.records is None:
-            self._deaths[task.key] = outcome
-            inspect = Inspect(task)
-            self._running[task.key] = inspect
-            self._executor.submit(self._job, inspect)
+            self._settle(self._succeeded(task, outcome))
+        elif self._asks(task, outcome):
+            assert isinstance(outcome, Failed)
+            self._inspected[task.key] = outcome
+            self._begin(Inspect(task))
         else:
             self._failed(task, outcome)
 
+    def _settle(self, settled: Settled) -> None:
+        if self._note is not None:
+            self._note(settled)
+        self._order.settle(settled)
+
     def _succeeded(self, task: Task, outcome: Succeeded) -> Settled:
         failures = tuple(_seen(failure, task, outcome.stats) for failure in outcome.failures)
-        payload = outcome.payload
-        if self._early is not None:
-            self._early(payload)
-            payload = None
-        return Settled(task, outcome.stats, failures, payload)
+        if self._early is None:
+            return Settled(task, outcome.stats, failures, outcome.payload)
+        self._early(outcome.payload)
+        return Settled(task, outcome.stats._replace(held=0), failures)
 
-    def _inspected(self, task: Task, counted: Outcome) -> None:
-        """Go on with a chunk that killed its worker, now that its records are counted."""
-        death = self._deaths.pop(task.key)
+    def _counted(self, task: Task, counted: Outcome) -> None:
+        """Go on with a chunk that broke off, now that its records are counted."""
+        ended = self._inspected.pop(task.key)
         if isinstance(counted, Failed) and counted.records:
-            found = counted.failure
-            failure = found._replace(phase=death.failure.phase, error_type=death.failure.error_type,
-                message=death.failure.message, worker=death.failure.worker,
+            failure = ended.failure._replace(
+                source=counted.failure.source, start=counted.failure.start, stop=counted.failure.stop,
+                record=counted.failure.record, payload=counted.failure.payload,
             )  # fmt: skip
-            death = death._replace(failure=failure, records=counted.records)
-        self._failed(task, death)
+            ended = ended._replace(failure=failure, records=counted.records)
+        self._failed(task, ended)
 
     def _failed(self, task: Task, outcome: Failed) -> None:
-        """Try a chunk again in halves, or take it down as failed if it cannot be halved."""
+        """Try a chunk again: whole, in halves or alone; or take it down as failed."""
         records = outcome.records or 0
-        again = records > 1
+        whole = task._replace(attempt=task.attempt + 1)
+        again = True
+        if self._helps(task, outcome):
+            due = time.monotonic() + self._plan.spec.retry.delay(task.attempt)
+            heapq.heappush(self._later, (due, whole.key, whole))
+        elif records > 1 and (outcome.died or self._plan.spec.isolates):
+            self._halve(task, records)
+        elif records == 1 and outcome.suspect and not task.alone:
+            self._suspects.append(whole._replace(alone=True))
+        elif records == 1 and outcome.died and outcome.failure.phase == "worker" and task.attempt == 1:
+            self._again.append(whole)
+        else:
+            again = False
         self._told(task, outcome, again=again)
-        if again:
-            halves = [
-                Task((*task.key, at), half, task.attempt + 1, data, task.schema)
-                for at, (half, data) in enumerate(self._plan.source.halve(task.chunk, task.data, records))
-            ]
-            self._order.split(task.key, [half.key for half in halves])
-            self._again.extend(halves)
-            return
-        self._order.settle(self._lost(task, outcome))
+        if not again:
+            self._settle(self._lost(task, outcome))
+
+    def _helps(self, task: Task, outcome: Failed) -> bool:
+        """Whether the same chunk is tried again: what broke off only once it is a single record."""
+        if not outcome.helped or task.attempt >= self._plan.spec.retry.attempts:
+            return False
+        return not outcome.died or outcome.records == 1
+
+    def _halve(self, task: Task, records: int) -> None:
+        halves = [
+            Task((*task.key, at), half, task.attempt + 1, data, task.schema)
+            for at, (half, data) in enumerate(self._plan.source.halve(task.chunk, task.data, records))
+        ]
+        self._order.split(task.key, [half.key for half in halves])
+        self._again.extend(halves)
 
     def _lost(self, task: Task, outcome: Failed) -> Settled:
         """Return a chunk of which nothing could be kept."""
@@ -242,7 +384,7 @@ class Scheduler:
 
 def _seen(failure: Failure, task: Task, stats: Stats) -> Failure:
     """Return a failure with what only the scheduler knows: how often it was tried, and where last."""
-    return failure._replace(attempts=task.attempt, worker=failure.worker or stats.worker)
+    return failure._replace(attempts=task.attempt - 1 + failure.attempts, worker=failure.worker or stats.worker)
 
 
 def _rows(task: Task, failure: Failure) -> Iterator[Failure]:

@@ -1,9 +1,9 @@
 """An executor whose order of completion, deaths and failures a test decides."""
 
 from batchflow.errors import WorkerDied
-from batchflow.executors.base import Executor, lost
+from batchflow.executors.base import Executor
 from batchflow.model import Task
-from batchflow.worker import Runner
+from batchflow.worker import Runner, lost
 
 
 class FakeExecutor(Executor):

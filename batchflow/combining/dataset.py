@@ -6,17 +6,19 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.order import Settled
-from batchflow.errors import BatchflowError, SchemaError
-from batchflow.formats import Format, format_of
-from batchflow.model import Assemble, Failed, Failure, Key, Outcome, Piece, Stats, Task, Work
-from batchflow.plan import Plan, describe
+from batchflow.combining.recovery import behind, in_order, part_file, publish, recover
+from batchflow.errors import BatchflowError, OutputError, SchemaError
+from batchflow.formats import Format, digest, format_of
+from batchflow.ledger import DoneChunk, DonePart, History, Ledger, refuse_busy
+from batchflow.manifest import digest_of, publish_plan, write_plan
+from batchflow.model import Assemble, Failed, Failure, Key, Outcome, Piece, Slice, Stats, Task, Work
+from batchflow.plan import Destination, Plan
 from batchflow.report import Report
 from batchflow.resources import parse_bytes
 from batchflow.tables import unify
@@ -29,14 +31,12 @@ _PART = 1 << 41
 """Keys of parts: above those of chunks and merges."""
 
 
-@dataclass
-class _Part:
-    """A part of the output."""
+class Held(NamedTuple):
+    """Rows that wait for their part."""
 
     number: int
-    schema: Any
-    ranges: list[dict[str, Any]]
-    """Ledger lines that its commit will write."""
+    """Of their chunk, in the ledger."""
+    piece: Piece
 
 
 class Dataset:
@@ -60,31 +60,55 @@ class Dataset:
     ) -> None:
         assert plan.destination is not None
         self._plan = plan
-        self._destination = plan.destination
+        self._destination: Destination = plan.destination
         self._delegate = delegate
         self._redo = redo
         self._format: Format = format_of(self._destination.format)
         self._target = parse_bytes(plan.spec.part_size)
         self._schema: pa.Schema | None = None
-        self._pieces: list[Piece] = []
-        self._ranges: list[dict[str, Any]] = []
-        self._held = 0
-        self._parts: list[_Part] = []
-        self._opened = False
+        self._held: list[Held] = []
+        self._held_bytes = 0
+        self._parts: dict[str, DonePart] = {}
+        self._begun = 0
+        self._assembled = 0
+        self._numbers: dict[Key, int] = {}
+        """Of the chunks that are done and not yet added, in the ledger."""
+        self._committed: dict[int, int] = {}
+        """Rows of chunks, by number, that earlier runs put into parts."""
+        self._ledger: Ledger | None = None
 
-    def open(self) -> None:
-        """Make the folders and write down the plan."""
+    @property
+    def schema(self) -> pa.Schema | None:
+        """Columns and types of all rows so far."""
+        return self._schema
+
+    @property
+    def ledger(self) -> Ledger:
+        """What is written down; open."""
+        assert self._ledger is not None
+        return self._ledger
+
+    def open(self) -> list[Settled]:
+        """Make the folders, or take over what earlier runs left in them; returns the chunks that are done."""
         path, meta = self._destination.path, self._destination.meta
-        self._opened = True
-        self._clear()  # the plan refused what may not be replaced
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._destination.pieces.mkdir(parents=True, exist_ok=True)
-        (meta / "ledger.jsonl").touch()
-        _write_json(meta / "plan.json", _described(self._plan))
+        history = self._plan.history
+        try:
+            if history is None:
+                self._clear()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._destination.pieces.mkdir(parents=True, exist_ok=True)
+            self._ledger = Ledger(meta, history or History())
+            write_plan(meta, self._plan.manifest)
+            self.ledger.run(digest_of(self._plan.manifest), self._plan.spec.version)
+            publish_plan(meta)
+            return self._take_over(history) if history else []
+        except OSError as error:
+            raise _cannot_write(path, error) from error
 
     def _clear(self) -> None:
-        """Remove what an earlier run of ours made, and nothing else."""
+        """Remove what an earlier run of ours made, and nothing else; the plan refused what is not ours."""
         destination = self._destination
+        refuse_busy(destination.meta)
         if destination.one_file:
             destination.path.unlink(missing_ok=True)
         else:
@@ -92,6 +116,30 @@ class Dataset:
                 if _PART_NAME.fullmatch(part.name):
                     part.unlink()
         shutil.rmtree(destination.meta, ignore_errors=True)
+
+    def _take_over(self, history: History) -> list[Settled]:
+        done = recover(self._destination, history)
+        self._parts = dict(history.parts)
+        self._begun = len(self._parts)
+        self._committed = history.committed()
+        ordered = in_order(done, self._plan.inputs)
+        self._numbers = {key: number for key, number, _ in ordered}
+        return [
+            Settled(Task(key, one.chunk), one.stats, one.failures, list(one.pieces), one.counted, before=True)
+            for key, _, one in ordered
+        ]
+
+    def note(self, settled: Settled) -> None:
+        """Write down that a chunk is done, whichever of those before it are not."""
+        number = self._numbers.get(settled.key)
+        if number is None:
+            number = self._numbers[settled.key] = self.ledger.number()
+        pieces = tuple(settled.payload or ())
+        done = DoneChunk(settled.chunk, settled.stats, settled.failures, pieces, settled.counted)
+        try:
+            self.ledger.chunk(number, done)
+        except OSError as error:
+            raise _cannot_write(self._destination.path, error) from error
 
     def add(self, settled: Settled) -> Settled:
         """Take over the pieces of the next chunk, in input order; returns what became of it.
@@ -101,20 +149,38 @@ class Dataset:
         fault fail alone; only where the function gives whole tables does the chunk fail as a whole.
         """
         schema, error = self._united(settled)
-        if error is not None and self._plan.spec.per == "record":
-            settled = self._redo(self._discarded(settled).task._replace(schema=schema))
-            schema, error = self._united(settled)
         if error is not None:
-            settled = _refused(self._discarded(settled), error)
+            settled, schema = self._made_to_fit(settled, schema, error)
         self._schema = schema
-        self._ranges += _ranges(settled)
-        for piece in settled.payload or []:
+        number = self._numbers.pop(settled.key)
+        waiting = behind(settled.payload or (), self._committed.get(number, 0))
+        for at, piece in enumerate(waiting):
             if piece.rows:
-                self._pieces.append(piece)
-                self._held += piece.nbytes
-            if self._held >= self._target and not self._destination.one_file:
+                self._held.append(Held(number, piece))
+                self._held_bytes += piece.nbytes
+            if self._held_bytes >= self._target and not self._destination.one_file:
+                self.ledger.sync_pieces(waiting[at + 1 :])  # the chunk can no more be done again as a whole
                 self._cut_part()
         return settled
+
+    def _made_to_fit(
+        self, settled: Settled, schema: pa.Schema | None, error: SchemaError
+    ) -> tuple[Settled, pa.Schema | None]:
+        """Do a chunk once more with the schema known, or give it up."""
+        old = settled
+        left: SchemaError | None = error
+        if self._plan.spec.per == "record":
+            settled = self._redo(self._with_data(settled.task)._replace(schema=schema))
+            schema, left = self._united(settled)
+        if left is not None:
+            settled = _refused(settled, left)
+        self.note(settled)
+        _remove(old.payload)
+        return settled, schema
+
+    def _with_data(self, task: Task) -> Task:
+        """Return a task with the records that travel with it, which the ledger of an earlier run has not."""
+        return task if task.data is not None else task._replace(data=self._plan.source.records_of(task.chunk))
 
     def _united(self, settled: Settled) -> tuple[pa.Schema | None, SchemaError | None]:
         """Return the schema with that of a chunk, or the one before and why the chunk does not go with it."""
@@ -126,86 +192,121 @@ class Dataset:
             return self._schema, error
         return schema, None
 
-    def _discarded(self, settled: Settled) -> Settled:
-        """Remove the pieces of a chunk."""
-        for piece in settled.payload or []:
-            if piece.rows:
-                Path(piece.path).unlink(missing_ok=True)
-        return settled._replace(payload=None)
-
     def _cut_part(self) -> None:
         """Have the gathered pieces put together as the next part."""
-        part = _Part(len(self._parts), self._schema, self._ranges)
-        self._parts.append(part)
-        self._assemble(part, self._pieces)
-        self._pieces, self._ranges, self._held = [], [], 0
+        name = f"part-{self._begun:05d}{self._format.suffix}"
+        before: Sequence[Slice] = ()
+        rows: dict[int, int] = {}
+        for number, piece in self._held:
+            rows[number] = rows.get(number, 0) + piece.rows
+        chunks = tuple(rows.items())
+        if self._destination.one_file:
+            name = self._destination.path.name
+            if name in self._parts:  # of an earlier run, to which new input came
+                before = [Slice(str(self._destination.path))]
+                chunks = (*self._parts[name].chunks, *chunks)
+        self._begun += 1
+        pieces = [held.piece for held in self._held]
+        self._held, self._held_bytes = [], 0
+        total = sum(count for _, count in chunks)
+        self.assemble(DonePart(name, total, 0, "", self._schema, chunks, ""), [*before, *pieces])
 
-    def _assemble(self, part: _Part, pieces: list[Piece], *, restate: bool = False) -> None:
-        temporary = self._destination.pieces / f"{self._file(part).name}.new"
+    def assemble(
+        self, part: DonePart, pieces: Sequence[Piece | Slice], changed: dict[int, DoneChunk] | None = None
+    ) -> None:
+        """Have pieces put together as a part, which then takes the place of the one of that name.
+
+        Parameters
+        ----------
+        part
+            Its size and digest are found out here.
+        changed
+            Chunks that are written down with it.
+        """
+        temporary = f"{os.urandom(8).hex()}-{part.name}.new"
 
         def done(outcome: Outcome) -> None:
             if isinstance(outcome, Failed):
-                failure = outcome.failure
-                message = f"cannot write {self._file(part)}: {failure.error_type}: {failure.message}"
-                raise BatchflowError(message)
-            self._commit(part, temporary)
-            for piece in [] if restate else pieces:
-                Path(piece.path).unlink(missing_ok=True)
+                raise self._unwritten(part, outcome.failure)
+            nbytes, checksum = outcome.payload
+            whole = part._replace(nbytes=nbytes, digest=checksum, temporary=temporary)
+            try:
+                self.ledger.part(whole, changed)
+                publish(self._destination, whole)
+            except OSError as error:
+                raise _cannot_write(self._destination.path, error) from error
+            self._parts[part.name] = whole
+            _remove(piece for piece in pieces if isinstance(piece, Piece))
 
-        key: Key = (_PART, part.number)
-        self._delegate(Assemble(key, tuple(pieces), part.schema, str(temporary), restate), done)
+        self._assembled += 1
+        key: Key = (_PART, self._assembled)
+        work = Assemble(key, tuple(pieces), part.schema, str(self._destination.pieces / temporary))
+        self._delegate(work, done)
 
-    def _file(self, part: _Part) -> Path:
-        path = self._destination.path
-        return path if self._destination.one_file else path / f"part-{part.number:05d}{self._format.suffix}"
-
-    def _commit(self, part: _Part, temporary: Path) -> None:
-        """Make a part visible, then write it down: in this order, so the ledger never promises too much."""
-        final = self._file(part)
-        temporary.replace(final)
-        _sync_folder(final.parent)
-        self._write_ledger(part, part.ranges)
-        part.ranges = []
-
-    def _write_ledger(self, part: _Part, ranges: list[dict[str, Any]]) -> None:
-        name = self._file(part).name
-        with (self._destination.meta / "ledger.jsonl").open("a", encoding="utf-8") as ledger:
-            ledger.writelines(json.dumps(line | {"part": name}) + "\n" for line in ranges)
-            ledger.flush()
-            os.fsync(ledger.fileno())
+    def _unwritten(self, part: DonePart, failure: Failure) -> OutputError:
+        file = part_file(self._destination, part.name)
+        return OutputError(f"cannot write {file}: {failure.error_type}: {failure.message}; {_AGAIN}")
 
     def flush(self) -> None:
         """Have what is left put together as the last part; an output without rows is a part without rows."""
-        if self._pieces or not self._parts:
+        if self._held or not self._begun:
             self._schema = _no_columns() if self._schema is None else self._schema
             self._cut_part()
-        else:
-            self._write_ledger(self._parts[-1], self._ranges)
-
-    @property
-    def schema(self) -> pa.Schema | None:
-        """Columns and types of all rows so far."""
-        return self._schema
 
     def unite(self) -> None:
         """Have parts written again that lack a column, or a type, which only later ones brought."""
-        for part in self._parts:
+        for part in list(self._parts.values()):
             if not part.schema.equals(self._schema) and self._format.keeps_schema:
-                part.schema = self._schema
-                old = self._file(part)
-                self._assemble(part, [Piece(str(old), 0, 0, None)], restate=True)
+                old = Slice(str(part_file(self._destination, part.name)))
+                self.assemble(part._replace(schema=self._schema), [old])
 
-    def close(self, errors: ErrorTable, report: Report) -> None:
-        """Write the error table and the report beside the parts, and remove what is temporary."""
-        if not self._opened:
-            return
+    def finish(self, errors: ErrorTable, report: Report) -> None:
+        """Write the error table and the report beside the parts, and then that everything is done."""
+        try:
+            table = self._write_tables(errors, report)
+            self.ledger.end(digest(str(table)))
+        except OSError as error:
+            raise _cannot_write(self._destination.path, error) from error
+
+    def _write_tables(self, errors: ErrorTable, report: Report) -> Path:
         import pyarrow.parquet as pq
 
         meta = self._destination.meta
-        pq.write_table(errors.table(), meta / "errors.parquet.new")
-        (meta / "errors.parquet.new").replace(meta / "errors.parquet")
+        new = meta / "errors.parquet.new"
+        pq.write_table(errors.table(), new)
+        new.replace(meta / "errors.parquet")
         _write_json(meta / "report.json", report.as_dict())
-        shutil.rmtree(self._destination.pieces, ignore_errors=True)
+        return meta / "errors.parquet"
+
+    def close(self, errors: ErrorTable, report: Report, *, complete: bool) -> None:
+        """Give the output free; what is needed to go on with it stays."""
+        if self._ledger is None:
+            return
+        try:
+            if complete:
+                shutil.rmtree(self._destination.pieces, ignore_errors=True)
+            else:
+                self._write_tables(errors, report)
+        except OSError:
+            pass  # the disk is full, and the reason for the end is on its way already
+        finally:
+            self._ledger.close()
+
+
+_AGAIN = "what is done is kept: run the same command again to go on"
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    if isinstance(error, BatchflowError):
+        raise error
+    return OutputError(f"cannot write to {path}: {error.strerror or error}; {_AGAIN}")
+
+
+def _remove(pieces: Any) -> None:
+    """Remove the files of pieces."""
+    for piece in pieces or ():
+        if piece.path:
+            Path(piece.path).unlink(missing_ok=True)
 
 
 def _no_columns() -> pa.Schema:
@@ -219,23 +320,9 @@ def _name(settled: Settled) -> str:
     return f"{span.input.uri}[{span.start}:{'' if span.stop is None else span.stop}]"
 
 
-def _ranges(settled: Settled) -> list[dict[str, Any]]:
-    """Return a ledger line for each span of a chunk."""
-    counts = {count.uri: count for count in settled.stats.spans}
-    lines = []
-    for span in settled.chunk.spans:
-        count = counts.get(span.input.uri)
-        line: dict[str, Any] = {"source": span.input.uri, "start": span.start, "stop": span.stop}
-        if settled.chunk.skip or settled.chunk.take is not None:
-            line |= {"skip": settled.chunk.skip, "take": settled.chunk.take}
-        if count is not None:
-            line |= {"rows_in": count.rows_in, "rows_out": count.rows_out, "failed": count.failed}
-        lines.append(line)
-    return lines
-
-
 def _refused(settled: Settled, error: SchemaError) -> Settled:
     """Return a chunk whose rows cannot be kept as failed."""
+    _remove(settled.payload)
     span = settled.chunk.spans[0]
     failure = Failure(
         span.input.uri, span.start, span.stop, None, None, "convert", "SchemaError", str(error),
@@ -243,21 +330,7 @@ def _refused(settled: Settled, error: SchemaError) -> Settled:
     )  # fmt: skip
     spans = tuple(count._replace(rows_out=0, failed=count.rows_in) for count in settled.stats.spans)
     stats: Stats = settled.stats._replace(spans=spans)
-    return settled._replace(stats=stats, failures=(*settled.failures, failure))
-
-
-def _described(plan: Plan) -> dict[str, Any]:
-    """Return a plan as plain values; no function, no secret."""
-    spec = plan.spec
-    return {
-        "batchflow": 1,
-        "function": describe(spec.fn),
-        "per": spec.per,
-        "source": plan.source.kind,
-        "format": plan.destination.format if plan.destination else None,
-        "options": {"chunk": spec.chunk, "part_size": spec.part_size, "max_errors": spec.max_errors},
-        "inputs": [{"uri": item.uri, "size": item.size, "version": item.version} for item in plan.inputs],
-    }
+    return settled._replace(stats=stats, failures=(*settled.failures, failure), payload=None)
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -267,11 +340,3 @@ def _write_json(path: Path, value: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -46,7 +46,8 @@ class ErrorTable:
         import pyarrow as pa
 
         columns: Iterable[Any] = zip(*(map(_clean, failure) for failure in self._recent), strict=True)
-        arrays = [pa.array(cells, field.type) for cells, field in zip(columns, error_schema(), strict=True)]
+        # The last field of a failure is no column.
+        arrays = [pa.array(cells, field.type) for cells, field in zip(columns, error_schema(), strict=False)]
         self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=error_schema()))
         self._recent = []
 

@@ -19,6 +19,8 @@ class Settled(NamedTuple):
     payload: Any = None
     counted: bool = True
     """Whether ``stats.spans`` tell how many records the chunk holds."""
+    before: bool = False
+    """Whether an earlier run did it."""
 
     @property
     def key(self) -> Key:
@@ -42,6 +44,8 @@ class Sequencer:
         self._expected: list[Key] = []
         self._gone: set[Key] = set()
         self._held: list[tuple[Key, Settled]] = []
+        self.nbytes = 0
+        """Of the rows that wait in memory."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -59,6 +63,7 @@ class Sequencer:
     def settle(self, settled: Settled) -> None:
         """Take over a chunk that came to its end."""
         self._gone.add(settled.key)
+        self.nbytes += settled.stats.held
         heapq.heappush(self._held, (settled.key, settled))
 
     def release(self, frontier: Key) -> Iterator[Settled]:
@@ -67,7 +72,9 @@ class Sequencer:
             self._gone.discard(heapq.heappop(self._expected))
         before = min(frontier, self._expected[0]) if self._expected else frontier
         while self._held and self._held[0][0] < before:
-            yield heapq.heappop(self._held)[1]
+            settled = heapq.heappop(self._held)[1]
+            self.nbytes -= settled.stats.held
+            yield settled
 
 
 class Numbering:

@@ -29,9 +29,13 @@ class Tree:
         self._made = 0
         self._finishing = False
 
-    def add(self, payload: Any) -> None:
+    def add(self, payload: Any, nbytes: int) -> None:
         """Take over the next table, in input order."""
-        self._append(0, _Node(payload))
+        self._append(0, _Node(payload, nbytes))
+
+    def nbytes(self) -> int:
+        """Return the bytes of the tables that wait for their neighbours."""
+        return sum(node.nbytes for level in self._levels for node in level)
 
     def _append(self, level: int, node: _Node) -> None:
         if level == len(self._levels):
@@ -46,7 +50,7 @@ class Tree:
             self._merge(merged, level + 1)
 
     def _merge(self, nodes: list[_Node], level: int) -> None:
-        target = _Node(None, ready=False)
+        target = _Node(None, 0, ready=False)
         self._made += 1
         key: Key = (_LEVEL, self._made)
 
@@ -54,7 +58,7 @@ class Tree:
             if isinstance(outcome, Failed):
                 message = f"combine= failed: {outcome.failure.error_type}: {outcome.failure.message}"
                 raise BatchflowError(f"{message}\n{outcome.failure.traceback}".rstrip())
-            target.payload, target.ready = outcome.payload, True
+            target.payload, target.nbytes, target.ready = outcome.payload, outcome.stats.held, True
             self._merge_full(level)
 
         self._append(level, target)
@@ -83,8 +87,9 @@ class Tree:
 class _Node:
     """One table of the tree, or the promise of one."""
 
-    __slots__ = ("payload", "ready")
+    __slots__ = ("nbytes", "payload", "ready")
 
-    def __init__(self, payload: Any, *, ready: bool = True) -> None:
+    def __init__(self, payload: Any, nbytes: int, *, ready: bool = True) -> None:
         self.payload = payload
+        self.nbytes = nbytes
         self.ready = ready

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from batchflow.errors import FunctionError, ResourceError
-from batchflow.model import Failed, Merge, Outcome, Phase, Work
+from batchflow.model import Merge, Outcome, Work
 from batchflow.resources import Resources, available_cpus, count_slots, total_memory
 from batchflow.worker import Program, failed
 
@@ -121,18 +121,6 @@ def pickled(program: Program, buffer_callback: Callable[[Any], Any] | None = Non
 def add_path(path: Iterable[str]) -> None:
     """Import, from now on, from where the driver does too."""
     sys.path.extend(entry for entry in path if entry not in sys.path)
-
-
-def lost(work: Work, phase: Phase, error: BaseException, worker: str | None = None) -> Failed:
-    """Return the outcome of work of which nothing came back; halving finds the record at fault.
-
-    Parameters
-    ----------
-    worker
-        Name of the worker, where it is not this process.
-    """
-    outcome = failed(work, phase, error)._replace(died=True)
-    return outcome if worker is None else outcome._replace(failure=outcome.failure._replace(worker=worker))
 
 
 class Broken:

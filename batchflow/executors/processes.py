@@ -21,13 +21,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from batchflow import launch
-from batchflow.errors import ExecutorError, WorkerDied
+from batchflow.errors import ExecutorError
 from batchflow.executors import wire
-from batchflow.executors.base import Executor, lost, pickled, take
+from batchflow.executors.base import Executor, pickled, take
 from batchflow.executors.zygote import REQUEST, Ended, Load, Tally, Unload
 from batchflow.model import Failed, Outcome, Work
 from batchflow.resources import Resources
-from batchflow.worker import Program, failed
+from batchflow.retry import Retry
+from batchflow.worker import OVERTIME, Program, died, failed, lost, too_slow, was_overtime
 
 _STILLBORN = 100
 """Workers in a row that ended without any work, after which there is no point in making more."""
@@ -131,7 +132,8 @@ class Processes(Executor):
         buffers = wire.Buffers()
         data = pickled(program, buffers.take)
         self._loaded += 1
-        self._programs[self._loaded] = _Loaded(wire.Parcel(data, buffers), list(sys.path), self._slots)
+        parcel = wire.Parcel(data, buffers)
+        self._programs[self._loaded] = _Loaded(parcel, list(sys.path), self._slots, program.timeout, program.retry)
         return self._loaded
 
     def unload(self, job: int) -> None:
@@ -252,7 +254,7 @@ class Processes(Executor):
         if worker.at_work:
             job, work = worker.queue.popleft()
             if job in self._programs:
-                self._ready.append((job, _death(work, worker, ended.status)))
+                self._ready.append((job, self._death(job, work, worker, ended.status)))
         else:
             self._stillborn += 1
         self._waiting.extendleft(item for item in reversed(worker.queue) if item[0] in self._programs)
@@ -261,6 +263,14 @@ class Processes(Executor):
             self.close()
             message = f"workers end before they do any work; the last one {_how(ended.status)}"
             raise ExecutorError(message)
+
+    def _death(self, job: int, work: Work, worker: _Worker, status: int) -> Failed:
+        """Return the outcome of the work that a worker was at when it ended."""
+        program = self._programs[job]
+        if status == OVERTIME and program.timeout and was_overtime(worker.tally.since, program.timeout):
+            return lost(work, "timeout", too_slow(program.timeout), worker.name, retry=program.retry)
+        message = f"the worker process {_how(status)}"
+        return died(work, message, worker.name, program.retry, suspect=status == -signal.SIGKILL)
 
     def _drop(self, worker: _Worker) -> None:
         del self._workers[worker.number]
@@ -303,10 +313,8 @@ class _Loaded(NamedTuple):
     parcel: wire.Parcel
     path: list[str]
     slots: int
-
-
-def _death(work: Work, worker: _Worker, status: int) -> Failed:
-    return lost(work, "worker", WorkerDied(f"the worker process {_how(status)}"), worker.name)
+    timeout: float | None
+    retry: Retry
 
 
 def _how(status: int) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import time
 from collections import Counter, deque
 from typing import Any, ClassVar, NamedTuple
 
-from batchflow.errors import ExecutorError, ResourceError, WorkerDied
-from batchflow.executors.base import UNKNOWN, Broken, Executor, add_path, lost, pickled, take
+from batchflow.errors import ExecutorError, ResourceError
+from batchflow.executors.base import UNKNOWN, Broken, Executor, add_path, pickled, take
 from batchflow.executors.wire import Buffers, dumps
-from batchflow.model import Failed, Merge, Outcome, Phase, Succeeded, Work
+from batchflow.model import Failed, Merge, Outcome, Succeeded, Work
 from batchflow.resources import Resources, available_cpus, count_slots, total_memory
+from batchflow.retry import Retry
 from batchflow.rows import Rows
-from batchflow.worker import Program, Runner, failed
+from batchflow.worker import Program, Runner, died, failed, lost, too_slow, was_overtime
 
 _QUIET = {
     "RAY_LOG_TO_DRIVER": "0",
@@ -56,10 +58,11 @@ class Ray(Executor):
         self._temporary: str | None = None
         self._perform: Any = None
         self._room = sys.maxsize
+        self._slots = 1
         self._loaded = 0
         self._jobs: dict[int, _Job] = {}
         self._waiting: deque[tuple[int, Work]] = deque()
-        self._running: dict[Any, tuple[int, Work, Any]] = {}
+        self._running: dict[Any, _Sent] = {}
         self._ready: list[tuple[int, Outcome]] = []
 
     def slots(self, limits: Resources, per_task: Resources) -> int:
@@ -121,6 +124,7 @@ class Ray(Executor):
             max_retries=0, retry_exceptions=False, num_returns=2, enable_task_events=False, **options
         )
         # Tasks wait at Ray, where the next one is at hand, unless the job has a cap that Ray knows nothing of.
+        self._slots = slots
         self._room = slots if slots < self.slots(Resources(), per_task) else sys.maxsize
 
     def load(self, program: Program) -> int:
@@ -131,7 +135,9 @@ class Ray(Executor):
         data = pickled(program, buffers.take)
         self._loaded += 1
         reference = ray.put((list(sys.path), (data, list(buffers))))
-        self._jobs[self._loaded] = _Job(reference, self._perform, self._room)
+        # With a time limit no task waits at Ray, so that when it was sent is when it began.
+        room = min(self._room, self._slots) if program.timeout else self._room
+        self._jobs[self._loaded] = _Job(reference, self._perform, room, program.timeout, program.retry)
         return self._loaded
 
     def unload(self, job: int) -> None:
@@ -142,8 +148,8 @@ class Ray(Executor):
             return
         self._waiting = deque(item for item in self._waiting if item[0] != job)
         take(self._ready, job)
-        for head, (owner, _, _) in list(self._running.items()):
-            if owner == job:
+        for head, sent in list(self._running.items()):
+            if sent.job == job:
                 ray.cancel(head, force=True)
                 del self._running[head]
 
@@ -153,7 +159,7 @@ class Ray(Executor):
         self._dispatch()
 
     def _dispatch(self) -> None:
-        running = Counter(job for job, _, _ in self._running.values())
+        running = Counter(sent.job for sent in self._running.values())
         kept: deque[tuple[int, Work]] = deque()
         for job, work in self._waiting:
             if running[job] < self._jobs[job].room:
@@ -164,7 +170,7 @@ class Ray(Executor):
         self._waiting = kept
 
     def _send(self, job: int, work: Work) -> None:
-        program, perform, _ = self._jobs[job]
+        program, perform, *_ = self._jobs[job]
         alive = [other.program.hex() for other in self._jobs.values()]
         parts: tuple[Any, ...] = ()
         sent = work
@@ -176,7 +182,7 @@ class Ray(Executor):
             self._ready.append((job, failed(work, "read", error)))
             return
         head, rows = perform.remote([program], alive, packed, *parts)
-        self._running[head] = (job, work, rows)
+        self._running[head] = _Sent(job, work, rows, time.monotonic())
 
     def wait(self, job: int | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
         """Return the outcomes there are; waits for the first one."""
@@ -194,18 +200,18 @@ class Ray(Executor):
 
     def _busy(self, job: int | None) -> bool:
         """Whether an outcome is still to come."""
-        return any(job is None or owner == job for owner, _, _ in self._running.values())
+        return any(job is None or sent.job == job for sent in self._running.values())
 
     def _taken(self, head: Any) -> tuple[int, Outcome]:
         import ray
 
-        job, work, rows = self._running.pop(head)
+        sent = self._running.pop(head)
         try:
             outcome, has_rows = ray.get(head)
         except ray.exceptions.RayError as error:
-            return job, _death(work, error)
-        outcome = outcome._replace(key=work.key)
-        return job, outcome._replace(payload=rows) if has_rows else outcome
+            return sent.job, _death(self._jobs[sent.job], sent, error)
+        outcome = outcome._replace(key=sent.work.key)
+        return sent.job, outcome._replace(payload=sent.rows) if has_rows else outcome
 
     def fetch(self, payload: Any) -> Any:
         """Return the rows behind a reference."""
@@ -239,6 +245,19 @@ class _Job(NamedTuple):
     """The remote function, with the request of one task."""
     room: int
     """Tasks that may be at Ray."""
+    timeout: float | None
+    retry: Retry
+
+
+class _Sent(NamedTuple):
+    """A task that is at Ray."""
+
+    job: int
+    work: Work
+    rows: Any
+    """Reference to what it gives back."""
+    since: float
+    """`time.monotonic` when it was sent."""
 
 
 def _perform(program: list[Any], alive: list[str], packed: Any, *parts: Any) -> tuple[tuple[Outcome, bool], Any]:
@@ -285,16 +304,26 @@ def _runner(reference: Any, alive: list[str]) -> Runner | Broken:
         path, packed = ray.get(reference)
         add_path(path)
         try:
-            _runners[key] = Runner(_unpacked(packed))
+            _runners[key] = Runner(_unpacked(packed), guarded=True)
         except Exception as error:  # noqa: BLE001 - told as the failure of each task
             _runners[key] = Broken(error)
     return _runners[key]
 
 
-def _death(work: Work, error: Exception) -> Failed:
-    """Return the outcome of work that Ray lost, with what it tells of the cause."""
+def _death(job: _Job, sent: _Sent, error: Exception) -> Failed:
+    """Return the outcome of work that Ray lost, with what it tells of the cause.
+
+    Ray does not hand over how a worker ended. It is innocent until tried alone: the node may have died,
+    or Ray's own memory watch may have picked it.
+    """
     import ray
 
-    phase: Phase = "memory" if isinstance(error, ray.exceptions.OutOfMemoryError) else "worker"
+    if job.timeout and was_overtime(sent.since, job.timeout):
+        return lost(sent.work, "timeout", too_slow(job.timeout), "", retry=job.retry)
     cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return lost(work, phase, WorkerDied(f"the Ray worker died: {type(error).__name__}: {cause}"), "")
+    message = f"the Ray worker died: {type(error).__name__}: {cause}"
+    suspect = not isinstance(error, ray.exceptions.WorkerCrashedError)
+    outcome = died(sent.work, message, "", job.retry, suspect=suspect)
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return outcome._replace(failure=outcome.failure._replace(phase="memory"), helped=False)
+    return outcome

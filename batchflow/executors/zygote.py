@@ -22,17 +22,19 @@ import signal
 import socket
 import struct
 import sys
+import time
 from contextlib import suppress
 from typing import NamedTuple
 
 from batchflow.executors import wire
-from batchflow.executors.base import UNKNOWN, Broken, add_path, lost
+from batchflow.executors.base import UNKNOWN, Broken, add_path
 from batchflow.model import Outcome, Work
-from batchflow.worker import Runner, failed
+from batchflow.worker import Runner, failed, lost
 
 _PR_SET_PDEATHSIG = 1
 REQUEST = struct.Struct("<Q")
 _ENDED = struct.Struct("<Qi")
+_TALLY = 24
 
 
 class Ended(NamedTuple):
@@ -62,13 +64,13 @@ class Tally:
     """
 
     def __init__(self, file: int) -> None:
-        self._cells = memoryview(mmap.mmap(file, 16)).cast("Q")
+        self._cells = memoryview(mmap.mmap(file, _TALLY)).cast("Q")
 
     @classmethod
     def make(cls) -> tuple[Tally, int]:
         """Return a new one, and the descriptor to make it from in another process."""
         file = wire.anonymous_file()
-        os.truncate(file, 16)
+        os.truncate(file, _TALLY)
         return cls(file), file
 
     @property
@@ -76,8 +78,14 @@ class Tally:
         """Pieces of work begun."""
         return self._cells[0]
 
-    @begun.setter
-    def begun(self, count: int) -> None:
+    @property
+    def since(self) -> float:
+        """When the last piece was begun, by `time.monotonic`, which is one clock for all processes."""
+        return self._cells[2] / 1e9
+
+    def begin(self, count: int) -> None:
+        """Note that a piece of work begins, the last of so many."""
+        self._cells[2] = time.monotonic_ns()
         self._cells[0] = count
 
     @property
@@ -249,7 +257,7 @@ class Worker:
         if isinstance(message, Unload):
             self._runners.pop(message.job, None)
             return
-        self._tally.begun = self._answered + 1  # a program may kill its worker too: its first work is at fault
+        self._tally.begin(self._answered + 1)  # a program may kill its worker too: its first work is at fault
         if isinstance(message, Load):
             self._load(message)
         else:
@@ -258,7 +266,7 @@ class Worker:
     def _load(self, message: Load) -> None:
         add_path(message.path)
         try:
-            self._runners[message.job] = Runner(wire.receive(self._driver, mapped=True))
+            self._runners[message.job] = Runner(wire.receive(self._driver, mapped=True), guarded=True)
         except pickle.UnpicklingError as error:
             self._runners[message.job] = Broken(error.__cause__ or error)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from batchflow.errors import FormatError
-from batchflow.model import Piece
+from batchflow.model import Piece, Slice
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,11 +28,17 @@ class Format(Protocol):
     def write_piece(self, table: pa.Table, path: str) -> None:
         """Write the rows of a chunk; runs on a worker."""
 
-    def assemble(self, pieces: Sequence[Piece], schema: pa.Schema, path: str) -> None:
-        """Write pieces, in order, as one part with one schema, synced to disk; runs on a worker."""
+    def assemble(self, pieces: Sequence[Piece | Slice], schema: pa.Schema, path: str) -> None:
+        """Write pieces, and rows of finished parts, in order, as one part with one schema, synced to disk.
 
-    def restate(self, part: str, schema: pa.Schema, path: str) -> None:
-        """Write a finished part once more with another schema; runs on a worker."""
+        Runs on a worker.
+        """
+
+
+def digest(path: str) -> str:
+    """Return what tells a file from any other: SHA-256 of its bytes, 32 hexadecimal digits of it."""
+    with open(path, "rb") as file:  # noqa: PTH123 - pathlib takes 8 ms to load
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
 NAMES = ("parquet", "csv", "jsonl", "arrow")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from batchflow.errors import SchemaError
 from batchflow.formats.splice import splice
-from batchflow.model import Piece
+from batchflow.model import Piece, Slice
 from batchflow.tables import conform
 
 if TYPE_CHECKING:
@@ -46,19 +46,18 @@ class ParquetFormat:
 
         pq.write_table(table, path, row_group_size=_ROW_GROUP, compression="snappy")
 
-    def assemble(self, pieces: Sequence[Piece], schema: pa.Schema, path: str) -> None:
+    def assemble(self, pieces: Sequence[Piece | Slice], schema: pa.Schema, path: str) -> None:
         """Put row groups together; small ones, and those of another schema, are encoded again."""
         made: list[str] = []
         sources: list[str] = []
         try:
-            for run in _runs(pieces, schema):
-                if len(run) == 1 and run[0].schema.equals(schema):
+            for run in _runs(pieces):
+                if len(run) == 1 and _fits(run[0], schema):
                     sources.append(run[0].path)
                     continue
-                gathered = f"{path}.{len(made)}"
-                made.append(gathered)
-                self._gather(run, schema, gathered)
-                sources.append(gathered)
+                made.append(f"{path}.{len(made)}")
+                sources.append(made[-1])
+                self._write(_tables(run, schema), schema, made[-1])
             with Path(path).open("wb") as part:
                 splice(sources, part)
                 part.flush()
@@ -67,30 +66,53 @@ class ParquetFormat:
             for name in made:
                 Path(name).unlink(missing_ok=True)
 
-    def restate(self, part: str, schema: pa.Schema, path: str) -> None:
-        """Write a finished part once more with another schema, row group by row group."""
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(part) as old, Path(path).open("wb") as new, pq.ParquetWriter(new, schema) as writer:
-            for group in range(old.num_row_groups):
-                writer.write_table(conform(old.read_row_group(group, use_threads=False), schema))
-            writer.close()
-            os.fsync(new.fileno())
-
-    def _gather(self, run: Sequence[Piece], schema: pa.Schema, path: str) -> None:
+    def _write(self, tables: Iterator[pa.Table], schema: pa.Schema, path: str) -> None:
+        """Encode tables one after the other, gathered to row groups of a good size."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        tables = [conform(pq.read_table(piece.path, use_threads=False), schema) for piece in run]
-        self.write_piece(pa.concat_tables(tables) if tables else schema.empty_table(), path)
+        with pq.ParquetWriter(path, schema) as writer:
+            held: list[pa.Table] = []
+            for table in tables:
+                held.append(table)
+                if sum(one.num_rows for one in held) >= _GATHERED_ROWS:
+                    writer.write_table(pa.concat_tables(held), _ROW_GROUP)
+                    held = []
+            writer.write_table(pa.concat_tables(held) if held else schema.empty_table(), _ROW_GROUP)
 
 
-def _runs(pieces: Sequence[Piece], schema: pa.Schema) -> Iterator[list[Piece]]:
-    """Yield neighbouring pieces that make one row group together."""
-    run: list[Piece] = []
+def _fits(piece: Piece | Slice, schema: pa.Schema) -> bool:
+    """Whether the row groups of a file can be taken as they are."""
+    import pyarrow.parquet as pq
+
+    if isinstance(piece, Piece):
+        return bool(piece.schema.equals(schema))
+    return piece.whole and bool(pq.read_schema(piece.path).equals(schema))
+
+
+def _tables(run: Sequence[Piece | Slice], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the rows of neighbouring pieces and slices with one schema, row group by row group."""
+    import pyarrow.parquet as pq
+
+    for piece in run:
+        start, stop = (0, None) if isinstance(piece, Piece) else (piece.start, piece.stop)
+        at = 0
+        with pq.ParquetFile(piece.path) as file:
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                first, last = max(0, start - at), rows if stop is None else min(rows, stop - at)
+                if first < last:
+                    table = file.read_row_group(group, use_threads=False)
+                    yield conform(table.slice(first, last - first), schema)
+                at += rows
+
+
+def _runs(pieces: Sequence[Piece | Slice]) -> Iterator[list[Piece | Slice]]:
+    """Yield neighbouring pieces that make one row group together; large ones and finished parts stay alone."""
+    run: list[Piece | Slice] = []
     rows = nbytes = 0
     for piece in pieces:
-        if piece.rows >= SMALL_ROWS or piece.nbytes >= SMALL_BYTES:
+        if isinstance(piece, Slice) or piece.rows >= SMALL_ROWS or piece.nbytes >= SMALL_BYTES:
             if run:
                 yield run
             yield [piece]

@@ -9,14 +9,15 @@ import csv
 import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from io import BufferedWriter
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import SchemaError
-from batchflow.model import Piece
+from batchflow.model import Piece, Slice
 from batchflow.tables import conform, table_to_rows
 
 if TYPE_CHECKING:
@@ -40,30 +41,33 @@ class _StreamFormat(ABC):
         with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
 
-    def assemble(self, pieces: Sequence[Piece], schema: pa.Schema, path: str) -> None:
-        """Encode pieces, in order, into one file."""
+    def assemble(self, pieces: Sequence[Piece | Slice], schema: pa.Schema, path: str) -> None:
+        """Encode pieces, and copy rows of finished parts, in order, into one file."""
         with Path(path).open("wb") as part:
             with self._writer(part, schema) as writer:
-                for table in _tables(pieces, schema):
-                    writer.write_table(table)
+                for piece in pieces:
+                    if isinstance(piece, Slice):
+                        self._copy(piece, schema, part, writer)
+                    else:
+                        writer.write_table(_table(piece.path, schema))
             part.flush()
             os.fsync(part.fileno())
-
-    def restate(self, part: str, schema: pa.Schema, path: str) -> None:
-        """Write a finished part once more with another schema."""
-        self.assemble([Piece(part, 0, 0, schema)], schema, path)
 
     @abstractmethod
     def _writer(self, part: BufferedWriter, schema: pa.Schema) -> AbstractContextManager[Any]:
         """Return what writes tables of a schema into a file."""
 
+    @abstractmethod
+    def _copy(self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any) -> None:
+        """Write rows of a finished part, behind what is in the file."""
 
-def _tables(pieces: Sequence[Piece], schema: pa.Schema) -> Iterator[pa.Table]:
+
+def _table(path: str, schema: pa.Schema) -> pa.Table:
+    """Return the rows of an Arrow IPC file with a schema that holds them."""
     import pyarrow as pa
 
-    for piece in pieces:
-        with pa.memory_map(piece.path) as source:
-            yield conform(pa.ipc.open_file(source).read_all(), schema)
+    with pa.memory_map(path) as source:
+        return conform(pa.ipc.open_file(source).read_all(), schema)
 
 
 class ArrowFormat(_StreamFormat):
@@ -78,6 +82,12 @@ class ArrowFormat(_StreamFormat):
         return pa.ipc.new_file(
             pa.PythonFile(part), schema, options=pa.ipc.IpcWriteOptions(unify_dictionaries=True)
         )
+
+    def _copy(self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any) -> None:
+        del part
+        table = _table(rows.path, schema)
+        stop = table.num_rows if rows.stop is None else rows.stop
+        writer.write_table(table.slice(rows.start, stop - rows.start))
 
 
 class CsvFormat(_StreamFormat):
@@ -98,19 +108,18 @@ class CsvFormat(_StreamFormat):
                 )
                 raise SchemaError(message)
 
-    def restate(self, part: str, schema: pa.Schema, path: str) -> None:
-        """Write a part once more with the columns that only later parts brought, empty here."""
-        with Path(part).open(newline="", encoding="utf-8") as old, Path(path).open("wb") as new:
-            rows = csv.reader(old)
-            have = next(rows, [])
-            text = io.TextIOWrapper(new, encoding="utf-8", newline="", write_through=True)
-            writer = csv.writer(text, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
-            writer.writerow(schema.names)
-            for row in rows:
-                cells = dict(zip(have, row, strict=True))
-                writer.writerow([cells.get(name, "") for name in schema.names])
-            text.flush()
-            os.fsync(new.fileno())
+    def _copy(self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any) -> None:
+        """Copy rows as text; the columns that only later parts brought are empty."""
+        del writer
+        with Path(rows.path).open(newline="", encoding="utf-8") as old:
+            cells = csv.reader(old)
+            have = next(cells, [])
+            text = io.TextIOWrapper(part, encoding="utf-8", newline="", write_through=True)
+            copy = csv.writer(text, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
+            for row in islice(cells, rows.start, rows.stop):
+                named = dict(zip(have, row or [""], strict=True))  # a lone empty cell is a blank line
+                copy.writerow([named.get(name, "") for name in schema.names])
+            text.detach()
 
     def _writer(self, part: BufferedWriter, schema: pa.Schema) -> AbstractContextManager[Any]:
         import pyarrow.csv as pacsv
@@ -126,6 +135,12 @@ class JsonFormat(_StreamFormat):
     def _writer(self, part: BufferedWriter, schema: pa.Schema) -> AbstractContextManager[Any]:
         del schema
         return _JsonWriter(part)
+
+    def _copy(self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any) -> None:
+        """Copy lines as they are: a key that later parts brought is absent."""
+        del schema, writer
+        with Path(rows.path).open("rb") as old:
+            part.writelines(islice(old, rows.start, rows.stop))
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from batchflow.coverage import NOTHING, Coverage, Range
 from batchflow.model import PAYLOAD_LIMIT, Chunk, Failure, Input, Key, Span
 from batchflow.tables import is_tabular, table_to_rows, values_to_table
 
@@ -63,6 +64,8 @@ class Block:
     failures: Sequence[Failure] = ()
     """What could not be read; ``record`` holds the number within the span."""
     nbytes: int = 0
+    error: Exception | None = None
+    """Why the span broke off here."""
 
     def record(self, at: int) -> Any:
         """Return one of the records."""
@@ -87,8 +90,16 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def cursor(self, inputs: Sequence[Input], heavy: int | None) -> Cursor:
-        """Return a cursor at the start; inputs that cannot be cut and weigh more than ``heavy`` come first."""
+    def cursor(self, inputs: Sequence[Input], heavy: int | None, done: Coverage = NOTHING) -> Cursor:
+        """Return a cursor at the start.
+
+        Parameters
+        ----------
+        heavy
+            Inputs that cannot be cut and weigh more come first.
+        done
+            What is not to be drawn.
+        """
 
     @abstractmethod
     def blocks(self, span: Span, data: Any) -> Iterator[Block]:
@@ -98,6 +109,43 @@ class Source(ABC):
         """Return the source with what the driver had to find out for all chunks alike."""
         del inputs
         return self
+
+    def options(self) -> dict[str, Any]:
+        """Return what the user said of the source, as plain values."""
+        return {"kind": self.kind}
+
+    def learned(self) -> dict[str, Any]:
+        """Return what `prepared` found out, as plain values, so that a later run need not find out otherwise."""
+        return {}
+
+    def relearned(self, learned: dict[str, Any]) -> Source:
+        """Return the source with what an earlier run found out."""
+        del learned
+        return self
+
+    def identified(self, inputs: Sequence[Input]) -> list[Input]:
+        """Return the inputs with versions by which a later run knows whether they changed."""
+        return list(inputs)
+
+    def records_of(self, chunk: Chunk) -> Any:
+        """Return the records of a chunk that travel with its task, where they do."""
+        del chunk
+
+    @abstractmethod
+    def select(self, chunk: Chunk, failure: Failure, before: int) -> Chunk:
+        """Return a chunk of what a failure in another one is about: its record, or the rest of its span.
+
+        Parameters
+        ----------
+        failure
+            With the number of its record within the span.
+        before
+            Numbers used up by the spans of the chunk before that one.
+        """
+
+    def extent(self, item: Input) -> int | None:
+        """Return the units of an input, bytes or rows or records, ``None`` where nobody can tell."""
+        return item.size
 
     def shipped(self) -> Source:
         """Return the source as the workers need it."""
@@ -132,6 +180,8 @@ class Source(ABC):
                 for block in self.blocks(span, data):
                     end = block.end
                     yield block
+            except MemoryError:
+                raise  # of the task as a whole
             except Exception as error:  # noqa: BLE001 - whatever a reader meets is an answer, not a crash
                 yield broken(span, end, error)
 
@@ -143,7 +193,12 @@ def broken(span: Span, end: int, error: Exception) -> Block:
         span.input.uri, start, span.stop, end, None, "read", type(error).__name__, explain(error)
     )
     # A damage takes up a number, so that a halved chunk counts it like a record.
-    return Block(span, [], [], end + 1, lambda _: (start, span.stop), [failure])
+    return Block(span, [], [], end + 1, lambda _: (start, span.stop), [failure], 0, error)
+
+
+def is_rest(failure: Failure) -> bool:
+    """Whether a failure is about all of its span from a record on, as `broken` has it."""
+    return failure.phase == "read" and failure.payload is None
 
 
 def explain(error: BaseException) -> str:
@@ -213,6 +268,7 @@ class _Window:
             lambda number: block.locate(number + low),
             [_moved(bad, low) for bad in block.failures if low <= (bad.record or 0) < high],
             block.nbytes,
+            block.error,
         )
 
 
@@ -232,11 +288,23 @@ class FileSource(Source):
 
         return expand(self.paths)
 
-    def cursor(self, inputs: Sequence[Input], heavy: int | None) -> Cursor:
+    def cursor(self, inputs: Sequence[Input], heavy: int | None, done: Coverage = NOTHING) -> Cursor:
         """Return a cursor that cuts big files and packs small ones."""
         from batchflow.sources.cutting import FileCursor
 
-        return FileCursor(self, inputs, heavy)
+        return FileCursor(self, inputs, heavy, done)
+
+    def select(self, chunk: Chunk, failure: Failure, before: int) -> Chunk:
+        """Return a chunk of one record, by its place where the file was cut there, else by its number."""
+        number = failure.record or 0
+        rest = is_rest(failure)
+        if chunk.of is not None:
+            taken = (chunk.take or 0) - before - number if rest else 1
+            return chunk._replace(weight=1, skip=chunk.skip + before + number, take=taken)
+        span = next(span for span in chunk.spans if span.input.uri == failure.source)
+        if span.whole or rest or failure.start is None or failure.stop is None:
+            return Chunk((span,), 1, number, None if rest else 1)
+        return Chunk((span._replace(start=failure.start, stop=failure.stop),), 1)
 
     def record_weight(self, inputs: Sequence[Input]) -> float:
         """Return the mean weight of the records in the first block of the first file that has any."""
@@ -251,8 +319,8 @@ class FileSource(Source):
                 return min(weigh(item), block.nbytes) / block.end
         return 1.0
 
-    def cuts(self, item: Input) -> Cuts:
-        """Return a function that cuts span after span off an input that is worth cutting."""
+    def cuts(self, item: Input, gap: Range = (0, None)) -> Cuts:
+        """Return a function that cuts span after span off a range of an input that is worth cutting."""
         from batchflow.sources.cutting import ByteCuts
 
-        return ByteCuts(item).cut
+        return ByteCuts(item, gap).cut

@@ -79,6 +79,9 @@ class DamagedError(OSError):
         Byte of the decompressed text at which the damage begins.
     """
 
+    hopeless = True
+    """Another try finds the same."""
+
     def __init__(self, message: str, position: int) -> None:
         super().__init__(message)
         self.position = position

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from batchflow.coverage import Range
 from batchflow.model import Input, Span
 from batchflow.sources.base import Block, FileSource, Source
 from batchflow.sources.cells import SAMPLE_RECORDS, CellType, infer
@@ -60,11 +61,26 @@ class CsvSource(FileSource):
         some = rows[:SAMPLE_RECORDS]
         return [dict(zip(names, row, strict=True)) for row in some if len(row) == len(names)]
 
+    def options(self) -> dict[str, Any]:
+        """Return dialect, columns and types as the user gave them."""
+        return {
+            "kind": self.kind, "delimiter": self.delimiter, "quote": self.quote,
+            "columns": self.columns and list(self.columns), "types": _plain_types(self.types),
+        }  # fmt: skip
+
+    def learned(self) -> dict[str, Any]:
+        """Return the types of the columns."""
+        return {"types": _plain_types(self.types)}
+
+    def relearned(self, learned: dict[str, Any]) -> Source:
+        """Return the source with the types that an earlier run inferred."""
+        return replace(self, types={name: CellType(kind) for name, kind in learned["types"].items()})
+
     def cuttable(self, item: Input) -> bool:
         """Whether a file can be cut: plain ones, in dialects of ASCII characters."""
         return item.compression is None and self.delimiter.isascii() and (self.quote or "").isascii()
 
-    def cuts(self, item: Input) -> Cuts:
+    def cuts(self, item: Input, gap: Range = (0, None)) -> Cuts:
         """Return a function that cuts a file at ends of records; the driver reads its header here."""
         try:
             with closing(RowReader(self.dialect(), Span(item))) as reader:
@@ -72,7 +88,7 @@ class CsvSource(FileSource):
                 first = reader.position()
         except (OSError, ValueError):
             return whole(item)  # the worker that reads the file tells what is wrong with it
-        return RecordCuts(item, self.delimiter, self.quote, first, tuple(names)).cut
+        return RecordCuts(item, self.delimiter, self.quote, first, tuple(names), gap).cut
 
     def dialect(self) -> dict[str, Any]:
         """Return the arguments of Python's `csv.reader`."""
@@ -96,8 +112,12 @@ class CsvSource(FileSource):
     def blocks(self, span: Span, data: Any) -> Iterator[Block]:
         """Read the records of one span; a record that does not fit its header or types is a failure."""
         del data
+        names = span.header
+        if names is None and span.start > 0:  # of an earlier run, which wrote down no header
+            with closing(RowReader(self.dialect(), Span(span.input))) as reader:
+                names = self._names(reader)
         with closing(RowReader(self.dialect(), span)) as reader:
-            names = self._names(reader) if span.header is None else span.header
+            names = self._names(reader) if names is None else names
             first = 0
             for rows, places in reader.batches():
                 yield self._typed(span, rows, names, first, places)
@@ -143,6 +163,10 @@ class CsvSource(FileSource):
         kinds = self.types or {}
         fields = [pa.field(name, kinds.get(name, CellType.TEXT).arrow) for name in table.column_names]
         return table.cast(pa.schema(fields))
+
+
+def _plain_types(types: Mapping[str, CellType] | None) -> dict[str, str] | None:
+    return None if types is None else {name: kind.value for name, kind in types.items()}
 
 
 def _size(rows: list[list[str]]) -> int:

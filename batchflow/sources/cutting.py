@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from batchflow.coverage import NOTHING, Coverage, Range, key_of
 from batchflow.model import Chunk, Input, Key, Span
 from batchflow.sources.base import Cursor, Drawn, FileSource
 from batchflow.sources.compression import RATIO, by_magic
@@ -31,15 +32,16 @@ Cuts: TypeAlias = Callable[[int], tuple[Span, int] | None]
 
 
 class ByteCuts:
-    """Cuts a plain file at any byte; a record belongs to the span in which it begins."""
+    """Cuts a range of a plain file at any byte; a record belongs to the span in which it begins."""
 
-    def __init__(self, item: Input) -> None:
+    def __init__(self, item: Input, gap: Range) -> None:
         self._input = item
-        self._start = 0
+        self._start, stop = gap
+        self._stop = item.size if stop is None else stop
 
     def cut(self, weight: int) -> tuple[Span, int] | None:
-        """Return the next span and its bytes, ``None`` at the end of the file."""
-        start, size = self._start, self._input.size
+        """Return the next span and its bytes, ``None`` at the end of the range."""
+        start, size = self._start, self._stop
         if start >= size:
             return None
         stop = start + max(1, weight)
@@ -56,24 +58,46 @@ def whole(item: Input) -> Cuts:
 
 
 class FileCursor(Cursor):
-    """Draws chunks from a list of files, in order but for the heavy ones that cannot be cut."""
+    """Draws chunks from a list of files: what a halved chunk lacks first, then heavy files that cannot be cut.
 
-    def __init__(self, source: FileSource, inputs: Sequence[Input], heavy: int | None) -> None:
+    All others come in order, but for what is done.
+    """
+
+    def __init__(
+        self, source: FileSource, inputs: Sequence[Input], heavy: int | None, done: Coverage = NOTHING
+    ) -> None:
         self._source = source
         self._inputs = inputs
-        self.total = total_weight(inputs)
+        self._gaps = [done.gaps(item) for item in inputs]
         self._next = 0
         self._cuts: Cuts | None = None
         self._key: Key = (0, 0)
         self._heavy = self._heaviest_first(heavy) if heavy is not None else []
         self._drawn_early = set(self._heavy)
+        places = {item.uri: at for at, item in enumerate(inputs)}
+        self._leftovers = [
+            Drawn(key_of(chunk, places[chunk.spans[0].input.uri]), chunk) for chunk in done.leftovers()
+        ]
+        self.total = self._weight_left()
+
+    def _weight_left(self) -> int:
+        """Return what all files cost that are not done."""
+        if self._gaps.count(None) == len(self._gaps):
+            return total_weight(self._inputs)
+        left = sum(drawn.chunk.weight for drawn in self._leftovers)
+        for item, gaps in zip(self._inputs, self._gaps, strict=True):
+            if gaps is None:
+                left += weigh(item)
+            else:
+                left += sum((item.size if stop is None else stop) - start for start, stop in gaps)
+        return left
 
     def _heaviest_first(self, heavy: int) -> list[int]:
         """Return the files to start with, the heaviest last so that it is popped first."""
         whole = [
             at
             for at, item in enumerate(self._inputs)
-            if weigh(item) > heavy and not self._source.cuttable(item)
+            if self._gaps[at] is None and weigh(item) > heavy and not self._source.cuttable(item)
         ]
         return sorted(whole, key=lambda at: weigh(self._inputs[at]))
 
@@ -84,6 +108,8 @@ class FileCursor(Cursor):
 
     def draw(self, weight: int) -> Drawn | None:
         """Cut and return the next chunk of about this weight; ``None`` at the end."""
+        if self._leftovers:
+            return self._leftovers.pop()
         if self._heavy:
             at = self._heavy.pop()
             item = self._inputs[at]
@@ -100,12 +126,17 @@ class FileCursor(Cursor):
         return self._pack(weight)
 
     def _starts_cut(self, weight: int) -> bool:
-        """Begin to cut the next file if it is large and can be cut."""
-        while self._next in self._drawn_early:
+        """Begin to cut the next file if it is large and can be cut, or was cut before."""
+        while self._next in self._drawn_early or (self._next < len(self._gaps) and self._gaps[self._next] == []):
             self._next += 1
         if self._next == len(self._inputs):
             return False
         item = self._inputs[self._next]
+        gaps = self._gaps[self._next]
+        if gaps is not None:
+            self._cuts = _chained([self._source.cuts(item, gap) for gap in gaps])
+            self._key = (self._next, 0)
+            return True
         if weigh(item) < 2 * weight or not self._source.cuttable(item):
             return False
         item = _sniffed(item)
@@ -123,12 +154,27 @@ class FileCursor(Cursor):
         for at in range(first, min(first + PACK_LIMIT, len(self._inputs))):
             item = self._inputs[at]
             cost = weigh(item)
-            if at in self._drawn_early or (spans and packed + cost > weight):
+            if at in self._drawn_early or self._gaps[at] is not None or (spans and packed + cost > weight):
                 break
             spans.append(Span(item))
             packed += cost
             self._next = at + 1
         return Drawn((first, 0), Chunk(tuple(spans), packed)) if spans else None
+
+
+def _chained(many: Sequence[Cuts]) -> Cuts:
+    """Return a function that cuts one range after the other."""
+    left = list(many)
+
+    def cut(weight: int) -> tuple[Span, int] | None:
+        while left:
+            found = left[0](weight)
+            if found is not None:
+                return found
+            del left[0]
+        return None
+
+    return cut
 
 
 def _sniffed(item: Input) -> Input:

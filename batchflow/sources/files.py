@@ -60,6 +60,10 @@ class WholeFiles(FileSource):
         """Whether a file can be cut: never, it is one record."""
         return False
 
+    def extent(self, item: Input) -> int | None:
+        """Return nothing: a file is whole, whatever its bytes."""
+        return None
+
     def record_weight(self, inputs: Sequence[Input]) -> float:
         """Return the mean weight of a file."""
         return sum(map(weigh, inputs)) / len(inputs)

@@ -25,6 +25,9 @@ class TruncatedError(OSError):
         Byte at which the line begins that the end of the file cuts off.
     """
 
+    hopeless = True
+    """Another try finds the same."""
+
     def __init__(self, end: int, planned: int, position: int) -> None:
         super().__init__(f"the file ends at byte {end}, but had at least {planned} when the job was planned")
         self.position = position

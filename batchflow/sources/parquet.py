@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from batchflow.coverage import Range
 from batchflow.errors import FormatError
 from batchflow.model import Input, Span
 from batchflow.sources.base import Block, FileSource
@@ -36,7 +37,18 @@ class ParquetSource(FileSource):
         """Whether a file can be cut: always, whatever its columns are compressed with."""
         return True
 
-    def cuts(self, item: Input) -> Cuts:
+    def options(self) -> dict[str, Any]:
+        """Return the columns that the user chose."""
+        return {"kind": self.kind, "columns": self.columns and list(self.columns)}
+
+    def extent(self, item: Input) -> int | None:
+        """Return the rows of a file, which its footer tells."""
+        import pyarrow.parquet as pq
+
+        with closing(open_input(item.uri)) as raw, pq.ParquetFile(raw) as file:
+            return int(file.metadata.num_rows)
+
+    def cuts(self, item: Input, gap: Range = (0, None)) -> Cuts:
         """Return a function that cuts ranges of rows, at the ends of row groups where it can."""
         import pyarrow.parquet as pq
 
@@ -45,7 +57,7 @@ class ParquetSource(FileSource):
                 ends = row_group_ends(file)
         except Exception:  # noqa: BLE001 - the worker that reads the file tells what is wrong with it
             return whole(item)
-        return RowCuts(item, ends).cut
+        return RowCuts(item, ends, gap).cut
 
     def record_weight(self, inputs: Sequence[Input]) -> float:
         """Return the bytes on disk of a row of the first file that has any."""
@@ -164,14 +176,14 @@ def _block(span: Span, batch: pa.RecordBatch, row: int) -> Block:
 
 
 class RowCuts:
-    """Cuts a Parquet file into ranges of rows."""
+    """Cuts a range of a Parquet file into ranges of rows."""
 
-    def __init__(self, item: Input, ends: list[int]) -> None:
+    def __init__(self, item: Input, ends: list[int], gap: Range = (0, None)) -> None:
         self._input = item
         self._ends = ends
-        self._rows = ends[-1]
-        self._start = 0
-        self._row_weight = max(1e-9, item.size / max(1, self._rows))
+        self._start, stop = gap
+        self._rows = ends[-1] if stop is None else stop
+        self._row_weight = max(1e-9, item.size / max(1, ends[-1]))
 
     def cut(self, weight: int) -> tuple[Span, int] | None:
         """Return the next span and its weight; whole row groups where they are not much larger than it."""
@@ -187,5 +199,5 @@ class RowCuts:
         stop = start + wanted
         at = bisect_left(self._ends, stop)
         ends = self._ends[max(0, at - 1) : at + 1]
-        near = [end for end in ends if end > start and abs(end - stop) <= wanted // 2]
+        near = [end for end in ends if self._rows >= end > start and abs(end - stop) <= wanted // 2]
         return min(near, key=lambda end: abs(end - stop), default=min(self._rows, stop))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import IO, Any
 
+from batchflow.coverage import Range
 from batchflow.model import Input, Span
 from batchflow.sources.paths import open_input
 
@@ -60,30 +61,41 @@ def _walk(between: list[bytes], quoted: bool, starts: tuple[bytes, ...]) -> bool
 
 
 class RecordCuts:
-    """Cuts a plain CSV file at ends of records, reading it once from start to end."""
+    """Cuts a range of a plain CSV file at ends of records, reading it once from start to end.
 
-    def __init__(self, item: Input, delimiter: str, quote: str | None, first: int, header: Any) -> None:
+    Parameters
+    ----------
+    first
+        Byte behind the header, which the first span of the file holds beside its records.
+    """
+
+    def __init__(
+        self, item: Input, delimiter: str, quote: str | None, first: int, header: Any, gap: Range = (0, None)
+    ) -> None:
         self._input = item
         self._delimiter = delimiter.encode()
         self._quote = quote.encode() if quote else None
-        self._start = first
+        self._first = first
         self._header = header
+        self._start, stop = gap
+        self._stop = item.size if stop is None else stop
 
     def cut(self, weight: int) -> tuple[Span, int] | None:
-        """Return the next span and its bytes, ``None`` at the end of the file."""
-        start, size = self._start, self._input.size
+        """Return the next span and its bytes, ``None`` at the end of the range."""
+        start, size = self._start, self._stop
         if start >= size:
             return None
-        stop = start + weight
+        begin = max(start, self._first)
+        stop = begin + weight
         if size - stop < weight // 2:
             self._start = size
         else:
             try:
                 with closing(open_input(self._input.uri)) as raw:
-                    self._start = min(size, self._record_end(raw, start, stop))
+                    self._start = min(size, self._record_end(raw, begin, stop))
             except OSError:
                 self._start = size  # the worker that reads the file tells what is wrong with it
-        return Span(self._input, start, self._start, self._header), self._start - start
+        return Span(self._input, start, self._start, self._header if start else None), self._start - start
 
     def _record_end(self, raw: IO[bytes] | Any, start: int, wanted: int) -> int:
         """Return the first end of a record, at a line feed, at or a little behind a byte."""
@@ -102,4 +114,4 @@ class RecordCuts:
                 quoted = ends_quoted(lines, quoted, self._delimiter, self._quote)
             if at >= wanted and not quoted:
                 return at
-        return self._input.size
+        return self._stop

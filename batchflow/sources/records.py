@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from batchflow.coverage import NOTHING, Coverage, Range
 from batchflow.errors import InputError
-from batchflow.model import Chunk, Input, Key, Span
+from batchflow.fingerprint import fingerprint
+from batchflow.model import Chunk, Failure, Input, Key, Span
 from batchflow.rows import Rows
-from batchflow.sources.base import Block, Cursor, Drawn, Source, explain
+from batchflow.sources.base import Block, Cursor, Drawn, Source, explain, is_rest
 from batchflow.tables import NotTabularError, as_table, is_tabular, values_to_table
 
 if TYPE_CHECKING:
@@ -36,7 +39,36 @@ class RecordsSource(Source):
         sliced = isinstance(self.data, list | tuple | range) or hasattr(self.data, "shape")
         return [Input(NAME, len(self.data) if sliced else -1)]
 
-    def cursor(self, inputs: Sequence[Input], heavy: int | None) -> Cursor:
+    def identified(self, inputs: Sequence[Input]) -> list[Input]:
+        """Return the input with the digits of its content; of a generator only running through it tells."""
+        return [inputs[0]._replace(version="" if inputs[0].size < 0 else _digits(self.data))]
+
+    def records_of(self, chunk: Chunk) -> Any:
+        """Return the records of a chunk, as they travel.
+
+        Raises
+        ------
+        InputError
+            If they came from a generator.
+        """
+        (span,) = chunk.spans
+        if span.input.size < 0:
+            message = "these records come from a generator, which gives each of them once: pass a list instead"
+            raise InputError(message)
+        return _sliced(self.data, span.start, span.stop or span.input.size)
+
+    def select(self, chunk: Chunk, failure: Failure, before: int) -> Chunk:
+        """Return a chunk of one record, or of all from it on."""
+        del before
+        (span,) = chunk.spans
+        first = span.start + (failure.record or 0)
+        return Chunk((span._replace(start=first, stop=span.stop if is_rest(failure) else first + 1),), 1)
+
+    def extent(self, item: Input) -> int | None:
+        """Return the number of records, ``None`` for a generator."""
+        return None if item.size < 0 else item.size
+
+    def cursor(self, inputs: Sequence[Input], heavy: int | None, done: Coverage = NOTHING) -> Cursor:
         """Return a cursor that slices a sequence, or reads a generator as the work goes on.
 
         Raises
@@ -51,7 +83,9 @@ class RecordsSource(Source):
                 raise InputError(message)
             vars(self)["taken"] = True
         item = inputs[0]
-        return _LazyCursor(item, iter(self.data)) if item.size < 0 else _SliceCursor(item, self.data)
+        gaps = done.gaps(item)
+        gaps = [(0, None)] if gaps is None else gaps
+        return _LazyCursor(item, iter(self.data), gaps) if item.size < 0 else _SliceCursor(item, self.data, gaps)
 
     def shipped(self) -> Source:
         """Return the source as workers need it: the records travel with the tasks."""
@@ -107,37 +141,40 @@ class SourceError(RuntimeError):
 
 
 class _SliceCursor(Cursor):
-    """Draws slices of a sequence or table."""
+    """Draws slices of some ranges of a sequence or table."""
 
-    def __init__(self, item: Input, data: Any) -> None:
+    def __init__(self, item: Input, data: Any, gaps: Sequence[Range]) -> None:
         self._input = item
         self._data = data
+        self._gaps = [(start, item.size if stop is None else stop) for start, stop in gaps]
         self._start = 0
-        self.total: int | None = item.size
+        self.total: int | None = sum(stop - start for start, stop in self._gaps)
 
     @property
     def frontier(self) -> Key:
         return (0, self._start)
 
     def draw(self, weight: int) -> Drawn | None:
-        start, size = self._start, self._input.size
-        if start >= size:
+        while self._gaps and self._gaps[0][0] >= self._gaps[0][1]:
+            del self._gaps[0]
+        if not self._gaps:
             return None
+        start, end = self._gaps[0]
         stop = start + max(1, weight)
-        if size - stop < weight // 2:
-            stop = size
+        if end - stop < weight // 2:
+            stop = end
+        self._gaps[0] = stop, end
         self._start = stop
-        table = is_tabular(self._data)
-        data = Rows([self._data.slice(start, stop - start)]) if table else self._data[start:stop]
-        return _drawn(self._input, start, stop, data)
+        return _drawn(self._input, start, stop, _sliced(self._data, start, stop))
 
 
 class _LazyCursor(Cursor):
-    """Draws from an iterator, once, as the work goes on."""
+    """Draws some ranges from an iterator, once, as the work goes on; passes over what is done."""
 
-    def __init__(self, item: Input, iterator: Iterator[Any]) -> None:
+    def __init__(self, item: Input, iterator: Iterator[Any], gaps: Sequence[Range]) -> None:
         self._input = item
         self._iterator = iterator
+        self._gaps = list(gaps)
         self._start = 0
         self.total: int | None = None
 
@@ -148,16 +185,50 @@ class _LazyCursor(Cursor):
     def draw(self, weight: int) -> Drawn | None:
         data: list[Any] = []
         try:
-            data.extend(islice(self._iterator, max(1, weight)))
+            weight = self._pass_over(max(1, weight))
+            data.extend(islice(self._iterator, weight))
         except Exception as error:  # noqa: BLE001 - what came before it is kept, and it is told as a failure
             self._iterator = iter([_Raised(f"the iterator raised {type(error).__name__}: {explain(error)}")])
-        if not data:
+        if not data and weight:
             data = list(islice(self._iterator, 1))
         if not data:
             return None
         start = self._start
         self._start = start + len(data)
         return _drawn(self._input, start, self._start, data)
+
+
+    def _pass_over(self, weight: int) -> int:
+        """Go to the next range that is missing; returns how many of its records to take, at most a weight."""
+        while self._gaps:
+            first, stop = self._gaps[0]
+            for _ in islice(self._iterator, max(0, first - self._start)):
+                self._start += 1
+            if stop is None:
+                return weight
+            if self._start < stop:
+                return min(weight, stop - self._start)
+            del self._gaps[0]
+        return 0
+
+
+def _sliced(data: Any, start: int, stop: int) -> Any:
+    return Rows([data.slice(start, stop - start)]) if is_tabular(data) else data[start:stop]
+
+
+def _digits(data: Any) -> str:
+    """Return a few digits of the content of records: others mean that it was changed."""
+    import msgspec
+
+    if not isinstance(data, list | tuple):
+        return fingerprint(data)
+    total = hashlib.sha256()
+    try:
+        for first in range(0, len(data), _BLOCK_ROWS):
+            total.update(msgspec.msgpack.encode(data[first : first + _BLOCK_ROWS]))
+    except (TypeError, OverflowError, ValueError, RecursionError):
+        return fingerprint(data)  # slower, and takes anything
+    return total.hexdigest()[:16]
 
 
 def _drawn(item: Input, start: int, stop: int, data: Any) -> Drawn:

@@ -4,8 +4,9 @@ Nothing here raises to the executor: whatever goes wrong becomes a failure, of a
 at fault, of the chunk where not.
 """
 
-from batchflow.worker.failures import failed
+from batchflow.worker.failures import died, failed, lost
+from batchflow.worker.guard import OVERTIME, too_slow, was_overtime
 from batchflow.worker.program import Program
 from batchflow.worker.runner import Runner
 
-__all__ = ["Program", "Runner", "failed"]
+__all__ = ["OVERTIME", "Program", "Runner", "died", "failed", "lost", "too_slow", "was_overtime"]

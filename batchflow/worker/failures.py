@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import socket
 
+from batchflow.errors import WorkerDied
 from batchflow.model import Failed, Failure, Inspect, Phase, Task, Work
+from batchflow.retry import NEVER, Retry
 from batchflow.sources.base import Block, explain, show
 
 _HOST = socket.gethostname()
@@ -17,7 +19,9 @@ def worker_name() -> str:
     return f"{_HOST}:{os.getpid()}"
 
 
-def failed(work: Work, phase: Phase, error: BaseException, records: int | None = None) -> Failed:
+def failed(
+    work: Work, phase: Phase, error: BaseException, records: int | None = None, retry: Retry = NEVER
+) -> Failed:
     """Return the outcome of work that gave nothing back."""
     task = work.task if isinstance(work, Inspect) else work
     span = task.chunk.spans[0] if isinstance(task, Task) else None
@@ -33,10 +37,35 @@ def failed(work: Work, phase: Phase, error: BaseException, records: int | None =
         user_traceback(error),
         worker=worker_name(),
     )
-    return Failed(work.key, failure, records)
+    return Failed(work.key, failure, records, helped=retry.helps(error))
 
 
-def of_record(block: Block, at: int, phase: Phase, error: BaseException) -> Failure:
+def lost(
+    work: Work, phase: Phase, error: BaseException, worker: str | None = None, *, retry: Retry = NEVER
+) -> Failed:
+    """Return the outcome of work that broke off; halving finds the record at fault.
+
+    Parameters
+    ----------
+    worker
+        Name of the worker, where it is not this process.
+    """
+    outcome = failed(work, phase, error, None, retry)._replace(died=True)
+    return outcome if worker is None else outcome._replace(failure=outcome.failure._replace(worker=worker))
+
+
+def died(work: Work, message: str, worker: str, retry: Retry, *, suspect: bool = False) -> Failed:
+    """Return the outcome of work whose worker ended.
+
+    Parameters
+    ----------
+    suspect
+        Whether the cause may lie outside of the work.
+    """
+    return lost(work, "worker", WorkerDied(message), worker, retry=retry)._replace(suspect=suspect)
+
+
+def of_record(block: Block, at: int, phase: Phase, error: BaseException, attempts: int = 1) -> Failure:
     """Return the failure of one record of a block."""
     number = block.numbers[at]
     start, stop = block.locate(number)
@@ -50,6 +79,7 @@ def of_record(block: Block, at: int, phase: Phase, error: BaseException) -> Fail
         type(error).__name__,
         explain(error),
         user_traceback(error),
+        attempts,
     )
 
 

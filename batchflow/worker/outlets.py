@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchflow.errors import SchemaError
-from batchflow.formats import format_of
+from batchflow.formats import digest, format_of
 from batchflow.model import Piece
 from batchflow.rows import Rows, as_numbers
 from batchflow.tables import concat, plain, unify, values_to_table
@@ -68,6 +68,8 @@ class Memory:
             return
         try:
             self.add(values_to_table(values))
+        except MemoryError:
+            raise
         except Exception:  # noqa: BLE001 - Arrow raises many kinds; what it cannot hold stays as it is
             self._join()
             self._segments.append(list(values))
@@ -143,18 +145,20 @@ class Pieces:
         """Write what is held; of a table without rows only the schema is worth keeping."""
         table = plain(concat(self._tables))
         self._tables, self._held = [], 0
-        path, size = "", 0
+        path, size, checksum = "", 0, ""
         if table.num_rows:
             path = f"{self._folder}/{os.urandom(16).hex()}{self._format.piece_suffix}"
             try:
                 self._format.write_piece(table.combine_chunks(), path)
-                size = os.stat(path).st_size  # noqa: PTH116
-            except Exception as error:
+                size, checksum = os.stat(path).st_size, digest(path)  # noqa: PTH116
+            except BaseException as error:
                 with suppress(OSError):
                     os.unlink(path)  # noqa: PTH108
-                raise WriteError from error
+                if isinstance(error, Exception) and not isinstance(error, MemoryError):
+                    raise WriteError from error
+                raise
         if table.num_columns:
-            self._pieces.append(Piece(path, table.num_rows, size, table.schema))
+            self._pieces.append(Piece(path, table.num_rows, size, table.schema, checksum))
 
     def close(self) -> list[Piece]:
         """Write the rest and return all pieces."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from batchflow.retry import NEVER, Retry
 from batchflow.sources.base import Source
 
 
@@ -23,5 +24,10 @@ class Program:
     """Output format; ``None``: rows go back to the driver."""
     pieces: str = ""
     """Folder for pieces."""
+    retry: Retry = NEVER
+    timeout: float | None = None
+    """Seconds of one task."""
+    memory: int | None = None
+    """Bytes of one task."""
     folder: str = ""
     """Working directory of the driver: what relative paths of inputs start from."""

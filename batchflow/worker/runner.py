@@ -6,27 +6,51 @@ import os
 from typing import Any
 
 from batchflow.errors import WorkerDied
-from batchflow.formats import format_of
+from batchflow.formats import digest, format_of
 from batchflow.model import Assemble, Inspect, Merge, Outcome, Phase, Stats, Succeeded, Task, Work
+from batchflow.resources import format_bytes
 from batchflow.rows import Rows
 from batchflow.sources.base import Block
 from batchflow.tables import as_table, concat
-from batchflow.worker.failures import failed, placed, worker_name
+from batchflow.worker.failures import failed, lost, placed, worker_name
+from batchflow.worker.guard import Guard, Overtime, too_slow
 from batchflow.worker.program import Program
-from batchflow.worker.runs import BatchRun, RecordRun
+from batchflow.worker.runs import PASSING, BatchRun, RecordRun
 
 _NOTHING = object()
 
 
 class Runner:
-    """Runs the work of one job in one process."""
+    """Runs the work of one job in one process.
 
-    def __init__(self, program: Program) -> None:
+    Parameters
+    ----------
+    program
+        What the job is.
+    guarded
+        Whether this is a worker, where a task is kept to its time and memory.
+    """
+
+    def __init__(self, program: Program, *, guarded: bool = False) -> None:
         self._program = program
+        self._guarded = guarded
         self._state: Any = _NOTHING
 
     def perform(self, work: Work) -> Outcome:
         """Do one piece of work and return what came of it; never raises an `Exception`."""
+        retry, seconds = self._program.retry, self._program.timeout
+        try:
+            if not self._guarded or isinstance(work, Assemble):
+                return self._perform(work)
+            with Guard(seconds, self._program.memory):
+                return self._perform(work)
+        except Overtime as error:
+            assert seconds is not None
+            return lost(work, "timeout", too_slow(seconds).with_traceback(error.__traceback__), retry=retry)
+        except MemoryError as error:
+            return lost(work, "memory", _too_much(error, self._program.memory), retry=retry)
+
+    def _perform(self, work: Work) -> Outcome:
         phase: Phase = "worker"
         try:
             if isinstance(work, Task):
@@ -35,10 +59,10 @@ class Runner:
                 return self._inspect(work.task)
             phase = "call" if isinstance(work, Merge) else "write"
             return self._merge(work) if isinstance(work, Merge) else self._assemble(work)
-        except KeyboardInterrupt:
-            raise  # of the user at the keyboard, where this process is the driver
+        except PASSING:
+            raise
         except BaseException as error:  # noqa: BLE001 - a failure is a value
-            return failed(work, phase, error)
+            return failed(work, phase, error, retry=self._program.retry)
 
     def _task(self, task: Task) -> Outcome:
         run = RecordRun if self._program.per == "record" else BatchRun
@@ -63,14 +87,19 @@ class Runner:
         return placed(outcome, *found[0]) if len(found) == 1 else outcome
 
     def _assemble(self, work: Assemble) -> Outcome:
-        writer = format_of(self._program.format or "parquet")
-        if work.restate:
-            writer.restate(work.pieces[0].path, work.schema, work.path)
-        else:
-            writer.assemble(work.pieces, work.schema, work.path)
-        return Succeeded(work.key, Stats(worker_name()), (), os.stat(work.path).st_size)  # noqa: PTH116
+        format_of(self._program.format or "parquet").assemble(work.pieces, work.schema, work.path)
+        written = os.stat(work.path).st_size, digest(work.path)  # noqa: PTH116
+        return Succeeded(work.key, Stats(worker_name()), (), written)
 
     def _merge(self, work: Merge) -> Outcome:
         assert self._program.combine is not None
         table = concat(table for part in work.parts for table in part.tables)
-        return Succeeded(work.key, Stats(worker_name()), (), Rows([as_table(self._program.combine(table))]))
+        rows = Rows([as_table(self._program.combine(table))])
+        return Succeeded(work.key, Stats(worker_name(), held=rows.nbytes), (), rows)
+
+
+def _too_much(error: MemoryError, cap: int | None) -> MemoryError:
+    """Return what a task is told to have failed of that took too much memory."""
+    told = f": {error}" if str(error) else ""
+    over = f"the task took more than per_task memory={format_bytes(cap)}" if cap else "there is no more memory"
+    return MemoryError(f"{over}{told}").with_traceback(error.__traceback__)

@@ -7,10 +7,12 @@ import resource
 import sys
 import time
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain, repeat
+from operator import itemgetter
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from batchflow.rows import Rows
 from batchflow.sources.base import Block
 from batchflow.tables import as_table, concat, is_tabular, table_to_rows, values_to_table
 from batchflow.worker.failures import failed, of_record, placed, worker_name
+from batchflow.worker.guard import Overtime
 from batchflow.worker.outlets import WriteError, outlet_of
 from batchflow.worker.program import Program
 
@@ -27,6 +30,13 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 64_000_000
 """Bytes of a table that a batch function gets, at most by one block; larger chunks are several calls."""
+
+PASSING = (KeyboardInterrupt, Overtime, MemoryError)
+"""What ends a task as a whole: the user at the keyboard of a driver, and the limits of a task."""
+
+
+class _ReadAgainError(Exception):
+    """A chunk that could not be read to its end, but perhaps the next time; the cause says why."""
 
 
 def peak_memory() -> int:
@@ -60,6 +70,7 @@ class _Run(ABC):
         self.started = time.time()
         self.failures: list[Failure] = []
         self.counts: dict[int, SpanCount] = {}
+        self.rows = 0
         self.nbytes = 0
         self.outlet = outlet_of(program)
         self.outlet.schema = task.schema
@@ -78,12 +89,17 @@ class _Run(ABC):
             problem = failed(self.task, "write", cause)
             if isinstance(cause, OSError):
                 return problem  # a disk that is full or gone is no fault of a record
-        except KeyboardInterrupt:
+        except _ReadAgainError as error:
+            self.outlet.drop()
+            return failed(self.task, "read", error.__cause__ or error, retry=self.program.retry)
+        except PASSING:
+            self.outlet.drop()
             raise
         except BaseException as error:  # noqa: BLE001 - of combine=, the only other thing that may raise
-            problem = failed(self.task, "call", error)
+            problem = failed(self.task, "call", error, retry=self.program.retry)
         if problem is None:
-            return Succeeded(self.task.key, self.stats(), tuple(self.failures), payload)
+            held = payload.nbytes if isinstance(payload, Rows) else 0
+            return Succeeded(self.task.key, self.stats()._replace(held=held), tuple(self.failures), payload)
         return self._whole(problem)
 
     @abstractmethod
@@ -119,12 +135,19 @@ class _Run(ABC):
             self.clock.lap("read")
             if block is None:
                 return
+            self._check_end(block)
             self.nbytes += block.nbytes
-            self.failures.extend(block.failures)
+            self.failures.extend(bad._replace(row=self.rows) for bad in block.failures)
             self.count(block)
             if len(block.numbers):
                 self._last = block
             yield block
+
+    def _check_end(self, block: Block) -> None:
+        """Give the task up where its input broke off, but another try may find it whole."""
+        retry = self.program.retry
+        if block.error is not None and self.task.attempt < retry.attempts and retry.helps(block.error):
+            raise _ReadAgainError from block.error
 
     def _go_home(self) -> None:
         """Read from the driver's directory, wherever the function went; another machine may not have it."""
@@ -147,15 +170,16 @@ class _Run(ABC):
 
     def add(self, block: Block, rows: int, bad: int) -> None:
         """Add rows given back and records that failed to the count of a block's span."""
+        self.rows += rows
         at = id(block.span)
         count = self.counts[at]
         self.counts[at] = SpanCount(
             count.uri, count.positions, count.rows_in, count.rows_out + rows, count.failed + bad
         )
 
-    def fail(self, block: Block, at: int, phase: Phase, error: BaseException) -> None:
+    def fail(self, block: Block, at: int, phase: Phase, error: BaseException, attempts: int = 1) -> None:
         """Take down the failure of one record of a block."""
-        self.failures.append(of_record(block, at, phase, error))
+        self.failures.append(of_record(block, at, phase, error, attempts))
 
     def stats(self) -> Stats:
         """Return what the task did so far."""
@@ -164,11 +188,11 @@ class _Run(ABC):
             worker_name(),
             self.started,
             time.time() - self.started,
-            nbytes=self.nbytes,
+            spent["read"], spent["call"], spent["convert"], spent["write"],
+            self.nbytes,
             peak_memory=peak_memory(),
             spans=tuple(self.counts.values()),
-            **spent,
-        )
+        )  # fmt: skip
 
 
 class RecordRun(_Run):
@@ -177,17 +201,40 @@ class RecordRun(_Run):
     def work(self) -> None:
         """Run block after block: read, call, convert."""
         for block in self._blocks:
+            first = len(self.failures) - len(block.failures)
+            before = self.rows
             rows = table_to_rows(block.rows) if is_tabular(block.rows) else block.rows
             values, owners = self._call(block, rows)
             self.clock.lap("call")
             if values:
-                self._convert(block, values, owners)
+                owners = self._convert(block, values, owners)
                 self.clock.lap("convert")
+            if len(self.failures) > first:
+                self._place(block, first, before, owners)
+
+    def _place(self, block: Block, first: int, before: int, owners: Sequence[int]) -> None:
+        """Note for each failure of a block how many rows stand before it, and put them in input order.
+
+        Parameters
+        ----------
+        first
+            Place of the first of them among all failures.
+        before
+            Rows before the block.
+        owners
+            Records that the rows of the block came from, in order.
+        """
+        kept = [block.numbers[at] for at in owners]
+        self.failures[first:] = sorted(
+            (bad._replace(row=before + bisect_left(kept, bad.record or 0)) for bad in self.failures[first:]),
+            key=lambda bad: bad.record or 0,
+        )
 
     def _call(self, block: Block, rows: Sequence[Any]) -> tuple[list[Any], Sequence[int]]:
         """Return what the function gave back, and which record each value came from."""
         results: list[Any] = []
         done: list[range] = []
+        refused: dict[int, BaseException] = {}
         at = 0
         left = iter(rows)
         while at < len(rows):
@@ -196,10 +243,45 @@ class RecordRun(_Run):
             done.append(range(at, at + len(results) - before))
             at = done[-1].stop
             if at < len(rows):
-                self.fail(block, at, "call", error or RuntimeError("the function raised StopIteration"))
-                self.add(block, 0, 1)
+                refused[at] = error or _NO_VALUE
                 at += 1
-        return self._spread(block, results, done[0] if len(done) == 1 else list(chain(*done)))
+        owners: Sequence[int] = done[0] if len(done) == 1 else list(chain(*done))
+        values, owners = _spread(results, owners, refused)
+        if not refused:
+            return values, owners
+        given = self._again(block, rows, refused)
+        pairs = [*zip(owners, values, strict=True), *((at, value) for at in given for value in given[at])]
+        pairs.sort(key=itemgetter(0))
+        return [value for _, value in pairs], [at for at, _ in pairs]
+
+    def _again(
+        self, block: Block, rows: Sequence[Any], refused: dict[int, BaseException]
+    ) -> dict[int, list[Any]]:
+        """Try the records of a block once more for which the function raised, as often as the job allows.
+
+        Returns what it gave for some of them; the others fail.
+        """
+        retry = self.program.retry
+        given: dict[int, list[Any]] = {}
+        tried = dict.fromkeys(refused, 1)
+        for attempt in range(1, retry.attempts):
+            hopeful = [at for at, error in refused.items() if retry.helps(error)]
+            if not hopeful:
+                break
+            time.sleep(retry.delay(attempt))
+            for at in hopeful:
+                tried[at] += 1
+                results: list[Any] = []
+                error = _extend(results, self._calls(iter(rows[at : at + 1])))
+                del refused[at]
+                if error is not None or not results:
+                    refused[at] = error or _NO_VALUE
+                else:
+                    given[at], _ = _spread(results, [at], refused)
+        for at in sorted(refused):
+            self.fail(block, at, "call", refused[at], tried[at])
+        self.add(block, 0, len(refused))
+        return given
 
     def _calls(self, left: Iterator[Any]) -> Iterator[Any]:
         """Return the calls of the records left; at the speed of `map`, which makes no frame for each."""
@@ -208,75 +290,80 @@ class RecordRun(_Run):
             fn = partial(fn, **self.program.args)
         return map(fn, left, *map(repeat, self.extra))
 
-    def _spread(
-        self, block: Block, results: list[Any], owners: Sequence[int]
-    ) -> tuple[list[Any], Sequence[int]]:
-        """Drop ``None`` and let generators give their many rows."""
-        kinds = set(map(type, results))
-        lazy = {kind for kind in kinds if _is_iterator(kind)}
-        if not lazy and type(None) not in kinds:
-            return results, owners
-        values: list[Any] = []
-        sources: list[int] = []
-        for at, result in zip(owners, results, strict=True):
-            if result is None:
-                continue
-            if type(result) not in lazy:
-                values.append(result)
-                sources.append(at)
-                continue
-            try:
-                given = [value for value in result if value is not None]
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # noqa: BLE001 - the record's failure is a value
-                self.fail(block, at, "call", error)
-                self.add(block, 0, 1)
-                continue
-            values.extend(given)
-            sources.extend([at] * len(given))
-        return values, sources
-
-    def _convert(self, block: Block, values: list[Any], owners: Sequence[int]) -> None:
-        """Hand what the function gave back to the output."""
+    def _convert(self, block: Block, values: list[Any], owners: Sequence[int]) -> Sequence[int]:
+        """Hand what the function gave back to the output; returns the records whose rows it took."""
         try:
             self.outlet.take(values)
-        except WriteError:
+        except (WriteError, *PASSING):
             raise
         except Exception as error:  # noqa: BLE001 - Arrow raises many kinds
-            self._one_by_one(block, values, owners, error)
-        else:
-            self.add(block, len(values), 0)
+            return self._one_by_one(block, values, owners, error)
+        self.add(block, len(values), 0)
+        return owners
 
     def _one_by_one(
         self, block: Block, values: list[Any], owners: Sequence[int], reason: Exception
-    ) -> None:
-        """Keep the values that fit, whole records only, and fail the others."""
+    ) -> Sequence[int]:
+        """Keep the values that fit, whole records only, and fail the others; returns whose were kept."""
         bad: dict[int, BaseException] = {}
         schema = self.outlet.schema
         for at, value in zip(owners, values, strict=True):
             try:
                 schema = self.outlet.fit(schema, values_to_table([value]), "this record")
+            except PASSING:
+                raise
             except Exception as misfit:  # noqa: BLE001 - Arrow raises many kinds
                 bad.setdefault(at, misfit)
         good = [value for at, value in zip(owners, values, strict=True) if at not in bad]
         try:
             if good:
                 self.outlet.take(good)
-        except WriteError:
+        except (WriteError, *PASSING):
             raise
         except Exception:  # noqa: BLE001 - they fit one by one but not together
             bad, good = dict.fromkeys(owners, reason), []
         for at, error in bad.items():
             self.fail(block, at, "convert", error)
         self.add(block, len(good), len(bad))
+        return [at for at in owners if at not in bad]
+
+
+_NO_VALUE = RuntimeError("the function raised StopIteration")
+
+
+def _spread(
+    results: list[Any], owners: Sequence[int], refused: dict[int, BaseException]
+) -> tuple[list[Any], Sequence[int]]:
+    """Drop ``None`` and let generators give their many rows; those that raise are added to the refused."""
+    kinds = set(map(type, results))
+    lazy = {kind for kind in kinds if _is_iterator(kind)}
+    if not lazy and type(None) not in kinds:
+        return results, owners
+    values: list[Any] = []
+    sources: list[int] = []
+    for at, result in zip(owners, results, strict=True):
+        if result is None:
+            continue
+        if type(result) not in lazy:
+            values.append(result)
+            sources.append(at)
+            continue
+        given: list[Any] = []
+        error = _extend(given, result)
+        if error is not None:
+            refused[at] = error
+            continue
+        kept = [value for value in given if value is not None]
+        values.extend(kept)
+        sources.extend([at] * len(kept))
+    return values, sources
 
 
 def _extend(results: list[Any], calls: Iterator[Any]) -> BaseException | None:
     """Add results until one raises; those before it are kept, so their number tells which it was."""
     try:
         results.extend(calls)
-    except KeyboardInterrupt:
+    except PASSING:
         raise
     except BaseException as error:  # noqa: BLE001 - the record's failure is a value
         return error
@@ -323,12 +410,10 @@ class BatchRun(_Run):
             phase = "convert"
             given = as_table(result)
             self.outlet.add(given)
-        except WriteError:
-            raise
-        except KeyboardInterrupt:
+        except (WriteError, *PASSING):
             raise
         except BaseException as error:  # noqa: BLE001 - the chunk's failure is a value
-            return failed(self.task, phase, error)
+            return failed(self.task, phase, error, retry=self.program.retry)
         self.add(blocks[0], given.num_rows, 0)
         self.clock.lap("convert")
         return None

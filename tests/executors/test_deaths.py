@@ -56,7 +56,8 @@ def test_one_record_kills_its_worker(remote, die):
         assert int(pid) not in (0, os.getpid())
     else:
         assert "WorkerCrashedError" in row["message"]
-    assert row["attempts"] == 4  # 8, 4, 2, 1 records
+    # 8, 4, 2, 1 records; what the kernel may have killed for the memory of others is tried alone
+    assert row["attempts"] == (5 if (remote.name, die) == ("processes", kill) else 4)
 
 
 def test_several_records_kill_their_workers(remote):
@@ -180,8 +181,8 @@ def test_work_behind_a_death_is_not_blamed():
     result = run(lambda x: leave() if x == 2 else x, range(10), Processes(1), chunk=1)
     assert result.values == [x for x in range(10) if x != 2]
     assert [row[2] for row in told(result)] == [3]
-    assert result.errors["attempts"].to_pylist() == [1]
-    assert result.report.retries == 0
+    assert result.errors["attempts"].to_pylist() == [2]  # whoever died once may have been unlucky
+    assert result.report.retries == 1
 
 
 def test_a_child_of_the_function_dies_with_its_worker(processes, tmp_path):

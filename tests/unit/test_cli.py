@@ -226,15 +226,19 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_running(folder):
         time.sleep(0.01)
     left = [*psutil.Process(running.pid).children(recursive=True), psutil.Process(int((folder / "pid").read_text()))]
     running.send_signal(signal.SIGINT)
+    assert running.stderr.readline() == "\n"
+    assert running.stderr.readline().startswith("batchflow: finishing what is running, 10 s at most")
+    running.send_signal(signal.SIGINT)
     _, told = running.communicate(timeout=60)
-    assert (running.returncode, told) == (
-        130, "batchflow: interrupted: run it again with --fresh to replace what it wrote\n",
-    )  # fmt: skip
+    assert (running.returncode, told.splitlines()) == (130, [
+        f"batchflow: interrupted: what is done is kept in {folder}/out; run the same again to go on",
+        "  batchflow run steps.py:wait 'in/*.csv' --into out/ --quiet",
+    ])  # fmt: skip
     assert not [child for child in left if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert sorted(path.name for path in (folder / "out").rglob("*")) == [
-        "_batchflow", "errors.parquet", "ledger.jsonl", "plan.json", "report.json",
+        "_batchflow", "errors.parquet", "ledger.jsonl", "pieces", "plan.json", "report.json",
     ]  # fmt: skip
-    batchflow(folder, *arguments, "--fresh")
+    batchflow(folder, *arguments)
     assert pq.read_table(folder / "out/part-00000.parquet")["n"].to_pylist() == [1, 2, 3, 4]
 
 

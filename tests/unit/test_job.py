@@ -529,8 +529,10 @@ class TestSinks:
     def test_a_file_that_was_removed_is_written_anew_with_a_new_ledger(self, tmp_path):
         for _ in range(2):
             run(lambda n: n, range(10), into=tmp_path / "x.parquet", chunk=5)
+            assert pq.read_table(tmp_path / "x.parquet")["value"].to_pylist() == list(range(10))
             (tmp_path / "x.parquet").unlink()
-        assert len((tmp_path / ".x.parquet_batchflow/ledger.jsonl").read_text().splitlines()) == 2
+        lines = map(json.loads, (tmp_path / ".x.parquet_batchflow/ledger.jsonl").read_text().splitlines())
+        assert [next(iter(line)) for line in lines] == ["run", "schema", "chunk", "chunk", "part", "end"]
 
     def test_files_that_only_look_like_parts_are_kept(self, tmp_path):
         run(lambda n: n, [1], into=tmp_path / "out/")
@@ -546,14 +548,17 @@ class TestSinks:
     def test_the_ledger_accounts_for_every_range(self, tmp_path):
         run(odd_fails, range(100), into=tmp_path / "out/", chunk=10)
         lines = [json.loads(line) for line in (tmp_path / "out/_batchflow/ledger.jsonl").read_text().splitlines()]
-        assert [(line["start"], line["stop"]) for line in lines] == [(n, n + 10) for n in range(0, 100, 10)]
-        assert sum(line["rows_in"] for line in lines) == 100
-        assert sum(line["rows_out"] + line["failed"] for line in lines) == 100
+        ranges = [line["ranges"] for line in lines if "chunk" in line]
+        assert ranges == [[["records", n, n + 10, 10, 10, 5, 5]] for n in range(0, 100, 10)]
 
-    def test_a_stop_leaves_the_error_table_and_no_pieces(self, tmp_path):
+    def test_a_stop_leaves_the_error_table_and_what_is_done(self, tmp_path):
         with pytest.raises(errors.StoppedError):
             run(odd_fails, range(100), into=tmp_path / "out/", max_errors=2, chunk=1)
         assert pq.read_table(tmp_path / "out/_batchflow/errors.parquet")["record"].to_pylist() == [2, 4, 6]
+        result = run(odd_fails, range(100), into=tmp_path / "out/", chunk=1)
+        assert result.report.before == 6
+        assert pq.read_table(tmp_path / "out")["n"].to_pylist() == list(range(0, 100, 2))
+        assert result.errors["record"].to_pylist() == list(range(2, 101, 2))
         assert not (tmp_path / "out/_batchflow/pieces").exists()
 
     def test_batches_with_pandas_metadata_make_one_dataset(self, tmp_path):
@@ -629,7 +634,7 @@ class TestRefusals:
     @pytest.mark.parametrize("into", ["out/", "x.parquet"])
     def test_the_output_of_an_earlier_run_is_replaced_on_request_only(self, tmp_path, into):
         run(lambda n: {"n": n}, range(1000), into=tmp_path / into, part_size=2000, chunk=100)
-        with pytest.raises(errors.DestinationError, match=r"pass fresh=True \(--fresh\) to replace it"):
+        with pytest.raises(errors.ChangedError, match=r"size 1000 then, 1 now\): pass fresh=True \(--fresh\) to make"):
             run(lambda n: {"n": n}, [1], into=tmp_path / into)
         assert run(lambda n: {"n": n}, [1], into=tmp_path / into, fresh=True).values == [{"n": 1}]
 

@@ -1,0 +1,52 @@
+"""Ctrl-C: the first lets running tasks finish, the second stops at once."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from batchflow.errors import InterruptedRun
+
+DRAIN_SECONDS = 10.0
+"""What running tasks are given to finish, after the first Ctrl-C."""
+
+
+class Brake:
+    """Hears Ctrl-C inside ``with``, in the main thread, and where nobody else does."""
+
+    def __init__(self) -> None:
+        self._deadline: float | None = None
+        self._before: Any = None
+
+    def __enter__(self) -> Brake:
+        in_main = threading.current_thread() is threading.main_thread()
+        if in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._before = signal.signal(signal.SIGINT, self._pressed)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _pressed(self, number: int, frame: FrameType | None) -> None:
+        if self._deadline is not None:
+            signal.default_int_handler(number, frame)
+        self._deadline = time.monotonic() + DRAIN_SECONDS
+        sys.stderr.write(
+            f"\nbatchflow: finishing what is running, {DRAIN_SECONDS:.0f} s at most (Ctrl-C again stops at once)\n"
+        )
+
+    @property
+    def pressed(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self._deadline is not None
+
+    def stopping(self) -> bool:
+        """Return whether nothing new is to begin; raises `InterruptedRun` once running tasks had their time."""
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise InterruptedRun
+        return self.pressed

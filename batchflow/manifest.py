@@ -1,0 +1,171 @@
+"""What an output was made of: written down beside it as ``plan.json``, and compared with what comes later."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchflow.errors import ChangedError, LedgerError
+from batchflow.fingerprint import fingerprint
+from batchflow.model import Input
+
+if TYPE_CHECKING:
+    from batchflow.plan import JobSpec
+
+PLAN = "plan.json"
+_NEW = "plan.json.new"
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def describe(fn: Callable[..., Any]) -> str:
+    """Return the name of a function and where it stands."""
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return f"{getattr(fn, '__module__', '?')}.{name}"
+
+
+def manifest(
+    spec: JobSpec, source: Mapping[str, Any], inputs: Sequence[Input], format_name: str
+) -> dict[str, Any]:
+    """Return a job as plain values; no function, no value of ``args=``, which may be a secret.
+
+    Parameters
+    ----------
+    source
+        Kind and options of the source.
+    """
+    return {
+        "batchflow": 2,
+        "function": describe(spec.fn),
+        "file": _file(spec.fn),
+        "fingerprint": fingerprint(spec.fn, spec.setup),
+        "python": _PYTHON,
+        "version": spec.version,
+        "setup": spec.setup and describe(spec.setup),
+        "args": {name: fingerprint(value) for name, value in sorted(spec.args.items())},
+        "per": spec.per,
+        "source": dict(source),
+        "format": format_name,
+        "folder": str(Path.cwd()),
+        "options": {"chunk": spec.chunk, "part_size": spec.part_size, "max_errors": spec.max_errors},
+        "inputs": [{"uri": item.uri, "size": item.size, "version": item.version} for item in inputs],
+    }
+
+
+def _file(fn: Callable[..., Any]) -> str | None:
+    """Return the file that a function stands in, where there is one to be loaded again."""
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(fn))
+    except (TypeError, ValueError, OSError):
+        return None
+    return os.path.abspath(file) if file and os.path.isfile(file) else None  # noqa: PTH100, PTH113
+
+
+def encoded(plan: Mapping[str, Any]) -> bytes:
+    """Return a plan as the bytes of its file."""
+    return json.dumps(plan, indent=1, default=str).encode()
+
+
+def digest_of(data: bytes) -> str:
+    """Return what the ledger keeps of a plan's file."""
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def write_plan(meta: Path, data: bytes) -> None:
+    """Write a plan under its temporary name, on disk when this returns; `publish_plan` gives it the right one."""
+    with (meta / _NEW).open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def publish_plan(meta: Path) -> None:
+    """Let the plan take the place of the one before, now that the ledger knows it."""
+    (meta / _NEW).replace(meta / PLAN)
+
+
+def read_plan(meta: Path) -> tuple[dict[str, Any], str]:
+    """Return the plan in a folder, and its digest; that of the last run, even if it died before it was published.
+
+    Raises
+    ------
+    LedgerError
+        If it cannot be read.
+    """
+    try:
+        data = (meta / PLAN if (meta / PLAN).exists() else meta / _NEW).read_bytes()
+        plan: dict[str, Any] = json.loads(data)
+    except (OSError, ValueError) as error:
+        message = f"cannot read {meta / PLAN}: {error}"
+        raise LedgerError(message) from error
+    return plan, digest_of(data)
+
+
+def inputs_of(plan: Mapping[str, Any]) -> list[Input]:
+    """Return the inputs that a plan names, as they were."""
+    return [Input(item["uri"], item["size"], item["version"]) for item in plan["inputs"]]
+
+
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    """Refuse to go on with an output that another function, or one with other options, began.
+
+    Raises
+    ------
+    ChangedError
+        With the words that say what changed and how to go on.
+    """
+    for name, what in (("per", "per"), ("format", "format"), ("source", "the source"), ("setup", "setup")):
+        if before[name] != now[name]:
+            change = f"{what} {_told(before[name])}, and now it is {_told(now[name])}"
+            message = f"{where} was made with {change}: {_FRESH}"
+            raise ChangedError(message)
+    if now["version"] is None and before["args"] != now["args"]:
+        names = sorted(name for name in before["args"].keys() | now["args"].keys()
+                       if before["args"].get(name) != now["args"].get(name))  # fmt: skip
+        message = f"{where} was made with another value of args={', '.join(names)}: {_GO_ON}"
+        raise ChangedError(message)
+    if now["version"] is None and before["fingerprint"] != now["fingerprint"]:
+        python = f" (or it is Python: {before['python']} then, {now['python']} now)"
+        why = python if before["python"] != now["python"] else ""
+        message = f"the function {now['function']} has changed since it made {where}{why}: {_GO_ON}"
+        raise ChangedError(message)
+
+
+_FRESH = "pass fresh=True (--fresh) to make all of it again"
+_GO_ON = f"{_FRESH}, or a name for the new one, version='2' (--version 2), to keep what is done and go on with it"
+
+
+def _told(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict) else repr(value)
+
+
+def merged_inputs(before: Sequence[Input], now: Sequence[Input], where: str) -> tuple[Input, ...]:
+    """Return the inputs of earlier runs as they are now, and behind them those that are new.
+
+    One that is gone stays in the list: what was made of it is part of the output.
+
+    Raises
+    ------
+    ChangedError
+        If one has changed since.
+    """
+    known = {item.uri: item for item in now}
+    for item in before:
+        present = known.get(item.uri)
+        if present is not None and (present.size, present.version) != (item.size, item.version):
+            change = f"the input {item.uri} has changed since {where} was made of it"
+            message = f"{change} ({_difference(item, present)}): {_FRESH}"
+            raise ChangedError(message)
+    old = {item.uri for item in before}
+    return (*(known.get(item.uri, item) for item in before), *(item for item in now if item.uri not in old))
+
+
+def _difference(before: Input, now: Input) -> str:
+    if before.size != now.size:
+        return f"size {before.size} then, {now.size} now"
+    return "it was written to, or other content took its place"

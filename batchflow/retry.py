@@ -1,0 +1,64 @@
+"""What is tried again, how often, and how long to wait before."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from batchflow.errors import UsageError
+
+LONGEST_DELAY = 60.0
+"""Seconds to wait before another try, at most."""
+
+_HOPELESS = (
+    ArithmeticError, AssertionError, AttributeError, FileNotFoundError, ImportError, LookupError, MemoryError,
+    NameError, NotADirectoryError, IsADirectoryError, PermissionError, RecursionError, SyntaxError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What will happen again however often it is tried: mistakes in code or data, and too little memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often something that failed is tried, and after how long.
+
+    A record for which the function raises is tried again by its worker, beside the others of its
+    block; a chunk that fails as a whole is tried again by the scheduler. Whatever kills a worker or
+    takes too long is halved instead, until the record at fault is alone.
+
+    Raises
+    ------
+    UsageError
+        If ``attempts`` is less than 1, or a time negative.
+    """
+
+    attempts: int = 3
+    """Tries at most, the first one included."""
+    on: tuple[type[BaseException], ...] | type[BaseException] | None = None
+    """Errors that another try may help; ``None``: all but mistakes in code or data, like `TypeError`."""
+    backoff: float = 0.1
+    """Seconds before the second try; doubled for each one after it, up to `LONGEST_DELAY`."""
+    jitter: float = 0.5
+    """Share of each delay that is left to chance, so that those who wait do not all come back at once."""
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.backoff < 0 or not 0 <= self.jitter <= 1:
+            message = f"{self}: attempts are 1 or more, backoff 0 or more, jitter from 0 to 1"
+            raise UsageError(message)
+
+    def helps(self, error: BaseException | type[BaseException]) -> bool:
+        """Whether another try may help where this was raised."""
+        kind = error if isinstance(error, type) else type(error)
+        if self.on is not None:
+            return issubclass(kind, self.on)
+        hopeless = issubclass(kind, _HOPELESS) or getattr(kind, "hopeless", False)
+        return issubclass(kind, Exception) and not hopeless
+
+    def delay(self, attempt: int) -> float:
+        """Return the seconds to wait after an attempt, counted from 1, before the next one."""
+        longest = min(LONGEST_DELAY, self.backoff * 2.0 ** min(attempt - 1, 60))
+        return longest * (1 - self.jitter * random.random())
+
+
+NEVER = Retry(attempts=1)
+"""Of a job that asks for none."""

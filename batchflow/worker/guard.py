@@ -1,0 +1,132 @@
+"""Keeps a task inside its time and memory, where it runs.
+
+Time is told to the function twice: first by an exception raised inside it, which leaves the worker
+alive and shows where it was; a second later, where it sits in C code that hears nothing, by the end
+of the process, for which `faulthandler` has a thread that needs nobody's leave.
+
+Memory is what the kernel calls data: private and writable. Over the cap an allocation fails, which
+Python makes a `MemoryError` of, long before the machine runs out; nobody else notices.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from functools import cache
+from typing import Any, TextIO
+
+GRACE = 1.0
+"""Seconds between the exception and the end of the process."""
+
+
+OVERTIME = 1
+"""Exit status of a process that `faulthandler` ended."""
+
+
+class Overtime(BaseException):
+    """Raised inside the user's function; not an `Exception`, so that it does not take it for its own."""
+
+
+class Guard:
+    """Keeps what runs inside ``with`` to its limits.
+
+    Parameters
+    ----------
+    seconds
+        From now on; ``None``: as long as it takes.
+    memory
+        Bytes that this process may take on top of what it had when it was idle; ``None``: as much as
+        there is. On Linux only.
+    """
+
+    def __init__(self, seconds: float | None, memory: int | None) -> None:
+        self._seconds = seconds
+        self._memory = memory
+        self._on = False
+        self._before: Any = None
+        self._limits: tuple[int, int] | None = None
+
+    def __enter__(self) -> None:
+        if self._memory is not None and sys.platform == "linux":
+            self._limits = _cap_memory(self._memory)
+        if self._seconds is not None:
+            self._start_clock(self._seconds)
+
+    def _start_clock(self, seconds: float) -> None:
+        faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=_nowhere())
+        if threading.current_thread() is threading.main_thread():  # elsewhere nobody hears a signal
+            self._on = True
+            self._before = signal.signal(signal.SIGALRM, self._ring)
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def _ring(self, *_: object) -> None:
+        if self._on:
+            raise Overtime
+
+    def __exit__(self, *_: object) -> None:
+        if self._on:
+            self._on = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._before)
+        if self._seconds is not None:
+            faulthandler.cancel_dump_traceback_later()
+        if self._limits is not None:
+            _set_limits(self._limits)
+
+
+def was_overtime(began: float, seconds: float | None) -> bool:
+    """Whether a process that ended by itself did so because its task took too long.
+
+    Parameters
+    ----------
+    began
+        `time.monotonic` when the task began.
+    seconds
+        What it was given.
+    """
+    return seconds is not None and time.monotonic() - began >= seconds + GRACE
+
+
+def too_slow(seconds: float) -> TimeoutError:
+    """Return the error of a task that took too long."""
+    return TimeoutError(f"the task took longer than timeout={seconds:g} seconds")
+
+
+_null: list[TextIO] = []
+
+
+def _nowhere() -> TextIO:
+    if not _null:
+        _null.append(open(os.devnull, "w", encoding="ascii"))  # noqa: PTH123, SIM115 - as long as the process
+    return _null[0]
+
+
+def _cap_memory(cap: int) -> tuple[int, int]:
+    """Let this process take so many bytes more than it had when it was idle; return the limits before."""
+    import resource
+
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None:  # its own allocator reserves a gigabyte ahead, which the kernel would count
+        arrow.set_memory_pool(arrow.system_memory_pool())
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    _set_limits((cap + _idle(), before[1]))
+    return before
+
+
+def _set_limits(limits: tuple[int, int]) -> None:
+    import resource
+
+    with suppress(ValueError, OSError):  # over the hard limit, which then is the tighter cap
+        resource.setrlimit(resource.RLIMIT_DATA, limits)
+
+
+@cache
+def _idle() -> int:
+    """Return the bytes of data that this process had before its first capped task."""
+    with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 - pathlib takes 8 ms to load
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:"))
