@@ -34,6 +34,7 @@ def map_records(
     retry: Retry | None = None,
     timeout: float | None = None,
     max_errors: int | float | None = None,
+    isolate: bool | None = None,
     chunk: int | str | None = None,
     part_size: int | str = "128MB",
     executor: Executor | str | None = None,
@@ -77,6 +78,10 @@ def map_records(
     max_errors
         Rows of the error table that are too many: ``0`` stops at the first failure, ``n`` after n, a
         fraction of the records read (looked at from 1,000 records on), ``None`` collects them all.
+    isolate
+        Whether a chunk that fails as a whole, in ``combine=`` or in a function of batches, is halved
+        until the records at fault are alone; otherwise all of it is one error. By default it is,
+        unless ``max_errors=0``. Whatever ends a worker is halved in any case.
     chunk
         Size of chunks: records, or bytes like ``"8MB"``. By default they follow what is measured.
     part_size
@@ -141,11 +146,8 @@ def map_batches(
         the records at fault stand alone in the error table.
     source, into, format, setup, args, combine, limits, per_task, retry, timeout, max_errors, chunk, part_size
         As for `map_records`.
-    executor, progress, version, fresh
+    isolate, executor, progress, version, fresh
         As for `map_records`.
-    isolate
-        Whether a chunk is halved for which the function raised; otherwise all of it is one error. By
-        default it is, unless ``max_errors=0``.
 
     Returns
     -------

@@ -94,8 +94,9 @@ class _Walk:
         yield name
         if isinstance(value, type):
             if value.__module__ in self._home:
-                members = vars(value).items()
-                yield from self.tell({key: item for key, item in members if not key.startswith("__") or callable(item)})
+                for key, item in vars(value).items():
+                    if callable(item) or not key.startswith("__"):
+                        yield from self.tell((key, item))
         elif kind.__module__ in self._home:
             yield from self.tell((kind, getattr(value, "__dict__", None)))
         else:

@@ -295,11 +295,10 @@ class Ledger:
         counts = {count.uri: list(count[1:]) for count in done.stats.spans}
         chunk = done.chunk
         window = {} if chunk.of is None else {"skip": chunk.skip, "take": chunk.take, "of": chunk.of}
-        uris = [span.input.uri for span in chunk.spans]
         yield {
             "chunk": number,
             "ranges": [
-                [uri, span.start, span.stop, *counts.get(uri, [])] for uri, span in zip(uris, chunk.spans, strict=True)
+                [span.input.uri, span.start, span.stop, *counts.get(span.input.uri, [])] for span in chunk.spans
             ],
             **window,
             **({} if done.counted else {"counted": False}),

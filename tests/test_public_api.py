@@ -12,8 +12,8 @@ from batchflow import errors
 def test_public_names_are_exact_and_sorted():
     assert batchflow.__all__ == sorted(batchflow.__all__)
     assert batchflow.__all__ == [
-        "BatchflowError", "Job", "Processes", "Ray", "Report", "Resources", "Result", "Serial", "errors", "files",
-        "map_batches", "map_records", "read_csv", "read_json", "read_parquet", "read_text", "records",
+        "BatchflowError", "Job", "Processes", "Ray", "Report", "Resources", "Result", "Retry", "Serial", "errors",
+        "files", "map_batches", "map_records", "read_csv", "read_json", "read_parquet", "read_text", "records",
         "stream_batches",
     ]  # fmt: skip
 
@@ -49,7 +49,7 @@ def test_arguments_mean_the_same_in_all_verbs():
 def test_every_error_is_ours_and_has_a_message_of_its_own():
     classes = [value for value in vars(errors).values() if inspect.isclass(value)]
     for kind in classes:
-        assert issubclass(kind, errors.BatchflowError)
+        assert issubclass(kind, errors.BatchflowError | KeyboardInterrupt)
         assert kind.__name__ in errors.__doc__
     assert str(errors.InputError("where")) == "where"
     assert str(errors.DestinationError("where")) == "where"
