@@ -1,4 +1,4 @@
-"""The command line: ``batchflow run``, ``plan`` and ``errors``.
+"""The command line: ``batchflow run``, ``plan``, ``errors``, ``retry`` and ``verify``.
 
 Exit status: 0 all ok; 1 done, some records failed, or the run itself failed; 2 wrong usage or plan,
 nothing has run; 3 stopped over ``--max-errors``; 130 interrupted. A reader of the output that goes away,
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from batchflow.combining.result import Result
     from batchflow.events import Event
     from batchflow.job import Job
 
@@ -83,6 +84,16 @@ def _parser() -> argparse.ArgumentParser:
     errors.add_argument("--all", action="store_true", help="every row, with its traceback; otherwise grouped")
     errors.add_argument("--json", action="store_true", help="the rows as JSON Lines")
     errors.set_defaults(command=_errors)
+    retry = commands.add_parser("retry", help="run again only what failed, and put it into its place")
+    retry.add_argument("output", help="folder or file that a run wrote")
+    retry.add_argument("function", nargs="?", metavar="MODULE:FUNCTION", help="by default the one that made it")
+    retry.add_argument("--setup", metavar="MODULE:FUNCTION", help="by default the one of the run")
+    retry.add_argument("--version", metavar="NAME", help="names the function, if it was mended meanwhile")
+    _add_limits(retry)
+    retry.set_defaults(command=_retry)
+    verify = commands.add_parser("verify", help="prove that output and errors cover the input exactly once")
+    verify.add_argument("output", help="folder or file that a run wrote")
+    verify.set_defaults(command=_verify)
     return parser
 
 
@@ -97,6 +108,17 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
     add("--per", choices=("record", "batch"), default="record", help="what the function gets")
     add("--setup", metavar="MODULE:FUNCTION", help="called once per worker; gives the second argument")
     add("--combine", metavar="MODULE:FUNCTION", help="makes tables smaller until one is left")
+    add("--max-errors", metavar="N", help="a count, or a fraction like 0.001; by default all are collected")
+    add("--chunk", metavar="SIZE", help="records, or bytes like 8MB")
+    add("--part-size", default="128MB", metavar="SIZE")
+    add("--version", metavar="NAME", help="names the function: what is done stays, though it was changed")
+    add("--fresh", action="store_true", help="replace the output of an earlier run")
+    _add_limits(parser)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say how a function is called, and where."""
+    add = parser.add_argument
     add("--arg", action="append", default=[], metavar="NAME=VALUE", help="keyword argument (JSON or text)")
     add("--workers", type=int, metavar="N", help="tasks side by side at most")
     add("--memory", metavar="SIZE", help="memory of the whole job, like 16GB")
@@ -104,12 +126,7 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
     add("--memory-per-task", metavar="SIZE")
     add("--retry", type=int, metavar="N", help="tries at most, where another one may help")
     add("--timeout", type=float, metavar="SECONDS", help="of one task")
-    add("--max-errors", metavar="N", help="a count, or a fraction like 0.001; by default all are collected")
-    add("--chunk", metavar="SIZE", help="records, or bytes like 8MB")
-    add("--part-size", default="128MB", metavar="SIZE")
     add("--executor", metavar="NAME", help="serial, processes or ray")
-    add("--version", metavar="NAME", help="names the function: what is done stays, though it was changed")
-    add("--fresh", action="store_true", help="replace the output of an earlier run")
     add("--quiet", action="store_true", help="no progress line and no summary")
 
 
@@ -118,14 +135,9 @@ def _job(arguments: argparse.Namespace) -> Job:
     from batchflow.job import Job
     from batchflow.loading import load_function
     from batchflow.readers import guess
-    from batchflow.resources import Resources
-    from batchflow.retry import NEVER, Retry
 
     def optional(name: str | None) -> Callable[..., Any] | None:
         return None if name is None else load_function(name)
-
-    def begin(_: Event) -> None:
-        arguments.begun = True
 
     return Job(
         fn=load_function(arguments.function),
@@ -135,20 +147,33 @@ def _job(arguments: argparse.Namespace) -> Job:
         format=arguments.format,
         setup=optional(arguments.setup),
         combine=optional(arguments.combine),
-        args=dict(map(_keyword, arguments.arg)),
-        limits=Resources(cpus=arguments.workers, memory=arguments.memory),
-        per_task=Resources(cpus=arguments.cpus_per_task, memory=arguments.memory_per_task),
-        retry=NEVER if arguments.retry is None else Retry(attempts=arguments.retry),
-        timeout=arguments.timeout,
         max_errors=_number(arguments.max_errors, "--max-errors"),
         chunk=_whole(arguments.chunk),
         part_size=arguments.part_size,
-        executor=arguments.executor,
-        progress=False if arguments.quiet else None,
         version=arguments.version,
         fresh=arguments.fresh,
-        listeners=[begin],
+        **_limits(arguments),
     )
+
+
+def _limits(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what the arguments of `_add_limits` say, as fields of a job."""
+    from batchflow.resources import Resources
+    from batchflow.retry import NEVER, Retry
+
+    def begin(_: Event) -> None:
+        arguments.begun = True
+
+    return {
+        "args": dict(map(_keyword, arguments.arg)),
+        "limits": Resources(cpus=arguments.workers, memory=arguments.memory),
+        "per_task": Resources(cpus=arguments.cpus_per_task, memory=arguments.memory_per_task),
+        "retry": NEVER if arguments.retry is None else Retry(attempts=arguments.retry),
+        "timeout": arguments.timeout,
+        "executor": arguments.executor,
+        "progress": False if arguments.quiet else None,
+        "listeners": [begin],
+    }
 
 
 def _keyword(text: str) -> tuple[str, Any]:
@@ -185,16 +210,63 @@ def _whole(text: str | None) -> int | str | None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    result = _job(arguments).run()
+    return _told_result(_job(arguments).run(), arguments, arguments.into)
+
+
+def _retry(arguments: argparse.Namespace) -> int:
+    from batchflow.errors import InputError
+    from batchflow.job import Job
+    from batchflow.loading import find_output, load_again, load_function, source_of
+
+    destination, plan, _ = find_output(arguments.output)
+    function = load_function(arguments.function) if arguments.function else None
+    setup = load_function(arguments.setup) if arguments.setup else None
+    source = source_of(plan)
+    if source is None:
+        where = f"the records of {arguments.output!r} were in the memory of a program"
+        message = f"{where}: call Job(...).retry_failed() in it"
+        raise InputError(message)
+    job = Job(
+        fn=function or load_again(plan["function"], arguments.output),
+        source=source,
+        per=plan["per"],
+        into=str(destination.path) + ("" if destination.one_file else "/"),
+        format=plan["format"],
+        setup=setup or (load_again(plan["setup"], arguments.output) if plan["setup"] else None),
+        version=arguments.version,
+        **_limits(arguments),
+    )
+    return _told_result(job.retry_failed(), arguments, arguments.output)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from batchflow.errors import LedgerError
+    from batchflow.loading import find_output, source_of
+    from batchflow.verifying import verify
+
+    try:
+        destination, plan, history = find_output(arguments.output)
+        problems = list(verify(destination, plan, history, source_of(plan)))
+    except LedgerError as error:
+        problems = [str(error)]
+    rows = sum(part.rows for part in history.parts.values()) if not problems else 0
+    records = sum(done.stats.rows_in for done in history.chunks.values()) if not problems else 0
+    proved = f"{records:,} records in, {rows:,} rows out: each accounted for once"
+    _show(map(_safe, problems or [proved]), sys.stdout)
+    return FAILED if problems else OK
+
+
+def _told_result(result: Result, arguments: argparse.Namespace, output: str | None) -> int:
+    """Tell what a run came to, and return its exit status."""
     told: list[object] = [result.report]
     if result.errors.num_rows:
         told.append(_grouped(result.errors))
     if result.path is None:
         _show(_json_lines(result.values), sys.stdout)
     else:
-        told.append(f"output in {arguments.into}")
+        told.append(f"output in {output}")
         if result.errors.num_rows:
-            told.append(f"next: batchflow errors {arguments.into} --all")
+            told.append(f"next: batchflow errors {output} --all; once mended, batchflow retry {output}")
     if not arguments.quiet:
         _show(told, sys.stderr)
     return FAILED if result.errors.num_rows else OK

@@ -6,16 +6,19 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from batchflow.brake import Brake
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.order import Settled
+from batchflow.combining.replay import replay
 from batchflow.combining.result import Result, tell
 from batchflow.errors import InterruptedRun, StoppedError, UsageError
 from batchflow.events import Listener
 from batchflow.executors import Executor, choose
+from batchflow.ledger import read_ledger
+from batchflow.mending import Mending, failed_chunks
 from batchflow.plan import JobSpec, Plan, make_plan
 from batchflow.progress import Progress
 from batchflow.report import ReportBuilder
@@ -76,6 +79,24 @@ class Job(JobSpec):
             return _finished(self, plan)
         with _chosen(self) as executor:
             return _Run(self, plan, executor).result()
+
+    def retry_failed(self) -> Result:
+        """Run again only the records and chunks in the error table of the output.
+
+        What now succeeds goes to its place in the output, in order; the rest stays in the table. If the
+        function was mended meanwhile, the job needs a ``version``.
+
+        Raises
+        ------
+        UsageError
+            If there is no output of this job that came to its end.
+        """
+        plan = make_plan(self, known_only=True)
+        history = failed_chunks(plan)
+        if not any(done.failures for done in history.chunks.values()):
+            return _finished(self, plan)
+        with _chosen(self) as executor:
+            return _Run(self, plan, executor).mended()
 
     def stream(self, *, ordered: bool = True) -> Iterator[pa.Table]:
         """Yield the rows as tables while they come, with bounded memory; closing the iterator stops the work.
@@ -186,7 +207,9 @@ class _Run:
         except KeyboardInterrupt as error:
             raise InterruptedRun(self._told_interrupted()) from error
         finally:
-            dataset.close(self._errors, self._report.report(), complete=complete)
+            if not complete:
+                dataset.leave(self._errors, self._report.report())
+            dataset.close(complete=complete)
         return Result(self._errors, self._report.report(), (), self._plan.destination, dataset.schema)
 
     def _write(self, scheduler: Scheduler, dataset: Dataset, brake: Brake) -> None:
@@ -203,6 +226,31 @@ class _Run:
             if brake.pressed:
                 raise InterruptedRun
         dataset.finish(self._errors, self._report.report())
+
+    def mended(self) -> Result:
+        """Run again what failed, and return what the output is then."""
+        mending = Mending(self._plan, lambda stopping: self._scheduler(stopping=stopping))
+        complete = False
+        try:
+            mending.run()
+            result = self._retold(mending.dataset)
+            complete = True
+        except KeyboardInterrupt as error:
+            raise InterruptedRun(self._told_interrupted()) from error
+        finally:
+            mending.dataset.close(complete=complete)
+        return result
+
+    def _retold(self, dataset: Dataset) -> Result:
+        """Write error table and report anew, from the ledger."""
+        destination = self._plan.destination
+        assert destination is not None
+        known = {item.uri: item for item in self._plan.inputs}
+        report = ReportBuilder()
+        errors = replay(read_ledger(destination.meta, known), self._plan.inputs, [report])
+        told = replace(self._report.report(), **report.totals())
+        dataset.finish(errors, told)
+        return Result(errors, told, (), destination, dataset.schema)
 
     def _told_interrupted(self) -> str:
         assert self._plan.destination is not None
@@ -264,7 +312,6 @@ def _finish(scheduler: Scheduler) -> None:
 def _finished(job: Job, plan: Plan) -> Result:
     """Return the result of a job that earlier runs did."""
     from batchflow.combining.recovery import check_parts
-    from batchflow.combining.replay import replay
 
     assert plan.history is not None
     assert plan.destination is not None

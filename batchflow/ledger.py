@@ -276,14 +276,18 @@ class Ledger:
         for piece in pieces:
             _sync_file(piece.path)
 
-    def part(self, part: DonePart, chunks: Mapping[int, DoneChunk] | None = None) -> None:
-        """Write down a part that is whole, and chunks that it changes, at one stroke; then it is on disk."""
-        changed = [line for number, done in (chunks or {}).items() for line in self._chunk_lines(number, done)]
-        self._write([*changed, *self._new_schemas([part.schema]), {
+    def parts(self, parts: Iterable[DonePart], chunks: Mapping[int, DoneChunk] | None = None) -> None:
+        """Write down parts that are whole, and chunks that they change, at one stroke; then it is on disk."""
+        changed = (line for number, done in (chunks or {}).items() for line in self._chunk_lines(number, done))
+        self._write([*changed, *(line for part in parts for line in self._part_lines(part))])
+        self.sync()
+
+    def _part_lines(self, part: DonePart) -> Iterator[dict[str, Any]]:
+        yield from self._new_schemas([part.schema])
+        yield {
             "part": part.name, "rows": part.rows, "bytes": part.nbytes, "digest": part.digest,
             "schema": self._schema_number(part.schema), "chunks": part.chunks, "temporary": part.temporary,
-        }])  # fmt: skip
-        self.sync()
+        }  # fmt: skip
 
     def end(self, errors: str) -> None:
         """Write down that everything is done."""

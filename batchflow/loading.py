@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from operator import attrgetter
@@ -19,6 +20,8 @@ from batchflow.errors import FunctionError, InputError
 from batchflow.ledger import LEDGER, History
 from batchflow.manifest import inputs_of
 from batchflow.plan import Destination, read_history
+from batchflow.readers import again
+from batchflow.sources import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,7 +94,7 @@ def read_errors(output: str) -> pa.Table:
     import pyarrow.parquet as pq
 
     destination, plan, history = find_output(output)
-    if history.ended:
+    if history.ended and (destination.meta / "errors.parquet").exists():
         return pq.read_table(destination.meta / "errors.parquet")
     return replay(history, tuple(inputs_of(plan))).table()
 
@@ -114,3 +117,31 @@ def find_output(output: str) -> tuple[Destination, dict[str, Any], History]:
         message = f"{output!r} is no output of batchflow: {destination.meta / LEDGER} does not exist"
         raise InputError(message)
     return replace(destination, format=plan["format"]), plan, history
+
+
+def source_of(plan: dict[str, Any]) -> Source | None:
+    """Return the source of an output, from the folder that its relative paths start from.
+
+    ``None`` where its records were in the memory of a program.
+    """
+    with suppress(OSError):  # the folder of another machine; paths may be absolute
+        os.chdir(plan["folder"])
+    return again(plan["source"], [item["uri"] for item in plan["inputs"]])
+
+
+def load_again(place: dict[str, str | None], output: str) -> Callable[..., Any]:
+    """Return a function by the place that the plan of an output tells of.
+
+    Raises
+    ------
+    FunctionError
+        If it cannot be found again.
+    """
+    module, name, file = place["module"], place["name"] or "", place["file"]
+    if module in (None, "__main__") or "<" in name:
+        message = (
+            f"the function {name} that made {output!r} stands in a script or another function: "
+            f"name one that can be imported, batchflow retry {output} steps.py:clean"
+        )
+        raise FunctionError(message)
+    return load_function(f"{file}:{name}" if file and module == Path(file).stem else f"{module}:{name}")

@@ -41,12 +41,11 @@ def manifest(
     """
     return {
         "batchflow": 2,
-        "function": describe(spec.fn),
-        "file": _file(spec.fn),
+        "function": _place(spec.fn),
         "fingerprint": fingerprint(spec.fn, spec.setup),
         "python": _PYTHON,
         "version": spec.version,
-        "setup": spec.setup and describe(spec.setup),
+        "setup": spec.setup and _place(spec.setup),
         "args": {name: fingerprint(value) for name, value in sorted(spec.args.items())},
         "per": spec.per,
         "source": dict(source),
@@ -57,13 +56,19 @@ def manifest(
     }
 
 
-def _file(fn: Callable[..., Any]) -> str | None:
-    """Return the file that a function stands in, where there is one to be loaded again."""
+def _place(fn: Callable[..., Any]) -> dict[str, str | None]:
+    """Return what a function can be loaded by again: module, name and file."""
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
     try:
         file = inspect.getsourcefile(inspect.unwrap(fn))
     except (TypeError, ValueError, OSError):
-        return None
-    return os.path.abspath(file) if file and os.path.isfile(file) else None  # noqa: PTH100, PTH113
+        file = None
+    known = file and os.path.isfile(file)  # noqa: PTH113
+    return {
+        "module": getattr(fn, "__module__", None),
+        "name": name,
+        "file": os.path.abspath(file) if file and known else None,  # noqa: PTH100
+    }
 
 
 def encoded(plan: Mapping[str, Any]) -> bytes:
@@ -119,7 +124,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
     ChangedError
         With the words that say what changed and how to go on.
     """
-    for name, what in (("per", "per"), ("format", "format"), ("source", "the source"), ("setup", "setup")):
+    for name, what in (("per", "per"), ("format", "format"), ("source", "the source")):
         if before[name] != now[name]:
             change = f"{what} {_told(before[name])}, and now it is {_told(now[name])}"
             message = f"{where} was made with {change}: {_FRESH}"
@@ -132,7 +137,8 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
     if now["version"] is None and before["fingerprint"] != now["fingerprint"]:
         python = f" (or it is Python: {before['python']} then, {now['python']} now)"
         why = python if before["python"] != now["python"] else ""
-        message = f"the function {now['function']} has changed since it made {where}{why}: {_GO_ON}"
+        name = now["function"]["name"]
+        message = f"the function {name}, or its setup=, has changed since it made {where}{why}: {_GO_ON}"
         raise ChangedError(message)
 
 

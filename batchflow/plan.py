@@ -176,8 +176,13 @@ def _chunk_weight(spec: JobSpec, source: Source, inputs: Sequence[Input]) -> int
     return parse_bytes(spec.chunk)
 
 
-def make_plan(spec: JobSpec) -> Plan:
+def make_plan(spec: JobSpec, *, known_only: bool = False) -> Plan:
     """Check a job, list its inputs and choose its output; runs nothing and changes nothing.
+
+    Parameters
+    ----------
+    known_only
+        Leave out inputs that no earlier run knew.
 
     Raises
     ------
@@ -197,10 +202,12 @@ def make_plan(spec: JobSpec) -> Plan:
     inputs = tuple(source.inputs())
     if destination is None:
         return Plan(spec, source.prepared(inputs), inputs, None, _chunk_weight(spec, source, inputs))
-    return _with_history(spec, source, tuple(source.identified(inputs)), destination)
+    return _with_history(spec, source, tuple(source.identified(inputs)), destination, known_only=known_only)
 
 
-def _with_history(spec: JobSpec, source: Source, inputs: tuple[Input, ...], destination: Destination) -> Plan:
+def _with_history(
+    spec: JobSpec, source: Source, inputs: tuple[Input, ...], destination: Destination, *, known_only: bool
+) -> Plan:
     """Return a plan that goes on with what is there of its output."""
     before, history = (None, None) if spec.fresh else read_history(destination)
     if history is not None and _was_removed(destination, history):
@@ -210,7 +217,9 @@ def _with_history(spec: JobSpec, source: Source, inputs: tuple[Input, ...], dest
         prepared = source.prepared(inputs)
     else:
         check_same(before, manifest(spec, source.options(), (), destination.format), where)
-        inputs = merged_inputs(inputs_of(before), inputs, where)
+        known = inputs_of(before)
+        merged = merged_inputs(known, inputs, where)
+        inputs = merged[: len(known)] if known_only else merged
         prepared = source.relearned(before["learned"])
     plan = manifest(spec, source.options(), inputs, destination.format) | {"learned": prepared.learned()}
     if before is not None and before["inputs"] == plan["inputs"] and spec.version in (None, before["version"]):

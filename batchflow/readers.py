@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import FormatError
@@ -132,6 +132,28 @@ def records(data: Iterable[Any] | Any) -> Source:
     from batchflow.sources.records import as_records
 
     return as_records(data)
+
+
+def again(options: Mapping[str, Any], paths: Sequence[str]) -> Source | None:
+    """Return the source that an earlier run described; ``None`` where it was in the memory of a program.
+
+    Parameters
+    ----------
+    options
+        What `Source.options` gave then.
+    paths
+        Of its inputs.
+    """
+    if options["kind"] not in _READERS:
+        return None
+    if options["kind"] == "csv":
+        return read_csv(
+            paths, types=options["types"], delimiter=options["delimiter"],
+            quote=options["quote"], columns=options["columns"],
+        )  # fmt: skip
+    if options["kind"] == "parquet":
+        return read_parquet(paths, columns=options["columns"])
+    return _READERS[options["kind"]](paths)
 
 
 _READERS: dict[str, Callable[[Any], Source]] = {

@@ -148,6 +148,11 @@ class ReportBuilder:
                 before.rows_in + count.rows_in, before.rows_out + count.rows_out, before.failed + count.failed
             )
 
+    def totals(self) -> dict[str, Any]:
+        """Return records, rows and failures, of which the chunks tell and not the tasks."""
+        counted = ("rows_in", "before", "rows_out", "failed", "chunks")
+        return {name: self._totals[name] for name in counted} | {"sources": dict(self._sources)}
+
     def report(self) -> Report:
         """Return the report as of now."""
         seconds = time.perf_counter() - self._began

@@ -6,7 +6,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,6 +84,11 @@ class Dataset:
         return self._schema
 
     @property
+    def parts(self) -> list[DonePart]:
+        """The parts that are visible, in order."""
+        return list(self._parts.values())
+
+    @property
     def ledger(self) -> Ledger:
         """What is written down; open."""
         assert self._ledger is not None
@@ -121,6 +127,7 @@ class Dataset:
         done = recover(self._destination, history)
         self._parts = dict(history.parts)
         self._begun = len(self._parts)
+        self._schema = next((part.schema for part in reversed(self.parts)), None) if history.ended else None
         self._committed = history.committed()
         ordered = in_order(done, self._plan.inputs)
         self._numbers = {key: number for key, number, _ in ordered}
@@ -148,10 +155,10 @@ class Dataset:
         whose types do not go with it is done once more with that schema known, and the records at
         fault fail alone; only where the function gives whole tables does the chunk fail as a whole.
         """
-        schema, error = self._united(settled)
-        if error is not None:
-            settled, schema = self._made_to_fit(settled, schema, error)
-        self._schema = schema
+        fitting = self.fitted(settled)
+        if fitting is not settled:
+            self.note(fitting)
+            settled = fitting
         number = self._numbers.pop(settled.key)
         waiting = behind(settled.payload or (), self._committed.get(number, 0))
         for at, piece in enumerate(waiting):
@@ -163,20 +170,18 @@ class Dataset:
                 self._cut_part()
         return settled
 
-    def _made_to_fit(
-        self, settled: Settled, schema: pa.Schema | None, error: SchemaError
-    ) -> tuple[Settled, pa.Schema | None]:
-        """Do a chunk once more with the schema known, or give it up."""
-        old = settled
-        left: SchemaError | None = error
-        if self._plan.spec.per == "record":
-            settled = self._redo(self._with_data(settled.task)._replace(schema=schema))
-            schema, left = self._united(settled)
-        if left is not None:
-            settled = _refused(settled, left)
-        self.note(settled)
-        _remove(old.payload)
-        return settled, schema
+    def fitted(self, settled: Settled) -> Settled:
+        """Return a chunk as it is, if its rows go with those before; else done once more, or given up."""
+        schema, error = self._united(settled)
+        if error is not None:
+            _remove(settled.payload)
+            if self._plan.spec.per == "record":
+                settled = self._redo(self._with_data(settled.task)._replace(schema=schema))
+                schema, error = self._united(settled)
+            if error is not None:
+                settled = _refused(settled, error)
+        self._schema = schema
+        return settled
 
     def _with_data(self, task: Task) -> Task:
         """Return a task with the records that travel with it, which the ledger of an earlier run has not."""
@@ -212,7 +217,7 @@ class Dataset:
         self.assemble(DonePart(name, total, 0, "", self._schema, chunks, ""), [*before, *pieces])
 
     def assemble(
-        self, part: DonePart, pieces: Sequence[Piece | Slice], changed: dict[int, DoneChunk] | None = None
+        self, part: DonePart, pieces: Sequence[Piece | Slice], then: Callable[[DonePart], None] | None = None
     ) -> None:
         """Have pieces put together as a part, which then takes the place of the one of that name.
 
@@ -220,8 +225,8 @@ class Dataset:
         ----------
         part
             Its size and digest are found out here.
-        changed
-            Chunks that are written down with it.
+        then
+            Called with the whole part, in the place of `commit`.
         """
         temporary = f"{os.urandom(8).hex()}-{part.name}.new"
 
@@ -230,18 +235,26 @@ class Dataset:
                 raise self._unwritten(part, outcome.failure)
             nbytes, checksum = outcome.payload
             whole = part._replace(nbytes=nbytes, digest=checksum, temporary=temporary)
-            try:
-                self.ledger.part(whole, changed)
-                publish(self._destination, whole)
-            except OSError as error:
-                raise _cannot_write(self._destination.path, error) from error
-            self._parts[part.name] = whole
+            if then is not None:
+                then(whole)
+                return
+            self.commit([whole])
             _remove(piece for piece in pieces if isinstance(piece, Piece))
 
         self._assembled += 1
         key: Key = (_PART, self._assembled)
         work = Assemble(key, tuple(pieces), part.schema, str(self._destination.pieces / temporary))
         self._delegate(work, done)
+
+    def commit(self, parts: Sequence[DonePart], changed: Mapping[int, DoneChunk] | None = None) -> None:
+        """Write down parts that are whole, with chunks that they change, and make them visible."""
+        try:
+            self.ledger.parts(parts, changed)
+            for part in parts:
+                publish(self._destination, part)
+                self._parts[part.name] = part
+        except OSError as error:
+            raise _cannot_write(self._destination.path, error) from error
 
     def _unwritten(self, part: DonePart, failure: Failure) -> OutputError:
         file = part_file(self._destination, part.name)
@@ -278,19 +291,19 @@ class Dataset:
         _write_json(meta / "report.json", report.as_dict())
         return meta / "errors.parquet"
 
-    def close(self, errors: ErrorTable, report: Report, *, complete: bool) -> None:
+    def leave(self, errors: ErrorTable, report: Report) -> None:
+        """Write the tables of a run that did not come to its end."""
+        if self._ledger is not None:
+            with suppress(OSError):  # the disk is full, and the reason for the end is on its way already
+                self._write_tables(errors, report)
+
+    def close(self, *, complete: bool) -> None:
         """Give the output free; what is needed to go on with it stays."""
         if self._ledger is None:
             return
-        try:
-            if complete:
-                shutil.rmtree(self._destination.pieces, ignore_errors=True)
-            else:
-                self._write_tables(errors, report)
-        except OSError:
-            pass  # the disk is full, and the reason for the end is on its way already
-        finally:
-            self._ledger.close()
+        if complete:
+            shutil.rmtree(self._destination.pieces, ignore_errors=True)
+        self._ledger.close()
 
 
 _AGAIN = "what is done is kept: run the same command again to go on"

@@ -10,6 +10,7 @@ from dataclasses import field as dataclass_field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow.coverage import NOTHING, Coverage, Range
+from batchflow.errors import InputError
 from batchflow.model import PAYLOAD_LIMIT, Chunk, Failure, Input, Key, Span
 from batchflow.tables import is_tabular, table_to_rows, values_to_table
 
@@ -142,6 +143,11 @@ class Source(ABC):
         before
             Numbers used up by the spans of the chunk before that one.
         """
+
+    def described(self, uri: str) -> Input | None:
+        """Return an input as it is now, ``None`` if it is gone."""
+        del uri
+        return None
 
     def extent(self, item: Input) -> int | None:
         """Return the units of an input, bytes or rows or records, ``None`` where nobody can tell."""
@@ -287,6 +293,15 @@ class FileSource(Source):
         from batchflow.sources.paths import expand
 
         return expand(self.paths)
+
+    def described(self, uri: str) -> Input | None:
+        """Return a file as it is now, ``None`` if it is gone."""
+        from batchflow.sources.paths import expand
+
+        try:
+            return expand((uri,))[0]
+        except InputError:
+            return None
 
     def cursor(self, inputs: Sequence[Input], heavy: int | None, done: Coverage = NOTHING) -> Cursor:
         """Return a cursor that cuts big files and packs small ones."""

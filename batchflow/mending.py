@@ -1,0 +1,133 @@
+"""Only what failed, run again, and put into its place in the output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+from batchflow.brake import Brake
+from batchflow.combining.dataset import Dataset
+from batchflow.combining.order import Settled
+from batchflow.combining.patching import (
+    Hole,
+    HoleCursor,
+    Patch,
+    find_holes,
+    insertions,
+    patched,
+    replaced,
+)  # fmt: skip
+from batchflow.combining.recovery import in_order, part_file
+from batchflow.errors import UsageError
+from batchflow.ledger import DoneChunk, DonePart, History
+from batchflow.plan import Plan
+from batchflow.scheduler import Scheduler
+
+
+def failed_chunks(plan: Plan) -> History:
+    """Return the history of an output that can be mended.
+
+    Raises
+    ------
+    UsageError
+        If there is no output, or its job has not come to its end.
+    """
+    history = plan.history
+    where = plan.destination.path if plan.destination else "nothing"
+    if history is None:
+        message = f"there is no output of an earlier run in {where}: run the job first"
+        raise UsageError(message)
+    if not history.ended:
+        message = f"the job that writes {where} has not come to its end: run it again first, and it goes on"
+        raise UsageError(message)
+    return history
+
+
+class Mending:
+    """Tries the holes of an output, and puts what comes of them into its parts, at one stroke.
+
+    Parameters
+    ----------
+    plan
+        Of the job that made the output, which came to its end.
+    make_scheduler
+        Makes the scheduler that runs the holes; gets what it is to ask whether to stop.
+    """
+
+    def __init__(self, plan: Plan, make_scheduler: Callable[[Callable[[], bool]], Scheduler]) -> None:
+        assert plan.history is not None
+        assert plan.destination is not None
+        self._plan = plan
+        self._destination = plan.destination
+        self._make_scheduler = make_scheduler
+        self._chunks = dict(plan.history.chunks)
+        ordered = [(number, done) for _, number, done in in_order(self._chunks, plan.inputs)]
+        self._holes = list(find_holes([item for item in ordered if item[1].failures], plan.source))
+        self._scheduler: Scheduler
+        self.dataset = Dataset(
+            plan,
+            lambda work, done: self._scheduler.delegate(work, done),
+            lambda task: self._scheduler.redo(task),
+        )
+
+    def run(self) -> None:
+        """Try all holes, and commit what came of them."""
+        with Brake() as brake:
+            self._scheduler = self._make_scheduler(brake.stopping)
+            complete = False
+            try:
+                self._scheduler.open(self._resume, HoleCursor(self._holes, self._plan.source))
+                patches = self._patches([self._fitted(settled) for settled in self._scheduler.settled()])
+                if not brake.pressed:
+                    self._commit(patches)
+                    self.dataset.unite()
+                    self._finish()
+                    complete = True
+            finally:
+                self._scheduler.close(complete=complete)
+            if brake.pressed:
+                raise KeyboardInterrupt
+
+    def _resume(self) -> Sequence[Settled]:
+        """Take over the output; no chunk of it is settled anew."""
+        self.dataset.open()
+        return ()
+
+    def _fitted(self, settled: Settled) -> Settled:
+        return self.dataset.fitted(settled)
+
+    def _finish(self) -> None:
+        while self._scheduler.turn():
+            pass
+
+    def _patches(self, settled: Sequence[Settled]) -> list[Patch]:
+        """Return what became of each chunk that had failures, in input order."""
+        patches: list[Patch] = []
+        for at, parts in groupby(settled, key=lambda one: one.key[0]):
+            hole = self._holes[at]
+            if hole.failure is None:
+                patches += self._whole(hole, list(parts))
+                continue
+            if not patches or patches[-1].number != hole.number:
+                patches.append(Patch(hole.number, self._chunks[hole.number]))
+            for part in parts:
+                patches[-1].fill(hole, part)
+        return patches
+
+    def _whole(self, hole: Hole, parts: Sequence[Settled]) -> list[Patch]:
+        """Return what became of a chunk that was tried as a whole; its halves are chunks of their own now."""
+        numbers = [hole.number, *(self.dataset.ledger.number() for _ in parts[1:])]
+        return [replaced(number, part) for number, part in zip(numbers, parts, strict=True)]
+
+    def _commit(self, patches: Sequence[Patch]) -> None:
+        changed: dict[int, DoneChunk] = {patch.number: patch.changed for patch in patches}
+        order = [number for _, number, _ in in_order({**self._chunks, **changed}, self._plan.inputs)]
+        schema = self.dataset.schema
+        whole: list[DonePart] = []
+        parts = {part.name: part for part in self.dataset.parts}
+        for name, news in insertions(list(parts.values()), order, patches).items():
+            path = str(part_file(self._destination, name))
+            part, pieces = patched(parts[name], path, news, order)
+            self.dataset.assemble(part._replace(schema=schema), pieces, whole.append)
+        self._finish()
+        self.dataset.commit(whole, changed)

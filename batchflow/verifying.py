@@ -1,0 +1,161 @@
+"""Proves, without running anything, that an output and its errors cover the input exactly once.
+
+Each check yields what is wrong, in one line each; nothing yielded is the proof.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from batchflow.combining.recovery import part_file
+from batchflow.coverage import Coverage, missing_windows
+from batchflow.formats import digest
+from batchflow.ledger import DoneChunk, DonePart, History
+from batchflow.manifest import inputs_of
+from batchflow.model import Chunk, Input
+from batchflow.plan import Destination
+from batchflow.sources import Source
+
+
+def verify(
+    destination: Destination, plan: Mapping[str, Any], history: History, source: Source | None
+) -> Iterator[str]:
+    """Yield all that is wrong with an output.
+
+    Parameters
+    ----------
+    plan, history
+        What is written down of it; reading them has shown that nobody changed them.
+    source
+        Tells how much there is of each input; ``None`` where it was in the memory of a program.
+    """
+    if not history.ended:
+        yield "the job has not come to its end: run it again, and it goes on"
+    inputs = inputs_of(plan)
+    if source is not None:
+        yield from _changed_inputs(source, inputs)
+    yield from _tiles(source, inputs, history)
+    yield from _accounts(history)
+    for part in history.parts.values():
+        yield from _check_part(destination, part)
+    yield from _strangers(destination, history)
+    yield from _check_errors(destination, history)
+
+
+def _changed_inputs(source: Source, inputs: list[Input]) -> Iterator[str]:
+    """Look whether each input is what it was."""
+    for item in inputs:
+        now = source.described(item.uri)
+        if now is None:
+            yield f"the input {item.uri} is gone"
+        elif (now.size, now.version) != (item.size, item.version):
+            yield f"the input {item.uri} has changed since: size {item.size} then, {now.size} now"
+
+
+def _tiles(source: Source | None, inputs: list[Input], history: History) -> Iterator[str]:
+    """Look whether the chunks cover each input from end to end, without gap or overlap."""
+    chunks = [done.chunk for done in history.chunks.values()]
+    coverage = Coverage(chunks)
+    for item in inputs:
+        extent = item.size if source is None else _extent(source, item)
+        yield from _tile(item, coverage.ranges(item), extent)
+    known = {item.uri for item in inputs}
+    for chunk in chunks:
+        if any(span.input.uri not in known for span in chunk.spans):
+            yield f"{_name(chunk)} is of no input of the plan"
+    halved: dict[Any, list[Chunk]] = defaultdict(list)
+    for chunk in chunks:
+        if chunk.of is not None:
+            halved[chunk.spans].append(chunk)
+    for parts in halved.values():
+        yield from _windows(parts)
+
+
+def _extent(source: Source, item: Input) -> int | None:
+    try:
+        return source.extent(item)
+    except Exception:  # noqa: BLE001 - an input that is gone or damaged is told elsewhere
+        return None
+
+
+def _tile(item: Input, ranges: list[tuple[int, int | None]], extent: int | None) -> Iterator[str]:
+    at: int | None = 0  # None: behind the end, wherever that is
+    for start, stop in ranges:
+        if at is None or start < at:
+            yield f"{item.uri}[{start}:{'' if at is None else at}] is done twice"
+        elif start > at:
+            yield f"{item.uri}[{at}:{start}] is missing"
+        at = None if at is None or stop is None else max(at, stop)
+    if at is not None and extent is not None and at < extent:
+        yield f"{item.uri}[{at}:{extent}] is missing"
+
+
+def _windows(parts: list[Chunk]) -> Iterator[str]:
+    """Look whether the parts of a halved chunk cover it once."""
+    for skip, take in missing_windows(parts):
+        yield f"records {skip} to {skip + take} of {_name(parts[0])} are missing"
+    counted = sum(part.take or 0 for part in parts)
+    missing = sum(take for _, take in missing_windows(parts))
+    if counted + missing != (parts[0].of or 0):
+        yield f"records of {_name(parts[0])} are done twice"
+
+
+def _accounts(history: History) -> Iterator[str]:
+    """Look whether each row that a chunk gave is in one part, and in one only."""
+    in_parts = history.committed()
+    for number, done in history.chunks.items():
+        stats = done.stats
+        rows = in_parts.pop(number, 0)
+        if rows != stats.rows_out and (rows or history.ended):
+            yield f"{_name(done.chunk)} gave {stats.rows_out} rows, but the parts hold {rows} of them"
+        if stats.failed > stats.rows_in:
+            yield f"{_name(done.chunk)} had {stats.rows_in} records, but {stats.failed} of them failed"
+        yield from _check_failures(done)
+    for number in in_parts:
+        yield f"a part holds rows of chunk {number}, which nothing tells of"
+
+
+def _check_failures(done: DoneChunk) -> Iterator[str]:
+    """Look whether the error table tells of what failed."""
+    single = sum(failure.record is not None for failure in done.failures)
+    if done.stats.failed and not done.failures:
+        yield f"{done.stats.failed} records of {_name(done.chunk)} failed, but no error tells why"
+    elif single == len(done.failures) and single != done.stats.failed:
+        yield f"{done.stats.failed} records of {_name(done.chunk)} failed, but {single} errors tell why"
+
+
+def _check_part(destination: Destination, part: DonePart) -> Iterator[str]:
+    file = part_file(destination, part.name)
+    held = sum(rows for _, rows in part.chunks)
+    if held != part.rows:
+        yield f"{part.name} should hold {part.rows} rows, but its chunks have {held}"
+    if not file.exists():
+        yield f"{part.name} is gone"
+    elif file.stat().st_size != part.nbytes:
+        yield f"{part.name} has {file.stat().st_size} bytes and not {part.nbytes}: it was cut off or added to"
+    elif digest(str(file)) != part.digest:
+        yield f"{part.name} was changed after it was written"
+
+
+def _strangers(destination: Destination, history: History) -> Iterator[str]:
+    """Look for files beside the parts that a reader of the folder would take for some."""
+    if destination.one_file or not destination.path.is_dir():
+        return
+    for file in sorted(destination.path.iterdir()):
+        if not file.name.startswith(("_", ".")) and file.name not in history.parts:
+            yield f"{file.name} is no part of this output, but a reader of the folder would take it for one"
+
+
+def _check_errors(destination: Destination, history: History) -> Iterator[str]:
+    file: Path = destination.meta / "errors.parquet"
+    if history.ended and (not file.exists() or digest(str(file)) != history.errors):
+        yield f"{file.name} is gone or was changed after it was written"
+
+
+def _name(chunk: Chunk) -> str:
+    first = chunk.spans[0]
+    more = f" and {len(chunk.spans) - 1} more" if len(chunk.spans) > 1 else ""
+    return f"{first.input.uri}[{first.start}:{'' if first.stop is None else first.stop}]{more}"
