@@ -145,6 +145,15 @@ def read_ledger(meta: Path, inputs: Mapping[str, Input] | None = None) -> Histor
     return history
 
 
+def has_begun(meta: Path) -> bool:
+    """Whether there is a ledger, of a run that did not die before it wrote its first line."""
+    try:
+        with (meta / LEDGER).open("rb") as file:
+            return next(_whole_lines(file), None) is not None
+    except FileNotFoundError:
+        return False
+
+
 def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
     """Yield lines up to one that a crash cut off: it has no end, or blocks of zeros that never were written."""
     for line in file:

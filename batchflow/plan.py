@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from batchflow.errors import DestinationError, FunctionError, InputError, LedgerError, UsageError
 from batchflow.formats import format_of, name_of
-from batchflow.ledger import LEDGER, History, read_ledger
+from batchflow.ledger import LEDGER, History, has_begun, read_ledger
 from batchflow.manifest import (
     PLAN,
     check_same,
@@ -244,8 +244,8 @@ def read_history(destination: Destination) -> tuple[dict[str, Any], History] | t
         If they are damaged.
     """
     meta = destination.meta
-    if not (meta / LEDGER).exists() or (meta / LEDGER).stat().st_size == 0:
-        return None, None  # or an earlier run died before it began
+    if not has_begun(meta):
+        return None, None
     plan, digest = read_plan(meta)
     history = read_ledger(meta, {item.uri: item for item in inputs_of(plan)})
     if digest not in history.plans:

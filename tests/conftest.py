@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # before ray is imported
 os.environ.setdefault("BATCHFLOW_EXECUTOR", "processes")  # whichever test has started Ray by now
 
+import crash
 import psutil
 import pytest
 
@@ -83,6 +84,12 @@ def executor(request, warm):
 def remote(request, warm):
     """Each kind of executor with processes of its own, warm."""
     return warm(request.param)
+
+
+@pytest.fixture
+def fused(monkeypatch):
+    """End runs in the middle of a step that reaches the disk; called with the steps to let pass."""
+    return crash.wire(monkeypatch)
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,6 +40,17 @@ class Held(NamedTuple):
     number: int
     """Of their chunk, in the ledger."""
     piece: Piece
+
+
+@dataclass
+class _Made:
+    """A part on its way."""
+
+    pieces: Sequence[Piece | Slice]
+    then: Callable[[DonePart], None]
+    removes: bool
+    """Whether its pieces are of no use once it is there."""
+    whole: DonePart | None = None
 
 
 class Dataset:
@@ -72,6 +85,7 @@ class Dataset:
         self._parts: dict[str, DonePart] = {}
         self._begun = 0
         self._assembled = 0
+        self._made: deque[_Made] = deque()
         self._numbers: dict[Key, int] = {}
         """Of the chunks that are done and not yet added, in the ledger."""
         self._committed: dict[int, int] = {}
@@ -229,22 +243,28 @@ class Dataset:
             Called with the whole part, in the place of `commit`.
         """
         temporary = f"{os.urandom(8).hex()}-{part.name}.new"
+        made = _Made(pieces, then or (lambda whole: self.commit([whole])), removes=then is None)
+        self._made.append(made)
 
         def done(outcome: Outcome) -> None:
             if isinstance(outcome, Failed):
                 raise self._unwritten(part, outcome.failure)
             nbytes, checksum = outcome.payload
-            whole = part._replace(nbytes=nbytes, digest=checksum, temporary=temporary)
-            if then is not None:
-                then(whole)
-                return
-            self.commit([whole])
-            _remove(piece for piece in pieces if isinstance(piece, Piece))
+            made.whole = part._replace(nbytes=nbytes, digest=checksum, temporary=temporary)
+            self._commit_in_order()
 
         self._assembled += 1
         key: Key = (_PART, self._assembled)
         work = Assemble(key, tuple(pieces), part.schema, str(self._destination.pieces / temporary))
         self._delegate(work, done)
+
+    def _commit_in_order(self) -> None:
+        """Commit the parts that are whole, but none before those in front of it: what is visible has no gap."""
+        while self._made and self._made[0].whole is not None:
+            made = self._made.popleft()
+            assert made.whole is not None
+            made.then(made.whole)
+            _remove(piece for piece in made.pieces if isinstance(piece, Piece) and made.removes)
 
     def commit(self, parts: Sequence[DonePart], changed: Mapping[int, DoneChunk] | None = None) -> None:
         """Write down parts that are whole, with chunks that they change, and make them visible."""
@@ -262,8 +282,9 @@ class Dataset:
 
     def flush(self) -> None:
         """Have what is left put together as the last part; an output without rows is a part without rows."""
+        if self._schema is None:
+            self._schema = self.parts[-1].schema if self._parts else _no_columns()
         if self._held or not self._begun:
-            self._schema = _no_columns() if self._schema is None else self._schema
             self._cut_part()
 
     def unite(self) -> None:

@@ -1,0 +1,66 @@
+"""Runs that end in the middle of a step that reaches the disk, as if the process were killed there."""
+
+import os
+
+from batchflow import ledger as ledgers
+from batchflow.combining import dataset
+from batchflow.loading import find_output, source_of
+from batchflow.verifying import verify
+
+
+class Crash(BaseException):
+    """The process is gone: nothing of it runs any more."""
+
+
+class Fuse:
+    """Lets so many steps that reach the disk happen, and ends the run in the middle of the next one."""
+
+    def __init__(self, left):
+        self.left = left
+
+    def burn(self):
+        self.left -= 1
+        return self.left < 0
+
+
+def wire(monkeypatch):
+    """Return a function that sets how many steps the disk sees; a line may be cut anywhere."""
+    fuse = Fuse(10**9)
+    write, publish, remove = ledgers.os.write, dataset.publish, dataset._remove
+
+    def cut_write(file, data):
+        if fuse.burn():
+            write(file, data[: len(data) // 2])
+            raise Crash
+        return write(file, data)
+
+    def guarded(step):
+        def run(*arguments):
+            if fuse.burn():
+                raise Crash
+            return step(*arguments)
+
+        return run
+
+    class Os:
+        write = staticmethod(cut_write)
+
+        def __getattr__(self, name):
+            return getattr(os, name)
+
+    monkeypatch.setattr(ledgers, "os", Os())
+    monkeypatch.setattr(dataset, "publish", guarded(publish))
+    monkeypatch.setattr(dataset, "_remove", guarded(remove))
+    monkeypatch.setattr(dataset, "publish_plan", guarded(dataset.publish_plan))
+    monkeypatch.setattr(dataset.Dataset, "leave", lambda *_: None)
+    monkeypatch.setattr(dataset.Dataset, "close", lambda self, complete: self._ledger and self._ledger.close())
+
+    def limit(steps):
+        fuse.left = steps
+
+    return limit
+
+
+def proved(out):
+    destination, plan, history = find_output(str(out))
+    return list(verify(destination, plan, history, source_of(plan)))
