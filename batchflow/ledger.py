@@ -6,6 +6,7 @@
     {"schema": 0, "arrow": base64}                                   columns and types, by number
     {"chunk": 0, "ranges": [...], "pieces": [...], "errors": [...]}  a chunk is done; its rows are in pieces
     {"part": "part-00000.parquet", "chunks": [[0, 25], ...], ...}    its rows are, or are about to be, in a part
+    {"together": [...]}                                              parts and chunks that change at one stroke
     {"end": true, "errors": digest of errors.parquet}                everything is done
 
 A later line for the same chunk or part takes the place of the earlier one. A part is written down
@@ -187,7 +188,10 @@ class _Reader:
     def take(self, line: dict[str, Any]) -> None:
         history = self._history
         history.ended = False
-        if "chunk" in line:
+        if "together" in line:
+            for one in line["together"]:
+                self.take(one)
+        elif "chunk" in line:
             history.chunks[line["chunk"]] = self._chunk(line)
         elif "part" in line:
             history.parts[line["part"]] = DonePart(
@@ -287,8 +291,9 @@ class Ledger:
 
     def parts(self, parts: Iterable[DonePart], chunks: Mapping[int, DoneChunk] | None = None) -> None:
         """Write down parts that are whole, and chunks that they change, at one stroke; then it is on disk."""
-        changed = (line for number, done in (chunks or {}).items() for line in self._chunk_lines(number, done))
-        self._write([*changed, *(line for part in parts for line in self._part_lines(part))])
+        changed = [line for number, done in (chunks or {}).items() for line in self._chunk_lines(number, done)]
+        lines = [*changed, *(line for part in parts for line in self._part_lines(part))]
+        self._write([{"together": lines}] if chunks else lines)  # of one line, all counts or nothing
         self.sync()
 
     def _part_lines(self, part: DonePart) -> Iterator[dict[str, Any]]:
