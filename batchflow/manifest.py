@@ -105,7 +105,8 @@ def read_plan(meta: Path) -> tuple[dict[str, Any], str]:
     try:
         data = (meta / PLAN if (meta / PLAN).exists() else meta / _NEW).read_bytes()
         plan: dict[str, Any] = json.loads(data)
-    except (OSError, ValueError) as error:
+        inputs_of(plan)
+    except (OSError, ValueError, TypeError, LookupError) as error:
         message = f"cannot read {meta / PLAN}: {error}"
         raise LedgerError(message) from error
     return plan, digest_of(data)
