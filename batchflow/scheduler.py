@@ -30,12 +30,10 @@ from batchflow.errors import InterruptedRun
 from batchflow.events import ChunkSettled, Event, JobEnded, JobStarted, Listener, TaskEnded
 from batchflow.executors.base import Executor
 from batchflow.model import (
-    Assemble,
     Failed,
     Failure,
     Inspect,
     Key,
-    Merge,
     Outcome,
     SpanCount,
     Stats,
@@ -54,7 +52,7 @@ AHEAD = 4
 HEAVY_SHARE = 8
 """A file that cannot be cut goes first if it is more than one eighth of what a slot gets."""
 DEATHS = 3
-"""Workers that the combiner's work may take with it before it is given up."""
+"""Workers that may die of work which calls the function on no record, before it is given up."""
 LISTEN_SECONDS = 0.2
 """How long the loop waits for an outcome before it looks whether it was asked to stop."""
 
@@ -275,23 +273,23 @@ class Scheduler:
             return
         if outcome.key == self._alone and not self._asks(work, outcome):
             self._alone = None
-        if outcome.key in self._callbacks:
-            self._delegate_ended(work, outcome)
+        if self._is_unlucky(work, outcome):
+            self._begin(work)
+        elif outcome.key in self._callbacks:
+            self._callbacks.pop(outcome.key)(outcome)
         elif isinstance(work, Inspect):
             self._counted(work.task, outcome)
         else:
             assert isinstance(work, Task)
             self._ended(work, outcome)
 
-    def _delegate_ended(self, work: Work, outcome: Outcome) -> None:
-        """Hand an outcome to the combiner, or try work again whose worker died of something else."""
-        deaths = self._deaths.get(work.key, 0) + 1
-        if isinstance(outcome, Failed) and outcome.died and isinstance(work, Assemble | Merge) and deaths < DEATHS:
-            self._deaths[work.key] = deaths
-            self._delegated.append(work)
-            return
-        self._deaths.pop(work.key, None)
-        self._callbacks.pop(work.key)(outcome)
+    def _is_unlucky(self, work: Work, outcome: Outcome) -> bool:
+        """Whether work that calls no function on a record lost its worker, most likely by somebody else."""
+        deaths = self._deaths.pop(work.key, 0) + 1
+        if isinstance(work, Task) or not (isinstance(outcome, Failed) and outcome.died) or deaths == DEATHS:
+            return False
+        self._deaths[work.key] = deaths
+        return True
 
     @staticmethod
     def _asks(work: Work, outcome: Outcome) -> bool:

@@ -1,0 +1,299 @@
+"""The same call again: goes on, adds, refuses with words, or says that nothing is to be done."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from crash import proved
+
+import batchflow as bf
+from batchflow import errors
+
+GO_ON = (
+    r"pass fresh=True \(--fresh\) to make all of it again, or a name for the new one, version='2' \(--version 2\), "
+    "to keep what is done and go on with it"
+)
+
+
+def run(fn, source, tmp_path, into="out/", **options):
+    return bf.map_records(fn, source, into=f"{tmp_path}/{into}", executor="serial", **options)
+
+
+def rows(tmp_path, into="out"):
+    return pq.read_table(tmp_path / into)["value"].to_pylist()
+
+
+@pytest.fixture
+def text(tmp_path):
+    """Make a folder of two text files and return its source."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.txt").write_text("1\n2\n")
+    (tmp_path / "in/c.txt").write_text("5\nx\n")
+    return bf.read_text(tmp_path / "in")
+
+
+def test_what_is_done_is_not_called_again(text, tmp_path):
+    calls = []
+
+    def fn(line):
+        calls.append(line)
+        return int(line)
+
+    first = run(fn, text, tmp_path)
+    calls.clear()
+    again = run(fn, text, tmp_path)
+    assert calls == []
+    assert again.values == first.values == [1, 2, 5]
+    assert again.errors.equals(first.errors)
+    assert (again.report.rows_in, again.report.rows_out, again.report.failed) == (4, 3, 1)
+    assert str(again.report).splitlines()[1] == "nothing to do: all of it was done before"
+
+
+@pytest.mark.parametrize("into", ["out/", "x.parquet", "x.csv", "x.jsonl", "x.arrow"])
+def test_new_files_go_behind_the_old_ones(text, tmp_path, into):
+    calls = []
+
+    def fn(line):
+        calls.append(line)
+        return {"n": int(line), **({"late": line} if line == "3" else {})}
+
+    run(fn, text, tmp_path, into)
+    (tmp_path / "in/b.txt").write_text("3\n4\n")
+    calls.clear()
+    result = run(fn, text, tmp_path, into)
+    assert calls == ["3", "4"]
+    assert [row["n"] for row in result.values] == [1, 2, 5, 3, 4]
+    assert [row.get("late") or None for row in result.values] == [None, None, None, "3", None]
+    assert result.errors.select(["source", "record"]).to_pylist() == [
+        {"source": f"{tmp_path}/in/c.txt", "record": 2}
+    ]
+    assert (result.report.rows_in, result.report.before) == (6, 4)
+    assert proved(tmp_path / into.rstrip("/")) == []
+
+
+def test_an_input_that_changed_is_refused(text, tmp_path):
+    run(len, text, tmp_path)
+    (tmp_path / "in/a.txt").write_text("1\n2\n3\n")
+    with pytest.raises(errors.ChangedError, match=r"a\.txt has changed since .*out was made of it \(size 4 then, 6 "):
+        run(len, text, tmp_path)
+    assert run(len, text, tmp_path, fresh=True).values == [1] * 5
+    os.utime(tmp_path / "in/a.txt", ns=(1, 1))
+    with pytest.raises(errors.ChangedError, match="it was written to, or other content took its place"):
+        run(len, text, tmp_path)
+
+
+def test_an_input_that_is_gone_stays_done(text, tmp_path):
+    run(len, text, tmp_path)
+    (tmp_path / "in/a.txt").unlink()
+    assert run(len, text, tmp_path).values == [1, 1, 1, 1]
+
+
+def test_a_function_that_changed_is_refused_and_a_version_goes_on(text, tmp_path):
+    run(lambda line: int(line), text, tmp_path)
+    (tmp_path / "in/d.txt").write_text("7\n")
+    with pytest.raises(errors.ChangedError, match=r"the function .*lambda.* has changed since it made .*out: " + GO_ON):
+        run(lambda line: -int(line), text, tmp_path)
+    assert run(lambda line: -int(line), text, tmp_path, version="2").values == [1, 2, 5, -7]
+    assert run(lambda line: -int(line), text, tmp_path).values == [1, 2, 5, -7]  # which now is the function
+    assert run(lambda line: 0, text, tmp_path, version="2").values == [1, 2, 5, -7]
+    assert run(lambda line: 0, text, tmp_path, fresh=True).values == [0, 0, 0, 0, 0]
+
+
+def test_comments_and_places_are_no_change(text, tmp_path):
+    code = "def fn(line):{}\n    return int(line)"
+    for comment in ("", "  # a comment", "\n    # another"):
+        names = {}
+        exec(compile(code.format(comment), "steps.py", "exec"), names)
+        assert run(names["fn"], text, tmp_path).values == [1, 2, 5]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "what"),
+    [
+        ({"args": {"by": 1}}, {"args": {"by": 2}}, "made with another value of args=by: " + GO_ON),
+        ({"format": "parquet"}, {"format": "csv"}, "made with format 'parquet', and now it is 'csv': pass fresh=True"),
+        ({"setup": lambda: 1}, {"setup": lambda: 2}, "or its setup=, has changed since it made"),
+    ],
+)
+def test_other_options_are_refused(text, tmp_path, first, second, what):
+    def fn(line, extra=0, by=0):
+        return len(line) + extra + by
+
+    run(fn, text, tmp_path, **first)
+    run(fn, text, tmp_path, **first)
+    with pytest.raises(errors.ChangedError, match=what):
+        run(fn, text, tmp_path, **second)
+
+
+def test_another_kind_of_input_is_refused(text, tmp_path):
+    run(str, text, tmp_path)
+    with pytest.raises(errors.ChangedError, match=r'with the source {"kind": "text"}, and now it is {"kind": "json"}'):
+        run(str, bf.read_json(tmp_path / "in"), tmp_path)
+    with pytest.raises(errors.ChangedError, match="made with per 'record', and now it is 'batch'"):
+        bf.map_batches(str, text, into=f"{tmp_path}/out/", executor="serial")
+
+
+def test_options_that_change_no_row_may_change(text, tmp_path):
+    run(len, text, tmp_path, chunk="10B")
+    options = {"chunk": "99B", "part_size": "1MB", "max_errors": 5, "timeout": 9, "retry": bf.Retry()}
+    assert run(len, text, tmp_path, limits=bf.Resources(cpus=1), **options).report.before == 4
+    assert run(len, text, tmp_path, **options).values == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("first", [[1, 2, 3], range(3), pa.table({"x": [1, 2]}), [{"a": object()}]], ids=repr)
+def test_records_in_memory_are_known_by_their_content(tmp_path, first):
+    source = bf.records(first)
+    before = run(str, source, tmp_path)
+    assert str(run(str, bf.records(first), tmp_path).report).endswith("done before")
+    with pytest.raises(errors.ChangedError, match="the input records has changed since"):
+        run(str, bf.records(list(range(len(before)))[::-1] + [9] * (len(before) == 3)), tmp_path)
+
+
+def test_a_generator_goes_on_behind_what_is_done(tmp_path):
+    """Its records are made again, but the function is not called with them."""
+    calls = []
+
+    def fn(n):
+        calls.append(n)
+        if n == 6 and len(calls) == 7:
+            raise KeyboardInterrupt
+        return n
+
+    with pytest.raises(errors.InterruptedRun, match=r"^interrupted: what is done is kept in .*out; run the same again"):
+        run(fn, bf.records(iter(range(10))), tmp_path, chunk=2)
+    calls.clear()
+    result = run(fn, bf.records(iter(range(10))), tmp_path, chunk=3)
+    assert calls == [6, 7, 8, 9]
+    assert rows(tmp_path) == list(range(10))
+    assert result.report.before == 6
+    assert proved(tmp_path / "out") == []
+
+
+def test_types_of_csv_stay_as_they_were_inferred(tmp_path):
+    """However the first files look that a later run sees."""
+    (tmp_path / "a.csv").write_text("n\n1\n2\n")
+    source = bf.read_csv(f"{tmp_path}/*.csv")
+    run(lambda row: row["n"], source, tmp_path)
+    (tmp_path / "0.csv").write_text("n\nx\n3\n")
+    result = run(lambda row: row["n"], source, tmp_path)
+    assert rows(tmp_path) == [1, 2, 3]
+    assert result.errors["message"].to_pylist() == [
+        "column 'n': 'x' is not of type int; if types were inferred, pass types={'n': str}"
+    ]
+
+
+def test_two_runs_at_once_are_refused(text, tmp_path):
+    def fn(line):
+        with pytest.raises(errors.DestinationError, match=r"another run is writing to .*out: wait for its end"):
+            run(len, bf.read_text(tmp_path / "in"), tmp_path, fresh=True)
+        return int(line)
+
+    assert run(fn, text, tmp_path).values == [1, 2, 5]
+
+
+def test_a_stop_can_be_gone_on_from(tmp_path):
+    def fn(n):
+        if n % 3 == 0:
+            raise ValueError(n)
+        return n
+
+    with pytest.raises(errors.StoppedError):
+        run(fn, bf.records(list(range(20))), tmp_path, max_errors=1, chunk=1)
+    with pytest.raises(errors.StoppedError) as stop:
+        run(fn, bf.records(list(range(20))), tmp_path, max_errors=3, chunk=1)
+    assert stop.value.report.before >= 4
+    result = run(fn, bf.records(list(range(20))), tmp_path, chunk=1)
+    assert rows(tmp_path) == [n for n in range(20) if n % 3]
+    assert result.errors["record"].to_pylist() == [1, 4, 7, 10, 13, 16, 19]
+
+
+def test_a_function_that_cannot_be_shipped_leaves_a_half_done_output_alone(tmp_path):
+    import threading
+
+    lock = threading.Lock()
+    with pytest.raises(errors.FunctionError):
+        bf.map_records(lambda n: lock, bf.records([1]), into=f"{tmp_path}/out/", executor="processes")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_in_an_output_is_a_pickle_or_a_secret(text, tmp_path):
+    def fn(line, key):
+        return int(line)
+
+    run(fn, text, tmp_path, args={"key": "s3cret"})
+    for file in (tmp_path / "out").rglob("*"):
+        if file.is_file():
+            data = file.read_bytes()
+            assert b"s3cret" not in data
+            with pytest.raises((pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError)):
+                pickle.loads(data)
+
+
+def test_the_plan_tells_what_is_done(text, tmp_path):
+    job = bf.Job(len, text, into=f"{tmp_path}/out/", executor="serial")
+    assert "done" not in job.plan().explain()
+    job.run()
+    assert job.plan().explain().splitlines()[-1] == "done      4 records in 2 chunks: nothing is left to do"
+    (tmp_path / "in/d.txt").write_text("7\n")
+    assert job.plan().explain().splitlines()[-1] == "done      4 records in 2 chunks: the run goes on from there"
+
+
+def test_a_run_from_another_folder_finds_relative_inputs(text, tmp_path, monkeypatch, capsys):
+    from batchflow.cli import main
+
+    (tmp_path / "steps.py").write_text("def fn(line):\n    return int(line)\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "steps.py:fn", "in/*.txt", "--into", "out/", "--executor", "serial"]) == 1
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path / "else")
+    assert main(["verify", "../out"]) == 0
+    monkeypatch.chdir(tmp_path / "else")
+    assert main(["errors", "../out"]) == 1
+    Path(tmp_path / "steps.py").write_text("def fn(line):\n    return 0 if line == 'x' else int(line)\n")
+    code = "import sys; from batchflow.cli import main; sys.exit(main(sys.argv[1:]))"
+    for arguments, status, told in (
+        (["retry", "../out"], 2, "has changed since it made"),
+        (["retry", "../out", "--version", "2"], 0, "4 records in, 4 rows out, 0 failed"),
+        (["retry", "../out"], 0, "nothing to do: all of it was done before"),
+    ):
+        command = [sys.executable, "-c", code, *arguments, "--executor", "serial"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, told in done.stderr) == (status, True), done.stderr
+    assert rows(tmp_path) == [1, 2, 5, 0]
+
+
+def test_the_retry_of_a_function_of_a_script_says_what_to_do(text, tmp_path, script):
+    script(
+        """
+        import batchflow as bf
+
+        def fn(line):
+            return int(line)
+
+        bf.map_records(fn, bf.read_text("in"), into="out/", executor="serial")
+        """
+    )
+    from batchflow.cli import main
+
+    assert json.loads((tmp_path / "out/_batchflow/plan.json").read_text())["function"]["module"] == "__main__"
+    (tmp_path / "steps.py").write_text("def fn(line):\n    return 0 if line == 'x' else int(line)\n")
+    assert main(["retry", f"{tmp_path}/out", "--executor", "serial"]) == 2
+    assert main(["retry", f"{tmp_path}/out", f"{tmp_path}/steps.py:fn", "--executor", "serial", "--version", "2"]) == 0
+    assert rows(tmp_path) == [1, 2, 5, 0]
+
+
+def test_retry_needs_an_output_that_came_to_its_end(tmp_path):
+    job = bf.Job(len, bf.records(["a"]), into=f"{tmp_path}/out/", executor="serial")
+    with pytest.raises(errors.UsageError, match=r"there is no output of an earlier run in .*out: run the job first"):
+        job.retry_failed()
+    job.run()
+    ledger = tmp_path / "out/_batchflow/ledger.jsonl"
+    ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(errors.UsageError, match="has not come to its end: run it again first, and it goes on"):
+        job.retry_failed()
