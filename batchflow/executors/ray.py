@@ -16,7 +16,7 @@ from batchflow.model import Failed, Merge, Outcome, Succeeded, Work
 from batchflow.resources import Resources, available_cpus, count_slots, total_memory
 from batchflow.retry import Retry
 from batchflow.rows import Rows
-from batchflow.worker import Program, Runner, died, failed, lost, too_slow, was_overtime
+from batchflow.worker import Program, Runner, died, end_with_parent, failed, lost, too_slow, was_overtime
 
 _QUIET = {
     "RAY_LOG_TO_DRIVER": "0",
@@ -300,6 +300,8 @@ def _runner(reference: Any, alive: list[str]) -> Runner | Broken:
     for key in _runners.keys() - alive:
         del _runners[key]
     key = reference.hex()
+    if not _runners:
+        end_with_parent()  # a Ray of our own ends with its driver, and its workers at once with it
     if key not in _runners:
         path, packed = ray.get(reference)
         add_path(path)

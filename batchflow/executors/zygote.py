@@ -12,7 +12,6 @@ its socket and its `Tally`), a number alone asks to kill it; back comes an `Ende
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import mmap
 import os
@@ -29,9 +28,8 @@ from typing import NamedTuple
 from batchflow.executors import wire
 from batchflow.executors.base import UNKNOWN, Broken, add_path
 from batchflow.model import Outcome, Work
-from batchflow.worker import Runner, failed, lost
+from batchflow.worker import Runner, end_with_parent, failed, lost
 
-_PR_SET_PDEATHSIG = 1
 REQUEST = struct.Struct("<Q")
 _ENDED = struct.Struct("<Qi")
 _TALLY = 24
@@ -173,7 +171,7 @@ class Zygote:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._driver.close()
-            _die_with_parent()
+            end_with_parent()  # elsewhere than on Linux the socket tells
             Worker(socket.socket(fileno=work), Tally(tally)).run()
             status = 0
         except BaseException:  # noqa: BLE001 - a worker must never run the zygote's code
@@ -200,15 +198,6 @@ class Zygote:
 def _kill_group(pid: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel to kill this process when the zygote ends; Linux only, elsewhere the socket tells."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if parent == 1 or os.getppid() != parent:
-        os._exit(1)
 
 
 def _flush() -> None:

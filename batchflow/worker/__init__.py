@@ -5,8 +5,10 @@ at fault, of the chunk where not.
 """
 
 from batchflow.worker.failures import died, failed, lost
-from batchflow.worker.guard import OVERTIME, too_slow, was_overtime
+from batchflow.worker.guard import OVERTIME, end_with_parent, too_slow, was_overtime
 from batchflow.worker.program import Program
 from batchflow.worker.runner import Runner
 
-__all__ = ["OVERTIME", "Program", "Runner", "died", "failed", "lost", "too_slow", "was_overtime"]
+__all__ = [
+    "OVERTIME", "Program", "Runner", "died", "end_with_parent", "failed", "lost", "too_slow", "was_overtime",
+]  # fmt: skip
