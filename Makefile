@@ -2,12 +2,14 @@
 # make test               the whole test suite
 # make check              linters, types, import contracts
 # make bench              benchmarks, peers beside us in the same run
+# make chaos              random kills: is anything lost or doubled? KILLS=100
 
 PYTHON   ?= python3
 EXECUTOR ?=
+KILLS    ?= 100
 BIN      := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench chaos clean
 
 demo: .venv/installed
 	$(BIN)/python -m datasets.demo $(if $(EXECUTOR),--executor $(EXECUTOR))
@@ -23,6 +25,9 @@ check: .venv/check
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks
+
+chaos: .venv/test
+	$(BIN)/python -m benchmarks.chaos --kills $(KILLS)
 
 .venv/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "batchflow needs Python 3.11 or later: make PYTHON=python3.x")'
