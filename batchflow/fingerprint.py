@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 _DIGITS = 16
@@ -29,7 +29,7 @@ def fingerprint(*values: Any) -> str:
 def _home(values: tuple[Any, ...]) -> set[str]:
     """Return the modules whose code counts: those of the functions themselves."""
     plain = [getattr(value, "func", value) for value in values]
-    return {getattr(value, "__module__", None) or type(value).__module__ for value in plain if value is not None}
+    return {getattr(value, "__module__", None) or type(value).__module__ for value in plain if callable(value)}
 
 
 class _Walk:
@@ -90,8 +90,9 @@ class _Walk:
     def _object(self, value: Any) -> Iterator[str]:
         """Tell of modules and what is from elsewhere by name, of classes and objects from here by content."""
         kind = value if isinstance(value, type) else type(value)
-        name = value.__name__ if isinstance(value, ModuleType) else f"{kind.__module__}.{kind.__qualname__}"
-        yield name
+        yield f"{kind.__module__}.{kind.__qualname__}"
+        if isinstance(value, ModuleType | BuiltinFunctionType):
+            yield value.__name__
         if isinstance(value, type):
             if value.__module__ in self._home:
                 for key, item in vars(value).items():

@@ -4,6 +4,7 @@ import pytest
 from fake import FakeExecutor, records_of
 
 import batchflow as bf
+from batchflow import errors
 from batchflow.errors import StoppedError
 from batchflow.events import ChunkSettled, JobEnded, JobStarted, TaskEnded
 from batchflow.model import Inspect, Task
@@ -97,3 +98,72 @@ def test_an_unordered_stream_gives_each_chunk_when_it_is_done():
         assert len(executor.performed) <= done + 1
     assert sorted(rows) == list(range(40))
     assert rows[0] != 0
+
+
+class Measured(FakeExecutor):
+    """Tells how many results were out of the scheduler's hands at most; the first chunk is done last."""
+
+    def __init__(self, slots, size):
+        super().__init__(slots, pick=lambda count: count - 1)
+        self.size = size
+        self.done = 0
+        self.drawn = 0
+
+    def submit(self, job, work):
+        super().submit(job, work)
+        self.drawn += 1
+
+
+@pytest.mark.parametrize(("memory", "most"), [(None, 40), ("10kB", 14)])
+def test_what_waits_to_be_combined_is_bounded_by_the_memory_of_the_job(memory, most):
+    """Chunks behind one that takes long are not begun once the rows that wait for it are too many."""
+    drawn_when_first_ended = []
+    executor = Measured(2, 1000)
+
+    def heard(event):
+        if isinstance(event, TaskEnded) and event.key == (0, 0):
+            drawn_when_first_ended.append(executor.drawn)
+
+    job = bf.Job(
+        lambda n: "x" * 1000, bf.records(range(40)), chunk=1, executor=executor, listeners=[heard],
+        limits=bf.Resources(memory=memory),
+    )  # fmt: skip
+    assert job.run().values == ["x" * 1000] * 40
+    [drawn] = drawn_when_first_ended
+    assert drawn <= most
+    assert memory is not None or drawn == 40
+
+
+def test_tables_that_wait_for_their_neighbours_count_too():
+    executor = FakeExecutor(2)
+    result = bf.map_records(
+        lambda n: "x" * 1000, bf.records(range(40)), chunk=1, executor=executor,
+        limits=bf.Resources(memory="3kB"), combine=lambda table: table,
+    )  # fmt: skip
+    assert result.values == ["x" * 1000] * 40
+
+
+def test_combining_that_loses_its_worker_is_done_again():
+    from batchflow.model import Merge
+    from batchflow.worker import lost
+
+    class Mortal(FakeExecutor):
+        deaths = 0
+
+        def wait(self, job=None, timeout=None):
+            for at, (number, work) in enumerate(self.queue):
+                if isinstance(work, Merge) and self.deaths < self.mortal:
+                    self.deaths += 1
+                    del self.queue[at]
+                    return [(number, lost(work, "worker", errors.WorkerDied("died")))]
+            return super().wait(job, timeout)
+
+    for deaths in (2, 3):
+        executor = Mortal(2)
+        executor.mortal = deaths
+        job = bf.Job(lambda n: n, bf.records(range(9)), chunk=1, combine=lambda table: table, executor=executor)
+        if deaths == 2:
+            assert job.run().values == list(range(9))
+        else:
+            with pytest.raises(errors.BatchflowError, match="combine= failed: WorkerDied: died"):
+                job.run()
