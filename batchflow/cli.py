@@ -219,6 +219,10 @@ def _retry(arguments: argparse.Namespace) -> int:
     from batchflow.loading import find_output, load_again, load_function, source_of
 
     destination, plan, _ = find_output(arguments.output)
+    forgotten = plan["args"].keys() - {text.partition("=")[0] for text in arguments.arg}
+    if forgotten:
+        message = f"the function takes arguments, whose values are written down nowhere: --arg {min(forgotten)}=VALUE"
+        raise InputError(message)
     function = load_function(arguments.function) if arguments.function else None
     setup = load_function(arguments.setup) if arguments.setup else None
     source = source_of(plan)

@@ -134,6 +134,8 @@ class Stats(NamedTuple):
     peak_memory: int = 0
     """Largest resident size of the worker process so far, in bytes."""
     spans: tuple[SpanCount, ...] = ()
+    retries: int = 0
+    """Calls of the function with records that were tried before, inside the task."""
 
     @property
     def rows_in(self) -> int:

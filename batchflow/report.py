@@ -47,7 +47,7 @@ class Report:
     """Rows of the error table."""
     chunks: int = 0
     retries: int = 0
-    """Tasks beyond the first one of each chunk."""
+    """Tasks beyond the first one of each chunk, and calls with records that were tried before."""
     bytes_read: int = 0
     seconds: float = 0.0
     """From the start of the job to its end."""
@@ -120,7 +120,7 @@ class ReportBuilder:
             self._complete = event.complete
 
     def _task(self, stats: Stats, event: TaskEnded) -> None:
-        self._totals["retries"] += event.attempt > 1
+        self._totals["retries"] += (event.attempt > 1) + stats.retries
         self._totals["bytes_read"] += stats.nbytes
         self._busy[stats.worker] = self._busy.get(stats.worker, 0.0) + stats.seconds
         self._peak = max(self._peak, stats.peak_memory)

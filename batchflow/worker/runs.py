@@ -71,6 +71,7 @@ class _Run(ABC):
         self.failures: list[Failure] = []
         self.counts: dict[int, SpanCount] = {}
         self.rows = 0
+        self.retries = 0
         self.nbytes = 0
         self.outlet = outlet_of(program)
         self.outlet.schema = task.schema
@@ -192,6 +193,7 @@ class _Run(ABC):
             self.nbytes,
             peak_memory=peak_memory(),
             spans=tuple(self.counts.values()),
+            retries=self.retries,
         )  # fmt: skip
 
 
@@ -269,6 +271,7 @@ class RecordRun(_Run):
             if not hopeful:
                 break
             time.sleep(retry.delay(attempt))
+            self.retries += len(hopeful)
             for at in hopeful:
                 tried[at] += 1
                 results: list[Any] = []

@@ -297,3 +297,19 @@ def test_retry_needs_an_output_that_came_to_its_end(tmp_path):
     ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(errors.UsageError, match="has not come to its end: run it again first, and it goes on"):
         job.retry_failed()
+
+
+def test_a_retry_asks_for_the_arguments_that_were_not_written_down(tmp_path, monkeypatch, capsys):
+    from batchflow.cli import main
+
+    (tmp_path / "steps.py").write_text("def fn(line, by):\n    return 8 // (int(line) - by)\n")
+    (tmp_path / "a.txt").write_text("1\n2\n3\n")
+    monkeypatch.chdir(tmp_path)
+    command = ["steps.py:fn", "a.txt", "--into", "out/", "--executor", "serial", "--quiet"]
+    assert main(["run", *command, "--arg", "by=1"]) == 1
+    assert main(["retry", "out", "--executor", "serial"]) == 2
+    assert "whose values are written down nowhere: --arg by=VALUE" in capsys.readouterr().err
+    assert main(["retry", "out", "--executor", "serial", "--arg", "by=2"]) == 2
+    assert "made with another value of args=by" in capsys.readouterr().err
+    assert main(["retry", "out", "--executor", "serial", "--arg", "by=2", "--version", "2"]) == 0
+    assert rows(tmp_path) == [-8, 8, 4]

@@ -76,6 +76,7 @@ def test_records_are_tried_again_and_stay_in_their_places(chunk):
     [row] = result.errors.to_pylist()
     assert (row["record"], row["error_type"], row["attempts"]) == (10, "FlakyError", 3)
     assert [fn.calls.count(n) for n in range(10)] == [2, 1, 1, 1, 3, 3, 1, 1, 1, 3]
+    assert result.report.retries == 7
 
 
 def test_a_generator_that_fails_half_way_gives_its_rows_once():
