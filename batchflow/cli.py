@@ -221,7 +221,8 @@ def _retry(arguments: argparse.Namespace) -> int:
     destination, plan, _ = find_output(arguments.output)
     forgotten = plan["args"].keys() - {text.partition("=")[0] for text in arguments.arg}
     if forgotten:
-        message = f"the function takes arguments, whose values are written down nowhere: --arg {min(forgotten)}=VALUE"
+        option = f"--arg {min(forgotten)}=VALUE"
+        message = f"the function takes arguments, whose values are written down nowhere: {option}"
         raise InputError(message)
     function = load_function(arguments.function) if arguments.function else None
     setup = load_function(arguments.setup) if arguments.setup else None
