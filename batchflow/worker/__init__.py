@@ -4,9 +4,25 @@ Nothing here raises to the executor: whatever goes wrong becomes a failure, of a
 at fault, of the chunk where not.
 """
 
-from batchflow.worker.failures import died, failed, lost
-from batchflow.worker.guard import OVERTIME, too_slow, was_overtime
-from batchflow.worker.program import Program
-from batchflow.worker.runner import Runner
+from batchflow.worker.failures import died, failed, lost, placed
+from batchflow.worker.guard import OVERTIME, Guard, Overtime, settle, too_slow, was_overtime
+from batchflow.worker.program import Limits, Program
+from batchflow.worker.runner import Runner, assembled, over
 
-__all__ = ["OVERTIME", "Program", "Runner", "died", "failed", "lost", "too_slow", "was_overtime"]
+__all__ = [
+    "OVERTIME",
+    "Guard",
+    "Limits",
+    "Overtime",
+    "Program",
+    "Runner",
+    "assembled",
+    "died",
+    "failed",
+    "lost",
+    "over",
+    "placed",
+    "settle",
+    "too_slow",
+    "was_overtime",
+]
