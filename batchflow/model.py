@@ -188,6 +188,8 @@ class Assemble(NamedTuple):
     schema: Any
     path: str
     """Temporary name; the driver gives the part its final one."""
+    format: str = "parquet"
+    """Its name: all that a worker must know of the job, so that it needs no function that may be broken."""
 
 
 class Inspect(NamedTuple):

@@ -44,7 +44,7 @@ from batchflow.model import (
 from batchflow.plan import Plan
 from batchflow.sources.base import Cursor, Drawn
 from batchflow.splitting import FIRST_BYTES, FIRST_RECORDS, ChunkSizer
-from batchflow.worker import Program
+from batchflow.worker import Program, placed
 
 _END: Key = (sys.maxsize,)
 AHEAD = 4
@@ -271,6 +271,8 @@ class Scheduler:
         work = self._running.pop(outcome.key, None)
         if work is None:
             return
+        if isinstance(work, Task) and isinstance(outcome, Failed):
+            outcome = self._placed(work, outcome)
         if outcome.key == self._alone and not self._asks(work, outcome):
             self._alone = None
         if self._is_unlucky(work, outcome):
@@ -303,11 +305,22 @@ class Scheduler:
             self._told(task, outcome, again=False)
             self._settle(self._succeeded(task, outcome))
         elif self._asks(task, outcome):
-            assert isinstance(outcome, Failed)
             self._inspected[task.key] = outcome
             self._begin(Inspect(task))
         else:
             self._failed(task, outcome)
+
+    def _placed(self, task: Task, outcome: Failed) -> Failed:
+        """Return an outcome with the number of records that travelled with a task, where it broke off.
+
+        So do those that could not be made again on the worker: asking another one would break that off too.
+        """
+        records = self._plan.source.count(task.data) if outcome.records is None else None
+        if records is None or not (outcome.died or outcome.failure.phase == "read"):
+            return outcome
+        if records == 1:
+            outcome = placed(outcome, next(self._plan.source.read(task.chunk, task.data)), 0)
+        return outcome._replace(records=records)
 
     def _settle(self, settled: Settled) -> None:
         if self._note is not None:

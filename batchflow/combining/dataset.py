@@ -255,7 +255,8 @@ class Dataset:
 
         self._assembled += 1
         key: Key = (_PART, self._assembled)
-        work = Assemble(key, tuple(pieces), part.schema, str(self._destination.pieces / temporary))
+        path = str(self._destination.pieces / temporary)
+        work = Assemble(key, tuple(pieces), part.schema, path, self._destination.format)
         self._delegate(work, done)
 
     def _commit_in_order(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -11,7 +12,7 @@ from typing import Any, ClassVar, Self
 from batchflow.errors import FunctionError, ResourceError
 from batchflow.model import Merge, Outcome, Work
 from batchflow.resources import Resources, available_cpus, count_slots, total_memory
-from batchflow.worker import Program, failed
+from batchflow.worker import Guard, Limits, Program, Runner, failed, settle
 
 UNKNOWN = Merge((), ())
 """Stands for work in an outcome where it is not at hand; the driver knows which it sent."""
@@ -132,6 +133,45 @@ class Broken:
     def perform(self, work: Work) -> Outcome:
         """Tell why nothing works."""
         return failed(work, "worker", self._error)
+
+
+class Loaded:
+    """A program on a worker: made again when its first work comes, inside the limits of that.
+
+    Parameters
+    ----------
+    make
+        Makes it again, which may run code of the user's.
+    limits
+        Of one task.
+    """
+
+    def __init__(self, make: Callable[[], Program], limits: Limits) -> None:
+        self.limits = limits
+        self._make: Callable[[], Program] | None = make
+        self._runner: Runner | Broken
+
+    def runner(self) -> Runner | Broken:
+        """Return what does its work; a program that broke off at a limit is made again the next time."""
+        if self._make is not None:
+            try:
+                self._runner = Runner(opened(self._make, self.limits), guarded=True)
+            except MemoryError:
+                raise
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - told as the failure of each task
+                self._runner = Broken(error)
+            self._make = None
+            settle()
+        return self._runner
+
+
+def opened(make: Callable[[], Any], limits: Limits) -> Any:
+    """Make an object again inside limits; raises what the user's code in it raises, or `Overtime`."""
+    try:
+        with Guard(*limits):
+            return make()
+    except pickle.UnpicklingError as error:
+        raise error.__cause__ or error from None
 
 
 def take(ready: list[tuple[int, Outcome]], job: int | None) -> list[tuple[int, Outcome]]:

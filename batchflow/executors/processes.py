@@ -25,10 +25,10 @@ from batchflow.errors import ExecutorError
 from batchflow.executors import wire
 from batchflow.executors.base import Executor, pickled, take
 from batchflow.executors.zygote import REQUEST, Ended, Load, Tally, Unload
-from batchflow.model import Failed, Outcome, Work
+from batchflow.model import Assemble, Failed, Outcome, Work
 from batchflow.resources import Resources
 from batchflow.retry import Retry
-from batchflow.worker import OVERTIME, Program, died, failed, lost, too_slow, was_overtime
+from batchflow.worker import OVERTIME, Limits, Program, died, failed, lost, too_slow, was_overtime
 
 _STILLBORN = 100
 """Workers in a row that ended without any work, after which there is no point in making more."""
@@ -133,7 +133,8 @@ class Processes(Executor):
         data = pickled(program, buffers.take)
         self._loaded += 1
         parcel = wire.Parcel(data, buffers)
-        self._programs[self._loaded] = _Loaded(parcel, list(sys.path), self._slots, program.timeout, program.retry)
+        path = list(sys.path)
+        self._programs[self._loaded] = _Loaded(parcel, path, self._slots, program.limits, program.retry)
         return self._loaded
 
     def unload(self, job: int) -> None:
@@ -185,10 +186,10 @@ class Processes(Executor):
         except Exception as error:  # noqa: BLE001 - records that cannot be pickled
             self._ready.append((job, failed(work, "read", error)))
             return
-        if job not in worker.loaded:
+        if job not in worker.loaded and not isinstance(work, Assemble):  # which needs no program
             worker.loaded.add(job)
             program = self._programs[job]
-            self._send(worker, Load(job, program.path))
+            self._send(worker, Load(job, program.path, program.limits))
             self._post(worker, program.parcel)
         self._post(worker, parcel)
         parcel.close()
@@ -267,8 +268,9 @@ class Processes(Executor):
     def _death(self, job: int, work: Work, worker: _Worker, status: int) -> Failed:
         """Return the outcome of the work that a worker was at when it ended."""
         program = self._programs[job]
-        if status == OVERTIME and program.timeout and was_overtime(worker.tally.since, program.timeout):
-            return lost(work, "timeout", too_slow(program.timeout), worker.name, retry=program.retry)
+        seconds = program.limits.seconds
+        if status == OVERTIME and seconds and was_overtime(worker.tally.since, seconds):
+            return lost(work, "timeout", too_slow(seconds), worker.name, retry=program.retry)
         message = f"the worker process {_how(status)}"
         return died(work, message, worker.name, program.retry, suspect=status == -signal.SIGKILL)
 
@@ -313,7 +315,7 @@ class _Loaded(NamedTuple):
     parcel: wire.Parcel
     path: list[str]
     slots: int
-    timeout: float | None
+    limits: Limits
     retry: Retry
 
 

@@ -7,16 +7,29 @@ import pickle
 import sys
 import time
 from collections import Counter, deque
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from batchflow.errors import ExecutorError, ResourceError
-from batchflow.executors.base import UNKNOWN, Broken, Executor, add_path, pickled, take
+from batchflow.executors.base import UNKNOWN, Executor, Loaded, add_path, opened, pickled, take
 from batchflow.executors.wire import Buffers, dumps
-from batchflow.model import Failed, Merge, Outcome, Succeeded, Work
+from batchflow.model import Assemble, Failed, Merge, Outcome, Succeeded, Work
 from batchflow.resources import Resources, available_cpus, count_slots, total_memory
 from batchflow.retry import Retry
 from batchflow.rows import Rows
-from batchflow.worker import Program, Runner, died, end_with_parent, failed, lost, too_slow, was_overtime
+from batchflow.worker import (
+    Limits,
+    Overtime,
+    Program,
+    assembled,
+    died,
+    end_with_parent,
+    failed,
+    lost,
+    over,
+    too_slow,
+    was_overtime,
+)
 
 _QUIET = {
     "RAY_LOG_TO_DRIVER": "0",
@@ -35,8 +48,8 @@ _QUIET = {
 _LONGEST = 40
 """Characters of the folder at most: the sockets in it have names of 65 more, and the kernel allows 107."""
 
-_runners: dict[str, Runner | Broken] = {}
-"""On a worker: the runners of jobs under way, by the reference to their program."""
+_programs: dict[str, Loaded] = {}
+"""On a worker: the programs of jobs under way, by the reference to them."""
 
 
 class Ray(Executor):
@@ -137,7 +150,7 @@ class Ray(Executor):
         reference = ray.put((list(sys.path), (data, list(buffers))))
         # With a time limit no task waits at Ray, so that when it was sent is when it began.
         room = min(self._room, self._slots) if program.timeout else self._room
-        self._jobs[self._loaded] = _Job(reference, self._perform, room, program.timeout, program.retry)
+        self._jobs[self._loaded] = _Job(reference, self._perform, room, program.limits, program.retry)
         return self._loaded
 
     def unload(self, job: int) -> None:
@@ -181,7 +194,8 @@ class Ray(Executor):
         except Exception as error:  # noqa: BLE001 - records that cannot be pickled
             self._ready.append((job, failed(work, "read", error)))
             return
-        head, rows = perform.remote([program], alive, packed, *parts)
+        limits = tuple(self._jobs[job].limits)
+        head, rows = perform.remote([program], alive, limits, packed, *parts)
         self._running[head] = _Sent(job, work, rows, time.monotonic())
 
     def wait(self, job: int | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
@@ -245,7 +259,7 @@ class _Job(NamedTuple):
     """The remote function, with the request of one task."""
     room: int
     """Tasks that may be at Ray."""
-    timeout: float | None
+    limits: Limits
     retry: Retry
 
 
@@ -260,17 +274,25 @@ class _Sent(NamedTuple):
     """`time.monotonic` when it was sent."""
 
 
-def _perform(program: list[Any], alive: list[str], packed: Any, *parts: Any) -> tuple[tuple[Outcome, bool], Any]:
+def _perform(
+    program: list[Any], alive: list[str], limits: tuple[Any, ...], packed: Any, *parts: Any
+) -> tuple[tuple[Outcome, bool], Any]:
     """Do one piece of work on a Ray worker; returns the outcome without its rows, and the rows, packed."""
-    runner = _runner(program[0], alive)
+    work: Work = UNKNOWN
+    kept = Limits(*limits)
+    loaded = _loaded(program[0], alive, kept)
     try:
-        work: Work = _unpacked(packed)
-    except Exception as error:  # noqa: BLE001 - records that cannot be made again here
-        return (failed(UNKNOWN, "read", error), False), None
+        work = opened(partial(_unpacked, packed), kept)
+    except (Overtime, MemoryError) as error:
+        return (over(work, error, kept), False), None
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - records that cannot be made again here
+        return (failed(work, "read", error), False), None
     if isinstance(work, Merge):
         work = work._replace(parts=tuple(map(_unpacked, parts)))
     try:
-        outcome = runner.perform(work)
+        outcome = assembled(work) if isinstance(work, Assemble) else loaded.runner().perform(work)
+    except (Overtime, MemoryError) as error:
+        outcome = over(work, error, kept)
     except BaseException as error:  # noqa: BLE001 - what is no Exception is a failure all the same
         outcome = lost(work, "call", error)
     if not isinstance(outcome, Succeeded) or not isinstance(outcome.payload, Rows):
@@ -293,23 +315,22 @@ def _unpacked(packed: tuple[bytes, list[Any]]) -> Any:
     return pickle.loads(pickled, buffers=buffers)
 
 
-def _runner(reference: Any, alive: list[str]) -> Runner | Broken:
-    """Return the runner of a job, made once in each worker process; those of jobs that ended are dropped."""
+def _loaded(reference: Any, alive: list[str], limits: Limits) -> Loaded:
+    """Return the program of a job, fetched once by each worker process; those of jobs that ended are dropped."""
     import ray
 
-    for key in _runners.keys() - alive:
-        del _runners[key]
+    for key in _programs.keys() - alive:
+        del _programs[key]
     key = reference.hex()
-    if not _runners:
+    if not _programs:
         end_with_parent()  # a Ray of our own ends with its driver, and its workers at once with it
-    if key not in _runners:
+    if key not in _programs:
         path, packed = ray.get(reference)
         add_path(path)
-        try:
-            _runners[key] = Runner(_unpacked(packed), guarded=True)
-        except Exception as error:  # noqa: BLE001 - told as the failure of each task
-            _runners[key] = Broken(error)
-    return _runners[key]
+        if any(limits):
+            import pyarrow.parquet  # noqa: F401 - what most tasks need is loaded at the expense of none
+        _programs[key] = Loaded(partial(_unpacked, packed), limits)
+    return _programs[key]
 
 
 def _death(job: _Job, sent: _Sent, error: Exception) -> Failed:
@@ -320,8 +341,9 @@ def _death(job: _Job, sent: _Sent, error: Exception) -> Failed:
     """
     import ray
 
-    if job.timeout and was_overtime(sent.since, job.timeout):
-        return lost(sent.work, "timeout", too_slow(job.timeout), "", retry=job.retry)
+    seconds = job.limits.seconds
+    if seconds and was_overtime(sent.since, seconds):
+        return lost(sent.work, "timeout", too_slow(seconds), "", retry=job.retry)
     cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     message = f"the Ray worker died: {type(error).__name__}: {cause}"
     suspect = not isinstance(error, ray.exceptions.WorkerCrashedError)

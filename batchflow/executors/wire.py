@@ -96,8 +96,41 @@ def send(to: socket.socket, value: Any) -> None:
         parcel.close()
 
 
-def receive(source: socket.socket, *, mapped: bool = False) -> Any:
-    """Return the next object.
+class Frame:
+    """An object that has arrived and is still to be made again, which may run code of the user's."""
+
+    def __init__(self, body: memoryview, length: int, count: int) -> None:
+        self._body = body
+        self._length = length
+        self._count = count
+
+    def open(self) -> Any:
+        """Return the object.
+
+        Raises
+        ------
+        pickle.UnpicklingError
+            If the object cannot be made again; the cause is what it raised.
+        """
+        start = 8 * self._count
+        buffers, at = [], start + self._length
+        for size in struct.unpack(f"<{self._count}Q", self._body[:start]):
+            buffers.append(self._body[at : at + size])
+            at += size
+        try:
+            return pickle.loads(self._body[start : start + self._length], buffers=buffers)
+        except (Exception, SystemExit) as error:
+            message = f"{type(error).__name__}: {error}"
+            raise pickle.UnpicklingError(message) from error
+
+
+def receive(source: socket.socket) -> Any:
+    """Return the next object; raises what `next_frame` and `Frame.open` do."""
+    return next_frame(source).open()
+
+
+def next_frame(source: socket.socket, *, mapped: bool = False) -> Frame:
+    """Wait for the next object.
 
     Parameters
     ----------
@@ -109,23 +142,11 @@ def receive(source: socket.socket, *, mapped: bool = False) -> Any:
     ------
     EOFError
         If the other side is gone.
-    pickle.UnpicklingError
-        If the object cannot be made again; the cause is what it raised.
     """
     try:
-        body, length, count = _receive_body(source, mapped)
+        return Frame(*_receive_body(source, mapped))
     except OSError as error:
         raise EOFError from error
-    start = 8 * count
-    buffers, at = [], start + length
-    for size in struct.unpack(f"<{count}Q", body[:start]):
-        buffers.append(body[at : at + size])
-        at += size
-    try:
-        return pickle.loads(body[start : start + length], buffers=buffers)
-    except Exception as error:
-        message = f"{type(error).__name__}: {error}"
-        raise pickle.UnpicklingError(message) from error
 
 
 def _receive_body(source: socket.socket, mapped: bool) -> tuple[memoryview, int, int]:

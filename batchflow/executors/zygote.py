@@ -15,7 +15,6 @@ from __future__ import annotations
 import gc
 import mmap
 import os
-import pickle
 import select
 import signal
 import socket
@@ -23,12 +22,12 @@ import struct
 import sys
 import time
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from batchflow.executors import wire
-from batchflow.executors.base import UNKNOWN, Broken, add_path
-from batchflow.model import Outcome, Work
-from batchflow.worker import Runner, end_with_parent, failed, lost
+from batchflow.executors.base import UNKNOWN, Loaded, add_path, opened
+from batchflow.model import Assemble, Outcome, Work
+from batchflow.worker import Limits, Overtime, assembled, end_with_parent, failed, lost, over
 
 REQUEST = struct.Struct("<Q")
 _ENDED = struct.Struct("<Qi")
@@ -213,6 +212,8 @@ class Load(NamedTuple):
     job: int
     path: list[str]
     """Where the driver imports from."""
+    limits: Limits
+    """Of one task, the making of program and records included."""
 
 
 class Unload(NamedTuple):
@@ -229,7 +230,7 @@ class Worker:
         self._tally = tally
         self._tally.pid = os.getpid()
         self._answered = 0
-        self._runners: dict[int, Runner | Broken] = {}
+        self._programs: dict[int, Loaded] = {}
 
     def run(self) -> None:
         """Work until the driver closes the socket."""
@@ -238,30 +239,45 @@ class Worker:
                 self._next()
 
     def _next(self) -> None:
+        frame = wire.next_frame(self._driver, mapped=True)
+        self._tally.begin(self._answered + 1)  # records may kill their worker too when they are made again
+        limits = self._loosest()
         try:
-            message = wire.receive(self._driver, mapped=True)
-        except pickle.UnpicklingError as error:  # records that cannot be made again here
-            self._answer(failed(UNKNOWN, "read", error.__cause__ or error))
-            return
-        if isinstance(message, Unload):
-            self._runners.pop(message.job, None)
-            return
-        self._tally.begin(self._answered + 1)  # a program may kill its worker too: its first work is at fault
+            message = opened(frame.open, limits)
+        except (Overtime, MemoryError) as error:
+            self._answer(over(UNKNOWN, error, limits))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - records that cannot be made again here
+            self._answer(failed(UNKNOWN, "read", error))
+        else:
+            self._heed(message)
+
+    def _loosest(self) -> Limits:
+        """Return limits that the work of no job exceeds: whose it is shows once it is made again."""
+        if not self._programs:
+            return Limits()
+        columns = zip(*(program.limits for program in self._programs.values()), strict=True)
+        return Limits(*(None if None in column else max(column) for column in columns))
+
+    def _heed(self, message: Any) -> None:
         if isinstance(message, Load):
-            self._load(message)
+            add_path(message.path)
+            frame = wire.next_frame(self._driver, mapped=True)
+            self._programs[message.job] = Loaded(frame.open, message.limits)
+        elif isinstance(message, Unload):
+            self._programs.pop(message.job, None)
         else:
             self._answer(self._perform(*message))
-
-    def _load(self, message: Load) -> None:
-        add_path(message.path)
-        try:
-            self._runners[message.job] = Runner(wire.receive(self._driver, mapped=True), guarded=True)
-        except pickle.UnpicklingError as error:
-            self._runners[message.job] = Broken(error.__cause__ or error)
+            return
+        self._tally.begin(self._answered)  # that was no work
 
     def _perform(self, job: int, work: Work) -> Outcome:
+        if isinstance(work, Assemble):
+            return assembled(work)  # whatever became of the program
+        program = self._programs[job]
         try:
-            return self._runners[job].perform(work)
+            return program.runner().perform(work)
+        except (Overtime, MemoryError) as error:
+            return over(work, error, program.limits)
         except BaseException as error:  # noqa: BLE001 - what is no Exception is a failure all the same
             return lost(work, "call", error)
         finally:

@@ -65,7 +65,7 @@ class Block:
     failures: Sequence[Failure] = ()
     """What could not be read; ``record`` holds the number within the span."""
     nbytes: int = 0
-    error: Exception | None = None
+    error: Exception | SystemExit | None = None
     """Why the span broke off here."""
 
     def record(self, at: int) -> Any:
@@ -128,6 +128,11 @@ class Source(ABC):
         """Return the inputs with versions by which a later run knows whether they changed."""
         return list(inputs)
 
+    def count(self, data: Any) -> int | None:
+        """Return the number of records that travel with a task, ``None`` where only reading tells."""
+        del data
+        return None
+
     def records_of(self, chunk: Chunk) -> Any:
         """Return the records of a chunk that travel with its task, where they do."""
         del chunk
@@ -188,11 +193,11 @@ class Source(ABC):
                     yield block
             except MemoryError:
                 raise  # of the task as a whole
-            except Exception as error:  # noqa: BLE001 - whatever a reader meets is an answer, not a crash
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a reader meets is an answer, not a crash
                 yield broken(span, end, error)
 
 
-def broken(span: Span, end: int, error: Exception) -> Block:
+def broken(span: Span, end: int, error: Exception | SystemExit) -> Block:
     """Return a block for what could not be read of a span, after ``end`` numbers that could."""
     start = getattr(error, "position", span.start)
     failure = Failure(

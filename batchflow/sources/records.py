@@ -57,6 +57,12 @@ class RecordsSource(Source):
             raise InputError(message)
         return _sliced(self.data, span.start, span.stop or span.input.size)
 
+    def count(self, data: Any) -> int | None:
+        """Return the number of records that travel with a task; a failure in the place of one is none."""
+        if isinstance(data, list) and isinstance(data[0], _Raised):
+            return None
+        return data.segments[0].num_rows if isinstance(data, Rows) else len(data)
+
     def select(self, chunk: Chunk, failure: Failure, before: int) -> Chunk:
         """Return a chunk of one record, or of all from it on."""
         del before

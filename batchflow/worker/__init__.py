@@ -4,11 +4,26 @@ Nothing here raises to the executor: whatever goes wrong becomes a failure, of a
 at fault, of the chunk where not.
 """
 
-from batchflow.worker.failures import died, failed, lost
-from batchflow.worker.guard import OVERTIME, end_with_parent, too_slow, was_overtime
-from batchflow.worker.program import Program
-from batchflow.worker.runner import Runner
+from batchflow.worker.failures import died, failed, lost, placed
+from batchflow.worker.guard import OVERTIME, Guard, Overtime, end_with_parent, settle, too_slow, was_overtime
+from batchflow.worker.program import Limits, Program
+from batchflow.worker.runner import Runner, assembled, over
 
 __all__ = [
-    "OVERTIME", "Program", "Runner", "died", "end_with_parent", "failed", "lost", "too_slow", "was_overtime",
-]  # fmt: skip
+    "OVERTIME",
+    "Guard",
+    "Limits",
+    "Overtime",
+    "Program",
+    "Runner",
+    "assembled",
+    "died",
+    "end_with_parent",
+    "failed",
+    "lost",
+    "over",
+    "placed",
+    "settle",
+    "too_slow",
+    "was_overtime",
+]

@@ -136,6 +136,11 @@ def _set_limits(limits: tuple[int, int]) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, limits)
 
 
+def settle() -> None:
+    """Count what this process has by now, the program of a job, say, as what it has when it is idle."""
+    _idle.cache_clear()
+
+
 @cache
 def _idle() -> int:
     """Return the bytes of data that this process had before its first capped task."""

@@ -154,7 +154,7 @@ class Pieces:
             except BaseException as error:
                 with suppress(OSError):
                     os.unlink(path)  # noqa: PTH108
-                if isinstance(error, Exception) and not isinstance(error, MemoryError):
+                if isinstance(error, Exception | SystemExit) and not isinstance(error, MemoryError):
                     raise WriteError from error
                 raise
         if table.num_columns:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from batchflow.retry import NEVER, Retry
 from batchflow.sources.base import Source
+
+
+class Limits(NamedTuple):
+    """What one task is kept to: plain values, known before anything of the user's is made again."""
+
+    seconds: float | None = None
+    memory: int | None = None
+    """Bytes."""
 
 
 @dataclass(frozen=True)
@@ -31,3 +39,8 @@ class Program:
     """Bytes of one task."""
     folder: str = ""
     """Working directory of the driver: what relative paths of inputs start from."""
+
+    @property
+    def limits(self) -> Limits:
+        """What one task is kept to."""
+        return Limits(self.timeout, self.memory)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
 
 from batchflow.errors import WorkerDied
 from batchflow.formats import digest, format_of
-from batchflow.model import Assemble, Inspect, Merge, Outcome, Phase, Stats, Succeeded, Task, Work
+from batchflow.model import Assemble, Failed, Inspect, Merge, Outcome, Phase, Stats, Succeeded, Task, Work
 from batchflow.resources import format_bytes
+from batchflow.retry import NEVER, Retry
 from batchflow.rows import Rows
 from batchflow.sources.base import Block
 from batchflow.tables import as_table, concat
 from batchflow.worker.failures import failed, lost, placed, worker_name
 from batchflow.worker.guard import Guard, Overtime, too_slow
-from batchflow.worker.program import Program
+from batchflow.worker.program import Limits, Program
 from batchflow.worker.runs import PASSING, BatchRun, RecordRun
 
 _NOTHING = object()
@@ -38,17 +40,14 @@ class Runner:
 
     def perform(self, work: Work) -> Outcome:
         """Do one piece of work and return what came of it; never raises an `Exception`."""
-        retry, seconds = self._program.retry, self._program.timeout
+        limits = self._program.limits
         try:
             if not self._guarded or isinstance(work, Assemble):
                 return self._perform(work)
-            with Guard(seconds, self._program.memory):
+            with Guard(*limits):
                 return self._perform(work)
-        except Overtime as error:
-            assert seconds is not None
-            return lost(work, "timeout", too_slow(seconds).with_traceback(error.__traceback__), retry=retry)
-        except MemoryError as error:
-            return lost(work, "memory", _too_much(error, self._program.memory), retry=retry)
+        except (Overtime, MemoryError) as error:
+            return over(work, error, limits, self._program.retry)
 
     def _perform(self, work: Work) -> Outcome:
         phase: Phase = "worker"
@@ -57,8 +56,10 @@ class Runner:
                 return self._task(work)
             if isinstance(work, Inspect):
                 return self._inspect(work.task)
-            phase = "call" if isinstance(work, Merge) else "write"
-            return self._merge(work) if isinstance(work, Merge) else self._assemble(work)
+            if isinstance(work, Assemble):
+                return assembled(work)
+            phase = "call"
+            return self._merge(work)
         except PASSING:
             raise
         except BaseException as error:  # noqa: BLE001 - a failure is a value
@@ -86,16 +87,35 @@ class Runner:
         outcome = failed(task, "worker", WorkerDied(""), sum(ends.values()))
         return placed(outcome, *found[0]) if len(found) == 1 else outcome
 
-    def _assemble(self, work: Assemble) -> Outcome:
-        format_of(self._program.format or "parquet").assemble(work.pieces, work.schema, work.path)
-        written = os.stat(work.path).st_size, digest(work.path)  # noqa: PTH116
-        return Succeeded(work.key, Stats(worker_name()), (), written)
-
     def _merge(self, work: Merge) -> Outcome:
         assert self._program.combine is not None
         table = concat(table for part in work.parts for table in part.tables)
         rows = Rows([as_table(self._program.combine(table))])
         return Succeeded(work.key, Stats(worker_name(), held=rows.nbytes), (), rows)
+
+
+def assembled(work: Assemble) -> Outcome:
+    """Put pieces together; of a part that failed nothing is left. Needs nothing of the job, and no limit."""
+    try:
+        format_of(work.format).assemble(work.pieces, work.schema, work.path)
+        written = os.stat(work.path).st_size, digest(work.path)  # noqa: PTH116
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(work.path)  # noqa: PTH108
+        if isinstance(error, MemoryError):
+            return over(work, error, Limits())
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return failed(work, "write", error)
+    return Succeeded(work.key, Stats(worker_name()), (), written)
+
+
+def over(work: Work, error: Overtime | MemoryError, limits: Limits, retry: Retry = NEVER) -> Failed:
+    """Return the outcome of work that broke off at a limit."""
+    if isinstance(error, Overtime):
+        assert limits.seconds is not None
+        return lost(work, "timeout", too_slow(limits.seconds).with_traceback(error.__traceback__), retry=retry)
+    return lost(work, "memory", _too_much(error, limits.memory), retry=retry)
 
 
 def _too_much(error: MemoryError, cap: int | None) -> MemoryError:

@@ -299,13 +299,13 @@ class RecordRun(_Run):
             self.outlet.take(values)
         except (WriteError, *PASSING):
             raise
-        except Exception as error:  # noqa: BLE001 - Arrow raises many kinds
+        except BaseException as error:  # noqa: BLE001 - Arrow raises many kinds, and so do the user's values
             return self._one_by_one(block, values, owners, error)
         self.add(block, len(values), 0)
         return owners
 
     def _one_by_one(
-        self, block: Block, values: list[Any], owners: Sequence[int], reason: Exception
+        self, block: Block, values: list[Any], owners: Sequence[int], reason: BaseException
     ) -> Sequence[int]:
         """Keep the values that fit, whole records only, and fail the others; returns whose were kept."""
         bad: dict[int, BaseException] = {}
@@ -315,7 +315,7 @@ class RecordRun(_Run):
                 schema = self.outlet.fit(schema, values_to_table([value]), "this record")
             except PASSING:
                 raise
-            except Exception as misfit:  # noqa: BLE001 - Arrow raises many kinds
+            except BaseException as misfit:  # noqa: BLE001 - Arrow raises many kinds
                 bad.setdefault(at, misfit)
         good = [value for at, value in zip(owners, values, strict=True) if at not in bad]
         try:
@@ -323,7 +323,7 @@ class RecordRun(_Run):
                 self.outlet.take(good)
         except (WriteError, *PASSING):
             raise
-        except Exception:  # noqa: BLE001 - they fit one by one but not together
+        except BaseException:  # noqa: BLE001 - they fit one by one but not together
             bad, good = dict.fromkeys(owners, reason), []
         for at, error in bad.items():
             self.fail(block, at, "convert", error)

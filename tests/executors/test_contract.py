@@ -387,12 +387,12 @@ def test_a_function_that_cannot_be_unpickled_fails_each_chunk(remote):
     ]
 
 
-def test_records_that_cannot_travel_fail_their_chunk(remote):
+def test_records_that_cannot_travel_fail_alone(remote):
     for strange, error in [(Unpicklable, "TypeError"), (Bomb, "RuntimeError")]:
         result = run(lambda x: 1, [0, 1, strange(), 3, 4, 5], remote, chunk=2)
-        assert result.values == [1, 1, 1, 1]
+        assert result.values == [1, 1, 1, 1, 1]
         [row] = told(result.errors)
-        assert row[:2] == (2, 4)
+        assert row[:2] == (2, 3)
         assert row[4:6] == ("read", error)
 
 

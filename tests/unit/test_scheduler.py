@@ -24,18 +24,32 @@ def test_completion_order_inside_input_order_outside():
     assert [work.key for work in executor.performed] != sorted(work.key for work in executor.performed)
 
 
-def test_a_chunk_that_dies_is_inspected_and_halved():
+def test_a_chunk_that_dies_is_halved():
+    """Records in memory need nobody to count them."""
     executor = FakeExecutor(1, dies=lambda task: 5 in records_of(task))
     result = run(same, range(8), executor, chunk=8)
     assert result.values == [0, 1, 2, 3, 4, 6, 7]
     [row] = result.errors.to_pylist()
     assert (row["record"], row["payload"], row["attempts"], row["message"]) == (6, "5", 4, "the worker died")
-    done = [(type(work).__name__, records_of(getattr(work, "task", work))) for work in executor.performed]
+    done = [records_of(work) for work in executor.performed]
+    assert done == [[0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3], [4, 5, 6, 7], [4, 5], [6, 7], [4], [5]]
+
+
+def test_a_chunk_of_a_file_that_dies_is_inspected_and_halved(tmp_path):
+    (tmp_path / "lines").write_text("a\nb\nc\nd\n")
+
+    def window(task):
+        return task.chunk.skip, task.chunk.take
+
+    executor = FakeExecutor(1, dies=lambda task: window(task) in [(0, None), (2, 2), (2, 1)])
+    result = bf.map_records(same, bf.read_text(tmp_path / "lines"), executor=executor, chunk="100B")
+    assert result.values == ["a", "b", "d"]
+    [row] = result.errors.to_pylist()
+    assert (row["record"], row["payload"], row["attempts"], row["message"]) == (3, "c", 3, "the worker died")
+    done = [(type(work).__name__, *window(getattr(work, "task", work))) for work in executor.performed]
     assert done == [
-        ("Task", [0, 1, 2, 3, 4, 5, 6, 7]), ("Inspect", [0, 1, 2, 3, 4, 5, 6, 7]),
-        ("Task", [0, 1, 2, 3]), ("Task", [4, 5, 6, 7]), ("Inspect", [4, 5, 6, 7]),
-        ("Task", [4, 5]), ("Task", [6, 7]), ("Inspect", [4, 5]),
-        ("Task", [4]), ("Task", [5]), ("Inspect", [5]),
+        ("Task", 0, None), ("Inspect", 0, None), ("Task", 0, 2), ("Task", 2, 2), ("Inspect", 2, 2),
+        ("Task", 2, 1), ("Task", 3, 1), ("Inspect", 2, 1),
     ]  # fmt: skip
 
 
@@ -47,7 +61,10 @@ def test_halves_are_tried_before_new_chunks():
     assert tasks == [[0, 1, 2, 3], [0, 1], [2, 3], [4, 5, 6, 7], [4, 5], [6, 7]]
 
 
-def test_an_inspection_that_dies_too_fails_the_chunk():
+def test_an_inspection_that_dies_too_fails_the_chunk(tmp_path):
+    (tmp_path / "one").write_text("a\nb\n")
+    (tmp_path / "two").write_text("c\nd\n")
+
     class Deadly(FakeExecutor):
         def wait(self, job=None, timeout=None):
             done = super().wait(job)
@@ -56,11 +73,11 @@ def test_an_inspection_that_dies_too_fails_the_chunk():
                 return [(job, outcome._replace(records=None, died=True))]
             return done
 
-    executor = Deadly(1, dies=lambda task: 1 in records_of(task))
-    result = run(same, range(6), executor, chunk=3)
-    assert result.values == [3, 4, 5]
+    executor = Deadly(1, dies=lambda task: task.chunk.spans[0].input.uri.endswith("one"))
+    result = bf.map_records(same, bf.read_text([tmp_path / "one", tmp_path / "two"]), executor=executor, chunk="4B")
+    assert result.values == ["c", "d"]
     [row] = result.errors.to_pylist()
-    assert (row["start"], row["stop"], row["record"], row["phase"]) == (0, 3, None, "worker")
+    assert (row["source"], row["start"], row["record"], row["phase"]) == (f"{tmp_path}/one", 0, None, "worker")
 
 
 def test_one_error_too_many_stops_and_gives_up_the_rest():

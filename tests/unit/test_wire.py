@@ -30,7 +30,7 @@ def files():
 def test_bytes_of_every_size(pair, size, mapped):
     value = {"data": os.urandom(size), "n": [1, None]}
     wire.send(pair[0], value)
-    assert wire.receive(pair[1], mapped=mapped) == value
+    assert wire.next_frame(pair[1], mapped=mapped).open() == value
 
 
 @given(
@@ -41,7 +41,7 @@ def test_buffers_of_every_size(sizes, text, mapped):
     ours, theirs = socket.socketpair()
     with ours, theirs:
         wire.send(ours, ("x" * text, arrays))
-        got_text, got = wire.receive(theirs, mapped=mapped)
+        got_text, got = wire.next_frame(theirs, mapped=mapped).open()
     assert got_text == "x" * text
     assert [array.tobytes() for array in got] == [array.tobytes() for array in arrays]
 
@@ -69,7 +69,7 @@ def test_one_parcel_for_many_receivers_shares_their_memory(pair):
         parcel.send(pair[0])
     parcel.close()
     parcel.close()
-    one, other = (wire.receive(pair[1], mapped=True) for _ in range(2))
+    one, other = (wire.next_frame(pair[1], mapped=True).open() for _ in range(2))
     one[0] = 7  # its own from now on
     assert (one[0], other[0]) == (7, 0)
     del one, other

@@ -1,0 +1,262 @@
+"""Every phase of a job x every manner of failing x both executors with processes of their own."""
+
+import os
+import signal
+import threading
+import time
+from functools import partial
+
+import mischief
+import psutil
+import pytest
+from mischief import GUILTY
+
+import batchflow as bf
+from batchflow.combining import dataset
+from batchflow.model import Assemble
+from batchflow.testing import Script
+from conftest import children
+
+RAISES = {"raise": "ScriptedError", "unpicklable raise": "UnpicklableError", "sys.exit": "SystemExit"}
+DIES = ("os._exit", "SIGKILL", "SIGSEGV")
+LIMITED = {"hang": ("timeout", "TimeoutError"), "memory": ("memory", "MemoryError")}
+MANNERS = (*RAISES, *DIES, *LIMITED)
+PHASES = ("read", "unpickle record", "unpickle function", "setup", "call", "convert", "write", "commit")
+OPTIONS = {"hang": {"timeout": 1.0}, "hang in C": {"timeout": 1.0}, "memory": {"per_task": bf.Resources(memory="300MB")}}
+"""What keeps a manner within bounds."""
+FILES = {"part-00000.parquet", *(f"_batchflow/{name}" for name in ("errors.parquet", "ledger.jsonl", "plan.json", "report.json"))}
+ALL = list(range(8))
+CHUNK = [4, 5, 6, 7]
+"""Of the guilty record; its lines are bytes 8 to 16 of the file."""
+NAMES = {"unpickle function": "function", "setup": "setup", "commit": "commit"}
+"""What misbehaves where that is no record: it belongs to all chunks alike."""
+
+
+class Cell:
+    """One job with one thing that misbehaves.
+
+    A record always misbehaves. What belongs to no record does so always where it raises, and once
+    where it takes the worker along, since whoever dies is replaced.
+    """
+
+    def __init__(self, folder, phase, manner, monkeypatch):
+        self.name = NAMES.get(phase, GUILTY)
+        once = self.name != GUILTY and manner not in RAISES
+        self.script = Script(folder / "script", {self.name: [manner, "ok"] if once else manner})
+        self.into = folder / "out"
+        self.source, self.fn = bf.records(ALL), mischief.row
+        self.options = {"into": f"{self.into}/", "chunk": 4, **OPTIONS.get(manner, {})}
+        getattr(self, f"_{phase.replace(' ', '_')}")(folder, monkeypatch)
+
+    def run(self, executor):
+        # One at a time where nobody else is to meet what misbehaves only once.
+        limits = bf.Resources(cpus=None if self.name == GUILTY else 1)
+        return bf.map_records(self.fn, self.source, executor=executor, limits=limits, **self.options)
+
+    def left(self):
+        return {str(path.relative_to(self.into)) for path in self.into.rglob("*") if path.is_file()}
+
+    def _read(self, folder, _):
+        (folder / "lines.txt").write_text("".join(f"{x}\n" for x in ALL))
+        self.source = mischief.UnrulyLines(paths=(str(folder / "lines.txt"),), script=self.script)
+
+    def _unpickle_record(self, *_):
+        unruly = mischief.Unruly(self.script, GUILTY, GUILTY)
+        self.source = bf.records([unruly if x == GUILTY else x for x in ALL])
+
+    def _unpickle_function(self, *_):
+        self.fn = mischief.Unruly(self.script, self.name, mischief.row)
+
+    def _setup(self, *_):
+        self.options["setup"] = partial(self.script.play, self.name)
+
+    def _call(self, *_):
+        self.fn = mischief.Calling(self.script)
+
+    def _convert(self, *_):
+        self.fn = mischief.Converting(self.script)
+
+    def _write(self, *_):
+        self.fn = mischief.Writing(self.script)
+
+    def _commit(self, _, monkeypatch):
+        def spoilt(key, pieces, schema, path, name):
+            unruly = mischief.UnrulyPath(path)
+            unruly.script = self.script
+            return Assemble(key, pieces, schema, unruly, name)
+
+        monkeypatch.setattr(dataset, "Assemble", spoilt)
+
+
+def rows_of(result):
+    return result.table["x"].to_pylist() if result.table.num_rows else []
+
+
+def told(result):
+    columns = ["start", "stop", "record", "payload", "phase", "error_type", "attempts"]
+    return [tuple(row.values()) for row in result.errors.select(columns).to_pylist()]
+
+
+def cause(manner, phase):
+    """Return phase and type as the error table has them."""
+    if manner in RAISES:
+        return phase, RAISES[manner]
+    return LIMITED.get(manner.removesuffix(" in C"), ("worker", "WorkerDied"))
+
+
+def nobody_left(executor):
+    """Whether the only processes left are those of the warm executor; who was killed may take a moment to end."""
+    if executor.name == "ray":  # Ray's own processes are Ray's
+        return True
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        ours = {executor._zygote.process.pid, *(worker.tally.pid for worker in executor._workers.values())}
+        below = {child.pid for child in psutil.Process(executor._zygote.process.pid).children(recursive=True)}
+        if below & children() <= ours:
+            return True
+        os.sched_yield()
+    return False
+
+
+def tries(phase, manner, executor):
+    """Return how often the guilty record was tried, and how often it misbehaved."""
+    if manner in RAISES and phase in ("call", "convert"):
+        return 1, 2 if phase == "convert" else 1  # converted with its block, then alone
+    # 4, 2, 1 records; and once more alone where the kernel may have killed for the memory of others
+    tried = 4 if (executor.name, manner) == ("processes", "SIGKILL") else 3
+    return tried, tried
+
+
+def expected(phase, manner, executor):
+    """Return the rows kept, the error table, and how often what misbehaves was met."""
+    if phase in ("unpickle function", "setup"):
+        if manner not in RAISES:
+            return ALL, [], 2
+        lost = [(first, first + 4, None, None, *cause(manner, "worker"), 1) for first in (0, 4)]
+        # What cannot be unpickled once is not tried again in that process; which one does a chunk is Ray's choice.
+        met = {2} if phase == "setup" else {1} if executor.name == "processes" else {1, 2}
+        return [], lost, met
+    without = [x for x in ALL if x != GUILTY]
+    if phase != "read":
+        tried, met = tries(phase, manner, executor)
+        where = {"unpickle record": "read"}.get(phase, phase)
+        return without, [(5, 6, 6, "5", *cause(manner, where), tried)], met
+    if manner in ("raise", "unpicklable raise", "memory"):  # of one line: the others are decoded
+        kind = RAISES.get(manner, "MemoryError")
+        return without, [(10, 12, 6, "5", "read", kind, 1)], 2  # with its block, then alone
+    record = 5 if manner == "sys.exit" else None
+    lost = [(8, 16, record, None, *cause(manner, "read"), 1)]
+    return [x for x in ALL if x not in CHUNK], lost, 1 if manner == "sys.exit" else 2
+
+
+CELLS = [(phase, manner) for phase in PHASES if phase != "commit" for manner in MANNERS] + [("call", "hang in C"), ("unpickle function", "hang in C")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("phase", "manner"), CELLS, ids=lambda name: name.replace(" ", "-"))
+def test_matrix(remote, tmp_path, monkeypatch, phase, manner):
+    """Eight records in two chunks; whatever happens, the other chunk is kept and nothing is left behind.
+
+    read
+        A line of a file cannot be decoded. Where decoding raises, it alone is lost (also for want of
+        memory); where it ends the task, no cut of the file gets around it, so its chunk is one error,
+        after one try and one count of its records.
+    unpickle record
+        A record in memory cannot be made again on the worker. The driver knows how many there are, so
+        the chunk is halved until the record is alone, whatever it does.
+    unpickle function, setup
+        Nobody's record: where it raises, each chunk is one error after one try; where it takes the
+        worker along once, another worker does everything, and there is no error.
+    call, convert
+        The record alone is lost, after one try where it raises, also by `sys.exit`; after three, of 4,
+        2 and 1 records, where it ends the task.
+    write
+        The rows of the chunk can only be written together, so it is halved for everything.
+    """
+    cell = Cell(tmp_path, phase, manner, monkeypatch)
+    result = cell.run(remote)
+    rows, errors, met = expected(phase, manner, remote)
+    assert (rows_of(result), told(result)) == (rows, errors)
+    assert cell.script.attempts(cell.name) in (met if isinstance(met, set) else {met})
+    assert cell.left() == FILES
+    assert not (cell.into / "_batchflow" / "pieces").exists()
+    assert nobody_left(remote)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("manner", [*DIES, MemoryError], ids=str)
+def test_commit_survives(remote, tmp_path, monkeypatch, manner):
+    """Whoever dies while a part is put together is replaced, and so is who has no memory left for it.
+
+    A cap of one task does not hold here: it is no task. So memory is short as it is for the whole machine.
+    """
+    cell = Cell(tmp_path, "commit", manner, monkeypatch)
+    result = cell.run(remote)
+    assert (rows_of(result), told(result), cell.script.attempts("commit")) == (ALL, [], 2)
+    assert cell.left() == FILES
+    assert not (cell.into / "_batchflow" / "pieces").exists()
+    assert nobody_left(remote)
+
+
+def goes_on(cell, executor, monkeypatch):
+    """Run again without the fault: nothing is lost and nothing is called once more."""
+    monkeypatch.undo()
+    result = cell.run(executor)
+    assert (rows_of(result), told(result)) == (ALL, [])
+    assert (result.report.before, result.report.rows_in) == (8, 8)
+    assert cell.left() == FILES
+    assert not (cell.into / "_batchflow" / "pieces").exists()
+    assert nobody_left(executor)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("manner", RAISES)
+def test_commit_that_always_raises(remote, tmp_path, monkeypatch, manner):
+    """It stops the run; what is done is kept, and the half part is gone."""
+    cell = Cell(tmp_path, "commit", manner, monkeypatch)
+    with pytest.raises(bf.errors.OutputError, match=rf"^cannot write .*part-00000.parquet: {RAISES[manner]}: .*go on$"):
+        cell.run(remote)
+    assert cell.script.attempts("commit") == 1
+    assert FILES - cell.left() == {"part-00000.parquet"}
+    assert [name.count("/") for name in sorted(cell.left() - FILES)] == [2, 2]  # the pieces of two chunks
+    assert not [name for name in cell.left() if name.endswith(".new")]
+    goes_on(cell, remote, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("manner", DIES[:1])
+def test_commit_that_always_dies(remote, tmp_path, monkeypatch, manner):
+    """Three workers are enough."""
+    cell = Cell(tmp_path, "commit", manner, monkeypatch)
+    cell.script._table["commit"] = (manner,)
+    with pytest.raises(bf.errors.OutputError, match=r"^cannot write .*part-00000.parquet: WorkerDied: .*go on$"):
+        cell.run(remote)
+    assert cell.script.attempts("commit") == 3
+    goes_on(cell, remote, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("manner", ["hang", "hang in C"])
+def test_commit_that_hangs(remote, tmp_path, monkeypatch, manner):
+    """A part takes as long as it takes, whatever the timeout of a task: a disk that hangs is for the user to
+    notice, who presses Ctrl-C.
+    """
+    monkeypatch.setattr("batchflow.brake.DRAIN_SECONDS", 0.0)
+    cell = Cell(tmp_path, "commit", manner, monkeypatch)
+    over = threading.Event()
+
+    def press():
+        while not cell.script.attempts("commit") and not over.wait(0.01):
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    user = threading.Thread(target=press)
+    user.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            cell.run(remote)
+    finally:
+        over.set()
+        user.join()
+    assert nobody_left(remote)
+    goes_on(cell, remote, monkeypatch)
