@@ -17,6 +17,7 @@ from batchflow.errors import BatchflowError, OutputError, SchemaError
 from batchflow.formats import Format, digest, format_of
 from batchflow.ledger import DoneChunk, DonePart, History, Ledger, refuse_busy
 from batchflow.manifest import digest_of, publish_plan, write_plan
+from batchflow.marks import unmarked
 from batchflow.model import Assemble, Failed, Failure, Key, Outcome, Piece, Slice, Stats, Task, Work
 from batchflow.plan import Destination, Plan
 from batchflow.report import Report
@@ -80,7 +81,7 @@ class Dataset:
     @property
     def schema(self) -> pa.Schema | None:
         """Columns and types of all rows so far."""
-        return self._schema
+        return None if self._schema is None else unmarked(self._schema)
 
     @property
     def ledger(self) -> Ledger:
@@ -209,7 +210,7 @@ class Dataset:
         pieces = [held.piece for held in self._held]
         self._held, self._held_bytes = [], 0
         total = sum(count for _, count in chunks)
-        self.assemble(DonePart(name, total, 0, "", self._schema, chunks, ""), [*before, *pieces])
+        self.assemble(DonePart(name, total, 0, "", self.schema, chunks, ""), [*before, *pieces])
 
     def assemble(
         self, part: DonePart, pieces: Sequence[Piece | Slice], changed: dict[int, DoneChunk] | None = None
@@ -258,7 +259,7 @@ class Dataset:
         for part in list(self._parts.values()):
             if not part.schema.equals(self._schema) and self._format.keeps_schema:
                 old = Slice(str(part_file(self._destination, part.name)))
-                self.assemble(part._replace(schema=self._schema), [old])
+                self.assemble(part._replace(schema=self.schema), [old])
 
     def finish(self, errors: ErrorTable, report: Report) -> None:
         """Write the error table and the report beside the parts, and then that everything is done."""
