@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import SchemaError
 from batchflow.marks import STRENGTH, WORDS, Marks, at_path, inside, loses, marks_of, with_marks
+from batchflow.printable import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -270,7 +271,8 @@ def _bare_of_foreign(schema: pa.Schema) -> pa.Schema:
 
 def _told(field: pa.Field[Any]) -> str:
     words = sorted({WORDS[mark] for mark in marks_of(field).values()})
-    return f"{field.type} with {' and '.join(words)}" if words else str(field.type)
+    kind = printable(str(field.type))  # keys of records stand in it
+    return f"{kind} with {' and '.join(words)}" if words else kind
 
 
 def _merged(one: pa.Schema, other: pa.Schema) -> pa.Schema | None:
