@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from batchflow.errors import DestinationError, FunctionError, InputError, LedgerError, UsageError
 from batchflow.formats import format_of, name_of
-from batchflow.ledger import LEDGER, History, read_ledger
+from batchflow.ledger import LEDGER, History, is_begun, read_ledger
 from batchflow.manifest import (
     PLAN,
     check_same,
@@ -23,6 +23,7 @@ from batchflow.manifest import (
     read_plan,
 )  # fmt: skip
 from batchflow.model import Input
+from batchflow.printable import printable
 from batchflow.resources import Resources, format_bytes, parse_bytes
 from batchflow.retry import NEVER, Retry
 from batchflow.sources import Source
@@ -132,8 +133,9 @@ class Plan:
         if whole and self.source.kind != "files":
             big = max(whole, key=lambda item: item.size)
             lines.append(
-                f"not cut   {len(whole):,} compressed files; the largest is {big.uri} ({format_bytes(big.size)}): "
-                "each is one chunk, so split it or store it uncompressed if it dominates"
+                f"not cut   {len(whole):,} compressed files; the largest is {printable(big.uri)} "
+                f"({format_bytes(big.size)}): each is one chunk, so split it or store it uncompressed if it "
+                "dominates"
             )
         lines.append(f"function  {describe(self.spec.fn)}, once for each {self.spec.per}")
         lines.append(f"chunks    {self._chunks()}")
@@ -235,8 +237,8 @@ def read_history(destination: Destination) -> tuple[dict[str, Any], History] | t
         If they are damaged.
     """
     meta = destination.meta
-    if not (meta / LEDGER).exists() or (meta / LEDGER).stat().st_size == 0:
-        return None, None  # or an earlier run died before it began
+    if not is_begun(meta):
+        return None, None
     plan, digest = read_plan(meta)
     history = read_ledger(meta, {item.uri: item for item in inputs_of(plan)})
     if digest not in history.plans:

@@ -309,10 +309,14 @@ class FileSource(Source):
     def record_weight(self, inputs: Sequence[Input]) -> float:
         """Return the mean weight of the records in the first block of the first file that has any."""
         from batchflow.sources.cutting import weigh
+        from batchflow.sources.lines import LOOK_BYTES, LookError, looking
 
         for item in inputs:
             try:
-                block = next(iter(self.blocks(Span(item), None)))
+                with looking():
+                    block = next(iter(self.blocks(Span(item), None)))
+            except LookError:
+                return min(weigh(item), LOOK_BYTES)  # records are at least as large
             except Exception:  # noqa: BLE001 - the worker that reads the file tells what is wrong with it
                 continue
             if block.end and block.nbytes:
