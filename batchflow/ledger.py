@@ -145,6 +145,15 @@ def read_ledger(meta: Path, inputs: Mapping[str, Input] | None = None) -> Histor
     return history
 
 
+def is_begun(meta: Path) -> bool:
+    """Whether a run has begun in a folder: what died before left a ledger without a whole line, or none."""
+    try:
+        with (meta / LEDGER).open("rb") as file:
+            return next(_whole_lines(file), None) is not None
+    except OSError:
+        return False
+
+
 def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
     """Yield lines up to one that a crash cut off: it has no end, or blocks of zeros that never were written."""
     for line in file:
@@ -268,6 +277,7 @@ class Ledger:
 
     def chunk(self, number: int, done: DoneChunk) -> None:
         """Write down a chunk; what it left on disk is synced soon, by another thread."""
+        self._syncer.check()
         self._write(self._chunk_lines(number, done))
         self._syncer.soon([piece.path for piece in done.pieces if piece.path])
 
@@ -336,6 +346,7 @@ class Ledger:
 
     def sync(self) -> None:
         """Return when everything written so far is on disk."""
+        self._syncer.check()
         os.fsync(self._file)
 
     def close(self) -> None:
@@ -353,6 +364,12 @@ class _Syncer:
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        """Raise what kept something from getting to disk: the kernel tells of it only once."""
+        if self._error is not None:
+            raise self._error
 
     def soon(self, paths: Iterable[str]) -> None:
         """Have files, and then the ledger, synced within `SYNC_SECONDS`, and what syncing itself takes."""
@@ -368,9 +385,12 @@ class _Syncer:
             going = not self._ending.wait(SYNC_SECONDS)
             with self._lock:
                 paths, self._paths = self._paths, []
-            for path in paths:
-                _sync_file(path)
-            os.fsync(self._ledger)
+            try:
+                for path in paths:
+                    _sync_file(path)
+                os.fsync(self._ledger)
+            except OSError as error:
+                self._error = error
 
     def close(self) -> None:
         """Sync what is left and end the thread."""

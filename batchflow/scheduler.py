@@ -26,11 +26,12 @@ from typing import Any
 
 from batchflow.combining.order import Numbering, Sequencer, Settled
 from batchflow.coverage import Coverage
-from batchflow.errors import InterruptedRun
+from batchflow.errors import GO_ON, InterruptedRun, OutputError
 from batchflow.events import ChunkSettled, Event, JobEnded, JobStarted, Listener, TaskEnded
 from batchflow.executors.base import Executor
 from batchflow.model import (
     Assemble,
+    Chunk,
     Failed,
     Failure,
     Inspect,
@@ -44,6 +45,7 @@ from batchflow.model import (
     Work,
 )  # fmt: skip
 from batchflow.plan import Plan
+from batchflow.printable import printable
 from batchflow.sources.base import Cursor, Drawn
 from batchflow.splitting import FIRST_BYTES, FIRST_RECORDS, ChunkSizer
 from batchflow.worker import Program
@@ -344,6 +346,8 @@ class Scheduler:
             heapq.heappush(self._later, (due, whole.key, whole))
         elif records > 1 and (outcome.died or self._plan.spec.isolates):
             self._halve(task, records)
+        elif outcome.died and outcome.records is None and len(task.chunk.spans) > 1 and task.chunk.of is None:
+            self._part(task)
         elif records == 1 and outcome.suspect and not task.alone:
             self._suspects.append(whole._replace(alone=True))
         elif records == 1 and outcome.died and outcome.failure.phase == "worker" and task.attempt == 1:
@@ -361,15 +365,30 @@ class Scheduler:
         return not outcome.died or outcome.records == 1
 
     def _halve(self, task: Task, records: int) -> None:
+        self._split(task, self._plan.source.halve(task.chunk, task.data, records))
+
+    def _part(self, task: Task) -> None:
+        """Halve the files of a chunk whose records nobody could count, since one of them breaks every reader."""
+        spans = task.chunk.spans
+        middle = len(spans) // 2
+        parts = (spans[:middle], spans[middle:])
+        weight = max(1, task.chunk.weight // 2)
+        self._split(task, [(task.chunk._replace(spans=part, weight=weight), task.data) for part in parts])
+
+    def _split(self, task: Task, chunks: Iterable[tuple[Chunk, Any]]) -> None:
         halves = [
             Task((*task.key, at), half, task.attempt + 1, data, task.schema)
-            for at, (half, data) in enumerate(self._plan.source.halve(task.chunk, task.data, records))
+            for at, (half, data) in enumerate(chunks)
         ]
         self._order.split(task.key, [half.key for half in halves])
         self._again.extend(halves)
 
     def _lost(self, task: Task, outcome: Failed) -> Settled:
-        """Return a chunk of which nothing could be kept."""
+        """Return a chunk of which nothing could be kept; where that is no fault of its own the run stops."""
+        if outcome.unwritten and self._plan.destination is not None:
+            why = printable(f"{outcome.failure.error_type}: {outcome.failure.message}")
+            message = f"cannot write to {self._plan.destination.path}: {why}; {GO_ON}"
+            raise OutputError(message)
         failures = tuple(_seen(failure, task, outcome.stats) for failure in _rows(task, outcome.failure))
         return Settled(task, _lost_stats(task, outcome), failures, None, outcome.records is not None)
 

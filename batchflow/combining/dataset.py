@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.order import Settled
 from batchflow.combining.recovery import behind, in_order, part_file, publish, recover
-from batchflow.errors import BatchflowError, OutputError, SchemaError
+from batchflow.errors import GO_ON, BatchflowError, OutputError, SchemaError
 from batchflow.formats import Format, digest, format_of
 from batchflow.ledger import DoneChunk, DonePart, History, Ledger, refuse_busy
 from batchflow.manifest import digest_of, publish_plan, write_plan
 from batchflow.marks import unmarked
 from batchflow.model import Assemble, Failed, Failure, Key, Outcome, Piece, Slice, Stats, Task, Work
 from batchflow.plan import Destination, Plan
+from batchflow.printable import printable
 from batchflow.report import Report
 from batchflow.resources import parse_bytes
 from batchflow.tables import unify
@@ -246,7 +247,7 @@ class Dataset:
 
     def _unwritten(self, part: DonePart, failure: Failure) -> OutputError:
         file = part_file(self._destination, part.name)
-        return OutputError(f"cannot write {file}: {failure.error_type}: {failure.message}; {_AGAIN}")
+        return OutputError(f"cannot write {file}: {failure.error_type}: {printable(failure.message)}; {GO_ON}")
 
     def flush(self) -> None:
         """Have what is left put together as the last part; an output without rows is a part without rows."""
@@ -294,13 +295,10 @@ class Dataset:
             self._ledger.close()
 
 
-_AGAIN = "what is done is kept: run the same command again to go on"
-
-
 def _cannot_write(path: Path, error: OSError) -> OutputError:
     if isinstance(error, BatchflowError):
         raise error
-    return OutputError(f"cannot write to {path}: {error.strerror or error}; {_AGAIN}")
+    return OutputError(f"cannot write to {path}: {error.strerror or error}; {GO_ON}")
 
 
 def _remove(pieces: Any) -> None:

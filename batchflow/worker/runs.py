@@ -87,9 +87,10 @@ class _Run(ABC):
             payload = None if problem else self._payload()
         except WriteError as error:
             cause = error.__cause__ or error
-            problem = failed(self.task, "write", cause)
+            problem = failed(self.task, "write", cause, retry=self.program.retry)
             if isinstance(cause, OSError):
-                return problem  # a disk that is full or gone is no fault of a record
+                self.outlet.drop()  # room, too, for what is written when the run stops
+                return problem._replace(unwritten=True)
         except _ReadAgainError as error:
             self.outlet.drop()
             return failed(self.task, "read", error.__cause__ or error, retry=self.program.retry)
