@@ -104,8 +104,10 @@ def read_lines(span: Span) -> Iterator[Lines]:
         texts = data.split(b"\n")
         if not texts[-1]:
             texts.pop()
+        size = len(data)
+        del data  # one line may be a gigabyte
         if texts:
-            yield Lines(offset, texts, len(data))
+            yield Lines(offset, texts, size)
 
 
 def read_whole_lines(span: Span, *, aligned: bool = False) -> Generator[tuple[int, bytes]]:
@@ -133,14 +135,21 @@ def _to_the_end(read: Callable[[int], bytes]) -> Iterator[tuple[int, bytes]]:
     while data := _read_before(read, offset):
         end = data.rfind(b"\n") + 1
         if end:
-            block = b"".join([*kept, data[:end]])
-            kept = [data[end:]]
-            yield offset, block
-            offset += len(block)
+            kept.append(data[:end])
+            begin, offset = offset, offset + sum(map(len, kept))
+            yield begin, _drained(kept)
+            kept.append(data[end:])
         else:
             kept.append(data)
-    if last := b"".join(kept):
-        yield offset, last
+    if any(kept):
+        yield offset, _drained(kept)
+
+
+def _drained(kept: list[bytes]) -> bytes:
+    """Join and forget some bytes, so that a line of a gigabyte is not held twice while it is worked on."""
+    block = b"".join(kept)
+    kept.clear()
+    return block
 
 
 def _read_before(read: Callable[[int], bytes], offset: int) -> bytes:
@@ -168,16 +177,16 @@ def _inside(raw: IO[bytes] | Any, begin: int, stop: int) -> Iterator[tuple[int, 
         end = last or data.rfind(b"\n", 0, max(0, stop - offset)) + 1
         offset += len(data)
         if end:
-            block = b"".join([*kept, data[:end]])
-            yield begin, block
-            begin += len(block)
-            kept = [data[end:]]
+            kept.append(data[:end])
+            first, begin = begin, begin + sum(map(len, kept))
+            yield first, _drained(kept)
+            kept.append(data[end:])
         else:
             kept.append(data)
         if last:
             return
-    if rest := b"".join(kept):
-        yield begin, rest
+    if any(kept):
+        yield begin, _drained(kept)
 
 
 def _first_line(raw: IO[bytes] | Any, start: int, stop: int) -> int:
