@@ -142,6 +142,9 @@ def read_ledger(meta: Path, inputs: Mapping[str, Input] | None = None) -> Histor
     except OSError as error:
         message = f"cannot read {meta / LEDGER}: {error}"
         raise LedgerError(message) from error
+    if not history.plans:
+        message = f"{meta / LEDGER} has not one whole line: it was emptied, or overwritten"
+        raise LedgerError(message)
     return history
 
 

@@ -237,7 +237,7 @@ def read_history(destination: Destination) -> tuple[dict[str, Any], History] | t
         If they are damaged.
     """
     meta = destination.meta
-    if not is_begun(meta):
+    if not is_begun(meta) and not (meta / PLAN).exists():  # a run begins before its plan is published
         return None, None
     plan, digest = read_plan(meta)
     history = read_ledger(meta, {item.uri: item for item in inputs_of(plan)})
