@@ -271,7 +271,8 @@ def _check_numbers(spec: JobSpec) -> None:
     if spec.per not in ("record", "batch"):
         message = f"per={spec.per!r} must be 'record' or 'batch'"
         raise UsageError(message)
-    if spec.max_errors is not None and not (isinstance(spec.max_errors, int) or 0 <= spec.max_errors <= 1):
+    limit: Any = spec.max_errors
+    if limit is not None and not (isinstance(limit, int) or (isinstance(limit, float) and 0 <= limit <= 1)):
         message = f"max_errors={spec.max_errors} must be a count, a fraction from 0.0 to 1.0, or None for all"
         raise UsageError(message)
     if spec.max_errors is not None and spec.max_errors < 0:

@@ -123,7 +123,9 @@ def receive(source: socket.socket, *, mapped: bool = False) -> Any:
         at += size
     try:
         return pickle.loads(body[start : start + length], buffers=buffers)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a `SystemExit` of an object that is made again must not end the driver
         message = f"{type(error).__name__}: {error}"
         raise pickle.UnpicklingError(message) from error
 

@@ -495,6 +495,34 @@ def test_results_that_cannot_be_pickled(remote):
     assert [row[:2] for row in told(result, "record", "phase")] == [(2, "convert"), (3, "convert")]
 
 
+class Leaver:
+    """Ends, or tries to, whoever makes it again."""
+
+    def __getstate__(self):
+        return {"some": "state"}
+
+    def __setstate__(self, state):
+        raise SystemExit("bye")
+
+
+def test_a_result_that_would_end_the_driver(processes):
+    result = bf.map_records(lambda x: Leaver() if x == 1 else x, bf.records(range(3)), executor=processes, chunk=3)
+    assert result.values == [0, 2]
+    assert told(result, "record", "phase", "error_type", "message") == [(2, "convert", "SystemExit", "bye")]
+
+
+def test_a_stack_that_the_function_overflows_in_c(remote):
+    def fn(x):
+        deep = [x]
+        for _ in range(50_000 if x == 2 else 0):
+            deep = [deep]
+        return {"a": deep}
+
+    result = bf.map_records(fn, bf.records(range(4)), executor=remote, chunk=4)
+    assert result.values == [{"a": [0]}, {"a": [1]}, {"a": [3]}]
+    assert result.errors["record"].to_pylist() == [3]
+
+
 def test_records_that_cannot_be_pickled_or_shown(processes):
     good = bf.map_records(lambda x: 1, bf.records([1, Evil("no"), 3]), executor=processes, chunk=1)
     assert good.values == [1, 1]
@@ -691,6 +719,12 @@ def test_edges_of_max_errors(processes, tmp_path, limit):
     result = run(None)
     assert [row["x"] for row in result.values] == [x for x in range(12) if x % 3]
     assert result.errors["record"].to_pylist() == [1, 4, 7, 10]
+
+
+@pytest.mark.parametrize("limit", ["3", float("nan"), -1, 1.5, [1]])
+def test_max_errors_that_mean_nothing(limit):
+    with pytest.raises(errors.UsageError, match="max_errors="):
+        bf.map_records(len, bf.records(["x"]), max_errors=limit)
 
 
 # --- terminals ------------------------------------------------------------------------------------
