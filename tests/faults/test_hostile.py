@@ -129,7 +129,7 @@ def test_a_decompression_bomb_costs_itself_only(bombs, tmp_path, codec):
     bomb = bombs / f"bomb.txt.{codec}"
     assert bomb.stat().st_size < 16 << 20
     for name in "ab":
-        (tmp_path / f"{name}.txt").write_text("n\n" * 500)
+        (tmp_path / f"{name}.txt").write_text("n\n" * 75_000)  # the small bomb shares a chunk with them
     source = bf.read_text([str(tmp_path / "a.txt"), str(bomb), str(tmp_path / "b.txt")])
     peak = _peak(os.getpid())
     with bf.Processes(2) as executor:
@@ -137,11 +137,11 @@ def test_a_decompression_bomb_costs_itself_only(bombs, tmp_path, codec):
         workers = {worker.tally.pid for worker in executor._workers.values()}
         result = bf.map_records(
             lambda line: {"size": len(line)}, source, into=f"{tmp_path}/out/",
-            per_task=bf.Resources(memory="300MB"), executor=executor,
+            per_task=bf.Resources(memory="300MB"), executor=executor, chunk="10MB",
         )  # fmt: skip
         assert {worker.tally.pid for worker in executor._workers.values()} == workers  # nobody died
         assert max(map(_peak, workers)) < 1_000_000_000
-    assert [row["size"] for row in result.values] == [1] * 1000
+    assert [row["size"] for row in result.values] == [1] * 150_000
     assert told(result, "source", "start", "stop", "record", "phase", "error_type") == [
         (str(bomb), 0, None, None, "memory", "MemoryError")
     ]
