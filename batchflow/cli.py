@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from batchflow.printable import printable, printable_json
+
 if TYPE_CHECKING:
     from batchflow.combining.result import Result
     from batchflow.events import Event
@@ -43,14 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         again = shlex.join(["batchflow", *(sys.argv[1:] if argv is None else argv)])
         _fail(str(error) or "interrupted: run it again", INTERRUPTED)
-        _show([f"  {_safe(again)}"], sys.stderr)
+        _show([f"  {printable(again)}"], sys.stderr)
         return INTERRUPTED
     return status
 
 
 def _fail(message: str, status: int) -> int:
     lines = message.splitlines() if status == FAILED else [message]  # a traceback may follow
-    _show(map(_safe, ["batchflow: " + lines[0], *lines[1:]]), sys.stderr)
+    _show(map(printable, ["batchflow: " + lines[0], *lines[1:]]), sys.stderr)
     return status
 
 
@@ -247,6 +249,7 @@ def _retry(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from batchflow.errors import LedgerError
     from batchflow.loading import find_output, source_of
+    from batchflow.printable import printable
     from batchflow.verifying import verify
 
     try:
@@ -257,7 +260,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     rows = sum(part.rows for part in history.parts.values()) if not problems else 0
     records = sum(done.stats.rows_in for done in history.chunks.values()) if not problems else 0
     proved = f"{records:,} records in, {rows:,} rows out: each accounted for once"
-    _show(map(_safe, problems or [proved]), sys.stdout)
+    _show(map(printable, problems or [proved]), sys.stdout)
     return FAILED if problems else OK
 
 
@@ -282,7 +285,7 @@ def _json_lines(values: Iterable[Any]) -> Iterator[str]:
     import msgspec
 
     for value in values:
-        yield msgspec.json.encode(value, enc_hook=_plain).decode()
+        yield printable_json(msgspec.json.encode(value, enc_hook=_plain).decode())
 
 
 def _plain(value: Any) -> Any:
@@ -319,23 +322,18 @@ def _grouped(errors: Any) -> str:
     for (phase, kind), rows in sorted(groups.items(), key=lambda item: -len(item[1])):
         first = rows[0]
         record = f", record {first['record']}" if first["record"] is not None else ""
-        example = f"{_safe(first['source'])}{record}: {_safe(first['message'])}"
-        lines.append(f"{len(rows):>7,} x {kind} in {phase}: {example}")
+        example = f"{printable(first['source'])}{record}: {printable(first['message'])}"
+        lines.append(f"{len(rows):>7,} x {printable(kind)} in {phase}: {example}")
     return "\n".join(lines)
 
 
 def _told(row: dict[str, Any]) -> str:
     record = f", record {row['record']}" if row["record"] is not None else ""
-    place = f"{_safe(row['source'])}{record} [{row['start']}:{row['stop']}]"
+    place = f"{printable(row['source'])}{record} [{row['start']}:{row['stop']}]"
     head = f"{place} {row['phase']}, {row['attempts']} attempts"
-    payload = f"\n    {_safe(row['payload'])}" if row["payload"] else ""
-    trace = "".join(f"    {_safe(line)}\n" for line in row["traceback"].splitlines()) if row["traceback"] else ""
-    return f"{head}\n    {row['error_type']}: {_safe(row['message'])}{payload}\n{trace}"
-
-
-def _safe(text: str | None) -> str:
-    """Return text without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text or "")
+    payload = f"\n    {printable(row['payload'])}" if row["payload"] else ""
+    trace = "".join(f"    {printable(line)}\n" for line in (row["traceback"] or "").splitlines())
+    return f"{head}\n    {printable(row['error_type'])}: {printable(row['message'])}{payload}\n{trace}"
 
 
 if __name__ == "__main__":

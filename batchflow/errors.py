@@ -100,6 +100,9 @@ class StoppedError(BatchflowError):
         return type(self), (*self.args, self.errors, self.report)
 
 
+GO_ON = "what is done is kept: run the same command again to go on"
+
+
 class OutputError(BatchflowError, OSError):
     """The output cannot be written on, because a disk is full, say; the same command goes on later."""
 

@@ -143,15 +143,18 @@ def read_ledger(meta: Path, inputs: Mapping[str, Input] | None = None) -> Histor
     except OSError as error:
         message = f"cannot read {meta / LEDGER}: {error}"
         raise LedgerError(message) from error
+    if not history.plans:
+        message = f"{meta / LEDGER} has not one whole line: it was emptied, or overwritten"
+        raise LedgerError(message)
     return history
 
 
-def has_begun(meta: Path) -> bool:
-    """Whether there is a ledger, of a run that did not die before it wrote its first line."""
+def is_begun(meta: Path) -> bool:
+    """Whether a run has begun in a folder: what died before left a ledger without a whole line, or none."""
     try:
         with (meta / LEDGER).open("rb") as file:
             return next(_whole_lines(file), None) is not None
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
@@ -281,6 +284,7 @@ class Ledger:
 
     def chunk(self, number: int, done: DoneChunk) -> None:
         """Write down a chunk; what it left on disk is synced soon, by another thread."""
+        self._syncer.check()
         self._write(self._chunk_lines(number, done))
         self._syncer.soon([piece.path for piece in done.pieces if piece.path])
 
@@ -354,6 +358,7 @@ class Ledger:
 
     def sync(self) -> None:
         """Return when everything written so far is on disk."""
+        self._syncer.check()
         os.fsync(self._file)
 
     def close(self) -> None:
@@ -371,6 +376,12 @@ class _Syncer:
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        """Raise what kept something from getting to disk: the kernel tells of it only once."""
+        if self._error is not None:
+            raise self._error
 
     def soon(self, paths: Iterable[str]) -> None:
         """Have files, and then the ledger, synced within `SYNC_SECONDS`, and what syncing itself takes."""
@@ -386,9 +397,12 @@ class _Syncer:
             going = not self._ending.wait(SYNC_SECONDS)
             with self._lock:
                 paths, self._paths = self._paths, []
-            for path in paths:
-                _sync_file(path)
-            os.fsync(self._ledger)
+            try:
+                for path in paths:
+                    _sync_file(path)
+                os.fsync(self._ledger)
+            except OSError as error:
+                self._error = error
 
     def close(self) -> None:
         """Sync what is left and end the thread."""

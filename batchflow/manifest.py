@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from batchflow.errors import ChangedError, LedgerError
 from batchflow.fingerprint import fingerprint
 from batchflow.model import Input
+from batchflow.printable import printable
 
 if TYPE_CHECKING:
     from batchflow.plan import JobSpec
@@ -165,7 +166,7 @@ def merged_inputs(before: Sequence[Input], now: Sequence[Input], where: str) -> 
     for item in before:
         present = known.get(item.uri)
         if present is not None and (present.size, present.version) != (item.size, item.version):
-            change = f"the input {item.uri} has changed since {where} was made of it"
+            change = f"the input {printable(item.uri)} has changed since {where} was made of it"
             message = f"{change} ({_difference(item, present)}): {_FRESH}"
             raise ChangedError(message)
     old = {item.uri for item in before}

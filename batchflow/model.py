@@ -80,6 +80,8 @@ class Task(NamedTuple):
     """A `pyarrow.Schema` that the rows must go with; known only where a chunk is done once more for it."""
     alone: bool = False
     """Nothing else runs beside it, so that whatever happens is its own doing."""
+    blind: bool = False
+    """It is part of a chunk that nobody could count, so that nobody need try to count it."""
 
 
 class Failure(NamedTuple):
@@ -235,6 +237,8 @@ class Failed(NamedTuple):
     """What ended it may have come from outside, so it is tried alone before a record is blamed."""
     helped: bool = False
     """Another try may help, as the ``retry=`` of the job has it."""
+    unwritten: bool = False
+    """Its rows could not be written, which is no fault of theirs: the disk is full, or gone."""
 
 
 Outcome: TypeAlias = Succeeded | Failed

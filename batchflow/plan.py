@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from batchflow.errors import DestinationError, FunctionError, InputError, LedgerError, UsageError
 from batchflow.formats import format_of, name_of
-from batchflow.ledger import LEDGER, History, has_begun, read_ledger
+from batchflow.ledger import LEDGER, History, is_begun, read_ledger
 from batchflow.manifest import (
     PLAN,
     check_same,
@@ -23,6 +23,7 @@ from batchflow.manifest import (
     read_plan,
 )  # fmt: skip
 from batchflow.model import Input
+from batchflow.printable import printable
 from batchflow.resources import Resources, format_bytes, parse_bytes
 from batchflow.retry import NEVER, Retry
 from batchflow.sources import Source
@@ -132,8 +133,9 @@ class Plan:
         if whole and self.source.kind != "files":
             big = max(whole, key=lambda item: item.size)
             lines.append(
-                f"not cut   {len(whole):,} compressed files; the largest is {big.uri} ({format_bytes(big.size)}): "
-                "each is one chunk, so split it or store it uncompressed if it dominates"
+                f"not cut   {len(whole):,} compressed files; the largest is {printable(big.uri)} "
+                f"({format_bytes(big.size)}): each is one chunk, so split it or store it uncompressed if it "
+                "dominates"
             )
         lines.append(f"function  {describe(self.spec.fn)}, once for each {self.spec.per}")
         lines.append(f"chunks    {self._chunks()}")
@@ -244,7 +246,7 @@ def read_history(destination: Destination) -> tuple[dict[str, Any], History] | t
         If they are damaged.
     """
     meta = destination.meta
-    if not has_begun(meta):
+    if not is_begun(meta) and not (meta / PLAN).exists():  # a run begins before its plan is published
         return None, None
     plan, digest = read_plan(meta)
     history = read_ledger(meta, {item.uri: item for item in inputs_of(plan)})
@@ -278,7 +280,8 @@ def _check_numbers(spec: JobSpec) -> None:
     if spec.per not in ("record", "batch"):
         message = f"per={spec.per!r} must be 'record' or 'batch'"
         raise UsageError(message)
-    if spec.max_errors is not None and not (isinstance(spec.max_errors, int) or 0 <= spec.max_errors <= 1):
+    limit: Any = spec.max_errors
+    if limit is not None and not (isinstance(limit, int) or (isinstance(limit, float) and 0 <= limit <= 1)):
         message = f"max_errors={spec.max_errors} must be a count, a fraction from 0.0 to 1.0, or None for all"
         raise UsageError(message)
     if spec.max_errors is not None and spec.max_errors < 0:

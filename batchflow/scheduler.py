@@ -26,10 +26,11 @@ from typing import Any
 
 from batchflow.combining.order import Numbering, Sequencer, Settled
 from batchflow.coverage import Coverage
-from batchflow.errors import InterruptedRun
+from batchflow.errors import GO_ON, InterruptedRun, OutputError
 from batchflow.events import ChunkSettled, Event, JobEnded, JobStarted, Listener, TaskEnded
 from batchflow.executors.base import Executor
 from batchflow.model import (
+    Chunk,
     Failed,
     Failure,
     Inspect,
@@ -42,6 +43,7 @@ from batchflow.model import (
     Work,
 )  # fmt: skip
 from batchflow.plan import Plan
+from batchflow.printable import printable
 from batchflow.sources.base import Cursor, Drawn
 from batchflow.splitting import FIRST_BYTES, FIRST_RECORDS, ChunkSizer
 from batchflow.worker import Program, placed
@@ -288,15 +290,17 @@ class Scheduler:
     def _is_unlucky(self, work: Work, outcome: Outcome) -> bool:
         """Whether work that calls no function on a record lost its worker, most likely by somebody else."""
         deaths = self._deaths.pop(work.key, 0) + 1
-        if isinstance(work, Task) or not (isinstance(outcome, Failed) and outcome.died) or deaths == DEATHS:
+        lost = isinstance(outcome, Failed) and outcome.died and outcome.failure.phase == "worker"
+        if isinstance(work, Task) or not lost or deaths == DEATHS:
             return False
         self._deaths[work.key] = deaths
         return True
 
-    @staticmethod
-    def _asks(work: Work, outcome: Outcome) -> bool:
+    def _asks(self, work: Work, outcome: Outcome) -> bool:
         """Whether it must be found out how many records a chunk had that broke off."""
-        return isinstance(work, Task) and isinstance(outcome, Failed) and outcome.died and outcome.records is None
+        if not (isinstance(work, Task) and isinstance(outcome, Failed) and outcome.died):
+            return False
+        return outcome.records is None and not (work.blind and self._parts(work, outcome))
 
     def _ended(self, task: Task, outcome: Outcome) -> None:
         """Settle a chunk, or see to it that it is tried again."""
@@ -347,6 +351,9 @@ class Scheduler:
 
     def _failed(self, task: Task, outcome: Failed) -> None:
         """Try a chunk again: whole, in halves or alone; or take it down as failed."""
+        parts = self._parts(task, outcome)
+        if len(parts) == 1:
+            outcome = _single(task, outcome)
         records = outcome.records or 0
         whole = task._replace(attempt=task.attempt + 1)
         again = True
@@ -355,6 +362,8 @@ class Scheduler:
             heapq.heappush(self._later, (due, whole.key, whole))
         elif records > 1 and (outcome.died or self._plan.spec.isolates):
             self._halve(task, records)
+        elif len(parts) > 1:
+            self._split(task._replace(blind=True), [(part, task.data) for part in parts])
         elif records == 1 and outcome.suspect and not task.alone:
             self._suspects.append(whole._replace(alone=True))
         elif records == 1 and outcome.died and outcome.failure.phase == "worker" and task.attempt == 1:
@@ -372,15 +381,33 @@ class Scheduler:
         return not outcome.died or outcome.records == 1
 
     def _halve(self, task: Task, records: int) -> None:
+        self._split(task, self._plan.source.halve(task.chunk, task.data, records))
+
+    def _parts(self, task: Task, outcome: Failed) -> Sequence[Chunk]:
+        """Return the parts of a chunk whose records nobody could count, since one of them breaks every reader.
+
+        There is one part if that record is alone, and none if nobody can tell.
+        """
+        if not outcome.died or outcome.records is not None or task.chunk.of is not None:
+            return ()
+        if outcome.failure.phase == "timeout" and len(task.chunk.spans) == 1:
+            return ()  # a file that keeps its readers waiting does so wherever it is cut
+        return self._plan.source.parts(task.chunk)
+
+    def _split(self, task: Task, chunks: Iterable[tuple[Chunk, Any]]) -> None:
         halves = [
-            Task((*task.key, at), half, task.attempt + 1, data, task.schema)
-            for at, (half, data) in enumerate(self._plan.source.halve(task.chunk, task.data, records))
+            Task((*task.key, at), half, task.attempt + 1, data, task.schema, blind=task.blind)
+            for at, (half, data) in enumerate(chunks)
         ]
         self._order.split(task.key, [half.key for half in halves])
         self._again.extend(halves)
 
     def _lost(self, task: Task, outcome: Failed) -> Settled:
-        """Return a chunk of which nothing could be kept."""
+        """Return a chunk of which nothing could be kept; where that is no fault of its own the run stops."""
+        if outcome.unwritten and self._plan.destination is not None:
+            why = printable(f"{outcome.failure.error_type}: {outcome.failure.message}")
+            message = f"cannot write to {self._plan.destination.path}: {why}; {GO_ON}"
+            raise OutputError(message)
         failures = tuple(_seen(failure, task, outcome.stats) for failure in _rows(task, outcome.failure))
         return Settled(task, _lost_stats(task, outcome), failures, None, outcome.records is not None)
 
@@ -405,6 +432,13 @@ def _rows(task: Task, failure: Failure) -> Iterator[Failure]:
         return
     for span in task.chunk.spans:
         yield failure._replace(source=span.input.uri, start=span.start, stop=span.stop)
+
+
+def _single(task: Task, outcome: Failed) -> Failed:
+    """Return the outcome of a chunk that holds but one record, which could not be read."""
+    (span,) = task.chunk.spans
+    failure = outcome.failure._replace(source=span.input.uri, start=span.start, stop=span.stop, record=0)
+    return outcome._replace(failure=failure, records=1)
 
 
 def _lost_stats(task: Task, outcome: Failed) -> Stats:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import SchemaError
+from batchflow.marks import STRENGTH, WORDS, Marks, at_path, inside, loses, marks_of, with_marks
+from batchflow.printable import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -240,8 +242,8 @@ def unify(known: pa.Schema | None, schema: pa.Schema, where: str = "") -> pa.Sch
     """
     import pyarrow as pa
 
-    schema = schema.remove_metadata()
-    if known is None or known.equals(schema):
+    schema = _bare_of_foreign(schema)
+    if known is None or known.equals(schema, check_metadata=True):
         return schema
     merged = _merged(known, schema)
     if merged is not None:
@@ -250,12 +252,27 @@ def unify(known: pa.Schema | None, schema: pa.Schema, where: str = "") -> pa.Sch
         at = known.get_field_index(field.name)
         if at >= 0 and _merged(pa.schema([known.field(at)]), pa.schema([field])) is None:
             message = (
-                f"column {field.name!r} is {field.type}{where and f' in {where}'}, but "
-                f"{known.field(at).type} before: give it one type in the function"
+                f"column {field.name!r} is {_told(field)}{where and f' in {where}'}, but "
+                f"{_told(known.field(at))} before: give it one type in the function"
             )
             raise SchemaError(message)
     message = f"the schema{where and f' of {where}'} has a column twice: {schema.names}"
     raise SchemaError(message)
+
+
+def _bare_of_foreign(schema: pa.Schema) -> pa.Schema:
+    """Return a schema without any metadata but our own marks."""
+    import pyarrow as pa
+
+    if any(each.metadata for each in (schema, *schema)):
+        return pa.schema([with_marks(field, marks_of(field)) for field in schema])
+    return schema
+
+
+def _told(field: pa.Field[Any]) -> str:
+    words = sorted({WORDS[mark] for mark in marks_of(field).values()})
+    kind = printable(str(field.type))  # keys of records stand in it
+    return f"{kind} with {' and '.join(words)}" if words else kind
 
 
 def _merged(one: pa.Schema, other: pa.Schema) -> pa.Schema | None:
@@ -266,8 +283,59 @@ def _merged(one: pa.Schema, other: pa.Schema) -> pa.Schema | None:
         merged = pa.unify_schemas([one, other], promote_options="permissive")
     except pa.ArrowException:
         return None
-    fields = [(field.type, merged.field(field.name).type) for field in (*one, *other)]
-    return None if any(_confuses_text(*pair) for pair in fields) else merged
+    kinds = {field.name: field.type for field in merged}
+    marks: dict[str, Marks] = {}
+    for field in (*one, *other):
+        if _confuses_text(field.type, kinds[field.name]):
+            return None
+        if (kind := _with_room(field.type, kinds[field.name])) is None:
+            return None
+        kinds[field.name] = kind
+        for path, mark in marks_of(field).items():
+            seen = marks.setdefault(field.name, {})
+            seen[path] = max(mark, seen.get(path, mark), key=STRENGTH.index)
+    if any(loses(mark, at_path(kinds[name], path)) for name, each in marks.items() for path, mark in each.items()):
+        return None
+    return pa.schema([with_marks(pa.field(name, kind), marks.get(name, {})) for name, kind in kinds.items()])
+
+
+_DIGITS = {8: 3, 16: 5, 32: 10, 64: 19}
+_MOST_DIGITS = 76
+
+
+def _with_room(before: Any, after: Any) -> Any:
+    """Return a type that a cast of whole numbers reaches: Arrow's union with decimals is a digit too short.
+
+    ``None``: there is none.
+    """
+    import pyarrow as pa
+
+    types = pa.types
+    if held := inside(before):
+        kinds = {name: _with_room(held.get(name, kind), kind) for name, kind in inside(after).items()}
+        return None if None in kinds.values() else _rebuilt(after, kinds)
+    if not (types.is_integer(before) and types.is_decimal(after)):
+        return after
+    digits = _DIGITS[before.bit_width] + (before == pa.uint64()) + after.scale
+    if digits > _MOST_DIGITS:
+        return None
+    made = pa.decimal128 if max(digits, after.precision) <= 38 else pa.decimal256
+    return after if digits <= after.precision else made(digits, after.scale)
+
+
+def _rebuilt(kind: Any, held: Mapping[str | None, Any]) -> Any:
+    """Return a type whose cells hold other types than those that `inside` told."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(held[field.name]) for field in kind])
+    if types.is_map(kind):
+        return pa.map_(kind.key_field.with_type(held["key"]), kind.item_field.with_type(held["value"]))
+    field = kind.value_field.with_type(held[None])
+    if types.is_fixed_size_list(kind):
+        return pa.list_(field, kind.list_size)
+    return pa.large_list(field) if types.is_large_list(kind) else pa.list_(field)
 
 
 def _confuses_text(before: Any, after: Any) -> bool:
@@ -277,10 +345,9 @@ def _confuses_text(before: Any, after: Any) -> bool:
     types = pa.types
     if types.is_decimal(before) and types.is_floating(after):
         return True
-    if types.is_struct(before):
-        return any(_confuses_text(field.type, after.field(field.name).type) for field in before)
-    if types.is_list(before) or types.is_large_list(before):
-        return _confuses_text(before.value_type, after.value_type)
+    if held := inside(before):
+        kinds = inside(after)
+        return any(_confuses_text(kind, kinds[name]) for name, kind in held.items())
     return (types.is_string(before) or types.is_large_string(before)) and (
         types.is_binary(after) or types.is_large_binary(after)
     )

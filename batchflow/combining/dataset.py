@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.order import Settled
 from batchflow.combining.recovery import behind, in_order, part_file, publish, recover
-from batchflow.errors import BatchflowError, OutputError, SchemaError
+from batchflow.errors import GO_ON, BatchflowError, OutputError, SchemaError
 from batchflow.formats import Format, digest, format_of
 from batchflow.ledger import DoneChunk, DonePart, History, Ledger, refuse_busy
 from batchflow.manifest import digest_of, publish_plan, write_plan
+from batchflow.marks import unmarked
 from batchflow.model import Assemble, Failed, Failure, Key, Outcome, Piece, Slice, Stats, Task, Work
 from batchflow.plan import Destination, Plan
+from batchflow.printable import printable
 from batchflow.report import Report
 from batchflow.resources import parse_bytes
 from batchflow.tables import unify
@@ -95,7 +97,7 @@ class Dataset:
     @property
     def schema(self) -> pa.Schema | None:
         """Columns and types of all rows so far."""
-        return self._schema
+        return None if self._schema is None else unmarked(self._schema)
 
     @property
     def parts(self) -> list[DonePart]:
@@ -228,7 +230,7 @@ class Dataset:
         pieces = [held.piece for held in self._held]
         self._held, self._held_bytes = [], 0
         total = sum(count for _, count in chunks)
-        self.assemble(DonePart(name, total, 0, "", self._schema, chunks, ""), [*before, *pieces])
+        self.assemble(DonePart(name, total, 0, "", self.schema, chunks, ""), [*before, *pieces])
 
     def assemble(
         self, part: DonePart, pieces: Sequence[Piece | Slice], then: Callable[[DonePart], None] | None = None
@@ -279,7 +281,7 @@ class Dataset:
 
     def _unwritten(self, part: DonePart, failure: Failure) -> OutputError:
         file = part_file(self._destination, part.name)
-        return OutputError(f"cannot write {file}: {failure.error_type}: {failure.message}; {_AGAIN}")
+        return OutputError(f"cannot write {file}: {failure.error_type}: {printable(failure.message)}; {GO_ON}")
 
     def flush(self) -> None:
         """Have what is left put together as the last part; an output without rows is a part without rows."""
@@ -293,7 +295,7 @@ class Dataset:
         for part in list(self._parts.values()):
             if not part.schema.equals(self._schema) and self._format.keeps_schema:
                 old = Slice(str(part_file(self._destination, part.name)))
-                self.assemble(part._replace(schema=self._schema), [old])
+                self.assemble(part._replace(schema=self.schema), [old])
 
     def finish(self, errors: ErrorTable, report: Report) -> None:
         """Write the error table and the report beside the parts, and then that everything is done."""
@@ -328,13 +330,10 @@ class Dataset:
         self._ledger.close()
 
 
-_AGAIN = "what is done is kept: run the same command again to go on"
-
-
 def _cannot_write(path: Path, error: OSError) -> OutputError:
     if isinstance(error, BatchflowError):
         raise error
-    return OutputError(f"cannot write to {path}: {error.strerror or error}; {_AGAIN}")
+    return OutputError(f"cannot write to {path}: {error.strerror or error}; {GO_ON}")
 
 
 def _remove(pieces: Any) -> None:

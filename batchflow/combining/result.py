@@ -9,6 +9,7 @@ from batchflow.combining.errors_table import ErrorTable
 from batchflow.errors import FailedRecordsError
 from batchflow.formats import format_of
 from batchflow.plan import Destination
+from batchflow.printable import printable
 from batchflow.report import Report
 from batchflow.rows import Rows
 from batchflow.tables import concat, table_to_values
@@ -225,4 +226,5 @@ def tell(errors: pa.Table) -> str:
     first = errors.slice(0, 1).to_pylist()[0]
     number = f", record {first['record']}" if first["record"] is not None else ""
     more = f"{errors.num_rows:,} records failed, the first one" if errors.num_rows > 1 else "1 record failed"
-    return f"{more}: {first['source']}{number}: {first['error_type']}: {first['message']} ({first['phase']})"
+    what = f"{first['source']}{number}: {first['error_type']}: {first['message']} ({first['phase']})"
+    return f"{more}: {printable(what)}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from batchflow.errors import BatchflowError
 from batchflow.model import Failed, Key, Merge, Outcome, Work
+from batchflow.printable import printable
 
 ARITY = 8
 """Tables that are merged at a time."""
@@ -56,8 +57,9 @@ class Tree:
 
         def done(outcome: Outcome) -> None:
             if isinstance(outcome, Failed):
-                message = f"combine= failed: {outcome.failure.error_type}: {outcome.failure.message}"
-                raise BatchflowError(f"{message}\n{outcome.failure.traceback}".rstrip())
+                failure = outcome.failure
+                told = f"combine= failed: {failure.error_type}: {failure.message}\n{failure.traceback}"
+                raise BatchflowError("\n".join(map(printable, told.splitlines())))
             target.payload, target.nbytes, target.ready = outcome.payload, outcome.stats.held, True
             self._merge_full(level)
 

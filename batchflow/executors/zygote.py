@@ -228,7 +228,7 @@ class Worker:
     def __init__(self, driver: socket.socket, tally: Tally) -> None:
         self._driver = driver
         self._tally = tally
-        self._tally.pid = os.getpid()
+        self._tally.pid = self._pid = os.getpid()
         self._answered = 0
         self._programs: dict[int, Loaded] = {}
 
@@ -282,6 +282,8 @@ class Worker:
             return lost(work, "call", error)
         finally:
             _flush()
+            if os.getpid() != self._pid:
+                os._exit(0)  # a fork that the function made and did not end: its parent answers, and once
 
     def _answer(self, outcome: Outcome) -> None:
         self._answered += 1

@@ -175,6 +175,19 @@ class Source(ABC):
         one, two = chunk.halve(records)
         return (one, data), (two, data)
 
+    def parts(self, chunk: Chunk) -> Sequence[Chunk]:
+        """Return a chunk whose records nobody could count in two: some of its files, or parts of its one.
+
+        Returns
+        -------
+        Sequence
+            The chunk itself where it holds but one record, nothing where nobody can tell.
+        """
+        middle = len(chunk.spans) // 2
+        weight = max(1, chunk.weight // 2)
+        halves = (chunk.spans[:middle], chunk.spans[middle:])
+        return [Chunk(spans, weight) for spans in halves] if middle else ()
+
     def record_weight(self, inputs: Sequence[Input]) -> float:
         """Return the usual weight of a record, by which a number of records becomes the size of a chunk."""
         del inputs
@@ -230,7 +243,9 @@ def _told(tell: Callable[[Any], str], value: Any) -> str:
     """Return what a user's object says of itself, which may raise too."""
     try:
         return tell(value)
-    except Exception as error:  # noqa: BLE001 - telling of a failure must not fail
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - telling of a failure must not fail, nor end the driver
         return f"<{type(value).__name__} whose {tell.__name__}() raised {type(error).__name__}>"
 
 
@@ -326,13 +341,25 @@ class FileSource(Source):
             return Chunk((span,), 1, number, None if rest else 1)
         return Chunk((span._replace(start=failure.start, stop=failure.stop),), 1)
 
+    def parts(self, chunk: Chunk) -> Sequence[Chunk]:
+        """Return two parts of a chunk: some of its files, or of its one file what is before and behind a cut."""
+        if len(chunk.spans) > 1:
+            return super().parts(chunk)
+        from batchflow.sources.cutting import halves
+
+        return halves(self, chunk)
+
     def record_weight(self, inputs: Sequence[Input]) -> float:
         """Return the mean weight of the records in the first block of the first file that has any."""
         from batchflow.sources.cutting import weigh
+        from batchflow.sources.lines import LOOK_BYTES, LookError, looking
 
         for item in inputs:
             try:
-                block = next(iter(self.blocks(Span(item), None)))
+                with looking():
+                    block = next(iter(self.blocks(Span(item), None)))
+            except LookError:
+                return min(weigh(item), LOOK_BYTES)  # records are at least as large
             except Exception:  # noqa: BLE001 - the worker that reads the file tells what is wrong with it
                 continue
             if block.end and block.nbytes:

@@ -23,6 +23,9 @@ _MAGIC = {
 }
 _MAGIC_BYTES = 10
 _READ_BYTES = 128 << 10
+_FIRST_BYTES = 64
+_MUCH_BYTES = 4 << 20
+"""Bytes that some input gave, after which less is decoded at a time: of a bomb 128 kB would be gigabytes."""
 
 RATIO = 5
 """Bytes of text that a byte of a compressed file is taken for, when sizes are forecast."""
@@ -99,6 +102,7 @@ class Decompressed:
         self._decoder: _Decoder | None = None
         self._member: int | None = None  # byte of the file at which the member begins
         self._input = head
+        self._step = _FIRST_BYTES
         self._ready = bytearray()
         self._given = 0
         self._damage: DamagedError | None = None
@@ -132,23 +136,29 @@ class Decompressed:
             if data:
                 self._member = self._raw.tell() - len(data)
                 self._decoder = _DECODERS[self._compression]()
-        return not data or self._decode(data)
+        self._input = data[self._step :]
+        return not data or self._decode(data[: self._step])
 
     def _decode(self, data: bytes) -> bool:
-        """Decompress some bytes; false at a damage."""
+        """Decode some bytes, behind which the rest of the input stands; false at a damage."""
         decoder = self._decoder
         assert decoder is not None
+        before = len(self._ready)
         try:
             self._ready += decoder.decompress(data)
+        except MemoryError:
+            raise  # no damage: the file holds more than there is room for
         except Exception as error:  # noqa: BLE001 - each library has errors of its own
-            self._rescue(self._raw.tell() - len(data), data)
+            self._rescue(self._raw.tell() - len(self._input) - len(data), data)
             if self._given or self._ready:
                 self._damaged(f"the compressed data is corrupt: {error}")
             else:
                 self._damaged(f"this is not {self._compression} data, whatever its name says: {error}")
             return False
         if decoder.eof:
-            self._decoder, self._input = None, decoder.unused_data or b""
+            self._decoder, self._input = None, (decoder.unused_data or b"") + self._input
+        much = len(self._ready) - before > _MUCH_BYTES
+        self._step = max(1, self._step // 4) if much else min(_READ_BYTES, self._step * 2)
         return True
 
     def _rescue(self, at: int, data: bytes) -> None:

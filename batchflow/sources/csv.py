@@ -14,6 +14,7 @@ from batchflow.sources.base import Block, FileSource, Source
 from batchflow.sources.cells import SAMPLE_RECORDS, CellType, infer
 from batchflow.sources.csv_rows import Places, RowReader, is_utf8
 from batchflow.sources.cutting import Cuts, whole
+from batchflow.sources.lines import looking
 from batchflow.sources.quotes import RecordCuts
 from batchflow.sources.text import unreadable
 
@@ -53,7 +54,7 @@ class CsvSource(FileSource):
 
     def _sample(self, item: Input) -> list[dict[str, str]]:
         try:
-            with closing(RowReader(self.dialect(), Span(item))) as reader:
+            with looking(), closing(RowReader(self.dialect(), Span(item))) as reader:
                 names = self._names(reader)
                 rows, _ = next(reader.batches(), ([], None))
         except (OSError, ValueError):
@@ -83,7 +84,7 @@ class CsvSource(FileSource):
     def cuts(self, item: Input, gap: Range = (0, None)) -> Cuts:
         """Return a function that cuts a file at ends of records; the driver reads its header here."""
         try:
-            with closing(RowReader(self.dialect(), Span(item))) as reader:
+            with looking(), closing(RowReader(self.dialect(), Span(item))) as reader:
                 names = self._names(reader)
                 first = reader.position()
         except (OSError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -175,6 +176,27 @@ def _chained(many: Sequence[Cuts]) -> Cuts:
         return None
 
     return cut
+
+
+def halves(source: FileSource, chunk: Chunk) -> Sequence[Chunk]:
+    """Return a chunk of one span as two that are cut where the source may be cut.
+
+    Of a span that cannot be cut any more, which holds one record, the chunk itself; of a file that cannot
+    be cut at all, nothing.
+    """
+    (span,) = chunk.spans
+    item = _sniffed(span.input) if span.whole else span.input
+    if not source.cuttable(item) or item.compression is not None or not item.size:
+        return ()
+    gap = (span.start, span.stop)
+    for weight in (max(1, chunk.weight // 2), 1):
+        cut = source.cuts(item, gap)
+        cuts = [cut(weight), cut(sys.maxsize)]
+        if cuts[0] and cuts[0][0].whole:
+            return ()  # it cannot be read at all
+        if all(cuts):
+            return [Chunk((part,), cost) for part, cost in filter(None, cuts)]
+    return [chunk]
 
 
 def _sniffed(item: Input) -> Input:

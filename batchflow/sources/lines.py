@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import IO, Any
@@ -31,6 +32,42 @@ class TruncatedError(OSError):
     def __init__(self, end: int, planned: int, position: int) -> None:
         super().__init__(f"the file ends at byte {end}, but had at least {planned} when the job was planned")
         self.position = position
+
+
+LOOK_BYTES = 16 << 20
+_most: ContextVar[int | None] = ContextVar("_most", default=None)
+
+
+class LookError(OSError):
+    """What the driver looks for is not at the beginning of a file: there is an endless line, say, or cell."""
+
+
+@contextmanager
+def looking() -> Iterator[None]:
+    """Read no more than `LOOK_BYTES` of each file: the driver's memory must not depend on what is in it.
+
+    More raises `LookError`, after what comes before.
+    """
+    token = _most.set(LOOK_BYTES)
+    try:
+        yield
+    finally:
+        _most.reset(token)
+
+
+class _Look:
+    """A stream of which only the beginning may be read."""
+
+    def __init__(self, stream: IO[bytes] | Decompressed, most: int) -> None:
+        self._stream = stream
+        self._left = most
+
+    def read(self, size: int) -> bytes:
+        if self._left <= 0:
+            message = f"the beginning of the file, {LOOK_BYTES >> 20} MiB, does not tell"
+            raise LookError(message)
+        self._left -= size
+        return self._stream.read(size)
 
 
 @dataclass(slots=True)
@@ -67,8 +104,10 @@ def read_lines(span: Span) -> Iterator[Lines]:
         texts = data.split(b"\n")
         if not texts[-1]:
             texts.pop()
+        size = len(data)
+        del data  # one line may be a gigabyte
         if texts:
-            yield Lines(offset, texts, len(data))
+            yield Lines(offset, texts, size)
 
 
 def read_whole_lines(span: Span, *, aligned: bool = False) -> Generator[tuple[int, bytes]]:
@@ -79,12 +118,14 @@ def read_whole_lines(span: Span, *, aligned: bool = False) -> Generator[tuple[in
     with closing(open_input(span.input.uri)) as raw:
         stop = span.stop or span.input.size  # also of a whole file: what is appended later is not read
         stream = open_text(raw, span.input.compression) if span.whole else raw
+        most = _most.get()
+        shown = stream if most is None else _Look(stream, most)
         if isinstance(stream, Decompressed) or not stop:
-            yield from _to_the_end(stream.read)
+            yield from _to_the_end(shown.read)
         else:
             begin = span.start if aligned else _first_line(raw, span.start, stop)
             raw.seek(begin)
-            yield from _inside(raw, begin, stop)
+            yield from _inside(shown, begin, stop)
 
 
 def _to_the_end(read: Callable[[int], bytes]) -> Iterator[tuple[int, bytes]]:
@@ -94,14 +135,21 @@ def _to_the_end(read: Callable[[int], bytes]) -> Iterator[tuple[int, bytes]]:
     while data := _read_before(read, offset):
         end = data.rfind(b"\n") + 1
         if end:
-            block = b"".join([*kept, data[:end]])
-            kept = [data[end:]]
-            yield offset, block
-            offset += len(block)
+            kept.append(data[:end])
+            begin, offset = offset, offset + sum(map(len, kept))
+            yield begin, _drained(kept)
+            kept.append(data[end:])
         else:
             kept.append(data)
-    if last := b"".join(kept):
-        yield offset, last
+    if any(kept):
+        yield offset, _drained(kept)
+
+
+def _drained(kept: list[bytes]) -> bytes:
+    """Join and forget some bytes, so that a line of a gigabyte is not held twice while it is worked on."""
+    block = b"".join(kept)
+    kept.clear()
+    return block
 
 
 def _read_before(read: Callable[[int], bytes], offset: int) -> bytes:
@@ -129,16 +177,16 @@ def _inside(raw: IO[bytes] | Any, begin: int, stop: int) -> Iterator[tuple[int, 
         end = last or data.rfind(b"\n", 0, max(0, stop - offset)) + 1
         offset += len(data)
         if end:
-            block = b"".join([*kept, data[:end]])
-            yield begin, block
-            begin += len(block)
-            kept = [data[end:]]
+            kept.append(data[:end])
+            first, begin = begin, begin + sum(map(len, kept))
+            yield first, _drained(kept)
+            kept.append(data[end:])
         else:
             kept.append(data)
         if last:
             return
-    if rest := b"".join(kept):
-        yield begin, rest
+    if any(kept):
+        yield begin, _drained(kept)
 
 
 def _first_line(raw: IO[bytes] | Any, start: int, stop: int) -> int:

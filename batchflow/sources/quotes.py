@@ -107,11 +107,13 @@ class RecordCuts:
             if not end:
                 kept.append(data)
                 continue
-            lines = b"".join([*kept, data[:end]])
+            block = b"".join([*kept, data[:end]])
             kept = [data[end:]]
-            at += len(lines)
-            if self._quote:
-                quoted = ends_quoted(lines, quoted, self._delimiter, self._quote)
-            if at >= wanted and not quoted:
-                return at
+            # The smallest weight there is asks for a single record, whatever else was read.
+            for lines in [line + b"\n" for line in block[:-1].split(b"\n")] if wanted == start + 1 else [block]:
+                at += len(lines)
+                if self._quote:
+                    quoted = ends_quoted(lines, quoted, self._delimiter, self._quote)
+                if at >= wanted and not quoted:
+                    return at
         return self._stop

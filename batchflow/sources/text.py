@@ -44,6 +44,8 @@ class LineSource(FileSource):
 
         try:
             return Block(span, list(map(decoders[0], texts)), range(first, end), end, locate, (), lines.nbytes)
+        except MemoryError:
+            raise  # of the task as a whole: no line is at fault before it stands alone
         except Exception:  # noqa: BLE001 - the line at fault is found in the slow lane below
             rows, numbers, failures = self._one_by_one(span, lines, decoders[1], first)
             return Block(span, rows, numbers, end, locate, failures, lines.nbytes)
@@ -58,6 +60,8 @@ class LineSource(FileSource):
             try:
                 rows.append(decode(text))
                 numbers.append(first + at)
+            except MemoryError:
+                raise
             except Exception as error:  # noqa: BLE001 - a bad line is an answer, not a crash
                 place = lines.locate(at)
                 failures.append(unreadable(span, place, first + at, text, error))

@@ -81,6 +81,16 @@ class Guard:
             _set_limits(self._limits)
 
 
+def give_back() -> None:
+    """Return memory that nobody uses any more to the system: what is kept counts against the next task."""
+    import gc
+
+    gc.collect()
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def end_with_parent() -> None:
     """Ask the kernel to kill this process when the one that started it ends; on Linux only."""
     parent = os.getppid()
@@ -118,14 +128,19 @@ def _nowhere() -> TextIO:
 
 
 def _cap_memory(cap: int) -> tuple[int, int]:
-    """Let this process take so many bytes more than it had when it was idle; return the limits before."""
+    """Let this process take so many bytes more than it had when it was idle; return the limits before.
+
+    The kernel counts what was asked for, and allocators ask for more than they need; so what this
+    process takes up by now is told by the pages it has touched, and the rest of its data is no task's.
+    """
     import resource
 
     arrow = sys.modules.get("pyarrow")
-    if arrow is not None:  # its own allocator reserves a gigabyte ahead, which the kernel would count
+    if arrow is not None:  # its own allocator asks for a gigabyte at a time
         arrow.set_memory_pool(arrow.system_memory_pool())
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    _set_limits((cap + _idle(), before[1]))
+    data, touched = _memory()
+    _set_limits((data + max(0, cap - (touched - _idle())), before[1]))
     return before
 
 
@@ -143,6 +158,16 @@ def settle() -> None:
 
 @cache
 def _idle() -> int:
-    """Return the bytes of data that this process had before its first capped task."""
+    """Return the bytes that this process had touched before its first capped task."""
+    return _memory()[1]
+
+
+def _memory() -> tuple[int, int]:
+    """Return the bytes that the kernel counts as data of this process, and those of its own that it touched."""
+    found = {}
     with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 - pathlib takes 8 ms to load
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:"))
+        for line in status:
+            if line.startswith(("VmData:", "RssAnon:")):
+                name, size, _ = line.split()
+                found[name] = int(size) * 1024
+    return found["VmData:"], found["RssAnon:"]

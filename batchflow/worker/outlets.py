@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from batchflow.errors import SchemaError
 from batchflow.formats import digest, format_of
+from batchflow.marks import marked
 from batchflow.model import Piece
 from batchflow.rows import Rows, as_numbers
 from batchflow.tables import concat, plain, unify, values_to_table
@@ -76,7 +77,7 @@ class Memory:
 
     def fit(self, schema: pa.Schema | None, table: pa.Table, where: str = "") -> pa.Schema:
         """Return a schema with that of a table."""
-        return unify(schema, table.schema, where)
+        return unify(schema, marked(table), where)
 
     def _add_numbers(self, numbers: Any) -> None:
         if self._segments and getattr(self._segments[-1], "typecode", None) == numbers.typecode:
@@ -87,10 +88,10 @@ class Memory:
     def add(self, table: pa.Table) -> None:
         """Take over a table; one whose types do not go with those before begins a new segment."""
         try:
-            self.schema = unify(self.schema, table.schema)
+            self.schema = self.fit(self.schema, table)
         except SchemaError:
             self._join()
-            self.schema = table.schema
+            self.schema = marked(table)
         self._tables.append(table)
 
     def _join(self) -> None:
@@ -129,7 +130,7 @@ class Pieces:
         if table.num_rows and not table.num_columns:
             message = "rows without any column cannot be written: return at least one"
             raise SchemaError(message)
-        united = unify(schema, table.schema, where)
+        united = unify(schema, marked(table), where)
         self._format.check(united)
         return united
 
@@ -158,7 +159,7 @@ class Pieces:
                     raise WriteError from error
                 raise
         if table.num_columns:
-            self._pieces.append(Piece(path, table.num_rows, size, table.schema, checksum))
+            self._pieces.append(Piece(path, table.num_rows, size, marked(table), checksum))
 
     def close(self) -> list[Piece]:
         """Write the rest and return all pieces."""

@@ -15,7 +15,7 @@ from batchflow.rows import Rows
 from batchflow.sources.base import Block
 from batchflow.tables import as_table, concat
 from batchflow.worker.failures import failed, lost, placed, worker_name
-from batchflow.worker.guard import Guard, Overtime, too_slow
+from batchflow.worker.guard import Guard, Overtime, give_back, too_slow
 from batchflow.worker.program import Limits, Program
 from batchflow.worker.runs import PASSING, BatchRun, RecordRun
 
@@ -115,7 +115,10 @@ def over(work: Work, error: Overtime | MemoryError, limits: Limits, retry: Retry
     if isinstance(error, Overtime):
         assert limits.seconds is not None
         return lost(work, "timeout", too_slow(limits.seconds).with_traceback(error.__traceback__), retry=retry)
-    return lost(work, "memory", _too_much(error, limits.memory), retry=retry)
+    outcome = lost(work, "memory", _too_much(error, limits.memory), retry=retry)
+    error.__traceback__ = error.__context__ = None  # what the task held hangs there
+    give_back()
+    return outcome
 
 
 def _too_much(error: MemoryError, cap: int | None) -> MemoryError:

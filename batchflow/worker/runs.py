@@ -11,11 +11,12 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import chain, repeat
+from itertools import chain, groupby, repeat
 from operator import itemgetter
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
+from batchflow.errors import SchemaError
 from batchflow.model import Failed, Failure, Outcome, Phase, SpanCount, Stats, Succeeded, Task
 from batchflow.rows import Rows
 from batchflow.sources.base import Block
@@ -87,9 +88,10 @@ class _Run(ABC):
             payload = None if problem else self._payload()
         except WriteError as error:
             cause = error.__cause__ or error
-            problem = failed(self.task, "write", cause)
+            problem = failed(self.task, "write", cause, retry=self.program.retry)
             if isinstance(cause, OSError):
-                return problem  # a disk that is full or gone is no fault of a record
+                self.outlet.drop()  # room, too, for what is written when the run stops
+                return problem._replace(unwritten=True)
         except _ReadAgainError as error:
             self.outlet.drop()
             return failed(self.task, "read", error.__cause__ or error, retry=self.program.retry)
@@ -308,19 +310,10 @@ class RecordRun(_Run):
         self, block: Block, values: list[Any], owners: Sequence[int], reason: BaseException
     ) -> Sequence[int]:
         """Keep the values that fit, whole records only, and fail the others; returns whose were kept."""
-        bad: dict[int, BaseException] = {}
-        schema = self.outlet.schema
-        for at, value in zip(owners, values, strict=True):
-            try:
-                schema = self.outlet.fit(schema, values_to_table([value]), "this record")
-            except PASSING:
-                raise
-            except BaseException as misfit:  # noqa: BLE001 - Arrow raises many kinds
-                bad.setdefault(at, misfit)
+        bad = self._misfits(values, owners)
         good = [value for at, value in zip(owners, values, strict=True) if at not in bad]
         try:
-            if good:
-                self.outlet.take(good)
+            self._take_fitting(good)
         except (WriteError, *PASSING):
             raise
         except BaseException:  # noqa: BLE001 - they fit one by one but not together
@@ -329,6 +322,31 @@ class RecordRun(_Run):
             self.fail(block, at, "convert", error)
         self.add(block, len(good), len(bad))
         return [at for at in owners if at not in bad]
+
+    def _misfits(self, values: list[Any], owners: Sequence[int]) -> dict[int, BaseException]:
+        """Return the records whose values do not go with those before them, and why."""
+        bad: dict[int, BaseException] = {}
+        schema = self.outlet.schema
+        for at, pairs in groupby(zip(owners, values, strict=True), key=itemgetter(0)):
+            grown = schema
+            try:
+                for _, value in pairs:
+                    grown = self.outlet.fit(grown, values_to_table([value]), "this record")
+                schema = grown
+            except PASSING:
+                raise
+            except BaseException as misfit:  # noqa: BLE001 - Arrow raises many kinds, and so do values
+                bad[at] = misfit  # what fitted of it says nothing to the records behind it
+        return bad
+
+    def _take_fitting(self, values: list[Any]) -> None:
+        """Hand over values that fit one by one."""
+        if not values:
+            return
+        try:
+            self.outlet.take(values)
+        except SchemaError:  # what Arrow finds no type for at once may be united: 2**63 - 1 and a decimal
+            self.outlet.add(concat(values_to_table([value]) for value in values))
 
 
 _NO_VALUE = RuntimeError("the function raised StopIteration")

@@ -17,6 +17,7 @@ import zstandard
 from reading import WHOLE, read, writer
 
 from batchflow.readers import read_csv, read_json, read_text
+from batchflow.sources import compression, text
 from batchflow.sources.compression import Decompressed, by_magic, by_suffix, open_text
 
 CODECS: dict[str, Callable[[bytes], bytes]] = {
@@ -186,3 +187,38 @@ def test_reads_give_as_many_bytes_as_asked_for():
 def test_plain_bytes_stay_as_they_are():
     raw = io.BytesIO(b"\x1f\x8bplain")
     assert open_text(raw, None).read(100) == b"\x1f\x8bplain"
+
+
+class _Full:
+    eof, unused_data = False, b""
+
+    def decompress(self, data: bytes) -> bytes:
+        raise MemoryError
+
+
+def test_too_little_memory_is_no_damage(write, monkeypatch):
+    """Neither of the file nor of a line: the task as a whole is told of it."""
+    path = write(gzip.compress(TEXT), "x.gz")
+    with monkeypatch.context() as patch:
+        patch.setitem(compression._DECODERS, "gz", _Full)
+        with pytest.raises(MemoryError):
+            read(read_text(path))
+    calls = iter([UnicodeDecodeError("utf-8", b"", 0, 1, "no"), "a", MemoryError()])
+
+    def decode(line: bytes) -> str:
+        answer = next(calls)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(text, "_decode_line", decode)
+    with pytest.raises(MemoryError):
+        read(read_text(path))
+
+
+def test_a_bomb_is_decoded_a_little_at_a_time():
+    """Far less than all of it, however small it is packed."""
+    bomb = bz2.compress(bytes(45_000_000)) * 20
+    stream = Decompressed(io.BytesIO(bomb), "bz2")
+    assert stream.read(10) == bytes(10)
+    assert len(stream._ready) < 100_000_000

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from batchflow.errors import SchemaError
+from batchflow.marks import marked, unmarked
 from batchflow.tables import (
     NotTabularError,
     as_table,
@@ -247,3 +248,58 @@ def test_rows_of_a_table_are_those_of_arrow():
     )  # fmt: skip
     for part in (table, table.slice(1), table.slice(0, 0), table.select([]), table.to_batches()[0]):
         assert table_to_rows(part) == part.to_pylist()
+
+
+WIDE = "with whole numbers beyond 2**53"
+
+
+@pytest.mark.parametrize(
+    ("large", "other", "told"),
+    [
+        (pa.array([2**53 + 1]), pa.array([0.5]), f"int64 {WIDE}"),
+        (pa.array([-(2**53) - 1]), pa.array([0.5]), f"int64 {WIDE}"),
+        (pa.array([2**64 - 1], pa.uint64()), pa.array([-1]), "uint64 with whole numbers beyond 2**63"),
+        (pa.array([2**64 - 1], pa.uint64()), pa.array([0.5]), "uint64 with whole numbers beyond 2**63"),
+        (pa.array([[None, 2**60]]), pa.array([[0.5]]), f"list<item: int64> {WIDE}"),
+        (pa.array([{"a": [{"b": 2**60}]}]), pa.array([{"a": [{"b": 0.5}]}]), f"struct<a: list<item: struct<b: int64>>> {WIDE}"),
+        (pa.array([[("k", 2**60)]], pa.map_(STRING, pa.int64())), pa.array([[("k", 0.5)]], pa.map_(STRING, pa.float64())), f"map<string, int64> {WIDE}"),
+        (pa.array([[2**60, 1]], pa.list_(pa.int64(), 2)), pa.array([[0.5]]), f"fixed_size_list<item: int64>[2] {WIDE}"),
+        (pa.array([datetime(1, 1, 1)]), pa.array([NOON], pa.timestamp("ns")), "timestamp[us] with times beyond what nanoseconds hold"),
+        (pa.array([datetime(9999, 1, 1)], pa.timestamp("s")), pa.array([NOON], pa.timestamp("ns")), "timestamp[s] with times beyond what nanoseconds hold"),
+        (pa.array([2**60], pa.int64()).cast(pa.duration("s")), pa.array([1]).cast(pa.duration("us")), "duration[s] with times beyond what milliseconds hold"),
+    ],
+)  # fmt: skip
+def test_a_mark_tells_that_values_do_not_go_into_a_wider_type(large, other, told):
+    one, two = pa.table({"c": large}), pa.table({"c": other})
+    with pytest.raises(SchemaError) as error:
+        unify(marked(one), marked(two), "this record")
+    assert str(error.value) == f"column 'c' is {other.type} in this record, but {told} before: give it one type in the function"
+    with pytest.raises(SchemaError, match=r"^column 'c' is .* with (whole|times)"):
+        unify(marked(two), marked(one))
+    both = unify(unify(None, marked(one)), marked(pa.table({"c": pa.nulls(1), "d": [1]})))
+    with pytest.raises(SchemaError):  # the mark stays
+        unify(both, marked(two))
+    assert all(field.metadata is None for field in unmarked(both))
+
+
+def test_values_that_a_wider_type_holds_have_no_mark():
+    for cells in (
+        [2**53, -(2**53), None], [], [None], [[2**53]], ["x"], [datetime(1700, 1, 1)], [{"a": 1}], [Decimal(1)],
+    ):  # fmt: skip
+        assert all(field.metadata is None for field in marked(pa.table({"c": cells})))
+    large = pa.table({"c": [2**60, 1], "l": [[2**60], [1]], "s": [{"a": 2**60}, {"a": 1}]})
+    assert all(field.metadata for field in marked(large))
+    assert all(field.metadata is None for field in marked(large.slice(1)))  # nor do those beside a slice count
+    assert unify(marked(pa.table({"c": [2**60]})), marked(pa.table({"c": pa.array([1], pa.int8())}))).field(0).type == pa.int64()
+
+
+def test_whole_numbers_and_decimals_get_the_digits_of_both():
+    for kind in (pa.int8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64()):
+        for digits, scale in ((3, 2), (20, 2), (38, 0), (38, 30), (70, 40)):
+            decimal = (pa.decimal128 if digits <= 38 else pa.decimal256)(digits, scale)
+            whole = pa.table({"c": pa.array([7], kind), "l": pa.array([[7]], pa.list_(kind))})
+            other = pa.table({"c": pa.nulls(1, decimal), "l": pa.nulls(1, pa.list_(decimal))})
+            assert concat([whole, other])["c"].to_pylist() == [Decimal(7), None]
+            assert concat([other, whole])["l"].to_pylist() == [None, [Decimal(7)]]
+    with pytest.raises(SchemaError, match="column 'c' is int64, but decimal256"):
+        unify(pa.schema([("c", pa.decimal256(76, 60))]), pa.schema([("c", pa.int64())]))

@@ -1,0 +1,144 @@
+"""What the type of a column does not tell of its values: that some are too large for a wider type.
+
+An int64 column and a float64 one make a float64 column, unless there are numbers beyond 2**53. A chunk
+is converted, and perhaps written, before those beside it are known; so what it gives is marked, and
+from two schemas alone is known whether the rows of both go into one table. Marks stand in the
+metadata of fields, on their way and in the ledger, and never in an output.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Path: TypeAlias = "tuple[str | None, ...]"
+"""Of a value inside the cells of a column: names of fields, ``None`` for what a list holds."""
+Marks: TypeAlias = "dict[Path, str]"
+
+_MARK = b"batchflow"
+WORDS = {
+    "wide": "whole numbers beyond 2**53", "huge": "whole numbers beyond 2**63",
+    "us": "times beyond what nanoseconds hold", "ms": "times beyond what microseconds hold",
+    "s": "times beyond what milliseconds hold",
+}  # fmt: skip
+"""What the values of a marked column are, which some types that hold others of its type cannot hold."""
+STRENGTH = list(WORDS)
+_FLOAT_EXACT = 2**53
+_LARGEST = 2**63 - 1
+_UNITS = ("s", "ms", "us", "ns")
+
+
+def marked(table: pa.Table) -> pa.Schema:
+    """Return the schema of a table, with marks where its values are too large for a wider type."""
+    import pyarrow as pa
+
+    columns = zip(table.schema, table.columns, strict=True)
+    return pa.schema([with_marks(field, dict(_marks(column.chunks, field.type, ()))) for field, column in columns])
+
+
+def unmarked(schema: pa.Schema) -> pa.Schema:
+    """Return a schema without marks: what users see."""
+    import pyarrow as pa
+
+    return pa.schema([pa.field(field.name, field.type) for field in schema])
+
+
+def marks_of(field: pa.Field[Any]) -> Marks:
+    """Return the marks of a field."""
+    text = (field.metadata or {}).get(_MARK)
+    return {tuple(path): mark for path, mark in json.loads(text)} if text else {}
+
+
+def with_marks(field: pa.Field[Any], marks: Marks) -> pa.Field[Any]:
+    """Return a field with marks in the place of whatever metadata it has."""
+    import pyarrow as pa
+
+    text = json.dumps(sorted(marks.items(), key=str)) if marks else ""
+    return pa.field(field.name, field.type, metadata={_MARK: text.encode()} if text else None)
+
+
+def _marks(chunks: Sequence[Any], kind: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the marks of some arrays of one type."""
+    import pyarrow as pa
+
+    types = pa.types
+    if not chunks or not _can_be_marked(kind):
+        return
+    if types.is_map(kind):  # which has no way to be flattened
+        chunks = [chunk.cast(pa.list_(pa.struct([kind.key_field, kind.item_field]))).flatten() for chunk in chunks]
+    if types.is_struct(kind) or types.is_map(kind):
+        names = list(inside(kind)) if types.is_map(kind) else [field.name for field in kind]
+        for name, *parts in zip(names, *(chunk.flatten() for chunk in chunks), strict=True):
+            yield from _marks(parts, parts[0].type, (*path, name))
+    elif types.is_nested(kind):
+        yield from _marks([chunk.flatten() for chunk in chunks], inside(kind)[None], (*path, None))
+    elif (mark := _mark(chunks, kind)) is not None:
+        yield path, mark
+
+
+def _mark(chunks: Sequence[Any], kind: Any) -> str | None:
+    """Return the mark of arrays of numbers or times, if they need one."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    min_max: Any = pc.min_max  # whose stubs know nothing of its result
+    whole = pa.types.is_integer(kind)
+    numbers = chunks if whole else [chunk.view(pa.int64()) for chunk in chunks]
+    ends = [end for chunk in numbers for end in min_max(chunk).as_py().values() if end is not None]
+    top = max(map(abs, ends), default=0)
+    if whole:
+        if max(ends, default=0) > _LARGEST:
+            return "huge"
+        return "wide" if top > _FLOAT_EXACT else None
+    for finer in _UNITS[_UNITS.index(kind.unit) + 1 :]:
+        top *= 1000
+        if top > _LARGEST:
+            return _UNITS[_UNITS.index(finer) - 1]
+    return None
+
+
+@cache
+def _can_be_marked(kind: Any) -> bool:
+    """Whether values of a type can be too large for a type that holds others of it."""
+    import pyarrow as pa
+
+    if held := inside(kind):
+        return any(map(_can_be_marked, held.values()))
+    if pa.types.is_timestamp(kind) or pa.types.is_duration(kind):
+        return bool(kind.unit != "ns")
+    return pa.types.is_integer(kind) and bool(kind.bit_width == 64)
+
+
+def at_path(kind: Any, path: Path) -> Any:
+    """Return the type at a path inside a type."""
+    for step in path:
+        kind = inside(kind)[step]
+    return kind
+
+
+def loses(mark: str, kind: Any) -> bool:
+    """Whether values with a mark do not go into a type."""
+    import pyarrow as pa
+
+    if mark in _UNITS:
+        return kind.unit in _UNITS[_UNITS.index(mark) + 1 :]
+    return pa.types.is_floating(kind) or (mark == "huge" and pa.types.is_signed_integer(kind))
+
+
+def inside(kind: Any) -> dict[str | None, Any]:
+    """Return the types of what cells of a type hold, by name, without one in a list; empty if they are flat."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_struct(kind):
+        return {field.name: field.type for field in kind}
+    if types.is_map(kind):
+        return {"key": kind.key_type, "value": kind.item_type}
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return {None: kind.value_type}
+    return {}

@@ -1,0 +1,119 @@
+"""Columns whose types drift: each record is a row or an error, wherever the input is cut."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import datetime
+from decimal import Decimal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import batchflow as bf
+
+STEADY = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+HUGE = [2**53, 2**53 + 1, -(2**53) - 1, 2**60, 2**63 - 1, -(2**63), 2**63, 2**70]
+CELLS = st.lists(
+    st.one_of(
+        st.integers(-9, 9), st.sampled_from(HUGE), st.sampled_from([0.5, -2.25, 1e300]), st.none(),
+        st.sampled_from(["x", "é"]),
+    ),
+    max_size=12,
+)  # fmt: skip
+SHAPES = {
+    "flat": lambda cell: {"c": cell},
+    "list": lambda cell: {"c": [cell]},
+    "struct": lambda cell: {"c": {"in": cell}},
+    "list of structs": lambda cell: {"c": [{"in": [cell]}]},
+}
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    from batchflow.sources import records
+
+    monkeypatch.setattr(records, "_BLOCK_ROWS", 3)
+
+
+def outcome(cells, shape, chunk, into):
+    with tempfile.TemporaryDirectory() as folder:
+        result = bf.map_records(
+            lambda at: SHAPES[shape](cells[at]), bf.records(range(len(cells))),
+            into=f"{folder}/{into}", chunk=chunk, executor="serial",
+        )  # fmt: skip
+        if into == "out/":
+            for part in result.path.glob("*.parquet"):
+                schema = pq.read_schema(part)
+                assert all(field.metadata is None for field in schema)
+        failed = [number - 1 for number in result.errors["record"].to_pylist()]
+        assert result.report.rows_in == len(cells) == result.report.rows_out + len(failed)
+        assert set(result.errors["phase"].to_pylist()) <= {"convert"}
+        return result.values, failed, result.errors["message"].to_pylist()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@given(cells=CELLS, chunk=st.integers(1, 5))
+@settings(STEADY, max_examples=40)
+def test_any_cut_of_a_column_of_mixed_numbers_gives_the_same_rows_and_errors(shape, cells, chunk):
+    whole = outcome(cells, shape, len(cells) + 1, "out/")
+    assert outcome(cells, shape, chunk, "out/")[:2] == whole[:2]
+    rows, failed, _ = whole
+    kept = [SHAPES[shape](cell) for at, cell in enumerate(cells) if at not in failed]
+    assert rows == kept
+
+
+@given(cells=CELLS, chunk=st.integers(1, 5), name=st.sampled_from(["out.parquet", "out.csv", "out.jsonl", "out.arrow"]))
+@settings(STEADY, max_examples=40)
+def test_the_same_rows_fail_in_every_format(cells, chunk, name):
+    _, failed, _ = outcome(cells, "flat", chunk, name)
+    assert failed == outcome(cells, "flat", len(cells) + 1, "out/")[1]
+
+
+YEARS = [datetime(1, 1, 1), datetime(1600, 1, 1), datetime(2020, 1, 1), datetime(9999, 1, 1)]
+
+
+@given(tables=st.lists(st.tuples(st.sampled_from(["us", "ns"]), st.sampled_from(YEARS)), min_size=1, max_size=5))
+@settings(STEADY, max_examples=30)
+def test_times_that_a_finer_unit_does_not_hold(tables):
+    """A whole table that does not fit is one error; the job goes on."""
+
+    def fn(table):
+        unit, when = tables[table["value"][0].as_py()]
+        fine = unit if 1700 < when.year < 2200 else "us"
+        return pa.table({"c": pa.array([when], pa.timestamp(fine))})
+
+    with tempfile.TemporaryDirectory() as folder:
+        result = bf.map_batches(
+            fn, bf.records(range(len(tables))), into=f"{folder}/out/", chunk=1, executor="serial"
+        )  # fmt: skip
+        rows, failed = result.report.rows_out, result.errors.num_rows
+        assert rows + failed == len(tables)
+        kept = [value.replace(tzinfo=None) for value in result.table["c"].to_pylist()] if rows else []
+        wanted = [when for _, when in tables]
+        assert all(value in wanted for value in kept)
+
+
+@given(cells=st.lists(st.sampled_from([1, -7, 2**63 - 1, Decimal("1.25"), Decimal("12345.678"), None]), max_size=8), chunk=st.integers(1, 4))
+@settings(STEADY, max_examples=40)
+def test_whole_numbers_and_decimals_go_into_one_column(cells, chunk):
+    rows, failed, _ = outcome(cells, "flat", chunk, "out/")
+    assert (rows, failed) == ([{"c": cell} for cell in cells], [])
+
+
+@given(records=st.lists(st.lists(st.sampled_from([1, 2**60, 0.5, "x"]), max_size=3), max_size=8), chunk=st.integers(1, 4))
+@settings(STEADY, max_examples=60)
+def test_a_record_of_many_rows_that_fails_leaves_no_type_behind(records, chunk):
+    def run(chunk):
+        with tempfile.TemporaryDirectory() as folder:
+            result = bf.map_records(
+                lambda at: iter([{"c": cell} for cell in records[at]]), bf.records(range(len(records))),
+                into=f"{folder}/out/", chunk=chunk, executor="serial",
+            )  # fmt: skip
+            return result.values, result.errors["record"].to_pylist()
+
+    rows, failed = run(chunk)
+    assert run(len(records) + 1) == (rows, failed)
+    assert rows == [{"c": cell} for at, cells in enumerate(records, 1) for cell in cells if at not in failed]
