@@ -20,13 +20,13 @@ from __future__ import annotations
 import heapq
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from batchflow.combining.order import Numbering, Sequencer, Settled
 from batchflow.coverage import Coverage
-from batchflow.errors import GO_ON, InterruptedRun, OutputError
+from batchflow.errors import GO_ON, ExecutorError, InterruptedRun, OutputError
 from batchflow.events import ChunkSettled, Event, JobEnded, JobStarted, Listener, TaskEnded
 from batchflow.executors.base import Executor
 from batchflow.model import (
@@ -55,6 +55,10 @@ HEAVY_SHARE = 8
 """A file that cannot be cut goes first if it is more than one eighth of what a slot gets."""
 DEATHS = 3
 """Workers that may die of work which calls the function on no record, before it is given up."""
+BARREN = 100
+"""Tasks that may end their workers before any has succeeded: then it is no record's fault."""
+UNCOUNTED = 100
+"""Cuts of a chunk whose records nobody can count, at most: three lines in a gigabyte are found with as many."""
 LISTEN_SECONDS = 0.2
 """How long the loop waits for an outcome before it looks whether it was asked to stop."""
 
@@ -119,6 +123,10 @@ class Scheduler:
         self._callbacks: dict[Key, Callable[[Outcome], None]] = {}
         self._deaths: dict[Key, int] = {}
         self._running: dict[Key, Work] = {}
+        self._uncounted: Counter[Key] = Counter()
+        """Cuts of each chunk whose records nobody could count."""
+        self._barren: int | None = 0
+        """Tasks that ended their workers, as long as none has succeeded."""
         self._inspected: dict[Key, Failed] = {}
         self._order = Sequencer()
         self._numbering = Numbering()
@@ -304,6 +312,7 @@ class Scheduler:
 
     def _ended(self, task: Task, outcome: Outcome) -> None:
         """Settle a chunk, or see to it that it is tried again."""
+        self._check_barren(outcome)
         if isinstance(outcome, Succeeded):
             self._sizer.learn(task.chunk.weight, outcome.stats.seconds)
             self._told(task, outcome, again=False)
@@ -313,6 +322,21 @@ class Scheduler:
             self._begin(Inspect(task))
         else:
             self._failed(task, outcome)
+
+    def _check_barren(self, outcome: Outcome) -> None:
+        """Give up where workers end and end, whatever they are given to do."""
+        if isinstance(outcome, Succeeded):
+            self._barren = None
+        elif self._barren is not None and outcome.died and outcome.failure.phase == "worker":
+            self._barren += 1
+            if self._barren == BARREN:
+                failure = outcome.failure
+                message = (
+                    f"the first {BARREN} tasks all ended their workers, the last one so: "
+                    f"{printable(failure.message)}; it is no record's fault, but the function's, its setup='s "
+                    "or that of what they import"
+                )
+                raise ExecutorError(message)
 
     def _placed(self, task: Task, outcome: Failed) -> Failed:
         """Return an outcome with the number of records that travelled with a task, where it broke off.
@@ -363,6 +387,7 @@ class Scheduler:
         elif records > 1 and (outcome.died or self._plan.spec.isolates):
             self._halve(task, records)
         elif len(parts) > 1:
+            self._uncounted[task.key[:2]] += 1
             self._split(task._replace(blind=True), [(part, task.data) for part in parts])
         elif records == 1 and outcome.suspect and not task.alone:
             self._suspects.append(whole._replace(alone=True))
@@ -392,6 +417,8 @@ class Scheduler:
             return ()
         if outcome.failure.phase == "timeout" and len(task.chunk.spans) == 1:
             return ()  # a file that keeps its readers waiting does so wherever it is cut
+        if self._uncounted[task.key[:2]] > UNCOUNTED:
+            return ()  # and so does one that ends them wherever it is cut
         return self._plan.source.parts(task.chunk)
 
     def _split(self, task: Task, chunks: Iterable[tuple[Chunk, Any]]) -> None:

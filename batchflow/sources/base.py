@@ -366,6 +366,11 @@ class FileSource(Source):
                 return min(weigh(item), block.nbytes) / block.end
         return 1.0
 
+    def holds_one(self, span: Span) -> bool:
+        """Whether a record begins in a span that cannot be cut any more."""
+        del span
+        return True
+
     def cuts(self, item: Input, gap: Range = (0, None)) -> Cuts:
         """Return a function that cuts span after span off a range of an input that is worth cutting."""
         from batchflow.sources.cutting import ByteCuts

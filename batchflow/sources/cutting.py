@@ -196,7 +196,7 @@ def halves(source: FileSource, chunk: Chunk) -> Sequence[Chunk]:
             return ()  # it cannot be read at all
         if all(cuts):
             return [Chunk((part,), cost) for part, cost in filter(None, cuts)]
-    return [chunk]
+    return [chunk] if source.holds_one(span) else ()
 
 
 def _sniffed(item: Input) -> Input:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from batchflow.model import Failure, Span
 from batchflow.sources.base import Block, FileSource, explain, show
 from batchflow.sources.lines import Lines, read_lines
+from batchflow.sources.paths import open_input
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,14 @@ class LineSource(FileSource):
     """A source with a record on every line, blank lines perhaps not counted as records."""
 
     skips_blank: ClassVar[bool]
+
+    def holds_one(self, span: Span) -> bool:
+        """Whether a line begins at the one byte that is left of a span."""
+        if span.start == 0:
+            return True
+        with closing(open_input(span.input.uri)) as raw:
+            raw.seek(span.start - 1)
+            return bool(raw.read(1) == b"\n")
 
     @abstractmethod
     def decoders(self) -> tuple[Callable[[bytes], Any], Callable[[bytes], Any]]:

@@ -1,5 +1,7 @@
 """The scheduler, case by case: attempts, halves, deaths, what listeners hear."""
 
+from itertools import pairwise
+
 import pytest
 from fake import FakeExecutor, records_of
 
@@ -61,23 +63,42 @@ def test_halves_are_tried_before_new_chunks():
     assert tasks == [[0, 1, 2, 3], [0, 1], [2, 3], [4, 5, 6, 7], [4, 5], [6, 7]]
 
 
-def test_an_inspection_that_dies_too_fails_the_chunk(tmp_path):
-    (tmp_path / "one").write_text("a\nb\n")
-    (tmp_path / "two").write_text("c\nd\n")
+class Uncountable(FakeExecutor):
+    """Dies of counting, too."""
 
-    class Deadly(FakeExecutor):
-        def wait(self, job=None, timeout=None):
-            done = super().wait(job)
-            if isinstance(self.performed[-1], Inspect):
-                [(job, outcome)] = done
-                return [(job, outcome._replace(records=None, died=True))]
-            return done
+    def wait(self, job=None, timeout=None):
+        done = super().wait(job)
+        if done and isinstance(self.performed[-1], Inspect) and self._dies(self.performed[-1].task):
+            [(job, outcome)] = done
+            return [(job, outcome._replace(records=None, died=True))]
+        return done
 
-    executor = Deadly(1, dies=lambda task: task.chunk.spans[0].input.uri.endswith("one"))
-    result = bf.map_records(same, bf.read_text([tmp_path / "one", tmp_path / "two"]), executor=executor, chunk="4B")
-    assert result.values == ["c", "d"]
-    [row] = result.errors.to_pylist()
-    assert (row["source"], row["start"], row["record"], row["phase"]) == (f"{tmp_path}/one", 0, None, "worker")
+
+def places(result):
+    return [tuple(row.values()) for row in result.errors.select(["start", "stop", "record", "phase"]).to_pylist()]
+
+
+def test_a_line_that_nobody_survives_is_found_by_cutting_the_file(tmp_path):
+    (tmp_path / "a.txt").write_text("a\nbb\nccc\ndd\ne\n")
+    executor = Uncountable(1, dies=lambda task: task.chunk.spans[0].start <= 5 < (task.chunk.spans[0].stop or 99))
+    result = bf.map_records(same, bf.read_text(tmp_path / "a.txt"), executor=executor, chunk="1kB")
+    assert result.values == ["a", "bb", "dd", "e"]
+    assert places(result) == [(5, 6, 3, "worker")]
+    assert sum(isinstance(work, Inspect) for work in executor.performed) == 3  # of the whole chunk, three times
+
+
+def test_a_file_that_nobody_survives_is_not_cut_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr("batchflow.scheduler.UNCOUNTED", 5)
+    (tmp_path / "a.txt").write_text("a\n" * 1000)
+    (tmp_path / "b.txt").write_text("b\n" * 3)
+    executor = Uncountable(1, dies=lambda task: any("a.txt" in span.input.uri for span in task.chunk.spans))
+    source = bf.read_text([tmp_path / "b.txt", tmp_path / "a.txt"])
+    result = bf.map_records(same, source, executor=executor, chunk="10kB")
+    assert result.values == ["b", "b", "b"]
+    lost = [(start, stop) for start, stop, _, _ in places(result)]
+    assert (lost[0][0], lost[-1][1]) == (0, 2000)
+    assert all(one[1] == two[0] for one, two in pairwise(lost))
+    assert len(lost) <= 12
 
 
 def test_one_error_too_many_stops_and_gives_up_the_rest():
@@ -184,3 +205,11 @@ def test_combining_that_loses_its_worker_is_done_again():
         else:
             with pytest.raises(errors.BatchflowError, match="combine= failed: WorkerDied: died"):
                 job.run()
+
+
+def test_a_function_that_ends_every_worker_is_given_up():
+    """And not tried with each of a million records."""
+    executor = FakeExecutor(2, dies=lambda task: True)
+    with pytest.raises(errors.ExecutorError, match=r"the first 100 tasks all ended their workers, .* no record's"):
+        run(same, range(1_000_000), executor, chunk=1000)
+    assert len(executor.performed) < 500
