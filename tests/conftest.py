@@ -1,6 +1,7 @@
 """Executors that stay warm for the whole session, and the watch that nothing is left of them."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -37,6 +38,14 @@ def nothing_left():
     assert ray is None or not ray.is_initialized()
     assert children() - before[0] == set()
     assert shared_memory() - before[1] == set()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """Hear Ctrl-C, and have what is started hear it: a shell has what it runs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
