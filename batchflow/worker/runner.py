@@ -14,10 +14,12 @@ from batchflow.retry import NEVER, Retry
 from batchflow.rows import Rows
 from batchflow.sources.base import Block
 from batchflow.tables import as_table, concat
+from batchflow.worker.batches import BatchRun
 from batchflow.worker.failures import failed, lost, placed, worker_name
 from batchflow.worker.guard import Guard, Overtime, give_back, too_slow
 from batchflow.worker.program import Limits, Program
-from batchflow.worker.runs import PASSING, BatchRun, RecordRun
+from batchflow.worker.records import RecordRun
+from batchflow.worker.run import PASSING
 
 _NOTHING = object()
 

@@ -1,0 +1,214 @@
+"""A task that calls the function once for each record."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain, groupby, repeat
+from operator import itemgetter
+from types import GeneratorType
+from typing import Any
+
+from batchflow.errors import SchemaError
+from batchflow.sources.base import Block
+from batchflow.tables import concat, is_tabular, table_to_rows, values_to_table
+from batchflow.worker.outlets import WriteError
+from batchflow.worker.run import PASSING, Run
+
+
+class RecordRun(Run):
+    """Calls the function once for each record."""
+
+    def work(self) -> None:
+        """Run block after block: read, call, convert."""
+        for block in self.blocks:
+            first = len(self.failures) - len(block.failures)
+            before = self.rows
+            rows = table_to_rows(block.rows) if is_tabular(block.rows) else block.rows
+            values, owners = self._call(block, rows)
+            self.clock.lap("call")
+            if values:
+                owners = self._convert(block, values, owners)
+                self.clock.lap("convert")
+            if len(self.failures) > first:
+                self._place(block, first, before, owners)
+
+    def _place(self, block: Block, first: int, before: int, owners: Sequence[int]) -> None:
+        """Note for each failure of a block how many rows stand before it, and put them in input order.
+
+        Parameters
+        ----------
+        first
+            Place of the first of them among all failures.
+        before
+            Rows before the block.
+        owners
+            Records that the rows of the block came from, in order.
+        """
+        kept = [block.numbers[at] for at in owners]
+        self.failures[first:] = sorted(
+            (bad._replace(row=before + bisect_left(kept, bad.record or 0)) for bad in self.failures[first:]),
+            key=lambda bad: bad.record or 0,
+        )
+
+    def _call(self, block: Block, rows: Sequence[Any]) -> tuple[list[Any], Sequence[int]]:
+        """Return what the function gave back, and which record each value came from."""
+        results: list[Any] = []
+        done: list[range] = []
+        refused: dict[int, BaseException] = {}
+        at = 0
+        left = iter(rows)
+        while at < len(rows):
+            before = len(results)
+            error = _extend(results, self._calls(left))
+            done.append(range(at, at + len(results) - before))
+            at = done[-1].stop
+            if at < len(rows):
+                refused[at] = error or _NO_VALUE
+                at += 1
+        owners: Sequence[int] = done[0] if len(done) == 1 else list(chain(*done))
+        values, owners = _spread(results, owners, refused)
+        if not refused:
+            return values, owners
+        given = self._again(block, rows, refused)
+        pairs = [*zip(owners, values, strict=True), *((at, value) for at in given for value in given[at])]
+        pairs.sort(key=itemgetter(0))
+        return [value for _, value in pairs], [at for at, _ in pairs]
+
+    def _again(
+        self, block: Block, rows: Sequence[Any], refused: dict[int, BaseException]
+    ) -> dict[int, list[Any]]:
+        """Try the records of a block once more for which the function raised, as often as the job allows.
+
+        Returns what it gave for some of them; the others fail.
+        """
+        retry = self.program.retry
+        given: dict[int, list[Any]] = {}
+        tried = dict.fromkeys(refused, 1)
+        for attempt in range(1, retry.attempts):
+            hopeful = [at for at, error in refused.items() if retry.helps(error)]
+            if not hopeful:
+                break
+            time.sleep(retry.delay(attempt))
+            self.retries += len(hopeful)
+            for at in hopeful:
+                tried[at] += 1
+                results: list[Any] = []
+                error = _extend(results, self._calls(iter(rows[at : at + 1])))
+                del refused[at]
+                if error is not None or not results:
+                    refused[at] = error or _NO_VALUE
+                else:
+                    given[at], _ = _spread(results, [at], refused)
+        for at in sorted(refused):
+            self.fail(block, at, "call", refused[at], tried[at])
+        self.add(block, 0, len(refused))
+        return given
+
+    def _calls(self, left: Iterator[Any]) -> Iterator[Any]:
+        """Return the calls of the records left; at the speed of `map`, which makes no frame for each."""
+        fn = self.program.fn
+        if self.program.args:
+            fn = partial(fn, **self.program.args)
+        return map(fn, left, *map(repeat, self.extra))
+
+    def _convert(self, block: Block, values: list[Any], owners: Sequence[int]) -> Sequence[int]:
+        """Hand what the function gave back to the output; returns the records whose rows it took."""
+        try:
+            self.outlet.take(values)
+        except (WriteError, *PASSING):
+            raise
+        except BaseException as error:  # noqa: BLE001 - Arrow raises many kinds, and so do the user's values
+            return self._one_by_one(block, values, owners, error)
+        self.add(block, len(values), 0)
+        return owners
+
+    def _one_by_one(
+        self, block: Block, values: list[Any], owners: Sequence[int], reason: BaseException
+    ) -> Sequence[int]:
+        """Keep the values that fit, whole records only, and fail the others; returns whose were kept."""
+        bad = self._misfits(values, owners)
+        good = [value for at, value in zip(owners, values, strict=True) if at not in bad]
+        try:
+            self._take_fitting(good)
+        except (WriteError, *PASSING):
+            raise
+        except BaseException:  # noqa: BLE001 - they fit one by one but not together
+            bad, good = dict.fromkeys(owners, reason), []
+        for at, error in bad.items():
+            self.fail(block, at, "convert", error)
+        self.add(block, len(good), len(bad))
+        return [at for at in owners if at not in bad]
+
+    def _misfits(self, values: list[Any], owners: Sequence[int]) -> dict[int, BaseException]:
+        """Return the records whose values do not go with those before them, and why."""
+        bad: dict[int, BaseException] = {}
+        schema = self.outlet.schema
+        for at, pairs in groupby(zip(owners, values, strict=True), key=itemgetter(0)):
+            grown = schema
+            try:
+                for _, value in pairs:
+                    grown = self.outlet.fit(grown, values_to_table([value]), "this record")
+                schema = grown
+            except PASSING:
+                raise
+            except BaseException as misfit:  # noqa: BLE001 - Arrow raises many kinds, and so do values
+                bad[at] = misfit  # what fitted of it says nothing to the records behind it
+        return bad
+
+    def _take_fitting(self, values: list[Any]) -> None:
+        """Hand over values that fit one by one."""
+        if not values:
+            return
+        try:
+            self.outlet.take(values)
+        except SchemaError:  # what Arrow finds no type for at once may be united: 2**63 - 1 and a decimal
+            self.outlet.add(concat(values_to_table([value]) for value in values))
+
+
+_NO_VALUE = RuntimeError("the function raised StopIteration")
+
+
+def _spread(
+    results: list[Any], owners: Sequence[int], refused: dict[int, BaseException]
+) -> tuple[list[Any], Sequence[int]]:
+    """Drop ``None`` and let generators give their many rows; those that raise are added to the refused."""
+    kinds = set(map(type, results))
+    lazy = {kind for kind in kinds if _is_iterator(kind)}
+    if not lazy and type(None) not in kinds:
+        return results, owners
+    values: list[Any] = []
+    sources: list[int] = []
+    for at, result in zip(owners, results, strict=True):
+        if result is None:
+            continue
+        if type(result) not in lazy:
+            values.append(result)
+            sources.append(at)
+            continue
+        given: list[Any] = []
+        error = _extend(given, result)
+        if error is not None:
+            refused[at] = error
+            continue
+        kept = [value for value in given if value is not None]
+        values.extend(kept)
+        sources.extend([at] * len(kept))
+    return values, sources
+
+
+def _extend(results: list[Any], calls: Iterator[Any]) -> BaseException | None:
+    """Add results until one raises; those before it are kept, so their number tells which it was."""
+    try:
+        results.extend(calls)
+    except PASSING:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the record's failure is a value
+        return error
+    return None
+
+
+def _is_iterator(kind: type) -> bool:
+    return issubclass(kind, GeneratorType) or (hasattr(kind, "__next__") and not hasattr(kind, "read"))

@@ -1,0 +1,187 @@
+"""One task on its way: read block after block, count, and tell what came of it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from batchflow.model import Failed, Failure, Outcome, Phase, SpanCount, Stats, Succeeded, Task
+from batchflow.rows import Rows
+from batchflow.sources.base import Block
+from batchflow.tables import as_table, concat
+from batchflow.worker.failures import failed, of_record, placed, worker_name
+from batchflow.worker.guard import Overtime
+from batchflow.worker.outlets import WriteError, outlet_of
+from batchflow.worker.program import Program
+
+PASSING = (KeyboardInterrupt, Overtime, MemoryError)
+"""What ends a task as a whole: the user at the keyboard of a driver, and the limits of a task."""
+
+
+class _ReadAgainError(Exception):
+    """A chunk that could not be read to its end, but perhaps the next time; the cause says why."""
+
+
+def peak_memory() -> int:
+    """Return the largest resident size of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere else
+
+
+class _Clock:
+    """Seconds spent in each phase, one after the other."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {"read": 0.0, "call": 0.0, "convert": 0.0, "write": 0.0}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Count the time since the last lap to a phase."""
+        now = time.perf_counter()
+        self.spent[phase] += now - self._last
+        self._last = now
+
+
+class Run(ABC):
+    """One task on its way: counts, failures, clock and output."""
+
+    def __init__(self, program: Program, task: Task, extra: tuple[Any, ...]) -> None:
+        self.program = program
+        self.task = task
+        self.extra = extra
+        self.clock = _Clock()
+        self.started = time.time()
+        self.failures: list[Failure] = []
+        self.counts: dict[int, SpanCount] = {}
+        self.rows = 0
+        self.retries = 0
+        self.nbytes = 0
+        self.outlet = outlet_of(program)
+        self.outlet.schema = task.schema
+        self._last: Block | None = None
+        self.blocks = self._read()
+
+    def outcome(self) -> Outcome:
+        """Run the task to its end; what cannot be kept as a whole fails as a whole, and is halved."""
+        problem: Failed | None = None
+        payload: Any = None
+        try:
+            problem = self.work()
+            payload = None if problem else self._payload()
+        except WriteError as error:
+            cause = error.__cause__ or error
+            problem = failed(self.task, "write", cause, retry=self.program.retry)
+            if isinstance(cause, OSError):
+                self.outlet.drop()  # room, too, for what is written when the run stops
+                return problem._replace(unwritten=True)
+        except _ReadAgainError as error:
+            self.outlet.drop()
+            return failed(self.task, "read", error.__cause__ or error, retry=self.program.retry)
+        except PASSING:
+            self.outlet.drop()
+            raise
+        except BaseException as error:  # noqa: BLE001 - of combine=, the only other thing that may raise
+            problem = failed(self.task, "call", error, retry=self.program.retry)
+        if problem is None:
+            held = payload.nbytes if isinstance(payload, Rows) else 0
+            return Succeeded(self.task.key, self.stats()._replace(held=held), tuple(self.failures), payload)
+        return self._whole(problem)
+
+    @abstractmethod
+    def work(self) -> Failed | None:
+        """Go through all blocks; return why the task fails as a whole, if it does."""
+
+    def _payload(self) -> Any:
+        """Return the rows, combined with the function of the job if it has one."""
+        payload: Any = self.outlet.close()
+        self.clock.lap("write")
+        if self.program.combine is not None and payload.tables:
+            payload = Rows([as_table(self.program.combine(concat(payload.tables)))])
+            self.clock.lap("call")
+        return payload
+
+    def _whole(self, problem: Failed) -> Failed:
+        """Return the failure of the whole task, with the number of its records, or the place of its only one."""
+        self.outlet.drop()
+        for _ in self.blocks:
+            pass  # halving needs to know how many records there are
+        stats = self.stats()
+        records = sum(count.positions for count in stats.spans)
+        if records == 1 and self._last is not None:
+            problem = placed(problem, self._last, 0)
+        return problem._replace(records=records, stats=stats)
+
+    def _read(self) -> Iterator[Block]:
+        """Yield the blocks of the chunk, taking down what could not be read."""
+        blocks = self.program.source.read(self.task.chunk, self.task.data)
+        while True:
+            self._go_home()
+            block = next(blocks, None)
+            self.clock.lap("read")
+            if block is None:
+                return
+            self._check_end(block)
+            self.nbytes += block.nbytes
+            self.failures.extend(bad._replace(row=self.rows) for bad in block.failures)
+            self.count(block)
+            if len(block.numbers):
+                self._last = block
+            yield block
+
+    def _check_end(self, block: Block) -> None:
+        """Give the task up where its input broke off, but another try may find it whole."""
+        retry = self.program.retry
+        if block.error is not None and self.task.attempt < retry.attempts and retry.helps(block.error):
+            raise _ReadAgainError from block.error
+
+    def _go_home(self) -> None:
+        """Read from the driver's directory, wherever the function went; another machine may not have it."""
+        if self.program.folder:
+            with suppress(OSError):
+                os.chdir(self.program.folder)
+
+    def count(self, block: Block) -> None:
+        """Add the records of a block to the count of its span."""
+        at = id(block.span)
+        before = self.counts.get(at) or SpanCount(block.span.input.uri)
+        bad = len(block.failures)
+        self.counts[at] = SpanCount(
+            before.uri,
+            block.end,
+            before.rows_in + len(block.numbers) + bad,
+            before.rows_out,
+            before.failed + bad,
+        )
+
+    def add(self, block: Block, rows: int, bad: int) -> None:
+        """Add rows given back and records that failed to the count of a block's span."""
+        self.rows += rows
+        at = id(block.span)
+        count = self.counts[at]
+        self.counts[at] = SpanCount(
+            count.uri, count.positions, count.rows_in, count.rows_out + rows, count.failed + bad
+        )
+
+    def fail(self, block: Block, at: int, phase: Phase, error: BaseException, attempts: int = 1) -> None:
+        """Take down the failure of one record of a block."""
+        self.failures.append(of_record(block, at, phase, error, attempts))
+
+    def stats(self) -> Stats:
+        """Return what the task did so far."""
+        spent = self.clock.spent
+        return Stats(
+            worker_name(),
+            self.started,
+            time.time() - self.started,
+            spent["read"], spent["call"], spent["convert"], spent["write"],
+            self.nbytes,
+            peak_memory=peak_memory(),
+            spans=tuple(self.counts.values()),
+            retries=self.retries,
+        )  # fmt: skip
