@@ -1,0 +1,37 @@
+"""Ray's own memory watch kills a worker: chunks become smaller, the guilty record stands alone, nobody else is blamed."""
+
+import os
+
+import psutil
+
+CODE = """
+    import sys, time
+    import batchflow as bf
+
+    def fn(n):
+        if n == 5:
+            hog = bytearray(b"x") * {hog}
+            time.sleep(30)  # Ray's watch looks now and then, and kills this
+        return n
+
+    result = bf.map_records(fn, bf.records(range(12)), executor="ray", chunk=6)
+    print(result.values)
+    columns = ["record", "payload", "phase", "error_type", "attempts"]
+    print(result.errors.select(columns).to_pylist())
+    print(result.errors["message"][0].as_py())
+"""
+
+
+def test_a_record_that_rays_memory_watch_kills_costs_itself_only(script, monkeypatch):
+    """A real kill: the watch is told that the machine is full a little above what is in use now."""
+    memory = psutil.virtual_memory()
+    used = memory.total - memory.available
+    monkeypatch.setitem(os.environ, "RAY_memory_usage_threshold", f"{(used + 1_800_000_000) / memory.total:.4f}")
+    monkeypatch.setitem(os.environ, "RAY_memory_monitor_refresh_ms", "50")
+    values, errors, message = script(CODE.format(hog=2_800_000_000)).stdout.splitlines()
+    assert values == str([n for n in range(12) if n != 5])
+    # 6, 3, 2 and 1 records, and once more with nothing beside it
+    assert errors == str([
+        {"record": 6, "payload": "5", "phase": "memory", "error_type": "WorkerDied", "attempts": 5}
+    ])  # fmt: skip
+    assert "OutOfMemoryError" in message
