@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from batchflow.errors import SchemaError
+from batchflow.pickling import dumps
 from batchflow.tables import VALUE, is_tabular, table_to_values
 
 if TYPE_CHECKING:
@@ -114,10 +115,7 @@ def _to_wire(segment: Any, buffer: Callable[[Any], Any]) -> Any:
         return segment.typecode, buffer(segment)
     if is_tabular(segment):
         return "table", buffer(_to_stream(segment))
-    import cloudpickle
-
-    # cloudpickle takes instances of classes that __main__ defines, and hands them back as the same class.
-    return "objects", cloudpickle.dumps(segment)
+    return "objects", dumps(segment)
 
 
 def _from_wire(wire: list[tuple[str, Any]]) -> Rows:

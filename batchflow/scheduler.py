@@ -298,9 +298,10 @@ class Scheduler:
     def _is_unlucky(self, work: Work, outcome: Outcome) -> bool:
         """Whether work that calls no function on a record lost its worker, most likely by somebody else."""
         deaths = self._deaths.pop(work.key, 0) + 1
-        lost = isinstance(outcome, Failed) and outcome.died and outcome.failure.phase == "worker"
-        if isinstance(work, Task) or not lost or deaths == DEATHS:
+        if isinstance(work, Task) or not isinstance(outcome, Failed) or not outcome.died or deaths == DEATHS:
             return False
+        if isinstance(work, Inspect) and outcome.failure.phase != "worker":
+            return False  # what takes too long, or too much memory, does so again
         self._deaths[work.key] = deaths
         return True
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 from batchflow.errors import FunctionError, ResourceError
 from batchflow.model import Merge, Outcome, Work
+from batchflow.pickling import dumps
 from batchflow.resources import Resources, available_cpus, count_slots, total_memory
 from batchflow.worker import Guard, Limits, Program, Runner, failed, settle
 
@@ -105,10 +106,8 @@ def pickled(program: Program, buffer_callback: Callable[[Any], Any] | None = Non
     FunctionError
         If something it refers to cannot be pickled.
     """
-    import cloudpickle
-
     try:
-        data: bytes = cloudpickle.dumps(program, protocol=5, buffer_callback=buffer_callback)
+        return dumps(program, buffer_callback)
     except Exception as error:
         name = getattr(program.fn, "__qualname__", repr(program.fn))
         message = (
@@ -116,7 +115,6 @@ def pickled(program: Program, buffer_callback: Callable[[Any], Any] | None = Non
             "make what it refers to inside the function, or in setup="
         )
         raise FunctionError(message) from error
-    return data
 
 
 def add_path(path: Iterable[str]) -> None:

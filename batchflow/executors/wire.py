@@ -16,6 +16,8 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from batchflow import pickling
+
 INLINE_BYTES = 32 << 10
 _BUFFER_BYTES = 4 << 10
 """Buffers smaller than this are copied into the pickle: each one apart costs more than the copy."""
@@ -72,13 +74,11 @@ def dumps(value: Any) -> tuple[bytes, Buffers]:
     buffers = Buffers()
     try:
         pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.take)
-    except Exception:  # noqa: BLE001 - cloudpickle takes more, or says why not
+    except Exception:  # noqa: BLE001 - the other one takes more, or says why not
         pickled = _MAIN
     if _MAIN in pickled:  # no other process has what it defines
-        import cloudpickle
-
         buffers.clear()
-        pickled = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.take)
+        pickled = pickling.dumps(value, buffers.take)
     return pickled, buffers
 
 

@@ -158,7 +158,8 @@ def settle() -> None:
 
 @cache
 def _idle() -> int:
-    """Return the bytes that this process had touched before its first capped task."""
+    """Return the bytes that this process needs before its first capped task."""
+    give_back()
     return _memory()[1]
 
 
