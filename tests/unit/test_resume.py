@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -313,3 +314,45 @@ def test_a_retry_asks_for_the_arguments_that_were_not_written_down(tmp_path, mon
     assert "made with another value of args=by" in capsys.readouterr().err
     assert main(["retry", "out", "--executor", "serial", "--arg", "by=2", "--version", "2"]) == 0
     assert rows(tmp_path) == [-8, 8, 4]
+
+
+class Mended:
+    """Fails for some numbers until it is mended."""
+
+    def __init__(self, bad, mended, value=lambda n: {"x": n}):
+        self.bad, self.mended, self.value = bad, mended, value
+
+    def __call__(self, n):
+        if n in self.bad and not self.mended:
+            raise ValueError
+        return self.value(n)
+
+
+def mend(fn, count, tmp_path, **options):
+    """Return a job whose function fails, run, and the same job with the function mended."""
+    def job(mended, version):
+        return bf.Job(
+            Mended(*fn[:1], mended, *fn[1:]), bf.records(list(range(count))), into=f"{tmp_path}/out/",
+            executor="serial", version=version, **options,
+        )  # fmt: skip
+
+    job(False, None).run()
+    return job(True, "2")
+
+
+def test_an_interrupt_while_parts_are_mended_changes_none(tmp_path, monkeypatch):
+    from batchflow.mending import Mending
+
+    job = mend(({1, 6, 11, 16},), 20, tmp_path, chunk=5, part_size=1)
+    commit = Mending._commit
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        commit(*arguments)
+
+    monkeypatch.setattr(Mending, "_commit", interrupted)
+    with pytest.raises(errors.InterruptedRun):
+        job.retry_failed()
+    monkeypatch.undo()
+    assert job.run().errors["record"].to_pylist() == [2, 7, 12, 17]
+    assert [row["x"] for row in job.retry_failed().values] == list(range(20))
