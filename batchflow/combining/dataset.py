@@ -143,7 +143,8 @@ class Dataset:
         done = recover(self._destination, history)
         self._parts = dict(history.parts)
         self._begun = len(self._parts)
-        self._schema = next((part.schema for part in reversed(self.parts)), None) if history.ended else None
+        if history.ended:
+            self._schema = self._schema_of(history)
         self._committed = history.committed()
         ordered = in_order(done, self._plan.inputs)
         self._numbers = {key: number for key, number, _ in ordered}
@@ -151,6 +152,14 @@ class Dataset:
             Settled(Task(key, one.chunk), one.stats, one.failures, list(one.pieces), one.counted, before=True)
             for key, _, one in ordered
         ]
+
+    def _schema_of(self, history: History) -> pa.Schema | None:
+        """Return the schema of a whole output, with the marks of its rows, which no part shows."""
+        schema = next((part.schema for part in reversed(self.parts)), None)
+        pieces = (piece for chunk in history.chunks.values() for piece in chunk.pieces)
+        for one in {id(piece.schema): piece.schema for piece in pieces}.values():
+            schema = unify(schema, one)
+        return schema
 
     def note(self, settled: Settled) -> None:
         """Write down that a chunk is done, whichever of those before it are not."""

@@ -356,3 +356,11 @@ def test_an_interrupt_while_parts_are_mended_changes_none(tmp_path, monkeypatch)
     monkeypatch.undo()
     assert job.run().errors["record"].to_pylist() == [2, 7, 12, 17]
     assert [row["x"] for row in job.retry_failed().values] == list(range(20))
+
+
+def test_a_retried_record_fits_all_numbers_of_its_column(tmp_path):
+    """Beside integers that no float holds, one that now gives a float stays an error."""
+    job = mend(({1}, lambda n: {"x": 1.5 if n == 1 else 2**60 + n}), 3, tmp_path)
+    result = job.retry_failed()
+    assert [row["x"] for row in result.values] == [2**60, 2**60 + 2]
+    assert result.errors.select(["record", "phase"]).to_pylist() == [{"record": 2, "phase": "convert"}]
