@@ -364,3 +364,8 @@ def test_a_retried_record_fits_all_numbers_of_its_column(tmp_path):
     result = job.retry_failed()
     assert [row["x"] for row in result.values] == [2**60, 2**60 + 2]
     assert result.errors.select(["record", "phase"]).to_pylist() == [{"record": 2, "phase": "convert"}]
+
+
+def test_what_died_before_it_wrote_a_line_is_begun_anew(tmp_path):
+    (tmp_path / "out/_batchflow/pieces").mkdir(parents=True)
+    assert run(len, bf.records(["a"]), tmp_path).values == [1]
