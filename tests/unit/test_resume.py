@@ -369,3 +369,14 @@ def test_a_retried_record_fits_all_numbers_of_its_column(tmp_path):
 def test_what_died_before_it_wrote_a_line_is_begun_anew(tmp_path):
     (tmp_path / "out/_batchflow/pieces").mkdir(parents=True)
     assert run(len, bf.records(["a"]), tmp_path).values == [1]
+
+
+@pytest.mark.parametrize("cell", ["a\rb", "x" * 200_000, 'a "b", c', ""], ids=["return", "long", "quotes", "empty"])
+def test_cells_of_csv_survive_their_copy(text, tmp_path, cell):
+    def fn(line):
+        return {"n": line, "cell": cell}
+
+    run(fn, text, tmp_path, "out.csv")
+    (tmp_path / "in/d.txt").write_text("7\n")
+    result = run(fn, text, tmp_path, "out.csv")
+    assert [row["cell"] for row in result.values] == [cell] * 5
