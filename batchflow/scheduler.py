@@ -296,10 +296,14 @@ class Scheduler:
             self._ended(work, outcome)
 
     def _is_unlucky(self, work: Work, outcome: Outcome) -> bool:
-        """Whether work that calls no function on a record lost its worker, most likely by somebody else."""
+        """Whether work that no record is at fault for lost its worker, most likely by somebody else.
+
+        So does a chunk that is done once more: its function came to its end before.
+        """
         deaths = self._deaths.pop(work.key, 0) + 1
         lost = isinstance(outcome, Failed) and outcome.died and outcome.failure.phase == "worker"
-        if isinstance(work, Task) or not lost or deaths == DEATHS:
+        first = isinstance(work, Task) and work.key not in self._callbacks
+        if first or not lost or deaths == DEATHS:
             return False
         self._deaths[work.key] = deaths
         return True

@@ -213,3 +213,20 @@ def test_a_function_that_ends_every_worker_is_given_up():
     with pytest.raises(errors.ExecutorError, match=r"the first 100 tasks all ended their workers, .* no record's"):
         run(same, range(1_000_000), executor, chunk=1000)
     assert len(executor.performed) < 500
+
+
+def test_a_chunk_that_loses_its_worker_when_it_is_done_once_more_is_not_given_up(tmp_path):
+    """Its function came to its end before, so somebody else is to blame."""
+    deaths = []
+
+    def dies(task):
+        if task.schema is None or len(deaths) == 2:
+            return False
+        deaths.append(task)
+        return True
+
+    executor = FakeExecutor(1, dies=dies)
+    result = run(lambda n: {"x": "a" if n == 1 else n}, [2, 0, 1, 5], executor, chunk=2, into=f"{tmp_path}/out/")
+    assert len(deaths) == 2
+    assert [row["x"] for row in result.values] == [2, 0, 5]
+    assert result.errors["record"].to_pylist() == [3]
