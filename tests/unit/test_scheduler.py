@@ -1,5 +1,6 @@
 """The scheduler, case by case: attempts, halves, deaths, what listeners hear."""
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -230,3 +231,30 @@ def test_a_chunk_that_loses_its_worker_when_it_is_done_once_more_is_not_given_up
     assert len(deaths) == 2
     assert [row["x"] for row in result.values] == [2, 0, 5]
     assert result.errors["record"].to_pylist() == [3]
+
+
+def test_a_try_that_is_due_makes_nobody_spin_where_no_slot_is_free():
+    patience = []
+
+    class Slow(FakeExecutor):
+        def wait(self, job=None, timeout=None):
+            if records_of(self.queue[0][1]) == [1] and len(patience) < 3:
+                patience.append(timeout)
+                time.sleep(0.02)
+                return []
+            return super().wait(job, timeout)
+
+    calls = []
+
+    def fn(table):
+        calls.append(table["value"].to_pylist())
+        if calls == [[0]]:
+            raise OSError
+        return table
+
+    executor = Slow(1)
+    executor.prefetch = 0
+    retry = bf.Retry(attempts=2, backoff=0.01)
+    assert bf.map_batches(fn, bf.records(range(2)), executor=executor, chunk=1, retry=retry).values == [0, 1]
+    assert calls == [[0], [1], [0]]
+    assert patience == [None, None, None]
