@@ -90,7 +90,7 @@ class Mending:
 
     def _resume(self) -> Sequence[Settled]:
         """Take over the output; no chunk of it is settled anew."""
-        self.dataset.open()
+        self.dataset.open(mends=True)
         return ()
 
     def _fitted(self, settled: Settled) -> Settled:

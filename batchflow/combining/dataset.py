@@ -110,8 +110,14 @@ class Dataset:
         assert self._ledger is not None
         return self._ledger
 
-    def open(self) -> list[Settled]:
-        """Make the folders, or take over what earlier runs left in them; returns the chunks that are done."""
+    def open(self, *, mends: bool = False) -> list[Settled]:
+        """Make the folders, or take over what earlier runs left in them; returns the chunks that are done.
+
+        Parameters
+        ----------
+        mends
+            Only what failed is tried again.
+        """
         path, meta = self._destination.path, self._destination.meta
         history = self._plan.history
         try:
@@ -121,7 +127,7 @@ class Dataset:
             self._destination.pieces.mkdir(parents=True, exist_ok=True)
             self._ledger = Ledger(meta, history or History())
             write_plan(meta, self._plan.manifest)
-            self.ledger.run(digest_of(self._plan.manifest), self._plan.spec.version)
+            self.ledger.run(digest_of(self._plan.manifest), self._plan.spec.version, mends=mends)
             publish_plan(meta)
             return self._take_over(history) if history else []
         except OSError as error:

@@ -354,6 +354,7 @@ def test_an_interrupt_while_parts_are_mended_changes_none(tmp_path, monkeypatch)
     with pytest.raises(errors.InterruptedRun):
         job.retry_failed()
     monkeypatch.undo()
+    assert proved(tmp_path / "out") == []
     assert job.run().errors["record"].to_pylist() == [2, 7, 12, 17]
     assert [row["x"] for row in job.retry_failed().values] == list(range(20))
 
@@ -380,3 +381,17 @@ def test_cells_of_csv_survive_their_copy(text, tmp_path, cell):
     (tmp_path / "in/d.txt").write_text("7\n")
     result = run(fn, text, tmp_path, "out.csv")
     assert [row["cell"] for row in result.values] == [cell] * 5
+
+
+def test_a_retry_that_changed_nothing_can_be_tried_again(tmp_path):
+    def fn(n):
+        return 1 // n
+
+    def job():
+        return bf.Job(fn, bf.records(iter([1, 0])), into=f"{tmp_path}/out/", executor="serial")
+
+    job().run()
+    for _ in range(2):
+        with pytest.raises(errors.InputError, match="these records come from a generator"):
+            job().retry_failed()
+    assert proved(tmp_path / "out") == []
