@@ -395,3 +395,23 @@ def test_a_retry_that_changed_nothing_can_be_tried_again(tmp_path):
         with pytest.raises(errors.InputError, match="these records come from a generator"):
             job().retry_failed()
     assert proved(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_a_retry_may_give_tables_without_rows(tmp_path, isolate):
+    def job(bad, version=None):
+        def fn(table):
+            values = table["value"].to_pylist()
+            if bad & set(values):
+                raise ValueError
+            return pa.table({"n": pa.array([n for n in values if n % 2], pa.int64())})
+
+        return bf.Job(
+            fn, bf.records(list(range(10))), per="batch", into=f"{tmp_path}/out/", executor="serial", chunk=2,
+            isolate=isolate, version=version,
+        )  # fmt: skip
+
+    job({2, 4, 7}).run()
+    result = job(set(), "2").retry_failed()
+    assert (result.table["n"].to_pylist(), result.errors.num_rows) == ([1, 3, 5, 7, 9], 0)
+    assert proved(tmp_path / "out") == []
