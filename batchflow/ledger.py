@@ -371,6 +371,7 @@ class Ledger:
     def close(self) -> None:
         """Sync and give the ledger free."""
         self._syncer.close()
+        fcntl.flock(self._file, fcntl.LOCK_UN)  # a fork that the function left running may hold it too
         os.close(self._file)
 
 

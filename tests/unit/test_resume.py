@@ -415,3 +415,21 @@ def test_a_retry_may_give_tables_without_rows(tmp_path, isolate):
     result = job(set(), "2").retry_failed()
     assert (result.table["n"].to_pylist(), result.errors.num_rows) == ([1, 3, 5, 7, 9], 0)
     assert proved(tmp_path / "out") == []
+
+
+def test_a_fork_of_the_driver_does_not_keep_the_output_busy(tmp_path):
+    forks = []
+
+    def fn(n):
+        forks.append(os.fork())
+        if not forks[-1]:
+            signal.pause()
+        return n
+
+    try:
+        run(fn, bf.records([0]), tmp_path)
+        assert run(lambda n: n, bf.records([1]), tmp_path, fresh=True).values == [1]
+    finally:
+        for pid in forks:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
