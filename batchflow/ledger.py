@@ -190,7 +190,7 @@ class _Reader:
 
     def take(self, line: dict[str, Any]) -> None:
         history = self._history
-        history.ended = False
+        ended, history.ended = history.ended, False
         if "together" in line:
             for one in line["together"]:
                 self.take(one)
@@ -204,6 +204,7 @@ class _Reader:
         elif "schema" in line:
             history.schemas.append(_schema_from(line["arrow"]))
         elif "run" in line:
+            history.ended = ended and "mends" in line
             history.plans.append(line["plan"])
         else:
             history.ended, history.errors = True, line["errors"]
@@ -272,9 +273,15 @@ class Ledger:
         os.ftruncate(self._file, history.size)
         os.lseek(self._file, history.size, os.SEEK_SET)
 
-    def run(self, plan: str, version: str | None) -> None:
-        """Write down that a run begins, with the digest of its plan."""
-        self._write([{"run": True, "plan": plan, "version": version}])
+    def run(self, plan: str, version: str | None, *, mends: bool = False) -> None:
+        """Write down that a run begins, with the digest of its plan.
+
+        Parameters
+        ----------
+        mends
+            It tries only what failed: as long as it changes nothing, all that is done stays done.
+        """
+        self._write([{"run": True, "plan": plan, "version": version, **({"mends": True} if mends else {})}])
         self.sync()
 
     def number(self) -> int:
@@ -364,6 +371,7 @@ class Ledger:
     def close(self) -> None:
         """Sync and give the ledger free."""
         self._syncer.close()
+        fcntl.flock(self._file, fcntl.LOCK_UN)  # a fork that the function left running may hold it too
         os.close(self._file)
 
 

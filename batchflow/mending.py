@@ -18,7 +18,7 @@ from batchflow.combining.patching import (
     replaced,
 )  # fmt: skip
 from batchflow.combining.recovery import in_order, part_file
-from batchflow.errors import UsageError
+from batchflow.errors import InterruptedRun, UsageError
 from batchflow.ledger import DoneChunk, DonePart, History
 from batchflow.plan import Plan
 from batchflow.scheduler import Scheduler
@@ -79,10 +79,10 @@ class Mending:
                 self._scheduler.open(self._resume, HoleCursor(self._holes, self._plan.source))
                 patches = self._patches([self._fitted(settled) for settled in self._scheduler.settled()])
                 if not brake.pressed:
-                    self._commit(patches)
+                    self._commit(patches, brake)
                     self.dataset.unite()
                     self._finish()
-                    complete = True
+                    complete = not brake.pressed
             finally:
                 self._scheduler.close(complete=complete)
             if brake.pressed:
@@ -90,7 +90,7 @@ class Mending:
 
     def _resume(self) -> Sequence[Settled]:
         """Take over the output; no chunk of it is settled anew."""
-        self.dataset.open()
+        self.dataset.open(mends=True)
         return ()
 
     def _fitted(self, settled: Settled) -> Settled:
@@ -119,7 +119,7 @@ class Mending:
         numbers = [hole.number, *(self.dataset.ledger.number() for _ in parts[1:])]
         return [replaced(number, part) for number, part in zip(numbers, parts, strict=True)]
 
-    def _commit(self, patches: Sequence[Patch]) -> None:
+    def _commit(self, patches: Sequence[Patch], brake: Brake) -> None:
         changed: dict[int, DoneChunk] = {patch.number: patch.changed for patch in patches}
         order = [number for _, number, _ in in_order({**self._chunks, **changed}, self._plan.inputs)]
         schema = self.dataset.schema
@@ -130,4 +130,6 @@ class Mending:
             part, pieces = patched(parts[name], path, news, order)
             self.dataset.assemble(part._replace(schema=schema), pieces, whole.append)
         self._finish()
+        if brake.pressed:
+            raise InterruptedRun  # some parts may not have been put together, and it is all or nothing
         self.dataset.commit(whole, changed)

@@ -318,7 +318,7 @@ def _refuse_foreign(destination: Destination) -> None:
     if not os.access(parent, os.W_OK):
         message = f"cannot write to {path}: no permission for {parent}"
         raise DestinationError(message)
-    taken = path.is_file() or (path.is_dir() and any(path.iterdir())) if path.exists() else False
+    taken = path.is_file() or (path.is_dir() and any(item.name != META for item in path.iterdir()))
     if path.is_dir() and destination.one_file:
         message = f"{path} is a folder: end the name of a dataset with '/'"
         raise DestinationError(message)

@@ -206,7 +206,7 @@ class Scheduler:
 
     def turn(self) -> bool:
         """Submit what has room and take in what is done; false when nothing is left to do."""
-        if self._stopping is None or not self._stopping():
+        if not self._stops():
             self._admit()
         elif not self._running:
             return False
@@ -219,7 +219,7 @@ class Scheduler:
     def _patience(self) -> float | None:
         """Return the seconds to wait for an outcome, ``None``: until there is one."""
         patience = None if self._stopping is None else LISTEN_SECONDS
-        if self._later:
+        if self._later and self._has_slot() and not self._stops():  # else only an outcome lets it begin
             due = max(0.0, self._later[0][0] - time.monotonic())
             patience = due if patience is None else min(due, patience)
         return patience
@@ -231,9 +231,16 @@ class Scheduler:
         time.sleep(self._patience() or 0.0)
         return True
 
+    def _stops(self) -> bool:
+        """Whether nothing more is to begin."""
+        return self._stopping is not None and self._stopping()
+
+    def _has_slot(self) -> bool:
+        """Whether one more piece of work may run now."""
+        return self._alone is None and len(self._running) < self._slots * (1 + self._executor.prefetch)
+
     def _admit(self) -> None:
-        room = self._slots * (1 + self._executor.prefetch)
-        while self._alone is None and len(self._running) < room:
+        while self._has_slot():
             if self._suspects:
                 if not self._running:
                     suspect = self._suspects.popleft()
@@ -296,11 +303,15 @@ class Scheduler:
             self._ended(work, outcome)
 
     def _is_unlucky(self, work: Work, outcome: Outcome) -> bool:
-        """Whether work that calls no function on a record lost its worker, most likely by somebody else."""
+        """Whether work that no record is at fault for lost its worker, most likely by somebody else.
+
+        So does a chunk that is done once more: its function came to its end before.
+        """
         deaths = self._deaths.pop(work.key, 0) + 1
-        if isinstance(work, Task) or not isinstance(outcome, Failed) or not outcome.died or deaths == DEATHS:
+        first = isinstance(work, Task) and work.key not in self._callbacks
+        if first or not isinstance(outcome, Failed) or not outcome.died or deaths == DEATHS:
             return False
-        if isinstance(work, Inspect) and outcome.failure.phase != "worker":
+        if isinstance(work, Task | Inspect) and outcome.failure.phase != "worker":
             return False  # what takes too long, or too much memory, does so again
         self._deaths[work.key] = deaths
         return True

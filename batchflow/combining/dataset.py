@@ -110,8 +110,14 @@ class Dataset:
         assert self._ledger is not None
         return self._ledger
 
-    def open(self) -> list[Settled]:
-        """Make the folders, or take over what earlier runs left in them; returns the chunks that are done."""
+    def open(self, *, mends: bool = False) -> list[Settled]:
+        """Make the folders, or take over what earlier runs left in them; returns the chunks that are done.
+
+        Parameters
+        ----------
+        mends
+            Only what failed is tried again.
+        """
         path, meta = self._destination.path, self._destination.meta
         history = self._plan.history
         try:
@@ -121,7 +127,7 @@ class Dataset:
             self._destination.pieces.mkdir(parents=True, exist_ok=True)
             self._ledger = Ledger(meta, history or History())
             write_plan(meta, self._plan.manifest)
-            self.ledger.run(digest_of(self._plan.manifest), self._plan.spec.version)
+            self.ledger.run(digest_of(self._plan.manifest), self._plan.spec.version, mends=mends)
             publish_plan(meta)
             return self._take_over(history) if history else []
         except OSError as error:
@@ -143,7 +149,8 @@ class Dataset:
         done = recover(self._destination, history)
         self._parts = dict(history.parts)
         self._begun = len(self._parts)
-        self._schema = next((part.schema for part in reversed(self.parts)), None) if history.ended else None
+        if history.ended:
+            self._schema = self._schema_of(history)
         self._committed = history.committed()
         ordered = in_order(done, self._plan.inputs)
         self._numbers = {key: number for key, number, _ in ordered}
@@ -151,6 +158,14 @@ class Dataset:
             Settled(Task(key, one.chunk), one.stats, one.failures, list(one.pieces), one.counted, before=True)
             for key, _, one in ordered
         ]
+
+    def _schema_of(self, history: History) -> pa.Schema | None:
+        """Return the schema of a whole output, with the marks of its rows, which no part shows."""
+        schema = next((part.schema for part in reversed(self.parts)), None)
+        pieces = (piece for chunk in history.chunks.values() for piece in chunk.pieces)
+        for one in {id(piece.schema): piece.schema for piece in pieces}.values():
+            schema = unify(schema, one)
+        return schema
 
     def note(self, settled: Settled) -> None:
         """Write down that a chunk is done, whichever of those before it are not."""

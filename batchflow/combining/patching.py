@@ -185,6 +185,8 @@ def insertions(
     found: dict[str, list[Insertion]] = defaultdict(list)
     for patch in patches:
         for row, piece in patch.rows:
+            if not piece.rows:
+                continue  # it tells columns and types only
             part, at = _place(starts.get(patch.number), row) or _behind(sequence, places[patch.number], parts)
             found[part.name].append(Insertion(at, patch.number, piece))
     return found

@@ -8,9 +8,10 @@ from __future__ import annotations
 import csv
 import io
 import os
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from io import BufferedWriter
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,16 @@ from batchflow.tables import conform, table_to_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+@contextmanager
+def any_field_size() -> Iterator[None]:
+    """Lift the limit of the `csv` module on the size of a cell, which is one for the whole process."""
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 class _StreamFormat(ABC):
@@ -111,14 +122,16 @@ class CsvFormat(_StreamFormat):
     def _copy(self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any) -> None:
         """Copy rows as text; the columns that only later parts brought are empty."""
         del writer
-        with Path(rows.path).open(newline="", encoding="utf-8") as old:
+        with any_field_size(), Path(rows.path).open(newline="", encoding="utf-8") as old:
             cells = csv.reader(old)
             have = next(cells, [])
             text = io.TextIOWrapper(part, encoding="utf-8", newline="", write_through=True)
             copy = csv.writer(text, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
+            quoted = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
             for row in islice(cells, rows.start, rows.stop):
                 named = dict(zip(have, row or [""], strict=True))  # a lone empty cell is a blank line
-                copy.writerow([named.get(name, "") for name in schema.names])
+                new = [named.get(name, "") for name in schema.names]
+                (quoted if "\r" in "".join(new) else copy).writerow(new)  # which ends a line too, for a reader
             text.detach()
 
     def _writer(self, part: BufferedWriter, schema: pa.Schema) -> AbstractContextManager[Any]:

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, islice
 from typing import Any, NamedTuple
 
+from batchflow.formats.streams import any_field_size
 from batchflow.model import Span
 from batchflow.sources.lines import BOM, read_whole_lines
 
 _BLOCK_ROWS = 2048
-
-
-@contextmanager
-def any_field_size() -> Iterator[None]:
-    """Lift the limit of the `csv` module on the size of a cell, which is one for the whole process."""
-    before = csv.field_size_limit(sys.maxsize)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
 
 
 def is_utf8(text: str) -> bool:

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -313,3 +314,122 @@ def test_a_retry_asks_for_the_arguments_that_were_not_written_down(tmp_path, mon
     assert "made with another value of args=by" in capsys.readouterr().err
     assert main(["retry", "out", "--executor", "serial", "--arg", "by=2", "--version", "2"]) == 0
     assert rows(tmp_path) == [-8, 8, 4]
+
+
+class Mended:
+    """Fails for some numbers until it is mended."""
+
+    def __init__(self, bad, mended, value=lambda n: {"x": n}):
+        self.bad, self.mended, self.value = bad, mended, value
+
+    def __call__(self, n):
+        if n in self.bad and not self.mended:
+            raise ValueError
+        return self.value(n)
+
+
+def mend(fn, count, tmp_path, **options):
+    """Return a job whose function fails, run, and the same job with the function mended."""
+    def job(mended, version):
+        return bf.Job(
+            Mended(*fn[:1], mended, *fn[1:]), bf.records(list(range(count))), into=f"{tmp_path}/out/",
+            executor="serial", version=version, **options,
+        )  # fmt: skip
+
+    job(False, None).run()
+    return job(True, "2")
+
+
+def test_an_interrupt_while_parts_are_mended_changes_none(tmp_path, monkeypatch):
+    from batchflow.mending import Mending
+
+    job = mend(({1, 6, 11, 16},), 20, tmp_path, chunk=5, part_size=1)
+    commit = Mending._commit
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        commit(*arguments)
+
+    monkeypatch.setattr(Mending, "_commit", interrupted)
+    with pytest.raises(errors.InterruptedRun):
+        job.retry_failed()
+    monkeypatch.undo()
+    assert proved(tmp_path / "out") == []
+    assert job.run().errors["record"].to_pylist() == [2, 7, 12, 17]
+    assert [row["x"] for row in job.retry_failed().values] == list(range(20))
+
+
+def test_a_retried_record_fits_all_numbers_of_its_column(tmp_path):
+    """Beside integers that no float holds, one that now gives a float stays an error."""
+    job = mend(({1}, lambda n: {"x": 1.5 if n == 1 else 2**60 + n}), 3, tmp_path)
+    result = job.retry_failed()
+    assert [row["x"] for row in result.values] == [2**60, 2**60 + 2]
+    assert result.errors.select(["record", "phase"]).to_pylist() == [{"record": 2, "phase": "convert"}]
+
+
+def test_what_died_before_it_wrote_a_line_is_begun_anew(tmp_path):
+    (tmp_path / "out/_batchflow/pieces").mkdir(parents=True)
+    assert run(len, bf.records(["a"]), tmp_path).values == [1]
+
+
+@pytest.mark.parametrize("cell", ["a\rb", "x" * 200_000, 'a "b", c', ""], ids=["return", "long", "quotes", "empty"])
+def test_cells_of_csv_survive_their_copy(text, tmp_path, cell):
+    def fn(line):
+        return {"n": line, "cell": cell}
+
+    run(fn, text, tmp_path, "out.csv")
+    (tmp_path / "in/d.txt").write_text("7\n")
+    result = run(fn, text, tmp_path, "out.csv")
+    assert [row["cell"] for row in result.values] == [cell] * 5
+
+
+def test_a_retry_that_changed_nothing_can_be_tried_again(tmp_path):
+    def fn(n):
+        return 1 // n
+
+    def job():
+        return bf.Job(fn, bf.records(iter([1, 0])), into=f"{tmp_path}/out/", executor="serial")
+
+    job().run()
+    for _ in range(2):
+        with pytest.raises(errors.InputError, match="these records come from a generator"):
+            job().retry_failed()
+    assert proved(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_a_retry_may_give_tables_without_rows(tmp_path, isolate):
+    def job(bad, version=None):
+        def fn(table):
+            values = table["value"].to_pylist()
+            if bad & set(values):
+                raise ValueError
+            return pa.table({"n": pa.array([n for n in values if n % 2], pa.int64())})
+
+        return bf.Job(
+            fn, bf.records(list(range(10))), per="batch", into=f"{tmp_path}/out/", executor="serial", chunk=2,
+            isolate=isolate, version=version,
+        )  # fmt: skip
+
+    job({2, 4, 7}).run()
+    result = job(set(), "2").retry_failed()
+    assert (result.table["n"].to_pylist(), result.errors.num_rows) == ([1, 3, 5, 7, 9], 0)
+    assert proved(tmp_path / "out") == []
+
+
+def test_a_fork_of_the_driver_does_not_keep_the_output_busy(tmp_path):
+    forks = []
+
+    def fn(n):
+        forks.append(os.fork())
+        if not forks[-1]:
+            signal.pause()
+        return n
+
+    try:
+        run(fn, bf.records([0]), tmp_path)
+        assert run(lambda n: n, bf.records([1]), tmp_path, fresh=True).values == [1]
+    finally:
+        for pid in forks:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)

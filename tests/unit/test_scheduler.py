@@ -1,5 +1,6 @@
 """The scheduler, case by case: attempts, halves, deaths, what listeners hear."""
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -213,3 +214,47 @@ def test_a_function_that_ends_every_worker_is_given_up():
     with pytest.raises(errors.ExecutorError, match=r"the first 100 tasks all ended their workers, .* no record's"):
         run(same, range(1_000_000), executor, chunk=1000)
     assert len(executor.performed) < 500
+
+
+def test_a_chunk_that_loses_its_worker_when_it_is_done_once_more_is_not_given_up(tmp_path):
+    """Its function came to its end before, so somebody else is to blame."""
+    deaths = []
+
+    def dies(task):
+        if task.schema is None or len(deaths) == 2:
+            return False
+        deaths.append(task)
+        return True
+
+    executor = FakeExecutor(1, dies=dies)
+    result = run(lambda n: {"x": "a" if n == 1 else n}, [2, 0, 1, 5], executor, chunk=2, into=f"{tmp_path}/out/")
+    assert len(deaths) == 2
+    assert [row["x"] for row in result.values] == [2, 0, 5]
+    assert result.errors["record"].to_pylist() == [3]
+
+
+def test_a_try_that_is_due_makes_nobody_spin_where_no_slot_is_free():
+    patience = []
+
+    class Slow(FakeExecutor):
+        def wait(self, job=None, timeout=None):
+            if records_of(self.queue[0][1]) == [1] and len(patience) < 3:
+                patience.append(timeout)
+                time.sleep(0.02)
+                return []
+            return super().wait(job, timeout)
+
+    calls = []
+
+    def fn(table):
+        calls.append(table["value"].to_pylist())
+        if calls == [[0]]:
+            raise OSError
+        return table
+
+    executor = Slow(1)
+    executor.prefetch = 0
+    retry = bf.Retry(attempts=2, backoff=0.01)
+    assert bf.map_batches(fn, bf.records(range(2)), executor=executor, chunk=1, retry=retry).values == [0, 1]
+    assert calls == [[0], [1], [0]]
+    assert patience == [None, None, None]
