@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 import time
 from types import FrameType
@@ -36,9 +36,9 @@ class Brake:
         if self._deadline is not None:
             signal.default_int_handler(number, frame)
         self._deadline = time.monotonic() + DRAIN_SECONDS
-        sys.stderr.write(
-            f"\nbatchflow: finishing what is running, {DRAIN_SECONDS:.0f} s at most (Ctrl-C again stops at once)\n"
-        )
+        grace = f"{DRAIN_SECONDS:.0f} s at most (Ctrl-C again stops at once)"
+        # Not through `sys.stderr`, which may be in the middle of a line at this moment.
+        os.write(2, f"\nbatchflow: finishing what is running, {grace}\n".encode())
 
     @property
     def pressed(self) -> bool:

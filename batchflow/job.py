@@ -93,7 +93,7 @@ class Job(JobSpec):
         """
         plan = make_plan(self, known_only=True)
         history = failed_chunks(plan)
-        if not any(done.failures for done in history.chunks.values()):
+        if history.ended and not any(done.failures for done in history.chunks.values()):
             return _finished(self, plan)
         with _chosen(self) as executor:
             return _Run(self, plan, executor).mended()

@@ -84,6 +84,8 @@ class History:
     """Whether everything that was planned is done."""
     errors: str = ""
     """Digest of the error table, once all is done."""
+    mends: bool = False
+    """Whether the last run was one that tried again what had failed, after everything was done."""
     link: str = ""
     size: int = 0
     """Bytes of the whole lines."""
@@ -204,7 +206,8 @@ class _Reader:
         elif "schema" in line:
             history.schemas.append(_schema_from(line["arrow"]))
         elif "run" in line:
-            history.ended = ended and "mends" in line
+            history.mends = "mends" in line
+            history.ended = ended and history.mends
             history.plans.append(line["plan"])
         else:
             history.ended, history.errors = True, line["errors"]

@@ -93,6 +93,16 @@ def write_plan(meta: Path, data: bytes) -> None:
 def publish_plan(meta: Path) -> None:
     """Let the plan take the place of the one before, now that the ledger knows it."""
     (meta / _NEW).replace(meta / PLAN)
+    sync_folder(meta)
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the names in a folder are on disk."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_plan(meta: Path) -> tuple[dict[str, Any], str]:
@@ -167,13 +177,14 @@ def merged_inputs(before: Sequence[Input], now: Sequence[Input], where: str) -> 
         present = known.get(item.uri)
         if present is not None and (present.size, present.version) != (item.size, item.version):
             change = f"the input {printable(item.uri)} has changed since {where} was made of it"
-            message = f"{change} ({_difference(item, present)}): {_FRESH}"
+            message = f"{change} ({difference(item, present)}): {_FRESH}"
             raise ChangedError(message)
     old = {item.uri for item in before}
     return (*(known.get(item.uri, item) for item in before), *(item for item in now if item.uri not in old))
 
 
-def _difference(before: Input, now: Input) -> str:
+def difference(before: Input, now: Input) -> str:
+    """Return in words how an input has changed."""
     if before.size != now.size:
         return f"size {before.size} then, {now.size} now"
     return "it was written to, or other content took its place"

@@ -37,7 +37,7 @@ def failed_chunks(plan: Plan) -> History:
     if history is None:
         message = f"there is no output of an earlier run in {where}: run the job first"
         raise UsageError(message)
-    if not history.ended:
+    if not history.ended and not history.mends:
         message = f"the job that writes {where} has not come to its end: run it again first, and it goes on"
         raise UsageError(message)
     return history

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from batchflow.combining.recovery import part_file
+from batchflow.combining.recovery import in_order, part_file
 from batchflow.coverage import Coverage, missing_windows
 from batchflow.formats import digest
-from batchflow.ledger import DoneChunk, DonePart, History
-from batchflow.manifest import inputs_of
+from batchflow.ledger import LEDGER, DoneChunk, DonePart, History
+from batchflow.manifest import difference, inputs_of
 from batchflow.model import Chunk, Input
 from batchflow.plan import Destination
 from batchflow.sources import Source
@@ -34,11 +34,14 @@ def verify(
     """
     if not history.ended:
         yield "the job has not come to its end: run it again, and it goes on"
+    elif (destination.meta / LEDGER).stat().st_size != history.size:
+        yield f"{LEDGER} goes on behind its last line"
     inputs = inputs_of(plan)
     if source is not None:
         yield from _changed_inputs(source, inputs)
     yield from _tiles(source, inputs, history)
     yield from _accounts(history)
+    yield from _order(inputs, history)
     for part in history.parts.values():
         yield from _check_part(destination, part)
     yield from _strangers(destination, history)
@@ -52,7 +55,7 @@ def _changed_inputs(source: Source, inputs: list[Input]) -> Iterator[str]:
         if now is None:
             yield f"the input {item.uri} is gone"
         elif (now.size, now.version) != (item.size, item.version):
-            yield f"the input {item.uri} has changed since: size {item.size} then, {now.size} now"
+            yield f"the input {item.uri} has changed since: {difference(item, now)}"
 
 
 def _tiles(source: Source | None, inputs: list[Input], history: History) -> Iterator[str]:
@@ -116,6 +119,23 @@ def _accounts(history: History) -> Iterator[str]:
         yield from _check_failures(done)
     for number in in_parts:
         yield f"a part holds rows of chunk {number}, which nothing tells of"
+
+
+def _order(inputs: list[Input], history: History) -> Iterator[str]:
+    """Look whether the parts, one after the other, hold the chunks in the order of the input."""
+    known = {item.uri for item in inputs}
+    chunks = {
+        number: done for number, done in history.chunks.items()
+        if all(span.input.uri in known for span in done.chunk.spans)
+    }  # fmt: skip
+    places = {number: at for at, (_, number, _) in enumerate(in_order(chunks, tuple(inputs)))}
+    last = -1
+    for part in history.parts.values():
+        for number, _ in part.chunks:
+            place = places.get(number, last)
+            if place < last:
+                yield f"{part.name} holds rows of {_name(chunks[number].chunk)} behind those of later input"
+            last = place
 
 
 def _check_failures(done: DoneChunk) -> Iterator[str]:

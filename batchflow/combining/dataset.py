@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.order import Settled
 from batchflow.combining.recovery import behind, in_order, part_file, publish, recover
-from batchflow.errors import GO_ON, BatchflowError, OutputError, SchemaError
+from batchflow.errors import GO_ON, BatchflowError, InputError, OutputError, SchemaError
 from batchflow.formats import Format, digest, format_of
 from batchflow.ledger import DoneChunk, DonePart, History, Ledger, refuse_busy
 from batchflow.manifest import digest_of, publish_plan, write_plan
@@ -216,7 +216,15 @@ class Dataset:
 
     def _with_data(self, task: Task) -> Task:
         """Return a task with the records that travel with it, which the ledger of an earlier run has not."""
-        return task if task.data is not None else task._replace(data=self._plan.source.records_of(task.chunk))
+        if task.data is not None:
+            return task
+        try:
+            return task._replace(data=self._plan.source.records_of(task.chunk))
+        except InputError as error:  # a generator is past them, so the next run does anew what is in no part
+            for piece in self._destination.pieces.iterdir():
+                piece.unlink(missing_ok=True)
+            message = f"{_name(Settled(task))}: its types do not go with those before it; {GO_ON}"
+            raise OutputError(message) from error
 
     def _united(self, settled: Settled) -> tuple[pa.Schema | None, SchemaError | None]:
         """Return the schema with that of a chunk, or the one before and why the chunk does not go with it."""

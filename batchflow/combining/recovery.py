@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from batchflow.coverage import key_of
 from batchflow.errors import LedgerError
 from batchflow.formats import digest
 from batchflow.ledger import DoneChunk, DonePart, History
+from batchflow.manifest import sync_folder
 from batchflow.model import Input, Key, Piece
 from batchflow.plan import Destination
 
@@ -23,11 +23,7 @@ def publish(destination: Destination, part: DonePart) -> None:
     """Give a part that is written down its final name; on disk when this returns."""
     final = part_file(destination, part.name)
     (destination.pieces / part.temporary).replace(final)
-    folder = os.open(final.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(final.parent)
 
 
 def recover(destination: Destination, history: History) -> dict[int, DoneChunk]:

@@ -71,8 +71,13 @@ class Guard:
             raise Overtime
 
     def __exit__(self, *_: object) -> None:
-        if self._on:
-            self._on = False
+        try:
+            self._on = False  # the alarm may go off right before
+        finally:
+            self._tidy_up()
+
+    def _tidy_up(self) -> None:
+        if self._before is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._before)
         if self._seconds is not None:

@@ -176,6 +176,32 @@ def test_a_generator_goes_on_behind_what_is_done(tmp_path):
     assert proved(tmp_path / "out") == []
 
 
+def test_a_generator_whose_types_do_not_go_together_is_gone_on_with_the_next_time(tmp_path):
+    """A chunk that an earlier run did, before those in front of it told their types, has to be done again."""
+    from fake import FakeExecutor
+
+    class Backwards(FakeExecutor):
+        def wait(self, job=None, timeout=None):
+            if len(self.performed) == 2:
+                raise KeyboardInterrupt
+            return super().wait(job, timeout)
+
+    def run_it(executor):
+        return bf.map_records(
+            lambda n: {"a": n} if n < 4 else {"a": str(n)}, bf.records(iter(range(8))), into=f"{tmp_path}/out/",
+            chunk=2, executor=executor,
+        )  # fmt: skip
+
+    with pytest.raises(errors.InterruptedRun):
+        run_it(Backwards(2, pick=lambda count: count - 1))
+    with pytest.raises(errors.OutputError, match=r"do not go with those before it; .* run the same command again"):
+        run_it("serial")
+    result = run_it("serial")
+    assert pq.read_table(tmp_path / "out")["a"].to_pylist() == [0, 1, 2, 3]
+    assert result.errors["record"].to_pylist() == [5, 6, 7, 8]
+    assert proved(tmp_path / "out") == []
+
+
 def test_types_of_csv_stay_as_they_were_inferred(tmp_path):
     """However the first files look that a later run sees."""
     (tmp_path / "a.csv").write_text("n\n1\n2\n")

@@ -107,6 +107,25 @@ def test_the_last_lines_of_the_ledger_that_were_taken_out(out, capsys):
     assert told(out, capsys) == ["the job has not come to its end: run it again, and it goes on"]
 
 
+@pytest.mark.parametrize("junk", ["{", '{"chunk":9', "\0" * 20])
+def test_something_behind_the_last_line_of_the_ledger(out, capsys, junk):
+    with open(out / "_batchflow/ledger.jsonl", "a") as file:
+        file.write(junk)
+    assert told(out, capsys) == ["ledger.jsonl goes on behind its last line"]
+
+
+def test_rows_that_stand_in_another_order_than_their_input(out, capsys):
+    def turned(entry):
+        if "part" in entry:
+            entry["chunks"] = entry["chunks"][::-1]
+        return [entry]
+
+    rewrite(out, turned)
+    told_lines = told(out, capsys)
+    assert told_lines
+    assert all(line.endswith("behind those of later input") for line in told_lines)
+
+
 def test_a_ledger_that_is_gone(out, capsys):
     (out / "_batchflow/ledger.jsonl").unlink()
     [line] = told(out, capsys)
