@@ -6,6 +6,7 @@
     {"schema": 0, "arrow": base64}                                   columns and types, by number
     {"chunk": 0, "ranges": [...], "pieces": [...], "errors": [...]}  a chunk is done; its rows are in pieces
     {"part": "part-00000.parquet", "chunks": [[0, 25], ...], ...}    its rows are, or are about to be, in a part
+    {"void": [0]}                                                    these are not done after all: their rows are gone
     {"together": [...]}                                              parts and chunks that change at one stroke
     {"end": true, "errors": digest of errors.parquet}                everything is done
 
@@ -203,6 +204,9 @@ class _Reader:
                 line["part"], line["rows"], line["bytes"], line["digest"], history.schemas[line["schema"]],
                 tuple((number, rows) for number, rows in line["chunks"]), line["temporary"],
             )  # fmt: skip
+        elif "void" in line:
+            for number in line["void"]:
+                del history.chunks[number]
         elif "schema" in line:
             history.schemas.append(_schema_from(line["arrow"]))
         elif "run" in line:
@@ -297,6 +301,11 @@ class Ledger:
         self._syncer.check()
         self._write(self._chunk_lines(number, done))
         self._syncer.soon([piece.path for piece in done.pieces if piece.path])
+
+    def void(self, numbers: Iterable[int]) -> None:
+        """Write down that chunks are not done after all, since their rows are gone."""
+        self._write([{"void": sorted(numbers)}])
+        self.sync()
 
     def sync_pieces(self, pieces: Iterable[Piece]) -> None:
         """Return when pieces are on disk."""

@@ -147,6 +147,8 @@ class Dataset:
 
     def _take_over(self, history: History) -> list[Settled]:
         done = recover(self._destination, history)
+        if gone := history.chunks.keys() - done.keys():
+            self.ledger.void(gone)
         self._parts = dict(history.parts)
         self._begun = len(self._parts)
         if history.ended:
