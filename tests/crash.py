@@ -2,8 +2,8 @@
 
 import os
 
-from batchflow import ledger as ledgers
 from batchflow.combining import dataset
+from batchflow.ledger import writing as ledgers
 from batchflow.loading import find_output, source_of
 from batchflow.verifying import verify
 

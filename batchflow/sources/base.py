@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from dataclasses import field as dataclass_field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from batchflow.coverage import NOTHING, Coverage, Range
-from batchflow.errors import InputError
+from batchflow.coverage import NOTHING, Coverage
 from batchflow.model import PAYLOAD_LIMIT, Chunk, Failure, Input, Key, Span
+from batchflow.sources.window import narrow
 from batchflow.tables import is_tabular, table_to_rows, values_to_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from batchflow.sources.cutting import Cuts
 
 BLOCK_BYTES = 256_000
 """Bytes of text decoded at a time: Python objects of one block stay in the processor's cache and out
@@ -247,132 +244,3 @@ def _told(tell: Callable[[Any], str], value: Any) -> str:
         raise
     except BaseException as error:  # noqa: BLE001 - telling of a failure must not fail, nor end the driver
         return f"<{type(value).__name__} whose {tell.__name__}() raised {type(error).__name__}>"
-
-
-def narrow(blocks: Iterator[Block], chunk: Chunk) -> Iterator[Block]:
-    """Keep the records of a halved chunk, counting numbers anew from the first one kept of each span."""
-    if chunk.skip == 0 and chunk.take is None:
-        yield from blocks
-        return
-    window = _Window(chunk.skip, sys.maxsize if chunk.take is None else chunk.skip + chunk.take)
-    for block in blocks:
-        yield window.keep(block)
-        if window.passed:
-            return
-
-
-@dataclass(slots=True)
-class _Window:
-    """Numbers ``first`` to ``last`` of a chunk, counted through all of its spans."""
-
-    first: int
-    last: int
-    span: Span | None = None
-    base: int = 0
-    """Numbers used up by the spans before."""
-    used: int = 0
-    """Numbers used up in this span."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether all numbers of the window have been seen."""
-        return self.base + self.used >= self.last
-
-    def keep(self, block: Block) -> Block:
-        """Return the part of a block inside the window."""
-        if block.span is not self.span:
-            self.base, self.span = self.base + self.used, block.span
-        self.used = block.end
-        low, high = max(0, self.first - self.base), min(block.end, self.last - self.base)
-        kept = [at for at, number in enumerate(block.numbers) if low <= number < high]
-        begin, stop = (kept[0], kept[-1] + 1) if kept else (0, 0)
-        return Block(
-            block.span,
-            block.rows[begin:stop],
-            [number - low for number in block.numbers[begin:stop]],
-            max(0, high - low),
-            lambda number: block.locate(number + low),
-            [_moved(bad, low) for bad in block.failures if low <= (bad.record or 0) < high],
-            block.nbytes,
-            block.error,
-        )
-
-
-def _moved(failure: Failure, low: int) -> Failure:
-    return failure._replace(record=(failure.record or 0) - low)
-
-
-@dataclass(frozen=True)
-class FileSource(Source):
-    """A source made of files: paths, folders, globs or URIs."""
-
-    paths: tuple[str, ...] = dataclass_field(default=())
-
-    def inputs(self) -> list[Input]:
-        """List the files that the paths stand for, in order, each once."""
-        from batchflow.sources.paths import expand
-
-        return expand(self.paths)
-
-    def described(self, uri: str) -> Input | None:
-        """Return a file as it is now, ``None`` if it is gone."""
-        from batchflow.sources.paths import expand
-
-        try:
-            return expand((uri,))[0]
-        except InputError:
-            return None
-
-    def cursor(self, inputs: Sequence[Input], heavy: int | None, done: Coverage = NOTHING) -> Cursor:
-        """Return a cursor that cuts big files and packs small ones."""
-        from batchflow.sources.cutting import FileCursor
-
-        return FileCursor(self, inputs, heavy, done)
-
-    def select(self, chunk: Chunk, failure: Failure, before: int) -> Chunk:
-        """Return a chunk of one record, by its place where the file was cut there, else by its number."""
-        number = failure.record or 0
-        rest = is_rest(failure)
-        if chunk.of is not None:
-            taken = (chunk.take or 0) - before - number if rest else 1
-            return chunk._replace(weight=1, skip=chunk.skip + before + number, take=taken)
-        span = next(span for span in chunk.spans if span.input.uri == failure.source)
-        if span.whole or rest or failure.start is None or failure.stop is None:
-            return Chunk((span,), 1, number, None if rest else 1)
-        return Chunk((span._replace(start=failure.start, stop=failure.stop),), 1)
-
-    def parts(self, chunk: Chunk) -> Sequence[Chunk]:
-        """Return two parts of a chunk: some of its files, or of its one file what is before and behind a cut."""
-        if len(chunk.spans) > 1:
-            return super().parts(chunk)
-        from batchflow.sources.cutting import halves
-
-        return halves(self, chunk)
-
-    def record_weight(self, inputs: Sequence[Input]) -> float:
-        """Return the mean weight of the records in the first block of the first file that has any."""
-        from batchflow.sources.cutting import weigh
-        from batchflow.sources.lines import LOOK_BYTES, LookError, looking
-
-        for item in inputs:
-            try:
-                with looking():
-                    block = next(iter(self.blocks(Span(item), None)))
-            except LookError:
-                return min(weigh(item), LOOK_BYTES)  # records are at least as large
-            except Exception:  # noqa: BLE001 - the worker that reads the file tells what is wrong with it
-                continue
-            if block.end and block.nbytes:
-                return min(weigh(item), block.nbytes) / block.end
-        return 1.0
-
-    def holds_one(self, span: Span) -> bool:
-        """Whether a record begins in a span that cannot be cut any more."""
-        del span
-        return True
-
-    def cuts(self, item: Input, gap: Range = (0, None)) -> Cuts:
-        """Return a function that cuts span after span off a range of an input that is worth cutting."""
-        from batchflow.sources.cutting import ByteCuts
-
-        return ByteCuts(item, gap).cut

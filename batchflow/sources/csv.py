@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchflow.coverage import Range
 from batchflow.model import Input, Span
-from batchflow.sources.base import Block, FileSource, Source
+from batchflow.sources.base import Block, Source
 from batchflow.sources.cells import SAMPLE_RECORDS, CellType, infer
 from batchflow.sources.csv_rows import Places, RowReader, is_utf8
 from batchflow.sources.cutting import Cuts, whole
+from batchflow.sources.file_source import FileSource
 from batchflow.sources.lines import looking
 from batchflow.sources.quotes import RecordCuts
 from batchflow.sources.text import unreadable

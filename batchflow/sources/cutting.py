@@ -8,8 +8,9 @@ from typing import TypeAlias
 
 from batchflow.coverage import NOTHING, Coverage, Range, key_of
 from batchflow.model import Chunk, Input, Key, Span
-from batchflow.sources.base import Cursor, Drawn, FileSource
+from batchflow.sources.base import Cursor, Drawn
 from batchflow.sources.compression import RATIO, by_magic
+from batchflow.sources.file_source import FileSource
 from batchflow.sources.paths import open_input
 
 FILE_WEIGHT = 1024

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from batchflow.model import Input, Span
-from batchflow.sources.base import Block, FileSource
+from batchflow.sources.base import Block
 from batchflow.sources.cutting import weigh
+from batchflow.sources.file_source import FileSource
 from batchflow.sources.paths import is_uri, open_input
 from batchflow.tables import rows_to_table
 

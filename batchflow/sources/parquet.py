@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from batchflow.coverage import Range
 from batchflow.errors import FormatError
 from batchflow.model import Input, Span
-from batchflow.sources.base import Block, FileSource
+from batchflow.sources.base import Block
 from batchflow.sources.cutting import Cuts, whole
+from batchflow.sources.file_source import FileSource
 from batchflow.sources.paths import open_input
 
 if TYPE_CHECKING:

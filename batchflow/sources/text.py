@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from batchflow.model import Failure, Span
-from batchflow.sources.base import Block, FileSource, explain, show
+from batchflow.sources.base import Block, explain, show
+from batchflow.sources.file_source import FileSource
 from batchflow.sources.lines import Lines, read_lines
 from batchflow.sources.paths import open_input
 

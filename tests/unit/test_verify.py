@@ -11,7 +11,7 @@ from crash import proved
 import batchflow as bf
 from batchflow import errors
 from batchflow.cli import main
-from batchflow.ledger import _link
+from batchflow.ledger.history import link_of
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def rewrite(out, change):
         del entry["chain"]
         for changed in change(entry):
             text = json.dumps(changed, separators=(",", ":"))
-            link = _link(link, text)
+            link = link_of(link, text)
             written.append(f'{text[:-1]},"chain":"{link}"}}\n')
     (out / "_batchflow/ledger.jsonl").write_text("".join(written))
 

@@ -1,103 +1,24 @@
-"""What is done of an output, line after line; each line vouches for all lines before it.
-
-::
-
-    {"run": 1, "plan": digest of plan.json, ...}                     a run began
-    {"schema": 0, "arrow": base64}                                   columns and types, by number
-    {"chunk": 0, "ranges": [...], "pieces": [...], "errors": [...]}  a chunk is done; its rows are in pieces
-    {"part": "part-00000.parquet", "chunks": [[0, 25], ...], ...}    its rows are, or are about to be, in a part
-    {"void": [0]}                                                    these are not done after all: their rows are gone
-    {"together": [...]}                                              parts and chunks that change at one stroke
-    {"end": true, "errors": digest of errors.parquet}                everything is done
-
-A later line for the same chunk or part takes the place of the earlier one. A part is written down
-once it is whole under its temporary name, and gets its final name afterwards: whatever dies between
-the two, the next run does the renaming. Of a line that was half written when the machine stopped
-nothing is taken; a line that was changed is found, since no later one goes with it.
-"""
+"""Writes a ledger: each line linked to the one before, all of them synced before long."""
 
 from __future__ import annotations
 
 import base64
 import fcntl
-import hashlib
 import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-from batchflow.errors import DestinationError, LedgerError
-from batchflow.model import Chunk, Failure, Input, Piece, Span, SpanCount, Stats
+from batchflow.errors import DestinationError
+from batchflow.ledger.history import LEDGER, DoneChunk, DonePart, History, link_of
+from batchflow.ledger.reading import whole_lines
+from batchflow.model import Piece
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-LEDGER = "ledger.jsonl"
 SYNC_SECONDS = 0.5
 """How often what was written down is synced to disk, at least; a part always is before it is visible."""
-_LINK = 16
-"""Digits of a line that vouch for it and those before."""
-_TAIL = len(',"chain":""}') + _LINK
-
-
-class DoneChunk(NamedTuple):
-    """A chunk that came to its end."""
-
-    chunk: Chunk
-    stats: Stats
-    failures: tuple[Failure, ...]
-    """Numbered within their spans."""
-    pieces: tuple[Piece, ...]
-    counted: bool = True
-    """Whether it is known how many records it has."""
-
-
-class DonePart(NamedTuple):
-    """A part of the output."""
-
-    name: str
-    rows: int
-    nbytes: int
-    digest: str
-    schema: Any
-    """Its `pyarrow.Schema`."""
-    chunks: tuple[tuple[int, int], ...]
-    """Numbers of the chunks whose rows it holds, in input order, and how many rows of each."""
-    temporary: str
-    """Name, in the folder of pieces, that it has before it is visible."""
-
-
-@dataclass
-class History:
-    """All that a ledger says."""
-
-    chunks: dict[int, DoneChunk] = field(default_factory=dict)
-    parts: dict[str, DonePart] = field(default_factory=dict)
-    """By name, in the order of their numbers."""
-    plans: list[str] = field(default_factory=list)
-    """Digests of the plans of all runs."""
-    schemas: list[Any] = field(default_factory=list)
-    ended: bool = False
-    """Whether everything that was planned is done."""
-    errors: str = ""
-    """Digest of the error table, once all is done."""
-    mends: bool = False
-    """Whether the last run was one that tried again what had failed, after everything was done."""
-    link: str = ""
-    size: int = 0
-    """Bytes of the whole lines."""
-
-    def committed(self) -> dict[int, int]:
-        """Return how many rows of each chunk are in parts."""
-        rows: dict[int, int] = {}
-        for part in self.parts.values():
-            for number, count in part.chunks:
-                rows[number] = rows.get(number, 0) + count
-        return rows
 
 
 def refuse_busy(meta: Path) -> None:
@@ -116,128 +37,6 @@ def _lock(file: int, meta: Path) -> None:
     except BlockingIOError as error:
         message = f"another run is writing to {meta.parent}: wait for its end, or write elsewhere"
         raise DestinationError(message) from error
-
-
-# --- reading --------------------------------------------------------------------------------------
-
-
-def read_ledger(meta: Path, inputs: Mapping[str, Input] | None = None) -> History:
-    """Return what the ledger in a folder says.
-
-    Parameters
-    ----------
-    inputs
-        By name; one that is not there has no size.
-
-    Raises
-    ------
-    LedgerError
-        If a line was changed, or the file cannot be read.
-    """
-    history = History()
-    reader = _Reader(history, meta / "pieces", inputs or {})
-    try:
-        with (meta / LEDGER).open("rb") as file:
-            for number, line in enumerate(_whole_lines(file), start=1):
-                text = _checked(line, history.link, f"{meta / LEDGER}, line {number}")
-                reader.take(json.loads(text))
-                history.link = _link(history.link, text)
-                history.size += len(line)
-    except OSError as error:
-        message = f"cannot read {meta / LEDGER}: {error}"
-        raise LedgerError(message) from error
-    if not history.plans:
-        message = f"{meta / LEDGER} has not one whole line: it was emptied, or overwritten"
-        raise LedgerError(message)
-    return history
-
-
-def is_begun(meta: Path) -> bool:
-    """Whether a run has begun in a folder: what died before left a ledger without a whole line, or none."""
-    try:
-        with (meta / LEDGER).open("rb") as file:
-            return next(_whole_lines(file), None) is not None
-    except OSError:
-        return False
-
-
-def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield lines up to one that a crash cut off: it has no end, or blocks of zeros that never were written."""
-    for line in file:
-        if not line.endswith(b"\n") or b"\0" in line:
-            return
-        yield line
-
-
-def _checked(line: bytes, before: str, place: str) -> str:
-    """Return a line without its link, if it goes with the lines before it."""
-    text = line[: -_TAIL - 1].decode("utf-8", "replace") + "}"
-    link = line[-_LINK - 3 : -3].decode("utf-8", "replace")
-    if link != _link(before, text):
-        message = f"{place}: was changed after it was written, or a line before it was"
-        raise LedgerError(message)
-    return text
-
-
-def _link(before: str, text: str) -> str:
-    return hashlib.sha256(f"{before}{text}".encode()).hexdigest()[:_LINK]
-
-
-class _Reader:
-    """Adds line after line to a history."""
-
-    def __init__(self, history: History, pieces: Path, inputs: Mapping[str, Input]) -> None:
-        self._history = history
-        self._pieces = pieces
-        self._inputs = inputs
-
-    def take(self, line: dict[str, Any]) -> None:
-        history = self._history
-        ended, history.ended = history.ended, False
-        if "together" in line:
-            for one in line["together"]:
-                self.take(one)
-        elif "chunk" in line:
-            history.chunks[line["chunk"]] = self._chunk(line)
-        elif "part" in line:
-            history.parts[line["part"]] = DonePart(
-                line["part"], line["rows"], line["bytes"], line["digest"], history.schemas[line["schema"]],
-                tuple((number, rows) for number, rows in line["chunks"]), line["temporary"],
-            )  # fmt: skip
-        elif "void" in line:
-            for number in line["void"]:
-                del history.chunks[number]
-        elif "schema" in line:
-            history.schemas.append(_schema_from(line["arrow"]))
-        elif "run" in line:
-            history.mends = "mends" in line
-            history.ended = ended and history.mends
-            history.plans.append(line["plan"])
-        else:
-            history.ended, history.errors = True, line["errors"]
-
-    def _chunk(self, line: dict[str, Any]) -> DoneChunk:
-        ranges = line["ranges"]
-        inputs = [self._inputs.get(uri) or Input(uri) for uri, *_ in ranges]
-        spans = tuple(Span(item, start, stop) for item, (_, start, stop, *_) in zip(inputs, ranges, strict=True))
-        counts = tuple(SpanCount(uri, *counted) for uri, _, _, *counted in ranges if counted)
-        stats = Stats(line["worker"], seconds=line["seconds"], spans=counts)
-        pieces = tuple(
-            Piece(name and str(self._pieces / name), rows, size, self._history.schemas[schema], digest)
-            for name, rows, size, digest, schema in line["pieces"]
-        )
-        chunk = Chunk(spans, line["weight"], line.get("skip", 0), line.get("take"), line.get("of"))
-        failures = tuple(Failure(*failure) for failure in line["errors"])
-        return DoneChunk(chunk, stats, failures, pieces, line.get("counted", True))
-
-
-def _schema_from(text: str) -> pa.Schema:
-    import pyarrow as pa
-
-    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
-
-
-# --- writing --------------------------------------------------------------------------------------
 
 
 class Ledger:
@@ -273,7 +72,7 @@ class Ledger:
         """Cut off a line that was half written; refuse lines that came meanwhile."""
         with (meta / LEDGER).open("rb") as file:
             file.seek(history.size)
-            more = next(_whole_lines(file), None)
+            more = next(whole_lines(file), None)
         if more is not None:
             message = f"another run has gone on with {meta.parent} meanwhile: run this one again"
             raise DestinationError(message)
@@ -369,7 +168,7 @@ class Ledger:
         written = []
         for line in lines:
             text = json.dumps(line, separators=(",", ":"), default=str)
-            self._link = _link(self._link, text)
+            self._link = link_of(self._link, text)
             written.append(f'{text[:-1]},"chain":"{self._link}"}}\n')
         data = "".join(written).encode()
         while data:

@@ -1,0 +1,149 @@
+"""Reads a ledger: line after line, as far as they were written and nobody changed them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from batchflow.errors import LedgerError
+from batchflow.ledger.history import LEDGER, LINK, DoneChunk, DonePart, History, link_of
+from batchflow.model import Chunk, Failure, Input, Piece, Span, SpanCount, Stats
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_TAIL = len(',"chain":""}') + LINK
+
+
+def read_ledger(meta: Path, inputs: Mapping[str, Input] | None = None) -> History:
+    """Return what the ledger in a folder says.
+
+    Parameters
+    ----------
+    inputs
+        By name; one that is not there has no size.
+
+    Raises
+    ------
+    LedgerError
+        If a line was changed, or the file cannot be read.
+    """
+    history = History()
+    reader = _Reader(history, meta / "pieces", inputs or {})
+    try:
+        with (meta / LEDGER).open("rb") as file:
+            for number, line in enumerate(whole_lines(file), start=1):
+                text = _checked(line, history.link, f"{meta / LEDGER}, line {number}")
+                reader.take(json.loads(text))
+                history.link = link_of(history.link, text)
+                history.size += len(line)
+    except OSError as error:
+        message = f"cannot read {meta / LEDGER}: {error}"
+        raise LedgerError(message) from error
+    if not history.plans:
+        message = f"{meta / LEDGER} has not one whole line: it was emptied, or overwritten"
+        raise LedgerError(message)
+    return history
+
+
+def is_begun(meta: Path) -> bool:
+    """Whether a run has begun in a folder: what died before left a ledger without a whole line, or none."""
+    try:
+        with (meta / LEDGER).open("rb") as file:
+            return next(whole_lines(file), None) is not None
+    except OSError:
+        return False
+
+
+def whole_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield lines up to one that a crash cut off: it has no end, or blocks of zeros that never were written."""
+    for line in file:
+        if not line.endswith(b"\n") or b"\0" in line:
+            return
+        yield line
+
+
+def _checked(line: bytes, before: str, place: str) -> str:
+    """Return a line without its link, if it goes with the lines before it."""
+    text = line[: -_TAIL - 1].decode("utf-8", "replace") + "}"
+    link = line[-LINK - 3 : -3].decode("utf-8", "replace")
+    if link != link_of(before, text):
+        message = f"{place}: was changed after it was written, or a line before it was"
+        raise LedgerError(message)
+    return text
+
+
+class _Reader:
+    """Adds line after line to a history."""
+
+    def __init__(self, history: History, pieces: Path, inputs: Mapping[str, Input]) -> None:
+        self._history = history
+        self._pieces = pieces
+        self._inputs = inputs
+
+    def take(self, line: dict[str, Any]) -> None:
+        """Add what one line says; its first key tells what that is."""
+        ended, self._history.ended = self._history.ended, False
+        kind = next(iter(line))
+        if kind == "run":
+            self._run(line, ended=ended)
+            return
+        takers = {
+            "chunk": self._take_chunk, "part": self._take_part, "schema": self._take_schema,
+            "void": self._take_void, "together": self._take_together, "end": self._take_end,
+        }  # fmt: skip
+        if kind not in takers:
+            message = f"the ledger has a line {kind!r}, which this version of batchflow does not know"
+            raise LedgerError(message)
+        takers[kind](line)
+
+    def _run(self, line: dict[str, Any], *, ended: bool) -> None:
+        self._history.plans.append(line["plan"])
+        self._history.mends = "mends" in line
+        self._history.ended = ended and self._history.mends
+
+    def _take_chunk(self, line: dict[str, Any]) -> None:
+        self._history.chunks[line["chunk"]] = self._chunk(line)
+
+    def _take_part(self, line: dict[str, Any]) -> None:
+        self._history.parts[line["part"]] = DonePart(
+            line["part"], line["rows"], line["bytes"], line["digest"], self._history.schemas[line["schema"]],
+            tuple((number, rows) for number, rows in line["chunks"]), line["temporary"],
+        )  # fmt: skip
+
+    def _take_schema(self, line: dict[str, Any]) -> None:
+        self._history.schemas.append(_schema_from(line["arrow"]))
+
+    def _take_void(self, line: dict[str, Any]) -> None:
+        for number in line["void"]:
+            del self._history.chunks[number]
+
+    def _take_together(self, line: dict[str, Any]) -> None:
+        for one in line["together"]:
+            self.take(one)
+
+    def _take_end(self, line: dict[str, Any]) -> None:
+        self._history.ended, self._history.errors = True, line["errors"]
+
+    def _chunk(self, line: dict[str, Any]) -> DoneChunk:
+        ranges = line["ranges"]
+        inputs = [self._inputs.get(uri) or Input(uri) for uri, *_ in ranges]
+        spans = tuple(Span(item, start, stop) for item, (_, start, stop, *_) in zip(inputs, ranges, strict=True))
+        counts = tuple(SpanCount(uri, *counted) for uri, _, _, *counted in ranges if counted)
+        stats = Stats(line["worker"], seconds=line["seconds"], spans=counts)
+        pieces = tuple(
+            Piece(name and str(self._pieces / name), rows, size, self._history.schemas[schema], digest)
+            for name, rows, size, digest, schema in line["pieces"]
+        )
+        chunk = Chunk(spans, line["weight"], line.get("skip", 0), line.get("take"), line.get("of"))
+        failures = tuple(Failure(*failure) for failure in line["errors"])
+        return DoneChunk(chunk, stats, failures, pieces, line.get("counted", True))
+
+
+def _schema_from(text: str) -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))

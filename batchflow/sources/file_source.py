@@ -1,0 +1,92 @@
+"""What sources made of files have in common: paths that are listed, files that are cut or packed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from typing import TYPE_CHECKING
+
+from batchflow.coverage import NOTHING, Coverage, Range
+from batchflow.errors import InputError
+from batchflow.model import Chunk, Failure, Input, Span
+from batchflow.sources.base import Cursor, Source, is_rest
+
+if TYPE_CHECKING:
+    from batchflow.sources.cutting import Cuts
+
+
+@dataclass(frozen=True)
+class FileSource(Source):
+    """A source made of files: paths, folders, globs or URIs."""
+
+    paths: tuple[str, ...] = dataclass_field(default=())
+
+    def inputs(self) -> list[Input]:
+        """List the files that the paths stand for, in order, each once."""
+        from batchflow.sources.paths import expand
+
+        return expand(self.paths)
+
+    def described(self, uri: str) -> Input | None:
+        """Return a file as it is now, ``None`` if it is gone."""
+        from batchflow.sources.paths import expand
+
+        try:
+            return expand((uri,))[0]
+        except InputError:
+            return None
+
+    def cursor(self, inputs: Sequence[Input], heavy: int | None, done: Coverage = NOTHING) -> Cursor:
+        """Return a cursor that cuts big files and packs small ones."""
+        from batchflow.sources.cutting import FileCursor
+
+        return FileCursor(self, inputs, heavy, done)
+
+    def select(self, chunk: Chunk, failure: Failure, before: int) -> Chunk:
+        """Return a chunk of one record, by its place where the file was cut there, else by its number."""
+        number = failure.record or 0
+        rest = is_rest(failure)
+        if chunk.of is not None:
+            taken = (chunk.take or 0) - before - number if rest else 1
+            return chunk._replace(weight=1, skip=chunk.skip + before + number, take=taken)
+        span = next(span for span in chunk.spans if span.input.uri == failure.source)
+        if span.whole or rest or failure.start is None or failure.stop is None:
+            return Chunk((span,), 1, number, None if rest else 1)
+        return Chunk((span._replace(start=failure.start, stop=failure.stop),), 1)
+
+    def parts(self, chunk: Chunk) -> Sequence[Chunk]:
+        """Return two parts of a chunk: some of its files, or of its one file what is before and behind a cut."""
+        if len(chunk.spans) > 1:
+            return super().parts(chunk)
+        from batchflow.sources.cutting import halves
+
+        return halves(self, chunk)
+
+    def record_weight(self, inputs: Sequence[Input]) -> float:
+        """Return the mean weight of the records in the first block of the first file that has any."""
+        from batchflow.sources.cutting import weigh
+        from batchflow.sources.lines import LOOK_BYTES, LookError, looking
+
+        for item in inputs:
+            try:
+                with looking():
+                    block = next(iter(self.blocks(Span(item), None)))
+            except LookError:
+                return min(weigh(item), LOOK_BYTES)  # records are at least as large
+            except Exception:  # noqa: BLE001 - the worker that reads the file tells what is wrong with it
+                continue
+            if block.end and block.nbytes:
+                return min(weigh(item), block.nbytes) / block.end
+        return 1.0
+
+    def holds_one(self, span: Span) -> bool:
+        """Whether a record begins in a span that cannot be cut any more."""
+        del span
+        return True
+
+    def cuts(self, item: Input, gap: Range = (0, None)) -> Cuts:
+        """Return a function that cuts span after span off a range of an input that is worth cutting."""
+        from batchflow.sources.cutting import ByteCuts
+
+        return ByteCuts(item, gap).cut
