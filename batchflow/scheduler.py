@@ -17,13 +17,14 @@ holds chunks in flight and references to results, never rows.
 
 from __future__ import annotations
 
-import heapq
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from batchflow.backlog import Backlog
+from batchflow.combining import losses
 from batchflow.combining.order import Numbering, Sequencer, Settled
 from batchflow.coverage import Coverage
 from batchflow.errors import GO_ON, ExecutorError, InterruptedRun, OutputError
@@ -32,12 +33,9 @@ from batchflow.executors.base import Executor
 from batchflow.model import (
     Chunk,
     Failed,
-    Failure,
     Inspect,
     Key,
     Outcome,
-    SpanCount,
-    Stats,
     Succeeded,
     Task,
     Work,
@@ -115,11 +113,8 @@ class Scheduler:
         self._cursor: Cursor
         self._sizer: ChunkSizer
         self._drained = False
-        self._again: deque[Task] = deque()
-        self._later: list[tuple[float, Key, Task]] = []
-        self._suspects: deque[Task] = deque()
+        self._backlog = Backlog()
         self._alone: Key | None = None
-        self._delegated: deque[Work] = deque()
         self._callbacks: dict[Key, Callable[[Outcome], None]] = {}
         self._deaths: dict[Key, int] = {}
         self._running: dict[Key, Work] = {}
@@ -183,7 +178,7 @@ class Scheduler:
 
     def delegate(self, work: Work, callback: Callable[[Outcome], None]) -> None:
         """Have work of the combiner done on the executor."""
-        self._delegated.append(work)
+        self._backlog.delegate(work)
         self._callbacks[work.key] = callback
 
     def settled(self) -> Iterator[Settled]:
@@ -219,14 +214,14 @@ class Scheduler:
     def _patience(self) -> float | None:
         """Return the seconds to wait for an outcome, ``None``: until there is one."""
         patience = None if self._stopping is None else LISTEN_SECONDS
-        if self._later and self._has_slot() and not self._stops():  # else only an outcome lets it begin
-            due = max(0.0, self._later[0][0] - time.monotonic())
+        due = self._backlog.due
+        if due is not None and self._has_slot() and not self._stops():  # else only an outcome lets it begin
             patience = due if patience is None else min(due, patience)
         return patience
 
     def _sleep(self) -> bool:
         """Wait for the time of the next try, where nothing else is to do; false if there is none."""
-        if not self._later:
+        if not self._backlog.waiting:
             return False
         time.sleep(self._patience() or 0.0)
         return True
@@ -241,9 +236,9 @@ class Scheduler:
 
     def _admit(self) -> None:
         while self._has_slot():
-            if self._suspects:
+            if self._backlog.suspects:
                 if not self._running:
-                    suspect = self._suspects.popleft()
+                    suspect = self._backlog.suspects.popleft()
                     self._alone = suspect.key
                     self._begin(suspect)
                 return
@@ -257,15 +252,10 @@ class Scheduler:
         self._executor.submit(self._job, work)
 
     def _next(self) -> Work | None:
-        """Return what to do next: the combiner's work, then what is tried again, then new chunks."""
-        if self._delegated:
-            return self._delegated.popleft()
-        if self._again:
-            return self._again.popleft()
-        if self._later and self._later[0][0] <= time.monotonic():
-            return heapq.heappop(self._later)[2]
-        if self._drained or not self._has_room():
-            return None
+        """Return what to do next: what there is beside new chunks, then those."""
+        work = self._backlog.next()
+        if work is not None or self._drained or not self._has_room():
+            return work
         drawn: Drawn | None = self._cursor.draw(self._sizer.next())
         if drawn is None:
             self._drained = True
@@ -277,7 +267,7 @@ class Scheduler:
     def _has_room(self) -> bool:
         """Whether what waits to be combined leaves room for more; where nothing runs, only more can free some."""
         held = 0 if self._early else len(self._order)
-        if held + len(self._running) + len(self._later) >= self._ahead:
+        if held + len(self._running) + self._backlog.waiting >= self._ahead:
             return False
         cap = self._plan.spec.limits.nbytes
         return cap is None or not self._running or self._order.nbytes + self._waiting() < cap
@@ -368,7 +358,7 @@ class Scheduler:
         self._order.settle(settled)
 
     def _succeeded(self, task: Task, outcome: Succeeded) -> Settled:
-        failures = tuple(_seen(failure, task, outcome.stats) for failure in outcome.failures)
+        failures = tuple(losses.seen(failure, task, outcome.stats) for failure in outcome.failures)
         if self._early is None:
             return Settled(task, outcome.stats, failures, outcome.payload)
         self._early(outcome.payload)
@@ -389,22 +379,21 @@ class Scheduler:
         """Try a chunk again: whole, in halves or alone; or take it down as failed."""
         parts = self._parts(task, outcome)
         if len(parts) == 1:
-            outcome = _single(task, outcome)
+            outcome = losses.single(task, outcome)
         records = outcome.records or 0
         whole = task._replace(attempt=task.attempt + 1)
         again = True
         if self._helps(task, outcome):
-            due = time.monotonic() + self._plan.spec.retry.delay(task.attempt)
-            heapq.heappush(self._later, (due, whole.key, whole))
+            self._backlog.later(whole, self._plan.spec.retry.delay(task.attempt))
         elif records > 1 and (outcome.died or self._plan.spec.isolates):
             self._halve(task, records)
         elif len(parts) > 1:
             self._uncounted[task.key[:2]] += 1
             self._split(task._replace(blind=True), [(part, task.data) for part in parts])
         elif records == 1 and outcome.suspect and not task.alone:
-            self._suspects.append(whole._replace(alone=True))
+            self._backlog.suspects.append(whole._replace(alone=True))
         elif records == 1 and outcome.died and outcome.failure.phase == "worker" and task.attempt == 1:
-            self._again.append(whole)
+            self._backlog.again([whole])
         else:
             again = False
         self._told(task, outcome, again=again)
@@ -439,7 +428,7 @@ class Scheduler:
             for at, (half, data) in enumerate(chunks)
         ]
         self._order.split(task.key, [half.key for half in halves])
-        self._again.extend(halves)
+        self._backlog.again(halves)
 
     def _lost(self, task: Task, outcome: Failed) -> Settled:
         """Return a chunk of which nothing could be kept; where that is no fault of its own the run stops."""
@@ -447,8 +436,9 @@ class Scheduler:
             why = printable(f"{outcome.failure.error_type}: {outcome.failure.message}")
             message = f"cannot write to {self._plan.destination.path}: {why}; {GO_ON}"
             raise OutputError(message)
-        failures = tuple(_seen(failure, task, outcome.stats) for failure in _rows(task, outcome.failure))
-        return Settled(task, _lost_stats(task, outcome), failures, None, outcome.records is not None)
+        rows = losses.rows(task, outcome.failure)
+        failures = tuple(losses.seen(failure, task, outcome.stats) for failure in rows)
+        return Settled(task, losses.lost_stats(task, outcome), failures, None, outcome.records is not None)
 
     def _told(self, task: Task, outcome: Outcome, *, again: bool) -> None:
         ok = isinstance(outcome, Succeeded)
@@ -457,34 +447,3 @@ class Scheduler:
     def _tell(self, event: Event) -> None:
         for listener in self._listeners:
             listener(event)
-
-
-def _seen(failure: Failure, task: Task, stats: Stats) -> Failure:
-    """Return a failure with what only the scheduler knows: how often it was tried, and where last."""
-    return failure._replace(attempts=task.attempt - 1 + failure.attempts, worker=failure.worker or stats.worker)
-
-
-def _rows(task: Task, failure: Failure) -> Iterator[Failure]:
-    """Yield a row for each span of a chunk that failed as a whole."""
-    if failure.record is not None:
-        yield failure
-        return
-    for span in task.chunk.spans:
-        yield failure._replace(source=span.input.uri, start=span.start, stop=span.stop)
-
-
-def _single(task: Task, outcome: Failed) -> Failed:
-    """Return the outcome of a chunk that holds but one record, which could not be read."""
-    (span,) = task.chunk.spans
-    failure = outcome.failure._replace(source=span.input.uri, start=span.start, stop=span.stop, record=0)
-    return outcome._replace(failure=failure, records=1)
-
-
-def _lost_stats(task: Task, outcome: Failed) -> Stats:
-    """Return the statistics of a chunk whose records all failed."""
-    if outcome.stats.spans:
-        spans = tuple(count._replace(rows_out=0, failed=count.rows_in) for count in outcome.stats.spans)
-    else:
-        known = outcome.records or 0
-        spans = (SpanCount(outcome.failure.source or task.chunk.spans[0].input.uri, known, known, 0, known),)
-    return outcome.stats._replace(spans=spans)
