@@ -35,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return _fail(str(error), USAGE)
     except StoppedError as error:
-        return _fail(str(error), STOPPED)
+        _fail(str(error), STOPPED)
+        if arguments.into:
+            _show([f"next: batchflow errors {arguments.into}; or go on with a larger --max-errors"], sys.stderr)
+        return STOPPED
     except BatchflowError as error:
         return _fail(str(error) or type(error).__name__, FAILED)
     except (ValueError, OverflowError, OSError, RuntimeError) as error:
@@ -220,7 +223,8 @@ def _retry(arguments: argparse.Namespace) -> int:
     from batchflow.job import Job
     from batchflow.loading import find_output, load_again, load_function, source_of
 
-    destination, plan, _ = find_output(arguments.output)
+    destination, plan, history = find_output(arguments.output)
+    failed = sum(len(done.failures) for done in history.chunks.values())
     forgotten = plan["args"].keys() - {text.partition("=")[0] for text in arguments.arg}
     if forgotten:
         option = f"--arg {min(forgotten)}=VALUE"
@@ -243,24 +247,25 @@ def _retry(arguments: argparse.Namespace) -> int:
         version=arguments.version,
         **_limits(arguments),
     )
-    return _told_result(job.retry_failed(), arguments, arguments.output)
+    result = job.retry_failed()
+    left = result.errors.num_rows
+    if failed and not arguments.quiet:
+        _show([f"{failed:,} errors tried again: {failed - left:,} are gone, {left:,} stay"], sys.stderr)
+    return _told_result(result, arguments, arguments.output)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from batchflow.errors import LedgerError
     from batchflow.loading import find_output, source_of
     from batchflow.printable import printable
-    from batchflow.verifying import verify
+    from batchflow.verifying import proof, verify
 
     try:
         destination, plan, history = find_output(arguments.output)
         problems = list(verify(destination, plan, history, source_of(plan)))
     except LedgerError as error:
         problems = [str(error)]
-    rows = sum(part.rows for part in history.parts.values()) if not problems else 0
-    records = sum(done.stats.rows_in for done in history.chunks.values()) if not problems else 0
-    proved = f"{records:,} records in, {rows:,} rows out: each accounted for once"
-    _show(map(printable, problems or [proved]), sys.stdout)
+    _show(map(printable, problems or [proof(history)]), sys.stdout)
     return FAILED if problems else OK
 
 
@@ -274,7 +279,8 @@ def _told_result(result: Result, arguments: argparse.Namespace, output: str | No
     else:
         told.append(f"output in {output}")
         if result.errors.num_rows:
-            told.append(f"next: batchflow errors {output} --all; once mended, batchflow retry {output}")
+            again = f"batchflow retry {output} --version 2"
+            told.append(f"next: batchflow errors {output} --all; once mended, {again}")
     if not arguments.quiet:
         _show(told, sys.stderr)
     return FAILED if result.errors.num_rows else OK

@@ -14,7 +14,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 from typing import Any
 
 _DIGITS = 16
-_PLAIN = (int, float, complex, str, bytes, bool, type(None), type(...))
+_PLAIN = (int, float, complex, str, bytes, bool, range, type(None), type(...))
 
 
 def fingerprint(*values: Any) -> str:

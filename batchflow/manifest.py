@@ -118,7 +118,8 @@ def read_plan(meta: Path) -> tuple[dict[str, Any], str]:
         plan: dict[str, Any] = json.loads(data)
         inputs_of(plan)
     except (OSError, ValueError, TypeError, LookupError) as error:
-        message = f"cannot read {meta / PLAN}: {error}"
+        why = "it is gone" if isinstance(error, FileNotFoundError) else error
+        message = f"cannot read {meta / PLAN}: {why}; fresh=True (--fresh) makes all of the output again"
         raise LedgerError(message) from error
     return plan, digest_of(data)
 
@@ -150,7 +151,8 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
         python = f" (or it is Python: {before['python']} then, {now['python']} now)"
         why = python if before["python"] != now["python"] else ""
         name = now["function"]["name"]
-        message = f"the function {name}, or its setup=, has changed since it made {where}{why}: {_GO_ON}"
+        also = ", or its setup=," if now["setup"] else ""
+        message = f"the function {name}{also} has changed since it made {where}{why}: {_GO_ON}"
         raise ChangedError(message)
 
 

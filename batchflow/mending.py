@@ -19,7 +19,7 @@ from batchflow.combining.patching import (
 )  # fmt: skip
 from batchflow.combining.recovery import in_order, part_file
 from batchflow.errors import InterruptedRun, UsageError
-from batchflow.ledger import DoneChunk, DonePart, History
+from batchflow.ledger import DoneChunk, DonePart, History, refuse_busy
 from batchflow.plan import Plan
 from batchflow.scheduler import Scheduler
 
@@ -33,7 +33,11 @@ def failed_chunks(plan: Plan) -> History:
         If there is no output, or its job has not come to its end.
     """
     history = plan.history
-    where = plan.destination.path if plan.destination else "nothing"
+    if plan.destination is None:
+        message = "only an output on disk can be mended: the job needs into="
+        raise UsageError(message)
+    where = plan.destination.path
+    refuse_busy(plan.destination.meta)
     if history is None:
         message = f"there is no output of an earlier run in {where}: run the job first"
         raise UsageError(message)

@@ -32,6 +32,8 @@ from batchflow.sources.cutting import total_weight
 if TYPE_CHECKING:
     from pathlib import Path
 
+_LONGEST = 10**8
+"""Seconds, three years: what clocks of every platform hold."""
 META = "_batchflow"
 """Folder of a dataset that holds what is not data."""
 
@@ -287,13 +289,22 @@ def _check_numbers(spec: JobSpec) -> None:
     if spec.max_errors is not None and spec.max_errors < 0:
         message = f"max_errors={spec.max_errors} is negative: 0 stops at the first, None collects all"
         raise UsageError(message)
-    if spec.timeout is not None and not spec.timeout > 0:
-        message = f"timeout={spec.timeout} must be more than 0 seconds, or None for as long as it takes"
-        raise UsageError(message)
+    _check_limits(spec)
     if spec.combine is not None and spec.into is not None:
         message = "combine= gives one small table: leave out into= and write the result's table"
         raise UsageError(message)
     parse_bytes(spec.part_size)
+
+
+def _check_limits(spec: JobSpec) -> None:
+    retry: Any = spec.retry
+    timeout: Any = spec.timeout
+    if not isinstance(retry, Retry):
+        message = f"retry={retry!r} must be a Retry, like retry=Retry(attempts=3)"
+        raise UsageError(message)
+    if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout <= _LONGEST):
+        message = f"timeout={timeout!r} must be a number of seconds over 0, or None for as long as it takes"
+        raise UsageError(message)
 
 
 def _destination(spec: JobSpec) -> Destination:

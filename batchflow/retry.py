@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 from batchflow.errors import UsageError
 
@@ -44,6 +45,10 @@ class Retry:
     def __post_init__(self) -> None:
         if self.attempts < 1 or self.backoff < 0 or not 0 <= self.jitter <= 1:
             message = f"{self}: attempts are 1 or more, backoff 0 or more, jitter from 0 to 1"
+            raise UsageError(message)
+        kinds: Any = () if self.on is None else self.on if isinstance(self.on, tuple) else (self.on,)
+        if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+            message = f"Retry(on={self.on!r}): name exception classes, like on=(OSError, TimeoutError)"
             raise UsageError(message)
 
     def helps(self, error: BaseException | type[BaseException]) -> bool:

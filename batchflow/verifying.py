@@ -12,8 +12,9 @@ from typing import Any
 
 from batchflow.combining.recovery import in_order, part_file
 from batchflow.coverage import Coverage, missing_windows
+from batchflow.errors import DestinationError
 from batchflow.formats import digest
-from batchflow.ledger import LEDGER, DoneChunk, DonePart, History
+from batchflow.ledger import LEDGER, DoneChunk, DonePart, History, refuse_busy
 from batchflow.manifest import difference, inputs_of
 from batchflow.model import Chunk, Input
 from batchflow.plan import Destination
@@ -33,7 +34,7 @@ def verify(
         Tells how much there is of each input; ``None`` where it was in the memory of a program.
     """
     if not history.ended:
-        yield "the job has not come to its end: run it again, and it goes on"
+        yield _unended(destination)
     elif (destination.meta / LEDGER).stat().st_size != history.size:
         yield f"{LEDGER} goes on behind its last line"
     inputs = inputs_of(plan)
@@ -46,6 +47,23 @@ def verify(
         yield from _check_part(destination, part)
     yield from _strangers(destination, history)
     yield from _check_errors(destination, history)
+
+
+def _unended(destination: Destination) -> str:
+    try:
+        refuse_busy(destination.meta)
+    except DestinationError as error:
+        return str(error)
+    return "the job has not come to its end: run it again, and it goes on"
+
+
+def proof(history: History) -> str:
+    """Return what the checks have shown, where they found nothing wrong."""
+    stats = [done.stats for done in history.chunks.values()]
+    counts = [sum(getattr(one, name) for one in stats) for name in ("rows_in", "rows_out", "failed")]
+    unread = sum(not done.counted for done in history.chunks.values())
+    more = f", and {unread:,} ranges that nobody could read" if unread else ""
+    return "{:,} records in, {:,} rows out, {:,} failed{}: each accounted for once".format(*counts, more)
 
 
 def _changed_inputs(source: Source, inputs: list[Input]) -> Iterator[str]:

@@ -109,8 +109,9 @@ class RecordCuts:
                 continue
             block = b"".join([*kept, data[:end]])
             kept = [data[end:]]
-            # The smallest weight there is asks for a single record, whatever else was read.
-            for lines in [line + b"\n" for line in block[:-1].split(b"\n")] if wanted == start + 1 else [block]:
+            # More is read than a small weight asks for.
+            small = wanted - start < _LEAST_BYTES
+            for lines in [line + b"\n" for line in block[:-1].split(b"\n")] if small else [block]:
                 at += len(lines)
                 if self._quote:
                     quoted = ends_quoted(lines, quoted, self._delimiter, self._quote)

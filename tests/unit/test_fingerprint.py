@@ -82,7 +82,7 @@ def test_objects_that_can_be_called_and_methods():
 
 @pytest.mark.parametrize(
     "pair",
-    [(1, 2), (1, 1.0), ("1", 1), ([1], (1,)), ({"a": 1}, {"a": 2}), ({1, 2}, {1, 3}), (b"a", "a"), (None, False),
+    [(1, 2), (1, 1.0), (range(3), range(1, 4)), ("1", 1), ([1], (1,)), ({"a": 1}, {"a": 2}), ({1, 2}, {1, 3}), (b"a", "a"), (None, False),
      (np.arange(3), np.arange(3) + 1), (pa.table({"a": [1]}), pa.table({"a": [2]}))],
 )  # fmt: skip
 def test_values_differ(pair):

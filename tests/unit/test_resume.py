@@ -147,6 +147,12 @@ def test_options_that_change_no_row_may_change(text, tmp_path):
     assert run(len, text, tmp_path, **options).values == [1, 1, 1, 1]
 
 
+def test_a_range_of_the_same_length_is_another_input(tmp_path):
+    run(str, bf.records(range(3)), tmp_path)
+    with pytest.raises(errors.ChangedError, match="the input records has changed since"):
+        run(str, bf.records(range(100, 103)), tmp_path)
+
+
 @pytest.mark.parametrize("first", [[1, 2, 3], range(3), pa.table({"x": [1, 2]}), [{"a": object()}]], ids=repr)
 def test_records_in_memory_are_known_by_their_content(tmp_path, first):
     source = bf.records(first)

@@ -12,6 +12,26 @@ from batchflow.retry import LONGEST_DELAY, Retry
 AT_ONCE = {"backoff": 0}
 
 
+@pytest.mark.parametrize("on", ["OSError", (OSError, "x"), 3, [OSError]])
+def test_what_is_no_exception_class_is_refused(on):
+    with pytest.raises(errors.UsageError, match=r"name exception classes, like on=\(OSError, TimeoutError\)"):
+        Retry(on=on)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"retry": 3}, r"retry=3 must be a Retry, like retry=Retry\(attempts=3\)"),
+        ({"timeout": "60"}, "timeout='60' must be a number of seconds over 0"),
+        ({"timeout": 0}, "timeout=0 must be"), ({"timeout": float("inf")}, "timeout=inf must be"),
+        ({"timeout": float("nan")}, "timeout=nan must be"),
+    ],
+)  # fmt: skip
+def test_limits_of_another_type_are_refused_before_anything_runs(options, told):
+    with pytest.raises(errors.UsageError, match=told):
+        bf.map_records(abs, bf.records([1]), executor="serial", **options)
+
+
 class FlakyError(Exception):
     """Goes away."""
 

@@ -33,7 +33,7 @@ def told(out, capsys, status=1):
 
 
 def test_a_whole_output_is_proved(out, capsys):
-    assert told(out, capsys, 0) == ["51 records in, 50 rows out: each accounted for once"]
+    assert told(out, capsys, 0) == ["51 records in, 50 rows out, 1 failed: each accounted for once"]
 
 
 def test_a_part_that_was_deleted(out, capsys):
@@ -209,7 +209,7 @@ def test_failures_without_an_error(out, capsys):
 @pytest.mark.parametrize("into", ["x.parquet", "x.csv", "x.jsonl", "x.arrow"])
 def test_one_file_too(tmp_path, capsys, into):
     bf.map_records(lambda n: {"n": n}, bf.records(range(10)), into=tmp_path / into, executor="serial")
-    assert told(tmp_path / into, capsys, 0) == ["10 records in, 10 rows out: each accounted for once"]
+    assert told(tmp_path / into, capsys, 0) == ["10 records in, 10 rows out, 0 failed: each accounted for once"]
     with open(tmp_path / into, "ab") as file:
         file.write(b"\n")
     assert len(told(tmp_path / into, capsys)) == 1
@@ -227,7 +227,7 @@ def test_parquet_and_csv_inputs_and_halved_chunks(tmp_path, capsys):
     for source in (bf.read_csv(tmp_path / "a.csv"), bf.read_parquet(tmp_path / "b.parquet")):
         result = bf.map_batches(fn, source, into=f"{tmp_path}/out/", executor="serial", chunk=16, fresh=True)
         assert result.errors["record"].to_pylist() == [18]
-        assert told(tmp_path / "out", capsys, 0) == ["100 records in, 99 rows out: each accounted for once"]
+        assert told(tmp_path / "out", capsys, 0) == ["100 records in, 99 rows out, 1 failed: each accounted for once"]
 
 
 def test_what_is_no_output(tmp_path, capsys):
