@@ -266,6 +266,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     except LedgerError as error:
         problems = [str(error)]
     _show(map(printable, problems or [proof(history)]), sys.stdout)
+    if problems:
+        _show(["what is missing is made by running the job again; what was changed, with --fresh"], sys.stderr)
     return FAILED if problems else OK
 
 
@@ -307,7 +309,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _errors(arguments: argparse.Namespace) -> int:
     from batchflow.loading import read_errors
 
-    errors = read_errors(arguments.output)
+    errors, ended = read_errors(arguments.output)
     lines: Iterable[str]
     if arguments.json:
         lines = _json_lines(errors.to_pylist())
@@ -316,6 +318,8 @@ def _errors(arguments: argparse.Namespace) -> int:
     else:
         lines = [_grouped(errors) if errors.num_rows else "nothing failed"]
     _show(lines, sys.stdout)
+    if not ended:
+        _show(["so far: the job has not come to its end"], sys.stderr)
     return FAILED if errors.num_rows else OK
 
 

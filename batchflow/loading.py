@@ -83,8 +83,8 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
-def read_errors(output: str) -> pa.Table:
-    """Return the error table of an earlier run.
+def read_errors(output: str) -> tuple[pa.Table, bool]:
+    """Return the error table of an output, and whether its job came to its end.
 
     Raises
     ------
@@ -94,9 +94,10 @@ def read_errors(output: str) -> pa.Table:
     import pyarrow.parquet as pq
 
     destination, plan, history = find_output(output)
-    if history.ended and (destination.meta / "errors.parquet").exists():
-        return pq.read_table(destination.meta / "errors.parquet")
-    return replay(history, tuple(inputs_of(plan))).table()
+    file = destination.meta / "errors.parquet"
+    if history.ended and file.exists():
+        return pq.read_table(file), True
+    return replay(history, tuple(inputs_of(plan))).table(), history.ended
 
 
 def find_output(output: str) -> tuple[Destination, dict[str, Any], History]:
@@ -114,7 +115,9 @@ def find_output(output: str) -> tuple[Destination, dict[str, Any], History]:
     destination = Destination(path, "", one_file=not path.is_dir())
     plan, history = read_history(destination)
     if plan is None or history is None:
-        message = f"{output!r} is no output of batchflow: {destination.meta / LEDGER} does not exist"
+        known = path.exists() or destination.meta.exists()
+        why = f"there is no {LEDGER} in {destination.meta}" if known else f"{path} does not exist"
+        message = f"{output!r} is no output of batchflow: {why}; name the folder or file that a run wrote"
         raise InputError(message)
     return replace(destination, format=plan["format"]), plan, history
 

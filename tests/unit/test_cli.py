@@ -238,8 +238,11 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_running(folder):
     assert sorted(path.name for path in (folder / "out").rglob("*")) == [
         "_batchflow", "errors.parquet", "ledger.jsonl", "pieces", "plan.json", "report.json",
     ]  # fmt: skip
+    sofar = batchflow(folder, "errors", "out/")
+    assert (sofar.stdout, sofar.stderr) == ("nothing failed\n", "so far: the job has not come to its end\n")
     batchflow(folder, *arguments)
     assert pq.read_table(folder / "out/part-00000.parquet")["n"].to_pylist() == [1, 2, 3, 4]
+    assert batchflow(folder, "errors", "out/").stderr == ""
 
 
 def test_help_loads_nothing_heavy(folder):
