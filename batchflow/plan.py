@@ -8,7 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from batchflow.errors import DestinationError, FunctionError, InputError, LedgerError, UsageError
+from batchflow.errors import (
+    DestinationError,
+    FunctionError,
+    InputError,
+    LedgerError,
+    ResourceError,
+    UsageError,
+)  # fmt: skip
 from batchflow.formats import format_of, name_of
 from batchflow.ledger import LEDGER, History, is_begun, read_ledger
 from batchflow.manifest import (
@@ -34,6 +41,8 @@ if TYPE_CHECKING:
 
 _LONGEST = 10**8
 """Seconds, three years: what clocks of every platform hold."""
+_LEAST_MEMORY = 20_000_000
+"""Bytes that a task takes to load what it needs: codecs, pandas' or the user's modules."""
 META = "_batchflow"
 """Folder of a dataset that holds what is not data."""
 
@@ -305,6 +314,13 @@ def _check_limits(spec: JobSpec) -> None:
     if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout <= _LONGEST):
         message = f"timeout={timeout!r} must be a number of seconds over 0, or None for as long as it takes"
         raise UsageError(message)
+    memory = spec.per_task.nbytes
+    if memory is not None and memory < _LEAST_MEMORY:
+        message = (
+            f"per_task memory={format_bytes(memory)} is too little for any task: "
+            f"give {format_bytes(_LEAST_MEMORY)} or more, on top of an idle worker"
+        )
+        raise ResourceError(message)
 
 
 def _destination(spec: JobSpec) -> Destination:

@@ -25,6 +25,7 @@ def test_what_is_no_exception_class_is_refused(on):
         ({"timeout": "60"}, "timeout='60' must be a number of seconds over 0"),
         ({"timeout": 0}, "timeout=0 must be"), ({"timeout": float("inf")}, "timeout=inf must be"),
         ({"timeout": float("nan")}, "timeout=nan must be"),
+        ({"per_task": bf.Resources(memory="1MB")}, "per_task memory=1 MB is too little for any task: give 20 MB or"),
     ],
 )  # fmt: skip
 def test_limits_of_another_type_are_refused_before_anything_runs(options, told):
