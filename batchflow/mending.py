@@ -81,7 +81,7 @@ class Mending:
             complete = False
             try:
                 self._scheduler.open(self._resume, HoleCursor(self._holes, self._plan.source))
-                patches = self._patches([self._fitted(settled) for settled in self._scheduler.settled()])
+                patches = self._patches([self.dataset.fitted(settled) for settled in self._scheduler.settled()])
                 if not brake.pressed:
                     self._commit(patches, brake)
                     self.dataset.unite()
@@ -96,9 +96,6 @@ class Mending:
         """Take over the output; no chunk of it is settled anew."""
         self.dataset.open(mends=True)
         return ()
-
-    def _fitted(self, settled: Settled) -> Settled:
-        return self.dataset.fitted(settled)
 
     def _finish(self) -> None:
         while self._scheduler.turn():
