@@ -22,6 +22,9 @@ class Backlog:
         self._later: list[tuple[float, Key, Task]] = []
         self.suspects: deque[Task] = deque()
 
+    def __bool__(self) -> bool:
+        return bool(self._delegated or self._again or self._later or self.suspects)
+
     def delegate(self, work: Work) -> None:
         """Take over work of the combiner."""
         self._delegated.append(work)

@@ -32,7 +32,7 @@ class TaskEnded(NamedTuple):
     stats: Stats
     ok: bool
     again: bool
-    """Whether its records will be tried once more."""
+    """Whether another task tells, or told, of its records."""
 
 
 class ChunkSettled(NamedTuple):

@@ -145,8 +145,9 @@ class _Run:
         self._seen = 0
         self._listeners: list[Listener] = [self._report, Progress(job.progress), *job.listeners]
 
-    def _scheduler(self, **options: Any) -> Scheduler:
-        return Scheduler(self._plan, self._executor, program_of(self._plan), self._listeners, **options)
+    def _scheduler(self, *, tables: bool = False, **options: Any) -> Scheduler:
+        program = program_of(self._plan, tables=tables)
+        return Scheduler(self._plan, self._executor, program, self._listeners, **options)
 
     @contextmanager
     def _opened(self, scheduler: Scheduler, resume: Callable[[], Sequence[Settled]] = tuple) -> Iterator[None]:
@@ -175,15 +176,18 @@ class _Run:
         return Result(self._errors, self._report.report(), rows)
 
     def _combined(self) -> Result:
-        from batchflow.combining.tree import Tree  # only a job that combines waits for it
+        from batchflow.combining.fitting import Fitting  # only a job that needs tables waits for them
+        from batchflow.combining.tree import Tree
 
         tree = Tree(lambda work, done: scheduler.delegate(work, done))
-        scheduler = self._scheduler(waiting=tree.nbytes)
+        scheduler = self._scheduler(waiting=tree.nbytes, tables=True)
+        fitting = Fitting(self._plan, scheduler.again)
         with self._opened(scheduler):
             for settled in scheduler.settled():
-                self._account(scheduler, settled)
-                if settled.payload is not None:
-                    tree.add(settled.payload, settled.stats.held)
+                fitted = fitting.fit(settled, *([schema] for schema in settled.schemas))
+                self._account(scheduler, fitted)
+                if fitted is not None and fitted.payload is not None:
+                    tree.add(fitted.payload, fitted.stats.held)
             self._check_end()
             while not tree.finish():
                 scheduler.turn()
@@ -196,7 +200,7 @@ class _Run:
         dataset = Dataset(
             self._plan,
             lambda work, done: scheduler.delegate(work, done),
-            lambda task: scheduler.redo(task),
+            lambda task: scheduler.again(task),
         )
         complete = False
         try:
@@ -257,17 +261,19 @@ class _Run:
         return f"interrupted: what is done is kept in {self._plan.destination.path}; run the same again to go on"
 
     def tables(self, *, ordered: bool) -> Iterator[pa.Table]:
-        """Yield tables as they come."""
+        """Yield tables as they come; where they come in order, their types go with those before."""
+        from batchflow.combining.fitting import Fitting  # as above
+
         early: deque[Any] = deque()
-        scheduler = self._scheduler(bounded=True, early=None if ordered else early.append)
+        scheduler = self._scheduler(bounded=True, early=None if ordered else early.append, tables=True)
+        fitting = Fitting(self._plan, scheduler.again)
         with self._opened(scheduler):
-            going = True
-            while going:
-                going = scheduler.turn()
+            for _ in scheduler.turns():
                 for settled in scheduler.released():
-                    self._account(scheduler, settled)
-                    if settled.payload is not None:
-                        early.append(settled.payload)
+                    fitted = fitting.fit(settled, *([schema] for schema in settled.schemas))
+                    self._account(scheduler, fitted)
+                    if fitted is not None and fitted.payload is not None:
+                        early.append(fitted.payload)
                 while early:
                     yield from self._shown(early.popleft())
             self._check_end()
@@ -278,8 +284,10 @@ class _Run:
         if table.num_rows:
             yield table
 
-    def _account(self, scheduler: Scheduler, settled: Settled) -> None:
-        """Tell of a chunk, add up what failed, and stop where it is too much."""
+    def _account(self, scheduler: Scheduler, settled: Settled | None) -> None:
+        """Tell of a chunk, add up what failed, and stop where it is too much; not of one that comes again."""
+        if settled is None:
+            return
         settled = scheduler.announce(settled)
         self._errors.add(settled.failures)
         self._seen += settled.stats.rows_in
@@ -322,8 +330,14 @@ def _finished(job: Job, plan: Plan) -> Result:
     return Result(errors, report.report(), (), plan.destination, schema)
 
 
-def program_of(plan: Plan) -> Program:
-    """Return what the workers need to know of a plan."""
+def program_of(plan: Plan, *, tables: bool = False) -> Program:
+    """Return what the workers need to know of a plan.
+
+    Parameters
+    ----------
+    tables
+        The rows of each chunk are one table, which must go with those of other chunks.
+    """
     spec, destination = plan.spec, plan.destination
     return Program(
         spec.fn,
@@ -334,6 +348,7 @@ def program_of(plan: Plan) -> Program:
         spec.combine,
         destination.format if destination else None,
         str(destination.pieces) if destination else "",
+        tables,
         spec.retry,
         spec.timeout,
         spec.per_task.nbytes,

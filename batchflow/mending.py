@@ -71,7 +71,7 @@ class Mending:
         self.dataset = Dataset(
             plan,
             lambda work, done: self._scheduler.delegate(work, done),
-            lambda task: self._scheduler.redo(task),
+            lambda task: self._scheduler.again(task),
         )
 
     def run(self) -> None:
@@ -81,7 +81,8 @@ class Mending:
             complete = False
             try:
                 self._scheduler.open(self._resume, HoleCursor(self._holes, self._plan.source))
-                patches = self._patches([self.dataset.fitted(settled) for settled in self._scheduler.settled()])
+                fitted = map(self.dataset.fitted, self._scheduler.settled())
+                patches = self._patches([one for one in fitted if one is not None])
                 if not brake.pressed:
                     self._commit(patches, brake)
                     self.dataset.unite()

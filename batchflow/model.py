@@ -192,6 +192,8 @@ class Assemble(NamedTuple):
     """Temporary name; the driver gives the part its final one."""
     format: str = "parquet"
     """Its name: all that a worker must know of the job, so that it needs no function that may be broken."""
+    seconds: float | None = None
+    """What it may take, so that a disk that hangs does not hold the job for ever."""
 
 
 class Inspect(NamedTuple):
@@ -221,6 +223,8 @@ class Succeeded(NamedTuple):
     failures: tuple[Failure, ...] = ()
     payload: Any = None
     """Segments (tables and lists of objects, in order), a `Piece`, or an executor's reference to them."""
+    schemas: tuple[Any, ...] = ()
+    """Of rows that must go into one table with those of other chunks: as the function gave them, and combined."""
 
 
 class Failed(NamedTuple):

@@ -27,7 +27,7 @@ from batchflow.backlog import Backlog
 from batchflow.combining import losses
 from batchflow.combining.order import Numbering, Sequencer, Settled
 from batchflow.coverage import Coverage
-from batchflow.errors import GO_ON, ExecutorError, InterruptedRun, OutputError
+from batchflow.errors import GO_ON, ExecutorError, OutputError
 from batchflow.events import ChunkSettled, Event, JobEnded, JobStarted, Listener, TaskEnded
 from batchflow.executors.base import Executor
 from batchflow.model import (
@@ -54,7 +54,7 @@ HEAVY_SHARE = 8
 DEATHS = 3
 """Workers that may die of work which calls the function on no record, before it is given up."""
 BARREN = 100
-"""Tasks that may end their workers before any has succeeded: then it is no record's fault."""
+"""Tasks that may break off, or not even begin, before any has succeeded: then it is no record's fault."""
 UNCOUNTED = 100
 """Cuts of a chunk whose records nobody can count, at most: three lines in a gigabyte are found with as many."""
 LISTEN_SECONDS = 0.2
@@ -121,7 +121,7 @@ class Scheduler:
         self._uncounted: Counter[Key] = Counter()
         """Cuts of each chunk whose records nobody could count."""
         self._barren: int | None = 0
-        """Tasks that ended their workers, as long as none has succeeded."""
+        """Tasks that broke off, as long as none has succeeded."""
         self._inspected: dict[Key, Failed] = {}
         self._order = Sequencer()
         self._numbering = Numbering()
@@ -141,6 +141,8 @@ class Scheduler:
         self._executor.start(self._slots, self._plan.spec.per_task)
         self._job = self._executor.load(self._program)
         done = resume()
+        if done or cursor is not None:
+            self._barren = None  # an earlier run has succeeded
         source = self._plan.source
         covered = Coverage(settled.chunk for settled in done)
         self._cursor = cursor or source.cursor(self._plan.inputs, self._heavy, covered)
@@ -165,16 +167,10 @@ class Scheduler:
         self._tell(ChunkSettled(settled.key, settled.chunk, settled.stats, settled.failures, settled.before))
         return settled
 
-    def redo(self, task: Task) -> Settled:
-        """Do a settled chunk once more, as another task; returns when it is done, while the others go on."""
-        outcomes: list[Outcome] = []
-        self.delegate(task, outcomes.append)
-        while not outcomes:
-            if not self.turn():
-                raise InterruptedRun  # somebody asked to stop
-        (outcome,) = outcomes
-        self._told(task, outcome, again=True)
-        return self._succeeded(task, outcome) if isinstance(outcome, Succeeded) else self._lost(task, outcome)
+    def again(self, task: Task) -> None:
+        """Do a chunk once more that came out settled; it comes out again, in its place, or in halves."""
+        self._order.expect(task.key)
+        self._backlog.again([task])
 
     def delegate(self, work: Work, callback: Callable[[Outcome], None]) -> None:
         """Have work of the combiner done on the executor."""
@@ -183,10 +179,16 @@ class Scheduler:
 
     def settled(self) -> Iterator[Settled]:
         """Yield every chunk, in input order, once it came to its end."""
+        for _ in self.turns():
+            yield from self.released()
+
+    def turns(self) -> Iterator[None]:
+        """Turn until nothing is left to do, nor asked for by whoever takes over what was done."""
         going = True
         while going:
             going = self.turn()
-            yield from self.released()
+            yield
+            going = going or (bool(self._backlog) and not self._stops())
 
     def released(self) -> Iterator[Settled]:
         """Yield, in input order, the chunks that came to their end and that no other one can come before."""
@@ -280,8 +282,6 @@ class Scheduler:
             return
         if isinstance(work, Task) and isinstance(outcome, Failed):
             outcome = self._placed(work, outcome)
-        if outcome.key == self._alone and not self._asks(work, outcome):
-            self._alone = None
         if self._is_unlucky(work, outcome):
             self._begin(work)
         elif outcome.key in self._callbacks:
@@ -291,26 +291,18 @@ class Scheduler:
         else:
             assert isinstance(work, Task)
             self._ended(work, outcome)
+        if outcome.key == self._alone and outcome.key not in self._running:
+            self._alone = None
 
     def _is_unlucky(self, work: Work, outcome: Outcome) -> bool:
-        """Whether work that no record is at fault for lost its worker, most likely by somebody else.
-
-        So does a chunk that is done once more: its function came to its end before.
-        """
+        """Whether work that no record is at fault for lost its worker, most likely by somebody else."""
         deaths = self._deaths.pop(work.key, 0) + 1
-        first = isinstance(work, Task) and work.key not in self._callbacks
-        if first or not isinstance(outcome, Failed) or not outcome.died or deaths == DEATHS:
+        if isinstance(work, Task) or not isinstance(outcome, Failed) or not outcome.died or deaths == DEATHS:
             return False
-        if isinstance(work, Task | Inspect) and outcome.failure.phase != "worker":
+        if isinstance(work, Inspect) and outcome.failure.phase != "worker":
             return False  # what takes too long, or too much memory, does so again
         self._deaths[work.key] = deaths
         return True
-
-    def _asks(self, work: Work, outcome: Outcome) -> bool:
-        """Whether it must be found out how many records a chunk had that broke off."""
-        if not (isinstance(work, Task) and isinstance(outcome, Failed) and outcome.died):
-            return False
-        return outcome.records is None and not (work.blind and self._parts(work, outcome))
 
     def _ended(self, task: Task, outcome: Outcome) -> None:
         """Settle a chunk, or see to it that it is tried again."""
@@ -319,24 +311,26 @@ class Scheduler:
             self._sizer.learn(task.chunk.weight, outcome.stats.seconds)
             self._told(task, outcome, again=False)
             self._settle(self._succeeded(task, outcome))
-        elif self._asks(task, outcome):
+            return
+        parts = self._parts(task, outcome) if task.blind else ()
+        if outcome.died and outcome.records is None and not parts:
             self._inspected[task.key] = outcome
             self._begin(Inspect(task))
         else:
-            self._failed(task, outcome)
+            self._failed(task, outcome, parts)
 
     def _check_barren(self, outcome: Outcome) -> None:
-        """Give up where workers end and end, whatever they are given to do."""
+        """Give up where tasks break off and break off, whatever they are given to do."""
         if isinstance(outcome, Succeeded):
             self._barren = None
-        elif self._barren is not None and outcome.died and outcome.failure.phase == "worker":
+        elif self._barren is not None and (outcome.died or outcome.failure.phase == "worker"):
             self._barren += 1
             if self._barren == BARREN:
                 failure = outcome.failure
                 message = (
-                    f"the first {BARREN} tasks all ended their workers, the last one so: "
-                    f"{printable(failure.message)}; it is no record's fault, but the function's, its setup='s "
-                    "or that of what they import"
+                    f"the first {BARREN} tasks all broke off, the last one so: "
+                    f"{failure.error_type}: {printable(failure.message)}; it is no record's fault, but that of "
+                    "the function, of its setup=, of what they import, or of limits that are too tight"
                 )
                 raise ExecutorError(message)
 
@@ -360,7 +354,7 @@ class Scheduler:
     def _succeeded(self, task: Task, outcome: Succeeded) -> Settled:
         failures = tuple(losses.seen(failure, task, outcome.stats) for failure in outcome.failures)
         if self._early is None:
-            return Settled(task, outcome.stats, failures, outcome.payload)
+            return Settled(task, outcome.stats, failures, outcome.payload, schemas=outcome.schemas)
         self._early(outcome.payload)
         return Settled(task, outcome.stats._replace(held=0), failures)
 
@@ -373,11 +367,10 @@ class Scheduler:
                 record=counted.failure.record, payload=counted.failure.payload,
             )  # fmt: skip
             ended = ended._replace(failure=failure, records=counted.records)
-        self._failed(task, ended)
+        self._failed(task, ended, self._parts(task, ended))
 
-    def _failed(self, task: Task, outcome: Failed) -> None:
+    def _failed(self, task: Task, outcome: Failed, parts: Sequence[Chunk]) -> None:
         """Try a chunk again: whole, in halves or alone; or take it down as failed."""
-        parts = self._parts(task, outcome)
         if len(parts) == 1:
             outcome = losses.single(task, outcome)
         records = outcome.records or 0
@@ -442,7 +435,8 @@ class Scheduler:
 
     def _told(self, task: Task, outcome: Outcome, *, again: bool) -> None:
         ok = isinstance(outcome, Succeeded)
-        self._tell(TaskEnded(task.key, task.attempt, task.chunk.weight, outcome.stats, ok, again))
+        told = task.schema is not None  # when it was done the first time
+        self._tell(TaskEnded(task.key, task.attempt, task.chunk.weight, outcome.stats, ok, again or told))
 
     def _tell(self, event: Event) -> None:
         for listener in self._listeners:

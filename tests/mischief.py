@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import resource
 from collections.abc import Mapping
 
 from batchflow.sources.text import LineSource
@@ -105,8 +106,25 @@ class UnrulyPath(str):
 
 
 def _spoilt_path(path, script):
-    _spoil("assemble", script, "commit")
+    _spoil("assemble", _Short(script), "commit")
     return path
+
+
+class _Short:
+    """Plays on a machine that has 300 MB left: a part has no cap of its own, since it is no task."""
+
+    def __init__(self, script):
+        self.script = script
+
+    def play(self, name):
+        with open("/proc/self/status") as status:
+            data = next(line.split()[1] for line in status if line.startswith("VmData:"))
+        before = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (int(data) * 1024 + 300_000_000, before[1]))
+        try:
+            self.script.play(name)
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def _spoil(method, script, name):

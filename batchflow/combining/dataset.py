@@ -7,21 +7,22 @@ import os
 import re
 import shutil
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflow.combining.errors_table import ErrorTable
+from batchflow.combining.fitting import Fitting, name_of
 from batchflow.combining.order import Settled
 from batchflow.combining.recovery import behind, in_order, part_file, publish, recover
-from batchflow.errors import GO_ON, BatchflowError, InputError, OutputError, SchemaError
+from batchflow.errors import GO_ON, BatchflowError, InputError, OutputError
 from batchflow.formats import Format, digest, format_of
 from batchflow.ledger import DoneChunk, DonePart, History, Ledger, refuse_busy
 from batchflow.manifest import digest_of, publish_plan, write_plan
 from batchflow.marks import unmarked
-from batchflow.model import Assemble, Failed, Failure, Key, Outcome, Piece, Slice, Stats, Task, Work
+from batchflow.model import Assemble, Failed, Failure, Key, Outcome, Piece, Slice, Task, Work
 from batchflow.plan import Destination, Plan
 from batchflow.printable import printable
 from batchflow.report import Report
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _PART_NAME = re.compile(r"part-\d{5,}\.(parquet|csv|jsonl|arrow)")
+PATIENCE = 300.0
+"""Seconds that the writing of a part may take however small it is,"""
+LEAST_SPEED = 1_000_000
+"""and bytes a second that it must write if it is not: a disk that does less hangs."""
 _PART = 1 << 41
 """Keys of parts: above those of chunks and merges."""
 
@@ -64,24 +69,24 @@ class Dataset:
         The job; its destination is made here.
     delegate
         Has a piece of work done on the executor and calls back with its outcome.
-    redo
-        Does a chunk once more, and returns when it is done.
+    again
+        Has a chunk done once more; it comes out again, in its place.
     """
 
     def __init__(
         self,
         plan: Plan,
         delegate: Callable[[Work, Callable[[Outcome], None]], None],
-        redo: Callable[[Task], Settled],
+        again: Callable[[Task], None],
     ) -> None:
         assert plan.destination is not None
         self._plan = plan
         self._destination: Destination = plan.destination
         self._delegate = delegate
-        self._redo = redo
+        self._again = again
+        self._fitting = Fitting(plan, self._once_more)
         self._format: Format = format_of(self._destination.format)
         self._target = parse_bytes(plan.spec.part_size)
-        self._schema: pa.Schema | None = None
         self._held: list[Held] = []
         self._held_bytes = 0
         self._parts: dict[str, DonePart] = {}
@@ -97,7 +102,8 @@ class Dataset:
     @property
     def schema(self) -> pa.Schema | None:
         """Columns and types of all rows so far."""
-        return None if self._schema is None else unmarked(self._schema)
+        schema = self._fitting.schema
+        return None if schema is None else unmarked(schema)
 
     @property
     def parts(self) -> list[DonePart]:
@@ -152,7 +158,7 @@ class Dataset:
         self._parts = dict(history.parts)
         self._begun = len(self._parts)
         if history.ended:
-            self._schema = self._schema_of(history)
+            self._fitting.schema = self._schema_of(history)
         self._committed = history.committed()
         ordered = in_order(done, self._plan.inputs)
         self._numbers = {key: number for key, number, _ in ordered}
@@ -181,19 +187,19 @@ class Dataset:
         except OSError as error:
             raise _cannot_write(self._destination.path, error) from error
 
-    def add(self, settled: Settled) -> Settled:
-        """Take over the pieces of the next chunk, in input order; returns what became of it.
+    def add(self, settled: Settled) -> Settled | None:
+        """Take over the pieces of the next chunk, in input order.
 
-        The schema is that of the rows before, in input order, however the input was cut. So a chunk
-        whose types do not go with it is done once more with that schema known, and the records at
-        fault fail alone; only where the function gives whole tables does the chunk fail as a whole.
+        Returns what became of it: it may have failed for its types, and ``None`` means that it is done
+        once more and comes again.
         """
-        fitting = self.fitted(settled)
-        if fitting is not settled:
-            self.note(fitting)
-            settled = fitting
-        number = self._numbers.pop(settled.key)
-        waiting = behind(settled.payload or (), self._committed.get(number, 0))
+        fitted = self.fitted(settled)
+        if fitted is None:
+            return None
+        if fitted is not settled:
+            self.note(fitted)
+        number = self._numbers.pop(fitted.key)
+        waiting = behind(fitted.payload or (), self._committed.get(number, 0))
         for at, piece in enumerate(waiting):
             if piece.rows:
                 self._held.append(Held(number, piece))
@@ -201,20 +207,22 @@ class Dataset:
             if self._held_bytes >= self._target and not self._destination.one_file:
                 self.ledger.sync_pieces(waiting[at + 1 :])  # the chunk can no more be done again as a whole
                 self._cut_part()
-        return settled
+        return fitted
 
-    def fitted(self, settled: Settled) -> Settled:
-        """Return a chunk as it is, if its rows go with those before; else done once more, or given up."""
-        schema, error = self._united(settled)
-        if error is not None:
+    def fitted(self, settled: Settled) -> Settled | None:
+        """Return a chunk as it is, if its rows go with those before, or as failed; ``None``: it comes again."""
+        fitted = self._fitting.fit(settled, [piece.schema for piece in settled.payload or ()])
+        if fitted is not settled:
             _remove(settled.payload)
-            if self._plan.spec.per == "record":
-                settled = self._redo(self._with_data(settled.task)._replace(schema=schema))
-                schema, error = self._united(settled)
-            if error is not None:
-                settled = _refused(settled, error)
-        self._schema = schema
-        return settled
+        return fitted
+
+    def _once_more(self, task: Task) -> None:
+        """Have a chunk done once more, as another one: what is written down of it counts no more."""
+        task = self._with_data(task)
+        number = self._numbers.pop(task.key, None)
+        if number is not None:
+            self.ledger.void([number])
+        self._again(task)
 
     def _with_data(self, task: Task) -> Task:
         """Return a task with the records that travel with it, which the ledger of an earlier run has not."""
@@ -225,18 +233,8 @@ class Dataset:
         except InputError as error:  # a generator is past them, so the next run does anew what is in no part
             for piece in self._destination.pieces.iterdir():
                 piece.unlink(missing_ok=True)
-            message = f"{_name(Settled(task))}: its types do not go with those before it; {GO_ON}"
+            message = f"{name_of(Settled(task))}: its types do not go with those before it; {GO_ON}"
             raise OutputError(message) from error
-
-    def _united(self, settled: Settled) -> tuple[pa.Schema | None, SchemaError | None]:
-        """Return the schema with that of a chunk, or the one before and why the chunk does not go with it."""
-        schema = self._schema
-        try:
-            for piece in settled.payload or []:
-                schema = unify(schema, piece.schema, _name(settled))
-        except SchemaError as error:
-            return self._schema, error
-        return schema, None
 
     def _cut_part(self) -> None:
         """Have the gathered pieces put together as the next part."""
@@ -283,7 +281,7 @@ class Dataset:
         self._assembled += 1
         key: Key = (_PART, self._assembled)
         path = str(self._destination.pieces / temporary)
-        work = Assemble(key, tuple(pieces), part.schema, path, self._destination.format)
+        work = Assemble(key, tuple(pieces), part.schema, path, self._destination.format, _patience(pieces))
         self._delegate(work, done)
 
     def _commit_in_order(self) -> None:
@@ -310,15 +308,15 @@ class Dataset:
 
     def flush(self) -> None:
         """Have what is left put together as the last part; an output without rows is a part without rows."""
-        if self._schema is None:
-            self._schema = self.parts[-1].schema if self._parts else _no_columns()
+        if self._fitting.schema is None:
+            self._fitting.schema = self.parts[-1].schema if self._parts else _no_columns()
         if self._held or not self._begun:
             self._cut_part()
 
     def unite(self) -> None:
         """Have parts written again that lack a column, or a type, which only later ones brought."""
         for part in list(self._parts.values()):
-            if not part.schema.equals(self._schema) and self._format.keeps_schema:
+            if not part.schema.equals(self._fitting.schema) and self._format.keeps_schema:
                 old = Slice(str(part_file(self._destination, part.name)))
                 self.assemble(part._replace(schema=self.schema), [old])
 
@@ -361,6 +359,15 @@ def _cannot_write(path: Path, error: OSError) -> OutputError:
     return OutputError(f"cannot write to {path}: {error.strerror or error}; {GO_ON}")
 
 
+def _patience(pieces: Iterable[Piece | Slice]) -> float:
+    """Return the seconds after which a part that is still not written must be on a disk that hangs."""
+    nbytes = 0
+    for path in {piece.path for piece in pieces}:
+        with suppress(OSError):  # whoever reads it tells that it is gone
+            nbytes += os.stat(path).st_size  # noqa: PTH116
+    return PATIENCE + nbytes / LEAST_SPEED
+
+
 def _remove(pieces: Any) -> None:
     """Remove the files of pieces."""
     for piece in pieces or ():
@@ -372,24 +379,6 @@ def _no_columns() -> pa.Schema:
     import pyarrow as pa
 
     return pa.schema([])
-
-
-def _name(settled: Settled) -> str:
-    span = settled.chunk.spans[0]
-    return f"{span.input.uri}[{span.start}:{'' if span.stop is None else span.stop}]"
-
-
-def _refused(settled: Settled, error: SchemaError) -> Settled:
-    """Return a chunk whose rows cannot be kept as failed."""
-    _remove(settled.payload)
-    span = settled.chunk.spans[0]
-    failure = Failure(
-        span.input.uri, span.start, span.stop, None, None, "convert", "SchemaError", str(error),
-        worker=settled.stats.worker, seconds=settled.stats.seconds,
-    )  # fmt: skip
-    spans = tuple(count._replace(rows_out=0, failed=count.rows_in) for count in settled.stats.spans)
-    stats: Stats = settled.stats._replace(spans=spans)
-    return settled._replace(stats=stats, failures=(*settled.failures, failure), payload=None)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -21,6 +21,8 @@ class Settled(NamedTuple):
     """Whether ``stats.spans`` tell how many records the chunk holds."""
     before: bool = False
     """Whether an earlier run did it."""
+    schemas: tuple[Any, ...] = ()
+    """Of the rows in memory, where they must go into one table: as the function gave them, and combined."""
 
     @property
     def key(self) -> Key:
@@ -51,7 +53,8 @@ class Sequencer:
         return len(self._held)
 
     def expect(self, key: Key) -> None:
-        """Hold back everything behind a key until it is settled or split."""
+        """Hold back everything behind a key until it is settled or split, even if it was settled before."""
+        self._gone.discard(key)
         heapq.heappush(self._expected, key)
 
     def split(self, key: Key, into: list[Key]) -> None:
@@ -67,14 +70,16 @@ class Sequencer:
         heapq.heappush(self._held, (settled.key, settled))
 
     def release(self, frontier: Key) -> Iterator[Settled]:
-        """Yield, in order, what nothing can come before any more."""
-        while self._expected and self._expected[0] in self._gone:
-            self._gone.discard(heapq.heappop(self._expected))
-        before = min(frontier, self._expected[0]) if self._expected else frontier
-        while self._held and self._held[0][0] < before:
+        """Yield, in order, what nothing can come before any more; whoever takes it may expect more."""
+        while self._held and self._held[0][0] < min(frontier, self._first_expected(frontier)):
             settled = heapq.heappop(self._held)[1]
             self.nbytes -= settled.stats.held
             yield settled
+
+    def _first_expected(self, default: Key) -> Key:
+        while self._expected and self._expected[0] in self._gone:
+            self._gone.discard(heapq.heappop(self._expected))
+        return self._expected[0] if self._expected else default
 
 
 class Numbering:

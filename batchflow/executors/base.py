@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from batchflow.errors import FunctionError, ResourceError
-from batchflow.model import Merge, Outcome, Work
+from batchflow.model import Assemble, Merge, Outcome, Work
 from batchflow.pickling import dumps
 from batchflow.resources import Resources, available_cpus, count_slots, total_memory
 from batchflow.worker import Guard, Limits, Program, Runner, failed, settle
@@ -170,6 +170,11 @@ def opened(make: Callable[[], Any], limits: Limits) -> Any:
             return make()
     except pickle.UnpicklingError as error:
         raise error.__cause__ or error from None
+
+
+def limit_of(work: Work, limits: Limits) -> float | None:
+    """Return the seconds that a piece of work may take: a part has its own, since it is no task."""
+    return work.seconds if isinstance(work, Assemble) else limits.seconds
 
 
 def take(ready: list[tuple[int, Outcome]], job: int | None) -> list[tuple[int, Outcome]]:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, NamedTuple
 from batchflow import launch
 from batchflow.errors import ExecutorError
 from batchflow.executors import wire
-from batchflow.executors.base import Executor, pickled, take
+from batchflow.executors.base import Executor, limit_of, pickled, take
 from batchflow.executors.zygote import REQUEST, Ended, Load, Tally, Unload
 from batchflow.model import Assemble, Failed, Outcome, Work
 from batchflow.resources import Resources
@@ -268,9 +268,9 @@ class Processes(Executor):
     def _death(self, job: int, work: Work, worker: _Worker, status: int) -> Failed:
         """Return the outcome of the work that a worker was at when it ended."""
         program = self._programs[job]
-        seconds = program.limits.seconds
+        seconds = limit_of(work, program.limits)
         if status == OVERTIME and seconds and was_overtime(worker.tally.since, seconds):
-            return lost(work, "timeout", too_slow(seconds), worker.name, retry=program.retry)
+            return lost(work, "timeout", too_slow(work, seconds), worker.name, retry=program.retry)
         message = f"the worker process {_how(status)}"
         return died(work, message, worker.name, program.retry, suspect=status == -signal.SIGKILL)
 

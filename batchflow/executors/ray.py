@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from batchflow.errors import ExecutorError, ResourceError
-from batchflow.executors.base import UNKNOWN, Executor, Loaded, add_path, opened, pickled, take
+from batchflow.executors.base import UNKNOWN, Executor, Loaded, add_path, limit_of, opened, pickled, take
 from batchflow.executors.wire import Buffers, dumps
 from batchflow.model import Assemble, Failed, Merge, Outcome, Succeeded, Work
 from batchflow.resources import Resources, available_cpus, count_slots, total_memory
@@ -341,9 +341,9 @@ def _death(job: _Job, sent: _Sent, error: Exception) -> Failed:
     """
     import ray
 
-    seconds = job.limits.seconds
+    seconds = limit_of(sent.work, job.limits)
     if seconds and was_overtime(sent.since, seconds):
-        return lost(sent.work, "timeout", too_slow(seconds), "", retry=job.retry)
+        return lost(sent.work, "timeout", too_slow(sent.work, seconds), "", retry=job.retry)
     cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     message = f"the Ray worker died: {type(error).__name__}: {cause}"
     suspect = not isinstance(error, ray.exceptions.WorkerCrashedError)

@@ -21,6 +21,8 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, TextIO
 
+from batchflow.model import Assemble, Work
+
 _PR_SET_PDEATHSIG = 1
 GRACE = 1.0
 """Seconds between the exception and the end of the process."""
@@ -118,8 +120,10 @@ def was_overtime(began: float, seconds: float | None) -> bool:
     return seconds is not None and time.monotonic() - began >= seconds + GRACE
 
 
-def too_slow(seconds: float) -> TimeoutError:
-    """Return the error of a task that took too long."""
+def too_slow(work: Work, seconds: float) -> TimeoutError:
+    """Return the error of work that took too long."""
+    if isinstance(work, Assemble):
+        return TimeoutError(f"it is not written after {seconds:,.3g} seconds: the disk hangs")
     return TimeoutError(f"the task took longer than timeout={seconds:g} seconds")
 
 

@@ -50,7 +50,9 @@ class Outlet(Protocol):
 
 def outlet_of(program: Program) -> Outlet:
     """Return a new outlet for a task of a job."""
-    return Memory() if program.format is None else Pieces(program.format, program.pieces)
+    if program.format is not None:
+        return Pieces(program.format, program.pieces)
+    return Tables() if program.tables else Memory()
 
 
 class Memory:
@@ -110,34 +112,57 @@ class Memory:
         self._segments, self._tables = [], []
 
 
-class Pieces:
-    """Rows on their way to disk, as one or some pieces of one chunk."""
+class Tables:
+    """Rows on their way back to the driver, as one table for each chunk, which must go with those of others."""
 
-    def __init__(self, format_name: str, folder: str) -> None:
+    def __init__(self) -> None:
         self.schema: pa.Schema | None = None
-        self._format = format_of(format_name)
-        self._folder = folder
         self._tables: list[pa.Table] = []
-        self._held = 0
-        self._pieces: list[Piece] = []
 
     def take(self, values: Sequence[Any]) -> None:
         """Take over values; raises what Arrow raises if they do not fit into a table together."""
         self.add(values_to_table(values))
 
     def fit(self, schema: pa.Schema | None, table: pa.Table, where: str = "") -> pa.Schema:
+        """Return a schema with that of a table; raises if they do not go together."""
+        return unify(schema, marked(table), where)
+
+    def add(self, table: pa.Table) -> None:
+        """Take over a table."""
+        self.schema = self.fit(self.schema, table)
+        self._tables.append(table)
+
+    def close(self) -> Any:
+        """Return all rows."""
+        return Rows([concat(self._tables)] if self._tables else [])
+
+    def drop(self) -> None:
+        """Forget all rows."""
+        self._tables = []
+
+
+class Pieces(Tables):
+    """Rows on their way to disk, as one or some pieces of one chunk."""
+
+    def __init__(self, format_name: str, folder: str) -> None:
+        super().__init__()
+        self._format = format_of(format_name)
+        self._folder = folder
+        self._held = 0
+        self._pieces: list[Piece] = []
+
+    def fit(self, schema: pa.Schema | None, table: pa.Table, where: str = "") -> pa.Schema:
         """Return a schema with that of a table; raises if they, or the format, do not go together."""
         if table.num_rows and not table.num_columns:
             message = "rows without any column cannot be written: return at least one"
             raise SchemaError(message)
-        united = unify(schema, marked(table), where)
+        united = super().fit(schema, table, where)
         self._format.check(united)
         return united
 
     def add(self, table: pa.Table) -> None:
         """Take over a table, and write what is held once it is much."""
-        self.schema = self.fit(self.schema, table)
-        self._tables.append(table)
+        super().add(table)
         self._held += table.nbytes
         if self._held > PIECE_BYTES:
             self._write()
@@ -171,4 +196,5 @@ class Pieces:
         for piece in self._pieces:
             with suppress(OSError):
                 os.unlink(piece.path)  # noqa: PTH108
-        self._pieces, self._tables = [], []
+        super().drop()
+        self._pieces = []

@@ -32,6 +32,8 @@ class Program:
     """Output format; ``None``: rows go back to the driver."""
     pieces: str = ""
     """Folder for pieces."""
+    tables: bool = False
+    """Rows that go back are one table for each chunk, which must go with those of other chunks."""
     retry: Retry = NEVER
     timeout: float | None = None
     """Seconds of one task."""

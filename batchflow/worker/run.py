@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from batchflow.marks import marked
 from batchflow.model import Failed, Failure, Outcome, Phase, SpanCount, Stats, Succeeded, Task
 from batchflow.rows import Rows
 from batchflow.sources.base import Block
@@ -89,8 +90,7 @@ class Run(ABC):
         except BaseException as error:  # noqa: BLE001 - of combine=, the only other thing that may raise
             problem = failed(self.task, "call", error, retry=self.program.retry)
         if problem is None:
-            held = payload.nbytes if isinstance(payload, Rows) else 0
-            return Succeeded(self.task.key, self.stats()._replace(held=held), tuple(self.failures), payload)
+            return self._succeeded(payload)
         return self._whole(problem)
 
     @abstractmethod
@@ -105,6 +105,15 @@ class Run(ABC):
             payload = Rows([as_table(self.program.combine(concat(payload.tables)))])
             self.clock.lap("call")
         return payload
+
+    def _succeeded(self, payload: Any) -> Succeeded:
+        stats, failures = self.stats(), tuple(self.failures)
+        if not isinstance(payload, Rows):
+            return Succeeded(self.task.key, stats, failures, payload)
+        schemas: tuple[Any, ...] = ()
+        if self.program.tables and self.outlet.schema is not None:
+            schemas = (self.outlet.schema, *(marked(table) for table in payload.tables if self.program.combine))
+        return Succeeded(self.task.key, stats._replace(held=payload.nbytes), failures, payload, schemas)
 
     def _whole(self, problem: Failed) -> Failed:
         """Return the failure of the whole task, with the number of its records, or the place of its only one."""

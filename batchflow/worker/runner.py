@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from batchflow.errors import WorkerDied
@@ -59,7 +59,7 @@ class Runner:
             if isinstance(work, Inspect):
                 return self._inspect(work.task)
             if isinstance(work, Assemble):
-                return assembled(work)
+                return assembled(work, guarded=self._guarded)
             phase = "call"
             return self._merge(work)
         except PASSING:
@@ -96,16 +96,24 @@ class Runner:
         return Succeeded(work.key, Stats(worker_name(), held=rows.nbytes), (), rows)
 
 
-def assembled(work: Assemble) -> Outcome:
-    """Put pieces together; of a part that failed nothing is left. Needs nothing of the job, and no limit."""
+def assembled(work: Assemble, *, guarded: bool = True) -> Outcome:
+    """Put pieces together; of a part that failed nothing is left. Needs nothing of the job.
+
+    Parameters
+    ----------
+    guarded
+        Whether this is a worker, where work is kept to its time.
+    """
+    limits = Limits(work.seconds)
     try:
-        format_of(work.format).assemble(work.pieces, work.schema, work.path)
-        written = os.stat(work.path).st_size, digest(work.path)  # noqa: PTH116
+        with Guard(*limits) if guarded else nullcontext():
+            format_of(work.format).assemble(work.pieces, work.schema, work.path)
+            written = os.stat(work.path).st_size, digest(work.path)  # noqa: PTH116
     except BaseException as error:
         with suppress(OSError):
             os.unlink(work.path)  # noqa: PTH108
-        if isinstance(error, MemoryError):
-            return over(work, error, Limits())
+        if isinstance(error, Overtime | MemoryError):
+            return over(work, error, limits)
         if isinstance(error, KeyboardInterrupt):
             raise
         return failed(work, "write", error)
@@ -116,7 +124,8 @@ def over(work: Work, error: Overtime | MemoryError, limits: Limits, retry: Retry
     """Return the outcome of work that broke off at a limit."""
     if isinstance(error, Overtime):
         assert limits.seconds is not None
-        return lost(work, "timeout", too_slow(limits.seconds).with_traceback(error.__traceback__), retry=retry)
+        slow = too_slow(work, limits.seconds).with_traceback(error.__traceback__)
+        return lost(work, "timeout", slow, retry=retry)
     outcome = lost(work, "memory", _too_much(error, limits.memory), retry=retry)
     error.__traceback__ = error.__context__ = None  # what the task held hangs there
     give_back()

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import batchflow as bf
+from batchflow.events import ChunkSettled
 
 STEADY = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 HUGE = [2**53, 2**53 + 1, -(2**53) - 1, 2**60, 2**63 - 1, -(2**63), 2**63, 2**70]
@@ -40,10 +41,12 @@ def small_blocks(monkeypatch):
 
 def outcome(cells, shape, chunk, into):
     with tempfile.TemporaryDirectory() as folder:
-        result = bf.map_records(
-            lambda at: SHAPES[shape](cells[at]), bf.records(range(len(cells))),
-            into=f"{folder}/{into}", chunk=chunk, executor="serial",
-        )  # fmt: skip
+        fn, source = (lambda at: SHAPES[shape](cells[at])), bf.records(range(len(cells)))
+        options = {"chunk": chunk, "executor": "serial"}
+        if into == "combine":
+            result = bf.map_records(fn, source, combine=lambda table: table, **options)
+        else:
+            result = bf.map_records(fn, source, into=f"{folder}/{into}", **options)
         if into == "out/":
             for part in result.path.glob("*.parquet"):
                 schema = pq.read_schema(part)
@@ -52,6 +55,56 @@ def outcome(cells, shape, chunk, into):
         assert result.report.rows_in == len(cells) == result.report.rows_out + len(failed)
         assert set(result.errors["phase"].to_pylist()) <= {"convert"}
         return result.values, failed, result.errors["message"].to_pylist()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@given(cells=CELLS, chunk=st.integers(1, 5))
+@settings(STEADY, max_examples=40)
+def test_what_is_combined_is_what_would_be_written(shape, cells, chunk):
+    """Also where chunks do not go together: the job goes on, and the same records fail."""
+    assert outcome(cells, shape, chunk, "combine") == outcome(cells, shape, chunk, "out/")
+
+
+@given(cells=CELLS, chunk=st.integers(1, 5))
+@settings(STEADY, max_examples=60)
+def test_a_stream_in_order_has_the_rows_that_would_be_written(cells, chunk):
+    fn, source = (lambda at: {"c": cells[at]}), bf.records(range(len(cells)))
+    options = {"per": "record", "chunk": chunk, "executor": "serial"}
+    rows, failed, messages = outcome(cells, "flat", chunk, "out/")
+    heard = []
+    job = bf.Job(fn, source, listeners=[heard.append], **options)
+    assert [row for table in job.stream() for row in table.to_pylist()] == rows
+    settled = [event for event in heard if isinstance(event, ChunkSettled)]
+    assert [(bad.record - 1, bad.message) for one in settled for bad in one.failures] == [*zip(failed, messages, strict=True)]
+    anyhow = bf.stream_batches(fn, source, ordered=False, max_errors=None, **options)
+    assert sum(table.num_rows for table in anyhow) >= len(rows)
+
+
+def test_tables_that_do_not_go_with_those_before_are_an_error_of_their_chunk():
+    """In memory as on disk, whether they are combined, or what combine= makes of them does not go together."""
+    def fn(table):
+        return pa.table({"c": ["x" if at == 2 else at for at in table["value"].to_pylist()]})
+
+    def odd(table):
+        return pa.table({"n": ["many" if 2 in table["value"].to_pylist() else table.num_rows]})
+
+    source, options = bf.records(range(5)), {"chunk": 1, "executor": "serial"}
+    result = bf.map_batches(fn, source, combine=lambda table: table, **options)
+    assert (result.table["c"].to_pylist(), result.errors["record"].to_pylist()) == ([0, 1, 3, 4], [None])
+    why = "column 'c' is string in records[2:3], but int64 before: give it one type in the function"
+    told = [{"start": 2, "stop": 3, "phase": "convert", "message": why}]
+    assert result.errors.select(["start", "stop", "phase", "message"]).to_pylist() == told
+    rows = [row["c"] for table in bf.stream_batches(fn, source, max_errors=None, **options) for row in table.to_pylist()]
+    assert rows == [0, 1, 3, 4]
+    counted = bf.map_records(lambda at: at, source, combine=lambda table: odd(table) if "value" in table.column_names else table, **options)
+    assert (counted.table["n"].to_pylist(), counted.errors["start"].to_pylist()) == ([1, 1, 1, 1], [2])
+
+
+@pytest.mark.parametrize("values", [[1, object(), 3], [object()]], ids=["among others", "alone"])
+def test_what_no_table_holds_is_an_error_of_its_record_in_a_stream(values):
+    options = {"per": "record", "chunk": 2, "executor": "serial", "max_errors": None}
+    rows = [row for table in bf.stream_batches(lambda at: values[at], bf.records(range(len(values))), **options) for row in table.to_pylist()]
+    assert rows == [{"value": value} for value in values if isinstance(value, int)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -1,6 +1,7 @@
 """The scheduler, case by case: attempts, halves, deaths, what listeners hear."""
 
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -8,6 +9,7 @@ from fake import FakeExecutor, records_of
 
 import batchflow as bf
 from batchflow import errors
+from batchflow.cli import main
 from batchflow.errors import StoppedError
 from batchflow.events import ChunkSettled, JobEnded, JobStarted, TaskEnded
 from batchflow.model import Inspect, Task
@@ -211,26 +213,57 @@ def test_combining_that_loses_its_worker_is_done_again():
 def test_a_function_that_ends_every_worker_is_given_up():
     """And not tried with each of a million records."""
     executor = FakeExecutor(2, dies=lambda task: True)
-    with pytest.raises(errors.ExecutorError, match=r"the first 100 tasks all ended their workers, .* no record's"):
+    with pytest.raises(errors.ExecutorError, match=r"the first 100 tasks all broke off, .* no record's"):
         run(same, range(1_000_000), executor, chunk=1000)
     assert len(executor.performed) < 500
 
 
-def test_a_chunk_that_loses_its_worker_when_it_is_done_once_more_is_not_given_up(tmp_path):
-    """Its function came to its end before, so somebody else is to blame."""
-    deaths = []
+@pytest.mark.parametrize("setup", ["raises", "takes too long"])
+def test_a_setup_that_never_comes_to_its_end_is_given_up(setup):
+    from batchflow.worker import lost
 
-    def dies(task):
-        if task.schema is None or len(deaths) == 2:
-            return False
-        deaths.append(task)
-        return True
+    class Slow(FakeExecutor):
+        def wait(self, job=None, timeout=None):
+            job, work = self.queue.pop(0)
+            self.performed.append(work)
+            if setup == "raises":
+                return [(job, self._runners[job].perform(work))]
+            return [(job, lost(work, "timeout", TimeoutError("too long")))]
 
-    executor = FakeExecutor(1, dies=dies)
-    result = run(lambda n: {"x": "a" if n == 1 else n}, [2, 0, 1, 5], executor, chunk=2, into=f"{tmp_path}/out/")
-    assert len(deaths) == 2
-    assert [row["x"] for row in result.values] == [2, 0, 5]
-    assert result.errors["record"].to_pylist() == [3]
+    def broken():
+        raise OSError("no licence")
+
+    executor = Slow(2)
+    message = {"raises": "OSError: no licence", "takes too long": "TimeoutError: too long"}[setup]
+    with pytest.raises(errors.ExecutorError, match=rf"first 100 tasks all broke off, the last one so: {message}; it is"):
+        bf.map_records(lambda x, _: x, bf.records(range(1_000_000)), setup=broken, executor=executor)
+    assert len(executor.performed) < 500
+
+
+def test_failures_without_end_are_no_reason_to_give_up_a_retry(tmp_path):
+    """The job has succeeded before."""
+    job = bf.Job(lambda n: {"x": n}, bf.records(range(200)), chunk=1, into=f"{tmp_path}/out/", version="1")
+    dies = FakeExecutor(2, dies=lambda task: task.key[1] > 0)
+    assert replace(job, executor=dies).run().errors.num_rows == 199
+    dies = FakeExecutor(2, dies=lambda task: True)
+    assert replace(job, executor=dies, version="2").retry_failed().errors.num_rows == 199
+    assert replace(job, executor=FakeExecutor(), version="3").retry_failed().values == [{"x": n} for n in range(200)]
+
+
+@pytest.mark.parametrize("into", ["out/", "out.parquet"])
+def test_a_chunk_that_breaks_off_when_it_is_done_once_more_is_halved(tmp_path, into):
+    """What is kept of it is in its place; the record at fault is alone."""
+    executor = FakeExecutor(2, dies=lambda task: task.schema is not None and 6 in records_of(task))
+    result = run(lambda n: {"x": "a" if n == 4 else n}, range(12), executor, chunk=4, into=f"{tmp_path}/{into}")
+    assert [row["x"] for row in result.values] == [0, 1, 2, 3, 5, 7, 8, 9, 10, 11]
+    assert result.errors.select(["record", "phase", "error_type"]).to_pylist() == [
+        {"record": 5, "phase": "convert", "error_type": "SchemaError"},
+        {"record": 7, "phase": "worker", "error_type": "WorkerDied"},
+    ]
+    assert (result.report.rows_in, result.report.rows_out, result.report.failed) == (12, 10, 2)
+    again = run(lambda n: {"x": "a" if n == 4 else n}, range(12), FakeExecutor(), chunk=4, into=f"{tmp_path}/{into}")
+    assert (again.values, again.errors) == (result.values, result.errors)
+    assert main(["verify", f"{tmp_path}/{into}"]) == 0
 
 
 def test_a_try_that_is_due_makes_nobody_spin_where_no_slot_is_free():
