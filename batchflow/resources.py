@@ -78,6 +78,47 @@ class Resources:
         return bool(self.gpus or self.custom)
 
 
+WAITERS = 32
+"""Tasks beside those that hold a core, at most: each takes a process, even if it only waits."""
+
+
+class Budget:
+    """What may be in use at the same time, by all the work that shares an executor.
+
+    Parameters
+    ----------
+    limits
+        Caps, the cores among them.
+    nbytes
+        Memory, where the limits have no cap for it.
+    """
+
+    def __init__(self, limits: Resources, nbytes: float = float("inf")) -> None:
+        self._free = amounts(limits) | {"memory": limits.nbytes or nbytes}
+        self._free["tasks"] = self._free["cpus"] + WAITERS
+
+    def fits(self, need: Mapping[str, float]) -> bool:
+        """Whether there is room for a task."""
+        return all(amount <= self._free.get(name, 0) for name, amount in need.items())
+
+    def take(self, need: Mapping[str, float]) -> None:
+        """Count what a task needs as in use."""
+        for name, amount in need.items():
+            self._free[name] = self._free.get(name, 0) - amount
+
+    def give(self, need: Mapping[str, float]) -> None:
+        """Count what a task needed as free again."""
+        for name, amount in need.items():
+            self._free[name] += amount
+
+
+def amounts(task: Resources) -> dict[str, float]:
+    """Return what one task takes of a `Budget`, by name; what it takes nothing of is left out."""
+    cpus = 1 if task.cpus is None else task.cpus
+    named = {"cpus": cpus, "memory": task.nbytes or 0, "gpus": task.gpus, **task.custom, "tasks": 1}
+    return {name: amount for name, amount in named.items() if amount}
+
+
 def available_cpus() -> int:
     """Return the number of cores this process may use: its affinity and its cgroup's quota."""
     affinity = getattr(os, "sched_getaffinity", None)
