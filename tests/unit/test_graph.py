@@ -1,6 +1,6 @@
 """Graphs of steps, against brute force on small ones; what is told of them, word for word."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given
@@ -48,7 +48,7 @@ def paths(nodes, without=None):
     found = [[]]
     for index, node in enumerate(nodes):
         if index != without:
-            found += [[index]] + [path + [index] for path in found if path and path[-1] in node.needs + node.after]
+            found += [[index]] + [[*path, index] for path in found if path and path[-1] in node.needs + node.after]
     return found
 
 
@@ -130,7 +130,7 @@ def test_steps_of_a_needless_row_wait_for_each_other_and_share_no_data(nodes):
     data = reaches(nodes, lambda node: node.needs)
     for row in waiting_chains(nodes, implied_waits(nodes)):
         assert len(row) >= 3
-        assert all(before in nodes[after].after for before, after in zip(row, row[1:], strict=False))
+        assert all(before in nodes[after].after for before, after in pairwise(row))
         assert not set(combinations(row, 2)) & data
 
 
