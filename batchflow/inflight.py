@@ -46,6 +46,7 @@ class InFlight:
         self._work[work.key] = work
         if self._budget is not None:
             self._budget.take(self._need)
+            self._executor.grow(self._budget.tasks)
         self._executor.submit(job, work)
 
     def end(self, key: Key) -> Work | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from batchflow.combining.replay import replay
 from batchflow.combining.result import Result
 from batchflow.errors import UsageError
 from batchflow.events import Listener
-from batchflow.executors import Executor, choose
+from batchflow.executors import Executor, chosen
 from batchflow.mending import failed_chunks
 from batchflow.plan import JobSpec, Plan, make_plan
 from batchflow.progress import Progress
@@ -44,7 +43,7 @@ class Job(JobSpec):
             Whatever would make the job fail later.
         """
         plan = make_plan(self)
-        with _chosen(self) as executor:
+        with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor:
             executor.slots(self.limits, self.per_task)
         return plan
 
@@ -63,7 +62,7 @@ class Job(JobSpec):
         plan = make_plan(self)
         if plan.finished:
             return finished(plan, self.listeners)
-        with _chosen(self) as executor:
+        with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor:
             run = self._run_of(plan, executor)
             return run.drive(run.result())
 
@@ -82,7 +81,7 @@ class Job(JobSpec):
         history = failed_chunks(plan)
         if history.ended and not any(done.failures for done in history.chunks.values()):
             return finished(plan, self.listeners)
-        with _chosen(self) as executor:
+        with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor:
             return self._run_of(plan, executor).mended()
 
     def stream(self, *, ordered: bool = True) -> Iterator[pa.Table]:
@@ -105,22 +104,11 @@ class Job(JobSpec):
         return self._streamed(plan, ordered=ordered)
 
     def _streamed(self, plan: Plan, *, ordered: bool) -> Iterator[pa.Table]:
-        with _chosen(self) as executor:
+        with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor:
             yield from self._run_of(plan, executor).tables(ordered=ordered)
 
     def _run_of(self, plan: Plan, executor: Executor) -> Run:
         return Run(plan, executor, [Progress(self.progress), *self.listeners])
-
-
-@contextmanager
-def _chosen(job: Job) -> Iterator[Executor]:
-    """Give the executor of a job, and close it again unless it is warm."""
-    executor = choose(job.executor, needs_ray=job.per_task.needs_ray)
-    try:
-        yield executor
-    finally:
-        if not executor.warm:
-            executor.close()
 
 
 def finished(plan: Plan, listeners: Sequence[Listener] = ()) -> Result:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from batchflow.brake import Brake
 from batchflow.combining.errors_table import ErrorTable
@@ -40,6 +40,17 @@ FRACTION_RECORDS = 1000
 """Records that must have been read before a fraction in ``max_errors`` may stop a job before its end."""
 
 
+class Stopper(Protocol):
+    """Says when to stop: a `Brake`, or whoever runs many jobs."""
+
+    @property
+    def pressed(self) -> bool:
+        """Whether nothing new is to begin."""
+
+    def stopping(self) -> bool:
+        """Return whether nothing new is to begin."""
+
+
 class Run:
     """One run of a job: scheduler, combiner, error table and report side by side.
 
@@ -55,6 +66,13 @@ class Run:
         Of whoever runs many jobs; ``None``: one of its own, where what is done is kept on disk.
     budget
         What all jobs that share the executor may take together.
+    lazy
+        Rows stay where they are, and not in the result.
+
+    Attributes
+    ----------
+    payloads : list
+        Rows in memory, or references to them.
     """
 
     def __init__(
@@ -62,9 +80,13 @@ class Run:
         plan: Plan,
         executor: Executor,
         listeners: Sequence[Listener],
-        brake: Brake | None = None,
+        brake: Stopper | None = None,
         budget: Budget | None = None,
+        *,
+        lazy: bool = False,
     ) -> None:
+        self._lazy = lazy
+        self.payloads: list[Any] = []
         self._plan = plan
         self._executor = executor
         self._brake = brake
@@ -116,18 +138,26 @@ class Run:
             self.scheduler.close(complete=complete)
 
     def _in_memory(self) -> Work[Result]:
-        rows: list[Rows] = []
-
         def deliver(settled: Settled) -> None:
             self._account(settled)
             if settled.payload is not None:
-                rows.append(self._executor.fetch(settled.payload))
+                self.payloads.append(settled.payload if self._lazy else self._executor.fetch(settled.payload))
 
         scheduler = self._make_scheduler(deliver)
         with self._opened():
             yield from scheduler.turns()
+            self._check_stopped()
             self._check_end()
-        return Result(self._errors, self._report.report(), rows)
+        return self._held()
+
+    def _check_stopped(self) -> None:
+        """Give up where whoever runs many jobs asked to stop."""
+        if self._brake is not None and self._brake.pressed:
+            raise InterruptedRun
+
+    def _held(self) -> Result:
+        """Return a result whose rows are in memory."""
+        return Result(self._errors, self._report.report(), () if self._lazy else self.payloads)
 
     def _combined(self) -> Work[Result]:
         from batchflow.combining.tree import Tree  # only a job that combines waits for it
@@ -141,11 +171,14 @@ class Run:
         scheduler = self._make_scheduler(self._fitting(take), waiting=tree.nbytes, tables=True)
         with self._opened():
             yield from scheduler.turns()
+            self._check_stopped()
             self._check_end()
             while not tree.finish():
                 yield from scheduler.turns()
-            rows = [] if tree.payload is None else [self._executor.fetch(tree.payload)]
-        return Result(self._errors, self._report.report(), rows)
+                self._check_stopped()
+            if tree.payload is not None:
+                self.payloads = [tree.payload if self._lazy else self._executor.fetch(tree.payload)]
+        return self._held()
 
     def _fitting(self, take: Callable[[Settled], object]) -> Callable[[Settled], None]:
         """Return what takes chunks whose types go with those before; others are done once more, or fail."""
@@ -170,7 +203,7 @@ class Run:
         )
         complete = False
         try:
-            with self._brake or Brake() as brake:
+            with nullcontext(self._brake) if self._brake is not None else Brake() as brake:
                 yield from self._write(dataset, brake)
             complete = True
         except KeyboardInterrupt as error:
@@ -181,7 +214,7 @@ class Run:
             dataset.close(complete=complete)
         return Result(self._errors, self._report.report(), (), self._plan.destination, dataset.schema)
 
-    def _write(self, dataset: Dataset, brake: Brake) -> Work[None]:
+    def _write(self, dataset: Dataset, brake: Stopper) -> Work[None]:
         def deliver(settled: Settled) -> None:
             added = dataset.add(settled)
             if added is not None:

@@ -220,9 +220,9 @@ class Scheduler:
             time.sleep(self.patience or 0.0)
 
     @property
-    def running(self) -> int:
-        """Pieces of work that are under way."""
-        return len(self._running)
+    def is_busy(self) -> bool:
+        """Whether any work is under way."""
+        return len(self._running) > 0
 
     # --- what is begun ----------------------------------------------------------------------------
 

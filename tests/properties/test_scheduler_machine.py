@@ -30,7 +30,7 @@ class Manual(Executor):
     def slots(self, limits, per_task):
         return self._slots
 
-    def start(self, slots, per_task):
+    def start(self, slots, per_task, workers=None):
         pass
 
     def load(self, program):
