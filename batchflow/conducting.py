@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from batchflow.brake import Brake
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.result import Result, tell
-from batchflow.doing import Doing, JobUnderWay, call_of, errors_of, missing, nodes_of_run
+from batchflow.doing import Doing, JobUnderWay, call_of, errors_of, job_digest, missing, nodes_of_run, place_of
 from batchflow.errors import InterruptedRun, StoppedError
 from batchflow.events import Event, JobEnded, JobStarted, Listener, StepEnded, StepStarted, TaskEnded
 from batchflow.executors import Executor, chosen
@@ -173,6 +173,7 @@ class _Conductor:
         givers = {giver.number: giver for _, steps in needs for giver in steps}
         for giver in givers.values():
             giver.takers += 1
+            giver.digests |= step.spec.keep is not None or (step.spec.fn is None and len(needs) > 1)
         before = {**givers, **{one.number: one for one in after}}
         for other in before.values():
             if other.state is None:
@@ -234,8 +235,19 @@ class _Conductor:
             self._ended(step, "skipped", why)
         elif step.spec.fn is None:
             self._ready_jobs.append(step)
-        else:
+        elif not self._is_kept_already(step):
             self._ready.setdefault(step.takes, deque()).append(step)
+
+    def _is_kept_already(self, step: Doing) -> bool:
+        """Whether an earlier run kept the value of a step, which then need not run."""
+        if step.place is None:  # it is another one for a step that returned more steps
+            step.place = place_of(step)
+        kept = None if step.place is None or step.returned else step.place.find()
+        if kept is None:
+            return False
+        step.digest = kept.digest
+        self._gave(step, Given((kept,)), "cached")
+        return True
 
     def _start_ready(self) -> None:
         """Start what has room, in the order in which it was ready."""
@@ -301,6 +313,8 @@ class _Conductor:
         if not isinstance(source, Source):
             source = records(value) if spec.read is None else spec.read.fn(value)
         assert spec.job is not None
+        if step.digests:
+            step.digest = job_digest(step, source)
         plan = make_plan(JobSpec(source=source, args=args, **spec.job))
         if plan.finished:
             return finished(plan, self._how.listeners)
@@ -388,6 +402,7 @@ class _Conductor:
         elif isinstance(outcome.payload, Grown):
             self._grow(step, outcome.payload.value.open())
         else:
+            step.digest = outcome.digest
             self._gave(step, Given((outcome.payload,)), "succeeded")
 
     def _grow(self, step: Doing, value: Any) -> None:
@@ -425,7 +440,8 @@ class _Conductor:
     def _skipped(self, step: Doing) -> None:
         """Note that a step was not wanted."""
         default = step.spec.default
-        step.given = None if default is None else Given((default,))
+        if default is not None:
+            step.given, step.digest = Given((default,)), default.digest
         self._ended(step, "skipped", "its when= did not hold")
 
     def _failed(self, step: Doing, failure: Failure) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,11 +11,13 @@ from batchflow.combining.errors_table import joined, of_step
 from batchflow.combining.result import Result
 from batchflow.flow_run import State
 from batchflow.graph import Node
-from batchflow.model import Call, Given, Place
+from batchflow.keeping import Place
+from batchflow.model import Call, Given, Slot
 from batchflow.printable import printable
 from batchflow.report import Report
 from batchflow.resources import amounts
 from batchflow.running import Run, Work
+from batchflow.sources import Source
 from batchflow.steps import Need, StepSpec
 
 if TYPE_CHECKING:
@@ -44,6 +47,12 @@ class Doing:
     """Steps that are still to take its value."""
     given: Given | None = None
     """Its value."""
+    digest: str = ""
+    """Digits of its value, where somebody asks for them and they can be told."""
+    digests: bool = False
+    """Whether somebody asks for them."""
+    place: Place | None = None
+    """Where its value is kept."""
     state: State | None = None
     why: str = ""
     broken: bool = False
@@ -83,12 +92,33 @@ def call_of(step: Doing) -> Call:
                 given.append(giver.given)
             if giver.given is not None or not need.tolerant:
                 at.append(values.get(giver.number))
-        places.append(Place(tuple(at), _tolerant(steps) if need.tolerant else None, need.single))
+        places.append(Slot(tuple(at), _tolerant(steps) if need.tolerant else None, need.single))
     spec = step.spec
     return Call(
         (step.number,), spec.fn, spec.arguments, tuple(given), tuple(places), spec.when, spec.timeout,
-        spec.per_task.nbytes, spec.retry,
+        spec.per_task.nbytes, spec.retry, step.place, step.digests,
     )  # fmt: skip
+
+
+def place_of(step: Doing) -> Place | None:
+    """Return where the value of a step is kept, for its function and all that it is called with."""
+    if step.spec.keep is None:
+        return None
+    total = hashlib.sha256(step.spec.key.encode())
+    for _, steps in step.needs:
+        total.update(repr([(one.digest, one.succeeded, one.failed) for one in steps]).encode())
+    known = all(one.digest or one.given is None for _, steps in step.needs for one in steps)
+    return Place(step.spec.keep, total.hexdigest() if known else "")
+
+
+def job_digest(step: Doing, source: Source) -> str:
+    """Return digits of what a job gives, told from what goes into it; none of what only its end tells."""
+    inputs = source.identified(source.inputs())
+    others = [one.digest for _, steps in step.needs[1:] for one in steps]  # the first one gave the source
+    if not all(others) or not all(item.version for item in inputs):
+        return ""
+    what = (step.spec.key, source.kind, source.options(), inputs, others)
+    return hashlib.sha256(repr(what).encode()).hexdigest()
 
 
 def _tolerant(steps: Sequence[Doing]) -> tuple[Any, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import os
 import re
@@ -10,6 +11,8 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
 
 from batchflow.errors import FunctionError, UsageError
+from batchflow.fingerprint import fingerprint
+from batchflow.keeping import SUFFIXES
 from batchflow.manifest import describe
 from batchflow.packing import Packed, Shipped, pack
 from batchflow.plan import JobSpec, check_spec
@@ -157,12 +160,14 @@ class Flow:
         }  # fmt: skip
         name = self._name(name, fn)
         self._check_call(name, fn, args, kwargs, given)
+        keep = self._kept(name, into, cache=cache)
         needs = _Needs(self, name)
         arguments = needs.pack((args, kwargs), "its arguments")
         spec = StepSpec(
             name, self._ship(name, fn), arguments, (), self._numbers(name, after), self._when(name, when, needs),
             None if default is NONE else needs.pack(default, "its default="), _policy(name, retry),
-            _seconds(name, timeout), per_task or Resources(), _kept(name, into, cache=cache),
+            _seconds(name, timeout), per_task or Resources(), keep,
+            "" if keep is None else fingerprint(fn, when, args, kwargs),
         )  # fmt: skip
         return self._add(spec, needs)
 
@@ -354,6 +359,7 @@ class Flow:
             name, None, arguments, (), self._numbers(name, after), self._when(name, when, needs),
             None if default is NONE else needs.pack(default, "its default="),
             per_task=job.get("per_task") or Resources(), job=job,
+            key=fingerprint(fn, read, job.get("setup"), job.get("combine"), sorted(job.items(), key=_first), args),
             read=None if read is None else self._ship(name, read),
         )  # fmt: skip
         return self._add(spec, needs)
@@ -463,6 +469,17 @@ class Flow:
             raise UsageError(message)
         return self._ship(name, when)
 
+    def _kept(self, name: str, into: str | os.PathLike[str] | None, *, cache: bool) -> str | None:
+        """Return where the value of a step is kept, without a suffix where that follows its kind."""
+        if into is None:
+            path = os.path.join(self.folder, _file_name(name)) if cache else None  # noqa: PTH118
+        else:
+            path = os.fspath(into)
+            if not path.endswith(SUFFIXES):
+                message = f"step {name!r}: into={path!r} must end with one of {', '.join(SUFFIXES)}"
+                raise UsageError(message)
+        return None if path is None else os.path.abspath(path)  # noqa: PTH100 - a function may change the folder
+
     def _add(self, spec: StepSpec, needs: _Needs) -> Step:
         self._names[spec.name] = len(self.steps)
         self.steps.append(replace(spec, needs=tuple(needs)) if needs else spec)
@@ -511,6 +528,10 @@ class _Needs(list[Need]):
         return self._at[need]
 
 
+def _first(item: tuple[str, Any]) -> str:
+    return item[0]
+
+
 def _is_given(value: Any) -> bool:
     """Whether an option of a step has another value than the one it has by itself."""
     return not any(value is default for default in (None, NONE, NEVER, False, ()))
@@ -544,23 +565,12 @@ def _seconds(name: str, timeout: Any) -> float | None:
     return timeout
 
 
-KEPT: Final = (".parquet", ".arrow", ".json")
-"""Forms that a value can be kept in."""
-
-
-def _kept(name: str, into: str | os.PathLike[str] | None, *, cache: bool) -> str | None:
-    if into is None:
-        return "" if cache else None
-    path = os.fspath(into)
-    if not path.endswith(KEPT):
-        message = f"step {name!r}: into={path!r} must end with one of {', '.join(KEPT)}"
-        raise UsageError(message)
-    return path
 
 
 def _file_name(name: str) -> str:
-    """Return a name as a folder may be called."""
-    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "flow"
+    """Return a name as a file may be called, and as no other name is."""
+    plain = re.sub(r"[^\w.-]+", "-", name).strip(".-")
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def _chosen(flow: Flow, steps: Step | str | Iterable[Step | str] | None, what: str) -> set[int] | None:

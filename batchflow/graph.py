@@ -192,11 +192,11 @@ def implied_waits(nodes: Sequence[Node]) -> list[Implied]:
             for waited in dict.fromkeys(node.after):
                 asked.setdefault(waited, []).append(index)
     found: list[Implied] = []
-    befores = [node.before for node in nodes]
+    earlier = [node.before for node in nodes]
     for block in _blocks(sorted(asked)):
         marks = {waited: 1 << place for place, waited in enumerate(block)}
         stop = 1 + max(asked[waited][-1] for waited in block)
-        above = _marked(befores, marks, block[0], stop)
+        above = _marked(earlier, marks, block[0], stop)
         for waiter in sorted({waiter for waited in block for waiter in asked[waited]}):
             found += _implied(waiter, nodes[waiter], block, marks, above)
     return sorted(found)
@@ -217,12 +217,12 @@ def _implied(
             yield Implied(waiter, block[place], through)
 
 
-def _marked(befores: Sequence[Sequence[int]], marks: Mapping[int, int], start: int, stop: int) -> dict[int, int]:
+def _marked(earlier: Sequence[Sequence[int]], marks: Mapping[int, int], start: int, stop: int) -> dict[int, int]:
     """Return the marks of all that lies before each node, where there are any."""
     above: dict[int, int] = {}
     for index in range(start, stop):
         own = 0
-        for before in befores[index]:
+        for before in earlier[index]:
             own |= above.get(before, 0) | marks.get(before, 0)
         if own:
             above[index] = own

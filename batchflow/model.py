@@ -238,8 +238,8 @@ class Grown(NamedTuple):
     """Packed."""
 
 
-class Place(NamedTuple):
-    """What stands in a place that the arguments of a step left for what other steps gave."""
+class Slot(NamedTuple):
+    """What goes into a place that the arguments of a step left for what other steps gave."""
 
     values: tuple[int | None, ...]
     """Where each step's value stands among those of the call; ``None``: it has none."""
@@ -266,7 +266,7 @@ class Call(NamedTuple):
     arguments: Any
     """Positional and keyword ones, packed, with places."""
     values: tuple[Given, ...] = ()
-    places: tuple[Place, ...] = ()
+    places: tuple[Slot, ...] = ()
     when: Any = None
     """Number of the place whose value says whether to call, or a function of the arguments that does."""
     seconds: float | None = None
@@ -275,8 +275,10 @@ class Call(NamedTuple):
     """and in bytes."""
     retry: Any = None
     """Policy of the step, which says whether another try may help."""
-    keep: str | None = None
-    """File that the value is also written to."""
+    keep: Any = None
+    """Place on disk that the value is kept in."""
+    digests: bool = False
+    """Whether to tell the digits of the value."""
 
 
 class Succeeded(NamedTuple):
@@ -289,6 +291,8 @@ class Succeeded(NamedTuple):
     """Segments (tables and lists of objects, in order), a `Piece`, or an executor's reference to them."""
     schemas: tuple[Any, ...] = ()
     """Of rows that must go into one table with those of other chunks: as the function gave them, and combined."""
+    digest: str = ""
+    """Of the value of a step, where it was asked for."""
 
 
 class Failed(NamedTuple):

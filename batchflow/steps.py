@@ -49,7 +49,9 @@ class StepSpec:
     timeout: float | None = None
     per_task: Resources = field(default_factory=Resources)
     keep: str | None = None
-    """File for the value; ``""``: one in the folder of the flow."""
+    """Where its value is kept on disk, and told again in the place of running."""
+    key: str = ""
+    """Digits of its function and of its own arguments, where they are asked for."""
     job: Mapping[str, Any] | None = None
     """Options of the job."""
     read: Shipped | Arrived | None = None

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from batchflow.errors import ExecutorError, ResourceError
 from batchflow.executors.base import UNKNOWN, Executor, Loaded, add_path, opened, pickled, rules_of, take
+from batchflow.keeping import Kept
 from batchflow.model import Call, Failed, Merge, Outcome, Succeeded, Work
 from batchflow.packing import Buffers, Packed, dumps
 from batchflow.resources import Budget, Resources, available_cpus, capped, count_slots, total_memory
@@ -326,7 +327,7 @@ def _with_values(work: Work, parts: Sequence[Any]) -> Work:
         return work._replace(parts=tuple(map(_unpacked, parts)))
     if not isinstance(work, Call):
         return work
-    left = (part if isinstance(part, Packed) else _unpacked(part) for part in parts)  # it may be the driver's own
+    left = (part if isinstance(part, Packed | Kept) else _unpacked(part) for part in parts)  # of the driver's own
     values = [given._replace(payloads=tuple(islice(left, len(given.payloads)))) for given in work.values]
     return work._replace(values=tuple(values))
 

@@ -10,7 +10,8 @@ from functools import partial
 from types import GeneratorType
 from typing import Any
 
-from batchflow.model import Call, Given, Grown, Outcome, Partial, Phase, Place, Skipped, Stats, Succeeded
+from batchflow.keeping import Kept
+from batchflow.model import Call, Given, Grown, Outcome, Partial, Phase, Skipped, Slot, Stats, Succeeded
 from batchflow.packing import Packed, pack
 from batchflow.rows import Rows
 from batchflow.tables import concat
@@ -62,14 +63,25 @@ class _Progress:
         if call.when is None or _wanted(call, args, kwargs):
             value = _finished(fn(*args, **kwargs))
             self.phase = "convert"
-            payload = _packed(value)
+            payload = self._payload(value)
         stats = Stats(worker_name(), began, time.perf_counter() - start, peak_memory=peak_memory())
-        return Succeeded(call.key, stats, (), payload)
+        told = call.digests and isinstance(payload, Packed | Kept)
+        return Succeeded(call.key, stats, (), payload, (), payload.digest if told else "")
+
+    def _payload(self, value: Any) -> Packed | Kept | Grown:
+        """Return a value as it travels: packed, or as the file that it is kept in."""
+        if _returns_steps(value):
+            return Grown(pack(value))
+        if self._call.keep is None:
+            return pack(value)
+        self.phase = "write"
+        kept: Kept = self._call.keep.keep(value)
+        return kept
 
 
 def found(call: Call, at: int) -> Any:
     """Return what goes into a place of the arguments."""
-    place: Place = call.places[at]
+    place: Slot = call.places[at]
     values = [value_of(call.values[number]) for number in place.values if number is not None]
     value: Any = values if not place.single else values[0] if values else None
     if place.tolerant is None:
@@ -113,8 +125,7 @@ def _finished(value: Any) -> Any:
     return list(value) if isinstance(value, GeneratorType) else value
 
 
-def _packed(value: Any) -> Packed | Grown:
+def _returns_steps(value: Any) -> bool:
+    """Whether a function gave handles of a flow that it wrote, which is to run too."""
     inside = value if isinstance(value, list | tuple) else value.values() if isinstance(value, dict) else ()
-    if isinstance(value, Handle) or any(isinstance(one, Handle) for one in inside):
-        return Grown(pack(value))
-    return pack(value)
+    return isinstance(value, Handle) or any(isinstance(one, Handle) for one in inside)
