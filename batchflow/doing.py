@@ -92,7 +92,7 @@ def call_of(step: Doing) -> Call:
                 given.append(giver.given)
             if giver.given is not None or not need.tolerant:
                 at.append(values.get(giver.number))
-        places.append(Slot(tuple(at), _tolerant(steps) if need.tolerant else None, need.single))
+        places.append(Slot(tuple(at), _tolerant(steps, single=need.single) if need.tolerant else None, need.single))
     spec = step.spec
     return Call(
         (step.number,), spec.fn, spec.arguments, tuple(given), tuple(places), spec.when, spec.timeout,
@@ -121,9 +121,9 @@ def job_digest(step: Doing, source: Source) -> str:
     return hashlib.sha256(repr(what).encode()).hexdigest()
 
 
-def _tolerant(steps: Sequence[Doing]) -> tuple[Any, int, int]:
+def _tolerant(steps: Sequence[Doing], *, single: bool) -> tuple[Any, int, int]:
     """Return the error table of some steps, and how many of them succeeded and failed; of a job, its records."""
-    return errors_of(steps), *_counts(steps)
+    return errors_of(steps), *_counts(steps, single=single)
 
 
 def errors_of(steps: Iterable[Doing]) -> pa.Table:
@@ -131,8 +131,9 @@ def errors_of(steps: Iterable[Doing]) -> pa.Table:
     return joined([of_step(errors, step.spec.name) for step in steps for errors in step.errors])
 
 
-def _counts(steps: Sequence[Doing]) -> tuple[int, int]:
-    if len(steps) == 1:
+def _counts(steps: Sequence[Doing], *, single: bool) -> tuple[int, int]:
+    """Return how many steps succeeded and failed; of one that is a job, its records."""
+    if single and steps[0].report is not None:
         return steps[0].succeeded, steps[0].failed
     good = sum(step.given is not None for step in steps)
     return good, len(steps) - good
@@ -142,7 +143,7 @@ def missing(step: Doing) -> str | None:
     """Return why a step cannot run although nothing is left to come to it; ``None`` if it can."""
     for need, steps in step.needs:
         if need.tolerant:
-            good, bad = _counts(steps)
+            good, bad = _counts(steps, single=need.single)
             if good < need.min_success * (good + bad):
                 return f"only {good:,} of {good + bad:,} succeeded, less than min_success={need.min_success:g}"
         elif steps[0].given is None:

@@ -43,19 +43,19 @@ def test_a_step_that_cannot_work(arguments, options, message):
 
 @pytest.mark.parametrize("timeout", [0, -1, "5"])
 def test_a_timeout_that_is_none(timeout):
-    with pytest.raises(errors.UsageError, match="^step 'len': timeout=.* must be a number of seconds over 0"):
+    with pytest.raises(errors.UsageError, match=r"^step 'len': timeout=.* must be a number of seconds over 0"):
         bf.Flow().step(len, [], timeout=timeout)
 
 
 @pytest.mark.parametrize("fn", [None, 5, "add"])
 def test_what_is_no_function(fn):
-    with pytest.raises(errors.FunctionError, match="^step 1 of flow 'flow' is a .*: pass a function"):
+    with pytest.raises(errors.FunctionError, match=r"^step 1 of flow 'flow' is a .*: pass a function"):
         bf.Flow().step(fn)
 
 
 def test_a_function_that_cannot_be_shipped():
     lock = threading.Lock()
-    with pytest.raises(errors.FunctionError, match="^step '<lambda>': .* cannot be shipped to a worker: .*lock"):
+    with pytest.raises(errors.FunctionError, match=r"^step '<lambda>': .* cannot be shipped to a worker: .*lock"):
         bf.Flow().step(lambda: lock)
 
 
@@ -74,7 +74,7 @@ def test_a_handle_of_another_flow():
 
 def test_two_steps_of_one_name():
     flow = flow_of("one")
-    with pytest.raises(errors.UsageError, match="^flow 'sales' has a step 'one' already: give each a name of its own"):
+    with pytest.raises(errors.UsageError, match=r"^flow 'sales' has a step 'one' already: give each a name of its own"):
         flow.step(add, 1, name="one")
 
 
@@ -84,7 +84,7 @@ def test_names_that_a_flow_gives():
     steps += [flow.step(functools.partial(add, 1)), flow.step(lambda: 1), flow.map_records(abs, [1])]
     assert [step.name for step in steps] == ["add", "add 2", "add 3", "add 4", "add 5", "<lambda>", "abs"]
     assert flow["add 2"] == steps[1] != steps[0]
-    with pytest.raises(errors.UsageError, match="^flow 'flow' has no step 'sub'; it has add, add 2"):
+    with pytest.raises(errors.UsageError, match=r"^flow 'flow' has no step 'sub'; it has add, add 2"):
         _ = flow["sub"]
 
 
@@ -92,14 +92,14 @@ def test_a_step_after_it_ran():
     flow = flow_of("one")
     flow.run(executor="serial")
     for add_step in (lambda: flow.step(add, 1), lambda: flow.map_records(abs, [1])):
-        with pytest.raises(errors.UsageError, match="^flow 'sales' has run, so no step can be added: write a new Flow"):
+        with pytest.raises(errors.UsageError, match=r"^flow 'sales' has run, so no step can be added: write a new Flow"):
             add_step()
     assert flow.run(executor="serial").ok  # again, as it is
 
 
 @pytest.mark.parametrize("use", [list, bool, lambda step: [*step], lambda step: 1 if step else 2], ids=["list", "bool", "*", "if"])
 def test_a_handle_is_no_value(use):
-    with pytest.raises(errors.UsageError, match="^<Step 'one' of 'sales'> stands for a value that is not there yet"):
+    with pytest.raises(errors.UsageError, match=r"^<Step 'one' of 'sales'> stands for a value that is not there yet"):
         use(flow_of("one")["one"])
 
 
