@@ -46,7 +46,6 @@ from batchflow.steps import Need, Step, StepSpec, Tolerant
 from batchflow.worker import Program, failed, found, value_of
 
 if TYPE_CHECKING:
-
     from batchflow.flow import Flow
 
 ABORT_SECONDS = 10.0
@@ -541,10 +540,9 @@ class _Conductor:
                 if step.given is not None:
                     fetched = tuple(map(self._executor.fetch, step.given.payloads))
                     step.given = step.given._replace(payloads=fetched)
-        errors = errors_of(self._steps)
         nodes = list(nodes_of_run(self._steps))
         told = [self._told(step) for step in self._steps]
-        return FlowRun(self._flow.name, told, nodes, errors, self._now(), self._slots)
+        return FlowRun(self._flow.name, told, nodes, list(errors_of(self._steps)), self._now(), self._slots)
 
     def _told(self, step: Doing) -> StepRun:
         assert step.state is not None

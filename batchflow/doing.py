@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batchflow.combining.errors_table import joined, of_step
+from batchflow.combining.errors_table import joined
 from batchflow.combining.result import Result
 from batchflow.flow_run import State
 from batchflow.graph import Node
@@ -92,7 +92,8 @@ def call_of(step: Doing) -> Call:
                 given.append(giver.given)
             if giver.given is not None or not need.tolerant:
                 at.append(values.get(giver.number))
-        places.append(Slot(tuple(at), _tolerant(steps, single=need.single) if need.tolerant else None, need.single))
+        told = _tolerant(steps, single=need.single) if need.tolerant else None
+        places.append(Slot(tuple(at), told, need.single))
     spec = step.spec
     return Call(
         (step.number,), spec.fn, spec.arguments, tuple(given), tuple(places), spec.when, spec.timeout,
@@ -123,12 +124,14 @@ def job_digest(step: Doing, source: Source) -> str:
 
 def _tolerant(steps: Sequence[Doing], *, single: bool) -> tuple[Any, int, int]:
     """Return the error table of some steps, and how many of them succeeded and failed; of a job, its records."""
-    return errors_of(steps), *_counts(steps, single=single)
+    return joined(list(errors_of(steps))), *_counts(steps, single=single)
 
 
-def errors_of(steps: Iterable[Doing]) -> pa.Table:
-    """Return what failed of some steps as one table."""
-    return joined([of_step(errors, step.spec.name) for step in steps for errors in step.errors])
+def errors_of(steps: Iterable[Doing]) -> Iterator[tuple[str, pa.Table]]:
+    """Yield what failed of some steps, with the name of each."""
+    for step in steps:
+        for errors in step.errors:
+            yield step.spec.name, errors
 
 
 def _counts(steps: Sequence[Doing], *, single: bool) -> tuple[int, int]:

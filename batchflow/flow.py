@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
 from batchflow.errors import FunctionError, UsageError
 from batchflow.fingerprint import fingerprint
 from batchflow.keeping import SUFFIXES
+from batchflow.launch import ahead
 from batchflow.manifest import describe
 from batchflow.packing import Packed, Shipped, pack
 from batchflow.plan import JobSpec, check_spec
@@ -300,12 +301,27 @@ class Flow:
         StoppedError
             If more failed than ``max_errors`` allows.
         """
-        from batchflow.conducting import Conduct, conduct  # what a flow that is only written does not need
-
         if on_error not in ("abort", "continue"):
             message = f"on_error={on_error!r} must be 'abort' or 'continue'"
             raise UsageError(message)
         self._ran = True
+        jobs = any(step.fn is None for step in self.steps)
+        with ahead(executor, threads=1, arrow=jobs):
+            return self._run(on_error, max_errors, only, keep, limits, executor, progress, listeners)
+
+    def _run(
+        self,
+        on_error: str,
+        max_errors: int | float | None,
+        only: Step | str | Iterable[Step | str] | None,
+        keep: bool | Iterable[Step | str],
+        limits: Resources | None,
+        executor: Executor | str | None,
+        progress: bool | None,
+        listeners: Sequence[Listener],
+    ) -> FlowRun:
+        from batchflow.conducting import Conduct, conduct  # only now that a worker is starting
+
         how = Conduct(
             on_error == "abort", max_errors, _chosen(self, only, "only="),
             keep if isinstance(keep, bool) else _chosen(self, keep, "keep="), limits or Resources(), progress,

@@ -480,3 +480,15 @@ def test_ten_thousand_steps_and_a_chain_of_a_thousand(executor):
     total = flow.step(sum, wide)
     run = flow.run(executor=executor)
     assert (run[chain].value, run[total].value) == (count // 10, sum(range(count)))
+
+
+def test_the_progress_line_counts_steps(capsys):
+    flow = bf.Flow()
+    flow.step(give, flow.step(give, 1))
+    flow.map_records(give, range(10))
+    flow.run(executor="serial", progress=True)
+    err = capsys.readouterr().err
+    assert "3/3" in err
+    assert "steps" in err
+    flow.run(executor="serial")
+    assert capsys.readouterr().err == ""
