@@ -104,7 +104,7 @@ def test_a_handle_is_no_value(use):
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"tiemout": 5}, "step 'abs': a job has no option tiemout"),
+    ({"timeouts": 5}, "step 'abs': a job has no option timeouts"),
     ({"timeout": 0}, "step 'abs': timeout=0 must be a number of seconds over 0"),
     ({"into": "x.parquet", "combine": len}, "step 'abs': combine= gives one small table: leave out into="),
     ({"max_errors": -1}, "step 'abs': max_errors=-1 is negative"),

@@ -134,7 +134,7 @@ def test_drawing_after_a_run(capsys, tmp_path):
     (["flows_of_test.py:divide", "--arg", "number=2"], "flows_of_test.py has no flow 'divide'; it has bad, flow, good"),
     (["flows_of_test.py:failing"], "flows_of_test.py:failing failed to write its flow: OSError: no such table"),
     (["flows_of_test.py:broken"], "step 'give': flows_of_test.give cannot be called so: missing a required argument: 'value'"),
-    (["flows_of_test.py:good", "--only", "tabel"], "flow 'good' has no step 'tabel'; it has pair, table"),
+    (["flows_of_test.py:good", "--only", "tables"], "flow 'good' has no step 'tables'; it has pair, table"),
     (["flows_of_test.py:good", "--max-errors", "few"], "--max-errors 'few' is not a number"),
     (["flows_of_test.py:good", "--executor", "threads"], "unknown executor 'threads': use one of serial, processes, ray"),
     (["flows_of_test.py:good", "--explain", "--draw", "x.png"], "cannot draw x.png: name it .svg for a picture"),
