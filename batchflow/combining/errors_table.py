@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from batchflow.model import Failure
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 _BATCH = 1000
 
 
+@cache
 def error_schema() -> pa.Schema:
     """Return the schema of the error table."""
     import pyarrow as pa
@@ -72,7 +74,13 @@ def joined(errors: Sequence[pa.Table]) -> pa.Table:
     """Return the error table of a flow from those of its steps."""
     import pyarrow as pa
 
-    return pa.concat_tables([of_step(error_schema().empty_table(), ""), *errors])
+    return pa.concat_tables([_empty(), *errors]) if errors else _empty()
+
+
+@cache
+def _empty() -> pa.Table:
+    """Return the error table of a flow in which nothing failed."""
+    return of_step(error_schema().empty_table(), "")
 
 
 def _clean(cell: Any) -> Any:
