@@ -42,7 +42,7 @@ from batchflow.running import Run
 from batchflow.scheduler import LISTEN_SECONDS
 from batchflow.sources import Source
 from batchflow.sources.records import RecordsSource
-from batchflow.steps import Need, Step, StepSpec, Tolerant
+from batchflow.steps import ONE_CORE, Need, Step, StepSpec, Tolerant
 from batchflow.worker import Program, failed, found, value_of
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class _Conductor:
         self._epoch = time.time()
         self._steps: list[Doing] = []
         self._budget: Budget
-        self._slots = executor.slots(how.limits, Resources())
+        self._slots = executor.slots(how.limits, ONE_CORE)
         self._programs: dict[tuple[Any, ...], int] = {}
         """Of calls, at the executor, by what each takes."""
         self._ready: dict[tuple[Any, ...], deque[Doing]] = {}
@@ -184,7 +184,9 @@ class _Conductor:
 
     def _check(self) -> None:
         """Refuse what can never run."""
-        for per_task in {id(step.spec.per_task): step.spec.per_task for step in self._steps}.values():
+        kinds = {id(step.spec.per_task): step.spec.per_task for step in self._steps}
+        kinds.pop(id(ONE_CORE), None)  # that one was asked about first of all
+        for per_task in kinds.values():
             self._executor.slots(self._how.limits, per_task)
 
     def _open(self) -> None:
@@ -479,7 +481,7 @@ class _Conductor:
             step.end = self._now()
         self._release(step)
         self._tell(StepEnded(step.spec.name, state, step.attempts, why))
-        self._progress(TaskEnded((step.number,), step.attempts, 1, Stats(), state != "failed", again=False))
+        self._progress(TaskEnded((step.number,), step.attempts, 1, _NO_STATS, state != "failed", again=False))
         if step.errors:
             self._failures += sum(errors.num_rows for errors in step.errors)
             self._check_failures()
@@ -576,6 +578,7 @@ def _same(value: Any) -> Any:
 
 _SAME = Shipped(_same)
 _STOPPED = "the flow was stopped"
+_NO_STATS = Stats()
 _NO_FAILURE = Failure("", None, None, None, None, "call", "", "")
 
 
