@@ -221,6 +221,7 @@ class _Conductor:
         for step in self._jobs.values():
             assert step.job is not None
             step.job.work.close()
+            step.job = None
         self._jobs.clear()
         for program in self._programs.values():
             self._executor.unload(program)
@@ -544,7 +545,7 @@ class _Conductor:
                     fetched = tuple(map(self._executor.fetch, step.given.payloads))
                     step.given = step.given._replace(payloads=fetched)
         errors = errors_of(self._steps)
-        nodes = list(nodes_of_run(self._steps))
+        nodes = partial(nodes_of_run, self._steps)
         told = [self._told(step) for step in self._steps]
         return FlowRun(self._flow.name, told, nodes, errors, self._now(), self._slots)
 

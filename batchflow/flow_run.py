@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
 
@@ -77,7 +78,7 @@ class FlowRun:
         self,
         name: str,
         steps: Sequence[StepRun],
-        nodes: Sequence[Node],
+        nodes: Callable[[], Iterable[Node]],
         errors: pa.Table,
         seconds: float,
         slots: int,
@@ -86,7 +87,8 @@ class FlowRun:
         self.steps = list(steps)
         self.errors = errors
         self.seconds = seconds
-        self._nodes = list(nodes)
+        self._nodes = cache(lambda: list(nodes()))
+        """Made only for those who ask how the steps hang together."""
         self._slots = slots
         self._names = {step.name: step for step in self.steps}
 
@@ -126,11 +128,11 @@ class FlowRun:
         """Return in a few lines what the time was spent on, and which step to speed up first."""
         from batchflow.explaining import explain_run  # only for those who ask
 
-        return explain_run(self._nodes, self._slots)
+        return explain_run(self._nodes(), self._slots)
 
     def draw(self, path: str | os.PathLike[str]) -> None:
         """Draw the graph, coloured by what became of each step: ``.svg``, or Mermaid as ``.mmd``."""
-        draw(self._nodes, self.name, path)
+        draw(self._nodes(), self.name, path)
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count:,} {state}" for state, count in self.counts.items())

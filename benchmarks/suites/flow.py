@@ -13,7 +13,7 @@ from benchmarks.harness import Contestant, Suite
 
 GRAPHS = {
     "diamond": (__doc__ or "", 4, 101),
-    "chain": ("The same for a chain of steps, so that nothing runs side by side.", 1_000, 5),
+    "chain": ("The same for a chain of steps, so that nothing runs side by side.", 1_000, 3),
     "wide": ("The same for steps that take nothing of each other, and one that counts them.", 10_000, 1),
 }  # fmt: skip
 """Question, steps, and calls in one process, whose median counts."""
