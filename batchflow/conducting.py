@@ -42,7 +42,7 @@ from batchflow.running import Run
 from batchflow.scheduler import LISTEN_SECONDS
 from batchflow.sources import Source
 from batchflow.sources.records import RecordsSource
-from batchflow.steps import Need, Step, StepSpec, Tolerant
+from batchflow.steps import ONE_CORE, Need, Step, StepSpec, Tolerant
 from batchflow.worker import Program, failed, found, value_of
 
 if TYPE_CHECKING:
@@ -181,7 +181,9 @@ class _Conductor:
 
     def _check(self) -> None:
         """Refuse what can never run."""
-        for per_task in {id(step.spec.per_task): step.spec.per_task for step in self._steps}.values():
+        kinds = {id(step.spec.per_task): step.spec.per_task for step in self._steps}
+        kinds.pop(id(ONE_CORE), None)  # that one was asked about first of all
+        for per_task in kinds.values():
             self._executor.slots(self._how.limits, per_task)
 
     def _open(self) -> None:
@@ -216,6 +218,7 @@ class _Conductor:
         for step in self._jobs.values():
             assert step.job is not None
             step.job.work.close()
+            step.job = None
         self._jobs.clear()
         for program in self._programs.values():
             self._executor.unload(program)
@@ -483,7 +486,7 @@ class _Conductor:
             step.end = self._now()
         self._release(step)
         self._tell(StepEnded(step.spec.name, state, step.attempts, why))
-        self._progress(TaskEnded((step.number,), step.attempts, 1, Stats(), state != "failed", again=False))
+        self._progress(TaskEnded((step.number,), step.attempts, 1, _NO_STATS, state != "failed", again=False))
         if step.errors:
             self._failures += sum(errors.num_rows for errors in step.errors)
             self._check_failures()
@@ -545,7 +548,7 @@ class _Conductor:
                 if step.given is not None:
                     fetched = tuple(map(self._executor.fetch, step.given.payloads))
                     step.given = step.given._replace(payloads=fetched)
-        nodes = list(nodes_of_run(self._steps))
+        nodes = partial(nodes_of_run, self._steps)
         told = [self._told(step) for step in self._steps]
         return FlowRun(self._flow.name, told, nodes, list(errors_of(self._steps)), self._now(), self._budget.slots)
 
@@ -579,6 +582,7 @@ def _same(value: Any) -> Any:
 
 _SAME = Shipped(_same)
 _STOPPED = "the flow was stopped"
+_NO_STATS = Stats()
 _NO_FAILURE = Failure("", None, None, None, None, "call", "", "")
 
 

@@ -18,7 +18,7 @@ from batchflow.report import Report
 from batchflow.resources import amounts
 from batchflow.running import Run, Work
 from batchflow.sources import Source
-from batchflow.steps import Need, StepSpec
+from batchflow.steps import ONE_CORE, Need, StepSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,7 +76,10 @@ class Doing:
     @property
     def takes(self) -> tuple[tuple[str, float], ...]:
         """What it takes of the budget."""
-        return tuple(amounts(self.spec.per_task).items())
+        return _TAKES if self.spec.per_task is ONE_CORE else tuple(amounts(self.spec.per_task).items())
+
+
+_TAKES = tuple(amounts(ONE_CORE).items())
 
 
 def call_of(step: Doing) -> Call:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
 
@@ -76,7 +76,7 @@ class FlowRun:
         self,
         name: str,
         steps: Sequence[StepRun],
-        nodes: Sequence[Node],
+        nodes: Callable[[], Iterable[Node]],
         errors: Sequence[tuple[str, pa.Table]],
         seconds: float,
         slots: int,
@@ -85,7 +85,8 @@ class FlowRun:
         self.steps = list(steps)
         self._errors = [(step, table) for step, table in errors if table.num_rows]
         self.seconds = seconds
-        self._nodes = list(nodes)
+        self._nodes = cache(lambda: list(nodes()))
+        """Made only for those who ask how the steps hang together."""
         self._slots = slots
         self._names = {step.name: step for step in self.steps}
 
@@ -130,11 +131,11 @@ class FlowRun:
         """Return in a few lines what the time was spent on, and which step to speed up first."""
         from batchflow.explaining import explain_run  # only for those who ask
 
-        return explain_run(self._nodes, self._slots)
+        return explain_run(self._nodes(), self._slots)
 
     def draw(self, path: str | os.PathLike[str]) -> None:
         """Draw the graph, coloured by what became of each step: ``.svg``, or Mermaid as ``.mmd``."""
-        draw(self._nodes, self.name, path)
+        draw(self._nodes(), self.name, path)
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count:,} {state}" for state, count in self.counts.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from batchflow.model import Failure
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 _BATCH = 1000
 
 
+@cache
 def error_schema() -> pa.Schema:
     """Return the schema of the error table."""
     import pyarrow as pa
