@@ -16,7 +16,7 @@ import heapq
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,25 +25,25 @@ from batchflow.brake import Brake
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.result import Result, tell
 from batchflow.doing import Doing, JobUnderWay, call_of, errors_of, job_digest, missing, nodes_of_run, place_of
-from batchflow.errors import InterruptedRun, StoppedError
+from batchflow.errors import InterruptedRun, ResourceError, StoppedError, UsageError
 from batchflow.events import Event, JobEnded, JobStarted, Listener, StepEnded, StepStarted, TaskEnded
 from batchflow.executors import Executor, chosen
 from batchflow.executors.base import UNKNOWN
 from batchflow.flow_run import FlowRun, State, StepRun
 from batchflow.job import finished
-from batchflow.model import Failed, Failure, Given, Grown, Outcome, Skipped, Stats
+from batchflow.model import Failed, Failure, Given, Grown, Outcome, Partial, Skipped, Stats
 from batchflow.packing import Shipped, pack
 from batchflow.plan import JobSpec, make_plan
 from batchflow.progress import Progress
 from batchflow.readers import records
-from batchflow.resources import Budget, Resources
+from batchflow.resources import Budget, Resources, amounts
 from batchflow.retry import NEVER
 from batchflow.running import Run
 from batchflow.scheduler import LISTEN_SECONDS
 from batchflow.sources import Source
 from batchflow.sources.records import RecordsSource
-from batchflow.steps import ONE_CORE, Need, Step, StepSpec, Tolerant
-from batchflow.worker import Program, failed, found, value_of
+from batchflow.steps import Need, Step, StepSpec, Tolerant, flows_of, need_of, unused
+from batchflow.worker import Program, failed, finished_value, found, value_of
 
 if TYPE_CHECKING:
     from batchflow.flow import Flow
@@ -101,6 +101,10 @@ class _Conductor:
         self._began = time.monotonic()
         self._epoch = time.time()
         self._steps: list[Doing] = []
+        self._names: set[str] = set()
+        self._counted: dict[str, int] = {}
+        self._flows: set[str] = set()
+        """What runs, by tokens: a flow that a step returns is another one."""
         self._budget: Budget
         self._programs: dict[tuple[Any, ...], int] = {}
         """Of calls, at the executor, by what each takes."""
@@ -122,21 +126,21 @@ class _Conductor:
 
     def run(self) -> FlowRun:
         """Run to the end and tell what became of each step."""
-        self._add(self._flow.steps, self._chosen())
-        self._check()
-        complete = False
+        chosen = self._chosen()
+        self._open([self._flow.steps[at] for at in sorted(chosen)])
+        self._flow.has_run = True
+        self._add(self._flow, chosen)
+        self._progress(JobStarted("steps", len(self._steps), self._executor.name, self._budget.slots))
         try:
-            self._open()
             self._loop()
-            complete = not self._stop.pressed
-            run = self._result()
         except KeyboardInterrupt as error:
-            raise InterruptedRun(self._interrupted()) from error
+            raise self._interrupted() from error
         finally:
             self._give_up()
-            self._progress(JobEnded(complete))
-        if self._brake.pressed:
-            raise InterruptedRun(self._interrupted())
+            self._progress(JobEnded(not self._stop.pressed))
+        run = self._result()
+        if self._brake.pressed and run.counts.get("cancelled"):
+            raise self._interrupted(run)
         self._check_limit(run)
         return run
 
@@ -153,11 +157,14 @@ class _Conductor:
                 left.extend(self._flow.steps[number].parents)
         return chosen
 
-    def _add(self, specs: Sequence[StepSpec], chosen: set[int], prefix: str = "") -> dict[int, Doing]:
+    def _add(self, flow: Flow, chosen: Iterable[int], prefix: str = "") -> dict[int, Doing]:
         """Take over the steps of a flow, by their numbers there; those that wait for nothing are ready."""
-        added = {}
+        added: dict[int, Doing] = {}
+        self._flows.add(flow.token)
         for at in sorted(chosen):
-            spec = specs[at] if not prefix else replace(specs[at], name=f"{prefix}{specs[at].name}")
+            name = unused(f"{prefix}{flow.steps[at].name}", self._names, self._counted)
+            spec = flow.steps[at] if name == flow.steps[at].name else replace(flow.steps[at], name=name)
+            self._names.add(name)
             added[at] = Doing(spec, len(self._steps))
             self._steps.append(added[at])
             needs = [(need, [added[number] for number in need.steps]) for need in spec.needs]
@@ -179,17 +186,21 @@ class _Conductor:
         if not step.waits:
             self._is_ready(step)
 
-    def _check(self) -> None:
-        """Refuse what can never run."""
-        kinds = {id(step.spec.per_task): step.spec.per_task for step in self._steps}
-        kinds.pop(id(ONE_CORE), None)  # that one was asked about first of all
-        for per_task in kinds.values():
-            self._executor.slots(self._how.limits, per_task)
-
-    def _open(self) -> None:
+    def _open(self, specs: Sequence[StepSpec]) -> None:
+        """Start the executor, and refuse steps that it can never run."""
         self._executor.start(1, Resources(), workers=1)
         self._budget = self._executor.budget(self._how.limits)
-        self._progress(JobStarted("steps", len(self._steps), self._executor.name, 1))
+        self._check(specs)
+
+    def _check(self, specs: Iterable[StepSpec]) -> None:
+        """Raise `ResourceError` if a step can never run."""
+        for spec in {id(spec.per_task): spec for spec in specs}.values():
+            try:
+                self._budget.check(amounts(spec.per_task))
+                self._executor.slots(self._how.limits, spec.per_task)
+            except ResourceError as error:
+                message = f"step {spec.name!r}: {error}"
+                raise ResourceError(message) from error
 
     def _loop(self) -> None:
         while True:
@@ -224,14 +235,26 @@ class _Conductor:
             self._executor.unload(program)
         self._programs.clear()
         self._calls.clear()
+        if self._stop.pressed:
+            self._end_rest()
+
+    def _end_rest(self) -> None:
+        """Note what became of steps that will not run any more."""
+        for _, _, step in self._later:  # for another try
+            assert step.last is not None
+            self._failed(step, step.last)
+        self._later.clear()
+        for step in self._steps:
+            if step.state is None:
+                self._ended(step, "cancelled", _STOPPED)
 
     # --- what is begun ----------------------------------------------------------------------------
 
     def _is_ready(self, step: Doing) -> None:
         """Take a step to which nothing is left to come: run it, or skip it where something is missing."""
-        why = missing(step)
-        if why is not None:
-            step.broken = True
+        lacks = missing(step)
+        if lacks is not None:
+            why, step.broken = lacks
             self._ended(step, "skipped", why)
         elif step.spec.fn is None:
             self._ready_jobs.append(step)
@@ -290,7 +313,7 @@ class _Conductor:
         self._begin(step)
         try:
             job = self._job(step)
-        except Exception as error:  # noqa: BLE001 - of the user's when= or read=, or a job that cannot work
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - of the user's when= or read=, or of the plan
             self._failed(step, failed(UNKNOWN, "call", error).failure)
             return
         if job is None:
@@ -308,12 +331,12 @@ class _Conductor:
         (value,), args = spec.arguments.open(find)
         wanted = True
         if spec.when is not None:
-            wanted = find(spec.when) if isinstance(spec.when, int) else spec.when.fn(value)
+            wanted = find(spec.when) if isinstance(spec.when, int) else finished_value(spec.when.fn(value))
         if not wanted:
             return None
-        source = value
+        source = value.value if isinstance(value, Partial) else value
         if not isinstance(source, Source):
-            source = records(value) if spec.read is None else spec.read.fn(value)
+            source = records(source) if spec.read is None else spec.read.fn(source)
         assert spec.job is not None
         if step.digests:
             step.digest = job_digest(step, source)
@@ -366,7 +389,7 @@ class _Conductor:
             time.sleep(min(self._patience(), LISTEN_SECONDS))
             return
         jobs = {step.job.run.scheduler.job: step for step in self._jobs.values() if step.job}
-        for program, outcome in self._executor.wait(None, self._patience()):
+        for program, outcome in self._executor.wait({*jobs, *self._programs.values()}, self._patience()):
             step = jobs.get(program)
             if step is None:
                 self._take(outcome)
@@ -384,7 +407,7 @@ class _Conductor:
         """Return the seconds to wait for an outcome."""
         now = time.monotonic()
         times = [LISTEN_SECONDS]
-        if self._later:
+        if self._later and not self._stop.pressed:
             times.append(self._later[0][0] - now)
         times += [step.job.run.scheduler.patience or LISTEN_SECONDS for step in self._jobs.values() if step.job]
         return max(0.0, min(times))
@@ -399,39 +422,53 @@ class _Conductor:
             step.start = min(max(step.begun, outcome.stats.started - self._epoch), self._now())
         step.worker = outcome.stats.worker or getattr(outcome, "failure", _NO_FAILURE).worker
         if isinstance(outcome, Failed):
-            if outcome.helped and step.attempts < step.spec.retry.attempts and not self._stops():
-                due = time.monotonic() + step.spec.retry.delay(step.attempts)
-                heapq.heappush(self._later, (due, step.number, step))
-            else:
-                self._failed(step, outcome.failure)
+            self._call_failed(step, outcome)
         elif isinstance(outcome.payload, Skipped):
             self._skipped(step)
         elif isinstance(outcome.payload, Grown):
-            self._grow(step, outcome.payload.value.open())
+            self._returned(step, outcome.payload)
         else:
             step.digest = outcome.digest
             self._gave(step, Given((outcome.payload,)), "succeeded")
 
+    def _call_failed(self, step: Doing, outcome: Failed) -> None:
+        """Try a step again, if that may help."""
+        if not outcome.helped or step.attempts >= step.spec.retry.attempts or self._stops():
+            self._failed(step, outcome.failure)
+            return
+        step.last = outcome.failure
+        due = time.monotonic() + step.spec.retry.delay(step.attempts)
+        heapq.heappush(self._later, (due, step.number, step))
+
+    def _returned(self, step: Doing, grown: Grown) -> None:
+        """Run the steps that a step returned."""
+        try:
+            self._grow(step, grown.value.open())
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - they cannot be made again, or cannot run
+            self._failed(step, failed(UNKNOWN, "convert", error).failure)
+
     def _grow(self, step: Doing, value: Any) -> None:
-        """Run the steps that a step returned; their values take the handles' places in what it gave."""
-        added: dict[int, dict[int, Doing]] = {}
-        flows: dict[int, Flow] = {}
-        needs: list[tuple[Need, list[Doing]]] = []
+        """Run the steps that a step returned; their values take the handles' place in what it gave."""
+        handles: list[Step | Tolerant] = []
 
         def place(handle: Any) -> int | None:
             if not isinstance(handle, Step | Tolerant):
                 return None
-            steps = [handle] if isinstance(handle, Step) else list(handle.steps)
-            flow = steps[0].flow
-            if id(flow) not in added:
-                flows[id(flow)] = flow
-                added[id(flow)] = self._add(flow.steps, set(range(len(flow.steps))), f"{step.spec.name}/")
-            numbers = [added[id(flow)][one.number] for one in steps]
-            tolerant = (handle.single, True, handle.min_success) if isinstance(handle, Tolerant) else ()
-            needs.append((Need((), *tolerant), numbers))
-            return len(needs) - 1
+            handles.append(handle)
+            return len(handles) - 1
 
         arguments = pack(((value,), {}), place)
+        flows = {flow.token: flow for handle in handles for flow in flows_of(handle)}
+        for flow in flows.values():
+            if flow.token in self._flows:
+                message = f"it returned a step of {flow.name!r}, which runs already: write a new Flow inside of it"
+                raise UsageError(message)
+            self._check(flow.steps)
+        prefix = f"{step.spec.name}/"
+        added = {token: self._add(flow, range(len(flow.steps)), prefix) for token, flow in flows.items()}
+        needs = [
+            (need, [added[one.flow.token][one.number] for one in steps]) for need, steps in map(need_of, handles)
+        ]
         step.spec = replace(step.spec, fn=_SAME, arguments=arguments, when=None, retry=NEVER)
         step.returned = True
         step.attempts -= 1  # what is left to do is no try
@@ -467,7 +504,7 @@ class _Conductor:
         """Note that a step which is a job came to its end."""
         step.report = result.report
         step.failed = result.report.failed
-        step.succeeded = result.report.rows_in - step.failed
+        step.succeeded = max(0, result.report.rows_in - step.failed)  # nobody may have counted what was lost
         step.errors.append(result.errors)
         rows = result.path is None
         self._gave(step, Given(tuple(payloads) if rows else (pack(str(result.path)),), rows), state)
@@ -532,17 +569,14 @@ class _Conductor:
         for listener in self._how.listeners:
             listener(event)
 
-    def _interrupted(self) -> str:
+    def _interrupted(self, run: FlowRun | None = None) -> InterruptedRun:
         done = sum(step.state in ("succeeded", "cached") for step in self._steps)
         keeps = any(_keeps(step.spec) for step in self._steps)
         kept = " what they keep on disk is not done again;" if keeps else ""
-        return f"interrupted after {done:,} of {len(self._steps):,} steps:{kept} run the same again to go on"
+        message = f"interrupted after {done:,} of {len(self._steps):,} steps:{kept} run the same again to go on"
+        return InterruptedRun(message, run)
 
     def _result(self) -> FlowRun:
-        for step in self._steps:
-            if step.state is None:
-                step.state, step.why = "cancelled", _STOPPED
-                step.end = None if step.start is None else self._now()
         if not self._executor.warm:  # with it goes what it holds
             for step in self._steps:
                 if step.given is not None:
@@ -550,7 +584,8 @@ class _Conductor:
                     step.given = step.given._replace(payloads=fetched)
         nodes = partial(nodes_of_run, self._steps)
         told = [self._told(step) for step in self._steps]
-        return FlowRun(self._flow.name, told, nodes, list(errors_of(self._steps)), self._now(), self._budget.slots)
+        errors = list(errors_of(self._steps))
+        return FlowRun(self._flow, told, nodes, errors, self._now(), self._budget.slots)
 
     def _told(self, step: Doing) -> StepRun:
         assert step.state is not None

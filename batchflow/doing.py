@@ -12,7 +12,7 @@ from batchflow.combining.result import Result
 from batchflow.flow_run import State
 from batchflow.graph import Node
 from batchflow.keeping import Place
-from batchflow.model import Call, Given, Slot
+from batchflow.model import Call, Failure, Given, Slot
 from batchflow.printable import printable
 from batchflow.report import Report
 from batchflow.resources import amounts
@@ -59,6 +59,8 @@ class Doing:
     """It has no value because something failed."""
     returned: bool = False
     """Its value is made of those of steps that it returned."""
+    last: Failure | None = None
+    """Of the last try."""
     attempts: int = 0
     begun: float = 0.0
     """When the last try was handed over,"""
@@ -138,27 +140,24 @@ def errors_of(steps: Iterable[Doing]) -> Iterator[tuple[str, pa.Table]]:
 
 
 def _counts(steps: Sequence[Doing], *, single: bool) -> tuple[int, int]:
-    """Return how many steps succeeded and failed; of one that is a job, its records."""
+    """Return how many steps succeeded, and how many something failed for; of one that is a job, its records."""
     if single and steps[0].report is not None:
         return steps[0].succeeded, steps[0].failed
-    good = sum(step.given is not None for step in steps)
-    return good, len(steps) - good
+    return sum(step.given is not None for step in steps), sum(step.broken for step in steps)
 
 
-def missing(step: Doing) -> str | None:
-    """Return why a step cannot run although nothing is left to come to it; ``None`` if it can."""
+def missing(step: Doing) -> tuple[str, bool] | None:
+    """Return why a step to which nothing is left to come cannot run, and whether something failed for that."""
+    lost = [giver for need, steps in step.needs if not need.tolerant for giver in steps if giver.given is None]
+    lost = [*lost, *(one for one in step.after if one.broken)]
+    if lost:
+        first = next((one for one in lost if one.broken), lost[0])
+        return f"{first.spec.name!r} {'failed' if first.state == 'failed' else f'was {first.state}'}", first.broken
     for need, steps in step.needs:
-        if need.tolerant:
-            good, bad = _counts(steps, single=need.single)
-            if good < need.min_success * (good + bad):
-                return f"only {good:,} of {good + bad:,} succeeded, less than min_success={need.min_success:g}"
-        elif steps[0].given is None:
-            return _because(steps[0])
-    return next((_because(one) for one in step.after if one.broken), None)
-
-
-def _because(step: Doing) -> str:
-    return f"{step.spec.name!r} {'failed' if step.state == 'failed' else f'was {step.state}'}"
+        good, bad = _counts(steps, single=need.single)
+        if need.tolerant and good < need.min_success * (good + bad):
+            return f"only {good:,} of {good + bad:,} succeeded, less than min_success={need.min_success:g}", True
+    return None
 
 
 def nodes_of_run(steps: Iterable[Doing]) -> Iterator[Node]:

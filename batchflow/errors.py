@@ -141,4 +141,14 @@ class WorkerDied(ExecutorError):
 
 
 class InterruptedRun(KeyboardInterrupt):
-    """Somebody pressed Ctrl-C; the message says what is done and how to go on."""
+    """Somebody pressed Ctrl-C; the message says what is done and how to go on.
+
+    Attributes
+    ----------
+    run : FlowRun or None
+        Of a flow whose running steps could finish: what became of each.
+    """
+
+    def __init__(self, message: str = "", run: FlowRun | None = None) -> None:
+        super().__init__(message)
+        self.run = run

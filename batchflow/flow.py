@@ -16,12 +16,12 @@ from batchflow.keeping import SUFFIXES
 from batchflow.launch import ahead
 from batchflow.manifest import describe
 from batchflow.packing import Packed, Shipped, pack
-from batchflow.plan import JobSpec, check_spec
+from batchflow.plan import JobSpec, check_max_errors, check_spec
 from batchflow.readers import records
 from batchflow.resources import Resources
 from batchflow.retry import NEVER, Retry
 from batchflow.sources import Source
-from batchflow.steps import ONE_CORE, Need, Step, StepSpec, Tolerant, nodes_of
+from batchflow.steps import ONE_CORE, Need, Step, StepSpec, Tolerant, need_of, nodes_of, unused
 from batchflow.worker import Handle
 
 if TYPE_CHECKING:
@@ -84,7 +84,10 @@ class Flow:
         self._names: dict[str, int] = {}
         self._counted: dict[str, int] = {}
         """Steps that were named after each function."""
-        self._ran = False
+        self.has_run = False
+        """Whether it ran, so that it stays as it is."""
+        self.token = os.urandom(8).hex()
+        """Tells it from other flows, also where it comes back from another process."""
         self._shipped: dict[int, Shipped] = {}
         self._unfilled: dict[tuple[Any, ...], frozenset[str]] = {}
         """Parameters to which a call gives nothing, by function, number and names of its arguments."""
@@ -144,7 +147,8 @@ class Flow:
         timeout
             Seconds of one try, from its real start. Not kept by `Serial`.
         per_task
-            What it takes; ``Resources(cpus=0)`` for one that only waits, which holds no core.
+            What it takes; ``Resources(cpus=0)`` for one that only waits, which holds no core: 32 of those
+            run at the same time, at most.
         cache
             Keep what it gave on disk, and do not run it again for the same function and arguments.
         into
@@ -170,7 +174,7 @@ class Flow:
         instead = None if default is NONE else needs.pack(default, "its default=")
         spec = StepSpec(
             name, shipped, arguments, tuple(needs), self._numbers(name, after), wanted, instead,
-            _policy(name, retry), _seconds(name, timeout), per_task or ONE_CORE, keep,
+            _policy(name, retry), _seconds(name, timeout), _resources(name, "per_task", per_task), keep,
             "" if keep is None else fingerprint(fn, when, args, kwargs),
         )  # fmt: skip
         return self._add(spec)
@@ -307,7 +311,11 @@ class Flow:
         if on_error not in ("abort", "continue"):
             message = f"on_error={on_error!r} must be 'abort' or 'continue'"
             raise UsageError(message)
-        self._ran = True
+        check_max_errors(max_errors)
+        _resources(self.name, "limits", limits)
+        if callable(listeners):
+            message = f"listeners={listeners!r} is a function: pass a list of them"
+            raise UsageError(message)
         jobs = any(step.fn is None for step in self.steps)
         with ahead(executor, threads=1, arrow=jobs):
             return self._run(on_error, max_errors, only, keep, limits, executor, progress, listeners)
@@ -386,7 +394,7 @@ class Flow:
 
     def _name(self, name: str | None, fn: Any) -> str:
         """Return the name of a new step."""
-        if self._ran:
+        if self.has_run:
             message = f"flow {self.name!r} has run, so no step can be added: write a new Flow"
             raise UsageError(message)
         if not callable(fn):
@@ -394,18 +402,14 @@ class Flow:
             message = f"step {name or len(self.steps) + 1} of flow {self.name!r} is a {kind}: pass a function"
             raise FunctionError(message)
         if name is None:
-            return self._numbered(getattr(getattr(fn, "func", fn), "__name__", type(fn).__name__))
+            base = getattr(getattr(fn, "func", fn), "__name__", type(fn).__name__)
+            return unused(base, self._names, self._counted)
+        if not _is_name(name):
+            message = f"step {len(self.steps) + 1} of flow {self.name!r}: name={name!r} must be a text"
+            raise UsageError(message)
         if name in self._names:
             message = f"flow {self.name!r} has a step {name!r} already: give each a name of its own"
             raise UsageError(message)
-        return name
-
-    def _numbered(self, base: str) -> str:
-        """Return a name for one more step of a function."""
-        name = base
-        while name in self._names:
-            self._counted[base] = self._counted.get(base, 1) + 1
-            name = f"{base} {self._counted[base]}"
         return name
 
     def _ship(self, name: str, fn: Callable[..., Any]) -> Shipped:
@@ -435,8 +439,15 @@ class Flow:
         given
             Options of the step.
         """
-        unfilled = self._unfilled_by(name, fn, args, kwargs)
-        unsure = [key for key, value in given.items() if key in unfilled and _is_given(value)]
+        options = [key for key, value in given.items() if _is_given(value)]
+        try:
+            unfilled = self._unfilled_by(name, fn, args, kwargs)
+        except FunctionError as error:
+            taken = [key for key in options if f"'{key}'" in str(error)]
+            hint = f" ({taken[0]}= is an option of the step: pass it by position)" if taken else ""
+            message = f"{error}{hint}"
+            raise FunctionError(message) from error
+        unsure = [key for key in options if key in unfilled]
         if unsure:
             message = (
                 f"step {name!r}: {unsure[0]}= is an option of the step, but {describe(fn)} has a parameter of "
@@ -534,15 +545,10 @@ class _Needs(list[Need]):
 
     def number(self, handle: Handle) -> int:
         """Return the number of a place for what a handle stands for."""
-        if isinstance(handle, Step):
-            self._flow._check_own(self._name, handle)
-            need = Need((handle.number,))
-        else:
-            assert isinstance(handle, Tolerant)
-            for step in handle.steps:
-                self._flow._check_own(self._name, step)
-            numbers = tuple(step.number for step in handle.steps)
-            need = Need(numbers, handle.single, True, handle.min_success)
+        assert isinstance(handle, Step | Tolerant)
+        need, steps = need_of(handle)
+        for step in steps:
+            self._flow._check_own(self._name, step)
         if need not in self._at:
             self._at[need] = len(self)
             self.append(need)
@@ -555,6 +561,10 @@ def _first(item: tuple[str, Any]) -> str:
 
 _UNSET: Final = frozenset(map(id, (None, NONE, NEVER, False, ())))
 """Where the values stand that options of a step have by themselves."""
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and bool(name)
 
 
 def _is_given(value: Any) -> bool:
@@ -576,6 +586,15 @@ def _check_job(name: str, options: dict[str, Any]) -> None:
         raise
 
 
+def _resources(name: str, option: str, amount: Any) -> Resources:
+    if amount is None:
+        return ONE_CORE  # one for all, so that it is looked at once
+    if not isinstance(amount, Resources):
+        message = f"{name!r}: {option}={amount!r} must be Resources, like {option}=bf.Resources(cpus=2)"
+        raise UsageError(message)
+    return amount
+
+
 def _policy(name: str, retry: Any) -> Retry:
     if not isinstance(retry, Retry):
         message = f"step {name!r}: retry={retry!r} must be a Retry, like retry=Retry(attempts=3)"
@@ -584,7 +603,7 @@ def _policy(name: str, retry: Any) -> Retry:
 
 
 def _seconds(name: str, timeout: Any) -> float | None:
-    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+    if timeout is not None and (timeout is True or not (isinstance(timeout, int | float) and timeout > 0)):
         message = f"step {name!r}: timeout={timeout!r} must be a number of seconds over 0"
         raise UsageError(message)
     return timeout
@@ -605,5 +624,8 @@ def _chosen(flow: Flow, steps: Step | str | Iterable[Step | str] | None, what: s
     listed = [steps] if isinstance(steps, Step | str) else list(steps)
     chosen = [flow[step] if isinstance(step, str) else step for step in listed]
     for step in chosen:
+        if not isinstance(step, Step):
+            message = f"{what}{step!r} is no step: pass handles of this flow, or their names"
+            raise UsageError(message)
         flow._check_own(what, step)
     return {step.number for step in chosen}

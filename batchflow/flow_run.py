@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from batchflow.flow import Flow
+
 State: TypeAlias = Literal["succeeded", "failed", "skipped", "cancelled", "cached"]
 
 
@@ -74,14 +76,15 @@ class FlowRun:
 
     def __init__(
         self,
-        name: str,
+        flow: Flow,
         steps: Sequence[StepRun],
         nodes: Callable[[], Iterable[Node]],
         errors: Sequence[tuple[str, pa.Table]],
         seconds: float,
         slots: int,
     ) -> None:
-        self.name = name
+        self.name = flow.name
+        self._flow = flow
         self.steps = list(steps)
         self._errors = [(step, table) for step, table in errors if table.num_rows]
         self.seconds = seconds
@@ -91,6 +94,9 @@ class FlowRun:
         self._names = {step.name: step for step in self.steps}
 
     def __getitem__(self, step: Step | str) -> StepRun:
+        if isinstance(step, Step) and step.flow is not self._flow:
+            message = f"{step!r} is a step of another flow than the one that ran"
+            raise UsageError(message)
         name = step if isinstance(step, str) else step.name
         if name not in self._names:
             message = f"flow {self.name!r} ran no step {name!r}"

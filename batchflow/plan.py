@@ -296,18 +296,25 @@ def _check_numbers(spec: JobSpec) -> None:
     if spec.per not in ("record", "batch"):
         message = f"per={spec.per!r} must be 'record' or 'batch'"
         raise UsageError(message)
-    limit: Any = spec.max_errors
-    if limit is not None and not (isinstance(limit, int) or (isinstance(limit, float) and 0 <= limit <= 1)):
-        message = f"max_errors={spec.max_errors} must be a count, a fraction from 0.0 to 1.0, or None for all"
-        raise UsageError(message)
-    if spec.max_errors is not None and spec.max_errors < 0:
-        message = f"max_errors={spec.max_errors} is negative: 0 stops at the first, None collects all"
-        raise UsageError(message)
+    check_max_errors(spec.max_errors)
     _check_limits(spec)
     if spec.combine is not None and spec.into is not None:
         message = "combine= gives one small table: leave out into= and write the result's table"
         raise UsageError(message)
     parse_bytes(spec.part_size)
+
+
+def check_max_errors(limit: Any) -> None:
+    """Refuse what is no limit of errors; raises `UsageError`."""
+    if limit is None:
+        return
+    count = isinstance(limit, int) and not isinstance(limit, bool)
+    if not count and not (isinstance(limit, float) and 0 <= limit <= 1):
+        message = f"max_errors={limit!r} must be a count, a fraction from 0.0 to 1.0, or None for all"
+        raise UsageError(message)
+    if limit < 0:
+        message = f"max_errors={limit} is negative: 0 stops at the first, None collects all"
+        raise UsageError(message)
 
 
 def _check_limits(spec: JobSpec) -> None:

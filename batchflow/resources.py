@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from batchflow.errors import ResourceError
@@ -78,6 +78,8 @@ class Resources:
         return bool(self.gpus or self.custom)
 
 
+_ROUNDING = 1e-9
+"""What sums of fractions may be wrong by."""
 WAITERS = 32
 """Tasks beside those that hold a core, at most: each takes a process, even if it only waits."""
 
@@ -89,19 +91,31 @@ class Budget:
     ----------
     limits
         All there is.
+    tasks
+        How many may run side by side, where that is counted; otherwise `WAITERS` more than there are cores.
     """
 
-    def __init__(self, limits: Resources) -> None:
-        self._free = {"cpus": 0.0, **amounts(limits)}
-        self._free["tasks"] = self._free["cpus"] + WAITERS
-        self.slots = max(1, int(self._free["cpus"]))
+    def __init__(self, limits: Resources, tasks: int | None = None) -> None:
+        self._all = {"cpus": 0.0, **amounts(limits)}
+        self._all["tasks"] = self._all["cpus"] + WAITERS if tasks is None else tasks
+        self._free = dict(self._all)
+        self.slots = max(1, int(min(self._all["cpus"], self._all["tasks"])))
         """Tasks of one core that run side by side."""
         self.tasks = 0
         """Tasks that take something of it."""
 
+    def check(self, need: Mapping[str, float]) -> None:
+        """Raise `ResourceError` if there is never room for a task, whatever else runs."""
+        for name, amount in need.items():
+            have = self._all.get(name, 0)
+            if amount > have:
+                told: Callable[[float], str] = format_bytes if name == "memory" else "{:g}".format
+                message = f"one task asks for {told(amount)} {name}, but all that runs may use {told(have)}"
+                raise ResourceError(message)
+
     def fits(self, need: Mapping[str, float]) -> bool:
         """Whether there is room for a task."""
-        return all(amount <= self._free.get(name, 0) for name, amount in need.items())
+        return all(amount <= self._free.get(name, 0) + _ROUNDING for name, amount in need.items())
 
     def take(self, need: Mapping[str, float]) -> None:
         """Count what a task needs as in use."""

@@ -214,7 +214,7 @@ class Scheduler:
     def wait(self) -> None:
         """Wait for outcomes and take them in, or for the time of the next try where nothing else is to do."""
         if self._running:
-            for _, outcome in self._executor.wait(self.job, self.patience):
+            for _, outcome in self._executor.wait((self.job,), self.patience):
                 self.take(outcome)
         elif self._backlog.waiting:
             time.sleep(self.patience or 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -114,6 +114,34 @@ class Tolerant(Handle):
         self.steps = tuple(steps)
         self.min_success = min_success
         self.single = single
+
+
+def flows_of(handle: Step | Tolerant) -> list[Flow]:
+    """Return the flows that the steps of a handle are of."""
+    return [handle.flow] if isinstance(handle, Step) else [step.flow for step in handle.steps]
+
+
+def need_of(handle: Step | Tolerant) -> tuple[Need, Sequence[Step]]:
+    """Return what a step takes that has a handle among its arguments, and the steps that give it."""
+    if isinstance(handle, Step):
+        return Need((handle.number,)), [handle]
+    numbers = tuple(step.number for step in handle.steps)
+    return Need(numbers, handle.single, True, handle.min_success), handle.steps
+
+
+def unused(name: str, names: Collection[str], counted: dict[str, int]) -> str:
+    """Return a name, with a number if there is one like it.
+
+    Parameters
+    ----------
+    counted
+        The last number given to each name, kept by the caller.
+    """
+    new = name
+    while new in names:
+        counted[name] = counted.get(name, 1) + 1
+        new = f"{name} {counted[name]}"
+    return new
 
 
 def nodes_of(specs: Sequence[StepSpec]) -> list[Node]:

@@ -226,5 +226,6 @@ def tell(errors: pa.Table) -> str:
     first = errors.slice(0, 1).to_pylist()[0]
     number = f", record {first['record']}" if first["record"] is not None else ""
     more = f"{errors.num_rows:,} records failed, the first one" if errors.num_rows > 1 else "1 record failed"
-    what = f"{first['source']}{number}: {first['error_type']}: {first['message']} ({first['phase']})"
+    step = f"{first['step']}: " if first.get("step", first["source"]) != first["source"] else ""
+    what = f"{step}{first['source']}{number}: {first['error_type']}: {first['message']} ({first['phase']})"
     return f"{more}: {printable(what)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -82,13 +82,15 @@ class Executor(ABC):
         """Take over one piece of work; returns at once."""
 
     @abstractmethod
-    def wait(self, job: int | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
+    def wait(
+        self, jobs: Collection[int] | None = None, timeout: float | None = None
+    ) -> list[tuple[int, Outcome]]:
         """Return the outcomes there are, each with the number of its program; waits for the first one.
 
         Parameters
         ----------
-        job
-            Wait for outcomes of this program only; those of others are kept for whoever asks for them.
+        jobs
+            Wait for outcomes of these programs only; those of others are kept for whoever asks for them.
         timeout
             Seconds after which to give up; there is no outcome then.
         """
@@ -195,9 +197,9 @@ def rules_of(work: Work, limits: Limits, retry: Retry) -> tuple[Limits, Retry]:
     return limits, retry
 
 
-def take(ready: list[tuple[int, Outcome]], job: int | None) -> list[tuple[int, Outcome]]:
-    """Take the outcomes of one program, or all of them, off a list."""
-    taken = [item for item in ready if job is None or item[0] == job]
+def take(ready: list[tuple[int, Outcome]], jobs: Collection[int] | None) -> list[tuple[int, Outcome]]:
+    """Take the outcomes of some programs, or all of them, off a list."""
+    taken = [item for item in ready if jobs is None or item[0] in jobs]
     if taken:
-        ready[:] = [item for item in ready if job is not None and item[0] != job]
+        ready[:] = [item for item in ready if jobs is not None and item[0] not in jobs]
     return taken

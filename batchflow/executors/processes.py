@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from collections import deque
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -98,9 +99,9 @@ class Processes(Executor):
         return asked if per_task.nbytes is None else min(asked, fitting)
 
     def budget(self, limits: Resources) -> Budget:
-        """Return what may be in use at the same time: as many cores as there are workers, if they are counted."""
-        cpus = available_cpus() if self._count is None else self._count
-        return Budget(capped(limits, cpus, total_memory()))
+        """Return what may be in use at the same time: no more tasks than workers, where these are counted."""
+        cpus = max(available_cpus(), self._count or 0)
+        return Budget(capped(limits, cpus, total_memory()), self._count)
 
     def grow(self, workers: int) -> None:
         """Have at least so many worker processes."""
@@ -155,7 +156,7 @@ class Processes(Executor):
         if program is not None:
             program.parcel.close()
         self._waiting = deque(item for item in self._waiting if item[0] != job)
-        take(self._ready, job)
+        take(self._ready, (job,))
         for worker in list(self._workers.values()):
             if any(item[0] == job for item in worker.queue):
                 self._kill(worker)
@@ -214,9 +215,11 @@ class Processes(Executor):
         with suppress(OSError):  # a worker that is gone is found out when its socket is read
             parcel.send(worker.socket)
 
-    def wait(self, job: int | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
+    def wait(
+        self, jobs: Collection[int] | None = None, timeout: float | None = None
+    ) -> list[tuple[int, Outcome]]:
         """Return the outcomes there are; waits for the first one."""
-        while not (taken := take(self._ready, job)) and self._busy(job):
+        while not (taken := take(self._ready, jobs)) and self._busy(jobs):
             events = self._selector.select(timeout)
             if not events:
                 break
@@ -228,10 +231,10 @@ class Processes(Executor):
             self._dispatch()
         return taken
 
-    def _busy(self, job: int | None) -> bool:
+    def _busy(self, jobs: Collection[int] | None) -> bool:
         """Whether an outcome is still to come."""
         queues = (self._waiting, *(worker.queue for worker in self._workers.values()))
-        return any(job is None or owner == job for queue in queues for owner, _ in queue)
+        return any(jobs is None or owner in jobs for queue in queues for owner, _ in queue)
 
     def _hear(self, worker: _Worker) -> None:
         """Take over one outcome from a worker, or note that it is gone."""

@@ -7,7 +7,7 @@ import pickle
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
@@ -170,7 +170,7 @@ class Ray(Executor):
         if self._jobs.pop(job, None) is None:
             return
         self._waiting = deque(item for item in self._waiting if item[0] != job)
-        take(self._ready, job)
+        take(self._ready, (job,))
         for head, sent in list(self._running.items()):
             if sent.job == job:
                 ray.cancel(head, force=True)
@@ -205,11 +205,13 @@ class Ray(Executor):
         head, rows = perform.remote([program], alive, limits, packed, *parts)
         self._running[head] = _Sent(job, work, rows, time.monotonic())
 
-    def wait(self, job: int | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
+    def wait(
+        self, jobs: Collection[int] | None = None, timeout: float | None = None
+    ) -> list[tuple[int, Outcome]]:
         """Return the outcomes there are; waits for the first one."""
         import ray
 
-        while not (taken := take(self._ready, job)) and self._busy(job):
+        while not (taken := take(self._ready, jobs)) and self._busy(jobs):
             heads = list(self._running)
             done, _ = ray.wait(heads, num_returns=1, timeout=timeout)
             if not done:
@@ -219,9 +221,9 @@ class Ray(Executor):
             self._dispatch()
         return taken
 
-    def _busy(self, job: int | None) -> bool:
+    def _busy(self, jobs: Collection[int] | None) -> bool:
         """Whether an outcome is still to come."""
-        return any(job is None or sent.job == job for sent in self._running.values())
+        return any(jobs is None or sent.job in jobs for sent in self._running.values())
 
     def _taken(self, head: Any) -> tuple[int, Outcome]:
         import ray
@@ -238,7 +240,12 @@ class Ray(Executor):
         """Return the rows behind a reference."""
         import ray
 
-        return _unpacked(ray.get(payload)) if isinstance(payload, ray.ObjectRef) else payload
+        if not isinstance(payload, ray.ObjectRef):
+            return payload
+        if not ray.is_initialized():
+            message = "the Ray that held this value was closed meanwhile: ask for the value before"
+            raise ExecutorError(message)
+        return _unpacked(ray.get(payload))
 
     def close(self) -> None:
         """Give up what is running; stop Ray if it is our own."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from typing import ClassVar
 
 from batchflow.executors.base import Executor
 from batchflow.model import Outcome, Work
-from batchflow.resources import Resources
+from batchflow.resources import Budget, Resources, available_cpus, capped, total_memory
 from batchflow.worker import Program, Runner
 
 
@@ -25,6 +26,10 @@ class Serial(Executor):
     def slots(self, limits: Resources, per_task: Resources) -> int:
         """Return 1, if a task fits at all."""
         return min(1, super().slots(limits, per_task))
+
+    def budget(self, limits: Resources) -> Budget:
+        """Return what may be in use at the same time: one task, so that none is begun in vain."""
+        return Budget(capped(limits, available_cpus(), total_memory()), 1)
 
     def start(self, slots: int, per_task: Resources, workers: int | None = None) -> None:
         """Nothing to start."""
@@ -44,10 +49,12 @@ class Serial(Executor):
         """Put work into the queue."""
         self._queue.append((job, work))
 
-    def wait(self, job: int | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
+    def wait(
+        self, jobs: Collection[int] | None = None, timeout: float | None = None
+    ) -> list[tuple[int, Outcome]]:
         """Do the next piece of work."""
         for at, (owner, work) in enumerate(self._queue):
-            if job is None or owner == job:
+            if jobs is None or owner in jobs:
                 del self._queue[at]
                 return [(owner, self._runners[owner].perform(work))]
         return []

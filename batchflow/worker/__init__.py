@@ -4,7 +4,7 @@ Nothing here raises to the executor: whatever goes wrong becomes a failure, of a
 at fault, of the chunk where not.
 """
 
-from batchflow.worker.calls import Handle, found, value_of
+from batchflow.worker.calls import Handle, finished_value, found, value_of
 from batchflow.worker.failures import died, failed, lost, over, placed
 from batchflow.worker.guard import OVERTIME, Guard, Overtime, end_with_parent, settle, too_slow, was_overtime
 from batchflow.worker.program import Limits, Program
@@ -23,6 +23,7 @@ __all__ = [
     "died",
     "end_with_parent",
     "failed",
+    "finished_value",
     "found",
     "lost",
     "over",

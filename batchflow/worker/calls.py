@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from types import GeneratorType
-from typing import Any
+from typing import Any, ClassVar
 
 from batchflow.keeping import Kept
 from batchflow.model import Call, Given, Grown, Outcome, Partial, Phase, Skipped, Slot, Stats, Succeeded
@@ -23,6 +23,14 @@ from batchflow.worker.run import peak_memory
 
 class Handle:
     """Base of what stands for the value of a step: a function that returns some has returned more steps to run."""
+
+    __slots__ = ()
+    pickled: ClassVar[bool] = False
+    """Whether one was pickled: so they are found wherever they stand in a value."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        Handle.pickled = True
+        return super().__reduce_ex__(protocol)
 
 
 def called(call: Call, *, guarded: bool = True) -> Outcome:
@@ -57,11 +65,12 @@ class _Progress:
         began, start = time.time(), time.perf_counter()
         call = self._call
         args, kwargs = call.arguments.open(partial(found, call) if call.places else None)
+        self.phase = "worker"
         fn = call.fn.fn
         self.phase = "call"
         payload: Any = Skipped()
         if call.when is None or _wanted(call, args, kwargs):
-            value = _finished(fn(*args, **kwargs))
+            value = finished_value(fn(*args, **kwargs))
             self.phase = "convert"
             payload = self._payload(value)
         stats = Stats(worker_name(), began, time.perf_counter() - start, peak_memory=peak_memory())
@@ -70,10 +79,12 @@ class _Progress:
 
     def _payload(self, value: Any) -> Packed | Kept | Grown:
         """Return a value as it travels: packed, or as the file that it is kept in."""
-        if _returns_steps(value):
-            return Grown(pack(value))
+        Handle.pickled = False
+        packed = pack(value)
+        if Handle.pickled:
+            return Grown(packed)
         if self._call.keep is None:
-            return pack(value)
+            return packed
         self.phase = "write"
         kept: Kept = self._call.keep.keep(value)
         return kept
@@ -113,19 +124,13 @@ def _wanted(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether the condition of a step holds."""
     if isinstance(call.when, int):
         return bool(found(call, call.when))
-    return bool(call.when.fn(*args, **kwargs))
+    return bool(finished_value(call.when.fn(*args, **kwargs)))
 
 
-def _finished(value: Any) -> Any:
+def finished_value(value: Any) -> Any:
     """Return what a coroutine or a generator comes to."""
     if inspect.iscoroutine(value):
         import asyncio  # 30 ms, for those who need it
 
         return asyncio.run(value)
     return list(value) if isinstance(value, GeneratorType) else value
-
-
-def _returns_steps(value: Any) -> bool:
-    """Whether a function gave handles of a flow that it wrote, which is to run too."""
-    inside = value if isinstance(value, list | tuple) else value.values() if isinstance(value, dict) else ()
-    return isinstance(value, Handle) or any(isinstance(one, Handle) for one in inside)

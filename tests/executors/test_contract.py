@@ -84,7 +84,7 @@ def test_outcomes_are_kept_for_whom_they_are_for(executor, loaded):
         executor.submit(second, task(at, [at]))
     for job in (second, first):
         outcomes = []
-        while new := executor.wait(job):
+        while new := executor.wait([job]):
             outcomes += new
         assert sorted((number, outcome.key) for number, outcome in outcomes) == [(job, (0, at)) for at in range(4)]
     assert executor.wait() == []

@@ -92,7 +92,7 @@ def test_failed_records(capsys):
     assert "1 x ZeroDivisionError in call: divide: records, record 3: integer division" in err
     status, _, err = run(capsys, "flows_of_test.py:flow", "--executor", "serial", "--max-errors", "0")
     assert (status, err.count("\n")) == (3, 1)
-    assert err.startswith("batchflow: stopped: more than max_errors=0 failed; 1 record failed: records, record 3:")
+    assert err.startswith("batchflow: stopped: more than max_errors=0 failed; 1 record failed: divide: records, record 3:")
 
 
 def test_failed_steps(capsys):

@@ -51,25 +51,41 @@ def call(at, takes, allows, fails):
 
 
 def reference(steps):
-    """Return state and value of each step, as they follow from those before."""
+    """Return state and value of each step, and whether something failed for it, as they follow from those before."""
     came = []
     for at, step in enumerate(steps):
         allowed = [came[one] for one in step["allows"]]
         good = [value for _, value, _ in allowed if value is not None]
-        if any(came[one][1] is None for one in step["takes"]) or (allowed and len(good) < step["share"] * len(allowed)) or any(came[one][2] for one in step["after"]):
+        bad = sum(broken for _, _, broken in allowed)
+        lost = [came[one][2] for one in step["takes"] if came[one][1] is None]
+        lost += [True for one in step["after"] if came[one][2]]
+        if lost:
+            came.append(("skipped", None, any(lost)))
+        elif len(good) < step["share"] * (len(good) + bad):
             came.append(("skipped", None, True))
         elif not step["wanted"]:
             came.append(("skipped", "default" if step["default"] else None, False))
         elif step["fails"]:
             came.append(("failed", None, True))
+        elif step["job"]:
+            came.append(("succeeded", [at], False))
         else:
-            if step["job"]:
-                came.append(("succeeded", [at], False))
-                continue
             failed = sorted(str(one) for one in step["allows"] if came[one][0] == "failed")
-            told = [good, len(good), len(allowed) - len(good), failed] if allowed else []
+            told = [good, len(good), bad, failed] if allowed else []
             came.append(("succeeded", [at, [came[one][1] for one in step["takes"]], told], False))
     return came
+
+
+def called(at, steps, came):
+    """Whether a step was called: also one that its condition did not want, which is asked where it would run."""
+    step = steps[at]
+    runs = [came[one] for one in step["takes"]]
+    if step["job"] or came[at][0] != "skipped":
+        return not step["job"]
+    good = [came[one][1] for one in step["allows"] if came[one][1] is not None]
+    bad = sum(came[one][2] for one in step["allows"])
+    enough = len(good) >= step["share"] * (len(good) + bad)
+    return all(value is not None for _, value, _ in runs) and not any(came[one][2] for one in step["after"]) and enough
 
 
 def plain(value):
@@ -132,9 +148,9 @@ def test_any_flow_in_any_order(steps, data):
     assert [step.state for step in run.steps] == [state for state, _, _ in came]
     assert [plain(run[handle].value) if run[handle].opened else None for handle in handles] == [value for _, value, _ in came]
     assert sorted(set(run.errors["step"].to_pylist()), key=int) == [str(at) for at, (state, _, _) in enumerate(came) if state == "failed"]
-    called = [work.key[0] for work in executor.performed if isinstance(work, Call)]
-    assert len(called) == len(set(called))  # each step is called once at most
-    assert set(called) == {at for at, step in enumerate(steps) if not step["job"] and (came[at][0] != "skipped" or (not step["wanted"] and not came[at][2]))}
+    calls = [work.key[0] for work in executor.performed if isinstance(work, Call)]
+    assert len(calls) == len(set(calls))  # each step is called once at most
+    assert set(calls) == {at for at in range(len(steps)) if called(at, steps, came)}
 
 
 @given(steps=graphs(), data=st.data())
