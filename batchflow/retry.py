@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from batchflow.errors import UsageError
+from batchflow.errors import RetryAfter, UsageError
 
 LONGEST_DELAY = 60.0
 """Seconds to wait before another try, at most."""
@@ -65,5 +65,21 @@ class Retry:
         return longest * (1 - self.jitter * random.random())
 
 
-NEVER = Retry(attempts=1)
-"""Of a job that asks for none."""
+    def after(self, error: BaseException, attempt: int) -> float | None:
+        """Return the seconds to wait before a record is tried again; ``None``: another try helps nobody.
+
+        Parameters
+        ----------
+        attempt
+            How often it was tried, from 1.
+        """
+        if isinstance(error, RetryAfter):
+            attempts = ASKED_FOR if self == NEVER else self.attempts
+            return max(error.seconds, self.delay(attempt)) if attempt < attempts else None
+        return self.delay(attempt) if attempt < self.attempts and self.helps(error) else None
+
+
+NEVER = Retry(attempts=1, on=())
+"""Of a job that says nothing of it; unlike one that says ``Retry(attempts=1)``, it heeds `RetryAfter`."""
+ASKED_FOR = 3
+"""Tries at most of a record whose function asks for another one, in such a job."""
