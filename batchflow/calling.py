@@ -11,7 +11,7 @@ SIDE_BY_SIDE = 100
 """Calls of an async function at once in each worker, where the job does not say: as many as aiohttp connects."""
 
 
-def is_async(fn: Callable[..., Any] | None) -> bool:
+def is_async(fn: Callable[..., Any]) -> bool:
     """Whether calling a function gives what is to be awaited: ``async def``, with ``yield`` or without."""
     while isinstance(fn, partial):
         fn = fn.func
@@ -23,5 +23,5 @@ def is_async(fn: Callable[..., Any] | None) -> bool:
 
 
 def side_by_side(fn: Callable[..., Any], concurrency: int | None) -> int | None:
-    """Return how many calls of a function run at once in a worker; ``None``: one after the other, in its thread."""
+    """Return how many calls of a function run at once in a worker; ``None``: one after the other."""
     return concurrency or (SIDE_BY_SIDE if is_async(fn) else None)

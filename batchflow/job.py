@@ -21,6 +21,7 @@ from batchflow.ledger import read_ledger
 from batchflow.mending import Mending, failed_chunks
 from batchflow.plan import JobSpec, Plan, make_plan
 from batchflow.progress import Progress
+from batchflow.rate import parse_rate
 from batchflow.report import ReportBuilder
 from batchflow.rows import Rows
 from batchflow.scheduler import Scheduler
@@ -353,6 +354,8 @@ def program_of(plan: Plan, *, tables: bool = False) -> Program:
         spec.timeout,
         spec.per_task.nbytes,
         os.getcwd(),  # noqa: PTH109 - its text is what is wanted
+        spec.concurrency,
+        None if spec.rate is None else parse_rate(spec.rate),
     )
 
 

@@ -25,7 +25,7 @@ _MOST = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How many calls may start: ``seconds / interval + burst`` at most, rounded, in any time of so many seconds."""
+    """How many calls may start: in so many seconds ``seconds / interval + burst`` at most, rounded."""
 
     interval: float
     """Seconds from one call to the next."""
@@ -36,6 +36,10 @@ class Rate:
     def per_second(self) -> float:
         """Calls a second."""
         return 1 / self.interval
+
+    def __str__(self) -> str:
+        burst = f" burst {self.burst}" if self.burst > 1 else ""
+        return f"{self.per_second:.3g} calls/s{burst}"
 
     @property
     def _early(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,18 +66,15 @@ class Retry:
         return longest * (1 - self.jitter * random.random())
 
 
-    def after(self, error: BaseException, attempt: int) -> float | None:
-        """Return the seconds to wait before a record is tried again; ``None``: another try helps nobody.
-
-        Parameters
-        ----------
-        attempt
-            How often it was tried, from 1.
-        """
+    def again(self, error: BaseException, attempt: int) -> bool:
+        """Whether a record is tried again, for which the function raised this the so many-th time, from 1."""
         if isinstance(error, RetryAfter):
-            attempts = ASKED_FOR if self == NEVER else self.attempts
-            return max(error.seconds, self.delay(attempt)) if attempt < attempts else None
-        return self.delay(attempt) if attempt < self.attempts and self.helps(error) else None
+            return attempt < (ASKED_FOR if self == NEVER else self.attempts)
+        return attempt < self.attempts and self.helps(error)
+
+    def after(self, errors: Iterable[BaseException], attempt: int) -> float:
+        """Return the seconds to wait after an attempt for which these were raised, as they may ask for."""
+        return max([self.delay(attempt), *(error.seconds for error in errors if isinstance(error, RetryAfter))])
 
 
 NEVER = Retry(attempts=1, on=())

@@ -150,7 +150,7 @@ class Scheduler:
             self._order.settle(settled)
         left = self._cursor.total if done else self._plan.total
         first = FIRST_RECORDS if source.in_memory else FIRST_BYTES
-        self._sizer = ChunkSizer(left, self._slots, first, self._plan.chunk_weight)
+        self._sizer = ChunkSizer(left, self._slots, first, self._plan.chunk_weight, self._plan.pace)
         unit = "records" if source.in_memory else "bytes"
         before = sum(settled.chunk.weight for settled in done)
         total = None if left is None else left + before

@@ -39,6 +39,10 @@ class Pace(NamedTuple):
         return self.calls * self.record if self.calls > 1 else 1
 
 
+AT_ONCE = Pace()
+"""Of a function that does not wait."""
+
+
 class ChunkSizer:
     """Sizes chunks by the measured cost of those before.
 
@@ -57,7 +61,7 @@ class ChunkSizer:
     """
 
     def __init__(
-        self, total: int | None, slots: int, first: int, fixed: int | None = None, pace: Pace = Pace()
+        self, total: int | None, slots: int, first: int, fixed: int | None = None, pace: Pace = AT_ONCE
     ) -> None:
         self._remaining = total
         self._slots = slots

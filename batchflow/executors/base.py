@@ -6,12 +6,15 @@ import pickle
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from batchflow.errors import FunctionError, ResourceError
+from batchflow.executors.buckets import FileBucket
 from batchflow.model import Assemble, Merge, Outcome, Work
 from batchflow.pickling import dumps
+from batchflow.rate import Bucket, Rate
 from batchflow.resources import Resources, available_cpus, count_slots, total_memory
 from batchflow.worker import Guard, Limits, Program, Runner, failed, settle
 
@@ -79,6 +82,14 @@ class Executor(ABC):
             Seconds after which to give up; there is no outcome then.
         """
 
+    def bucket(self, rate: Rate) -> Bucket:
+        """Return what keeps all workers of a job to a rate together; `unload` closes it."""
+        return FileBucket(rate)
+
+    def limited(self, program: Program) -> Program:
+        """Return a program with its bucket, if it has a rate."""
+        return program if program.rate is None else replace(program, bucket=self.bucket(program.rate))
+
     def fetch(self, payload: Any) -> Any:
         """Return the rows that a payload of an outcome stands for."""
         return payload
@@ -132,6 +143,9 @@ class Broken:
         """Tell why nothing works."""
         return failed(work, "worker", self._error)
 
+    def close(self) -> None:
+        """Nothing to give back."""
+
 
 class Loaded:
     """A program on a worker: made again when its first work comes, inside the limits of that.
@@ -161,6 +175,11 @@ class Loaded:
             self._make = None
             settle()
         return self._runner
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        if self._make is None:
+            self._runner.close()
 
 
 def opened(make: Callable[[], Any], limits: Limits) -> Any:

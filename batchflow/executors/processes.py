@@ -26,6 +26,7 @@ from batchflow.executors import wire
 from batchflow.executors.base import Executor, limit_of, pickled, take
 from batchflow.executors.zygote import REQUEST, Ended, Load, Tally, Unload
 from batchflow.model import Assemble, Failed, Outcome, Work
+from batchflow.rate import Bucket
 from batchflow.resources import Resources
 from batchflow.retry import Retry
 from batchflow.worker import OVERTIME, Limits, Program, died, failed, lost, too_slow, was_overtime
@@ -130,18 +131,21 @@ class Processes(Executor):
     def load(self, program: Program) -> int:
         """Pickle a program once; all workers share its memory."""
         buffers = wire.Buffers()
+        program = self.limited(program)
         data = pickled(program, buffers.take)
         self._loaded += 1
         parcel = wire.Parcel(data, buffers)
         path = list(sys.path)
-        self._programs[self._loaded] = _Loaded(parcel, path, self._slots, program.limits, program.retry)
+        self._programs[self._loaded] = _Loaded(
+            parcel, path, self._slots, program.limits, program.retry, program.bucket
+        )
         return self._loaded
 
     def unload(self, job: int) -> None:
         """Forget a program here and on the workers; one that is still at its work is killed."""
         program = self._programs.pop(job, None)
         if program is not None:
-            program.parcel.close()
+            program.close()
         self._waiting = deque(item for item in self._waiting if item[0] != job)
         take(self._ready, job)
         for worker in list(self._workers.values()):
@@ -292,7 +296,7 @@ class Processes(Executor):
     def close(self) -> None:
         """Stop the workers and the zygote; work under way is given up."""
         for program in self._programs.values():
-            program.parcel.close()
+            program.close()
         self._programs.clear()
         for worker in list(self._workers.values()):
             self._drop(worker)
@@ -317,6 +321,13 @@ class _Loaded(NamedTuple):
     slots: int
     limits: Limits
     retry: Retry
+    bucket: Bucket | None
+
+    def close(self) -> None:
+        """Give back what was made for it."""
+        self.parcel.close()
+        if self.bucket is not None:
+            self.bucket.close()
 
 
 def _how(status: int) -> str:

@@ -14,6 +14,7 @@ from batchflow.errors import ExecutorError, ResourceError
 from batchflow.executors.base import UNKNOWN, Executor, Loaded, add_path, limit_of, opened, pickled, take
 from batchflow.executors.wire import Buffers, dumps
 from batchflow.model import Assemble, Failed, Merge, Outcome, Succeeded, Work
+from batchflow.rate import Bucket, Rate
 from batchflow.resources import Resources, available_cpus, count_slots, total_memory
 from batchflow.retry import Retry
 from batchflow.rows import Rows
@@ -138,27 +139,42 @@ class Ray(Executor):
         )
         # Tasks wait at Ray, where the next one is at hand, unless the job has a cap that Ray knows nothing of.
         self._slots = slots
-        self._room = slots if slots < self.slots(Resources(), per_task) else sys.maxsize
+        # A task that holds no core would not wait there at all.
+        free = slots == self.slots(Resources(), per_task) and per_task.cpus != 0
+        self._room = sys.maxsize if free else slots
 
     def load(self, program: Program) -> int:
         """Put a program into the object store, once for all tasks; large arrays of it are not copied again."""
         import ray
 
         buffers = Buffers()
+        program = self.limited(program)
         data = pickled(program, buffers.take)
         self._loaded += 1
         reference = ray.put((list(sys.path), (data, list(buffers))))
         # With a time limit no task waits at Ray, so that when it was sent is when it began.
         room = min(self._room, self._slots) if program.timeout else self._room
-        self._jobs[self._loaded] = _Job(reference, self._perform, room, program.limits, program.retry)
+        self._jobs[self._loaded] = _Job(
+            reference, self._perform, room, program.limits, program.retry, program.bucket
+        )
         return self._loaded
+
+    def bucket(self, rate: Rate) -> Bucket:
+        """Return what keeps all workers of a job to a rate together: a tiny actor, wherever Ray puts it."""
+        import ray
+
+        keeper = ray.remote(_Keeper).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        return _RayBucket(keeper.remote(rate))
 
     def unload(self, job: int) -> None:
         """Forget a program and cancel its tasks."""
         import ray
 
-        if self._jobs.pop(job, None) is None:
+        program = self._jobs.pop(job, None)
+        if program is None:
             return
+        if program.bucket is not None:
+            program.bucket.close()
         self._waiting = deque(item for item in self._waiting if item[0] != job)
         take(self._ready, job)
         for head, sent in list(self._running.items()):
@@ -261,6 +277,49 @@ class _Job(NamedTuple):
     """Tasks that may be at Ray."""
     limits: Limits
     retry: Retry
+    bucket: Bucket | None
+
+
+class _Keeper:
+    """Keeps when the next call of a job is due, by the clock of its node."""
+
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
+        self._due = 0.0
+
+    def reserve(self) -> float:
+        """Return 0 or the seconds after which to ask again."""
+        seconds, self._due = self._rate.take(self._due, time.monotonic())
+        return seconds
+
+    def pause(self, seconds: float) -> None:
+        """Let no call start for a while."""
+        self._due = self._rate.paused(self._due, time.monotonic() + seconds)
+
+
+class _RayBucket(NamedTuple):
+    """The bucket of a job, as each process of Ray's uses it."""
+
+    keeper: Any
+
+    def reserve(self) -> float:
+        """Return 0 where a call may start now, which is counted; else the seconds after which to ask again."""
+        import ray
+
+        seconds: float = ray.get(self.keeper.reserve.remote())
+        return seconds
+
+    def pause(self, seconds: float) -> None:
+        """Let no call start for a while."""
+        import ray
+
+        ray.get(self.keeper.pause.remote(seconds))
+
+    def close(self) -> None:
+        """End the actor."""
+        import ray
+
+        ray.kill(self.keeper)
 
 
 class _Sent(NamedTuple):
@@ -320,7 +379,7 @@ def _loaded(reference: Any, alive: list[str], limits: Limits) -> Loaded:
     import ray
 
     for key in _programs.keys() - alive:
-        del _programs[key]
+        _programs.pop(key).close()
     key = reference.hex()
     if not _programs:
         end_with_parent()  # a Ray of our own ends with its driver, and its workers at once with it

@@ -264,7 +264,8 @@ class Worker:
             frame = wire.next_frame(self._driver, mapped=True)
             self._programs[message.job] = Loaded(frame.open, message.limits)
         elif isinstance(message, Unload):
-            self._programs.pop(message.job, None)
+            if message.job in self._programs:
+                self._programs.pop(message.job).close()
         else:
             self._answer(self._perform(*message))
             return

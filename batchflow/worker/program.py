@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from batchflow.calling import side_by_side
+from batchflow.rate import Bucket, Rate
 from batchflow.retry import NEVER, Retry
 from batchflow.sources.base import Source
 
@@ -41,6 +43,18 @@ class Program:
     """Bytes of one task."""
     folder: str = ""
     """Working directory of the driver: what relative paths of inputs start from."""
+    concurrency: int | None = None
+    """Calls at once in one worker."""
+    rate: Rate | None = None
+    """Of all calls of the job."""
+    bucket: Bucket | None = None
+    """What keeps to it; made by the executor."""
+
+    @property
+    def side_by_side(self) -> int | None:
+        """Calls at once in one worker; ``None``: one after the other, as fast as can be."""
+        calls = side_by_side(self.fn, self.concurrency)
+        return calls or (1 if self.bucket and self.per == "record" else None)
 
     @property
     def limits(self) -> Limits:
