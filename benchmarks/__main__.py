@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.harness import race
 from benchmarks.tables import as_json, machine, markdown
 
-SUITES = ("start", "warm", "tiny", "one_file", "safety", "memory")
+SUITES = ("start", "warm", "tiny", "one_file", "safety", "memory", "waiting")
 
 
 def main() -> None:
