@@ -27,6 +27,7 @@ Classes with a second base are also caught by an ``except`` clause for that base
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -145,10 +146,14 @@ class RetryAfter(BatchflowError):
     """
 
     def __init__(self, seconds: float | str) -> None:
-        self.seconds = max(0.0, float(seconds))
-        if not self.seconds < _LONGEST_PAUSE:
+        try:
+            asked = float(seconds)
+        except (TypeError, ValueError):
+            asked = math.nan
+        if not asked <= _LONGEST_PAUSE:
             message = f"RetryAfter({seconds!r}): give a number of seconds, a day at most"
             raise ValueError(message)
+        self.seconds = max(0.0, asked)
         super().__init__(f"asked to try again in {self.seconds:g} seconds")
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -68,9 +68,12 @@ class Retry:
 
     def again(self, error: BaseException, attempt: int) -> bool:
         """Whether a record is tried again, for which the function raised this the so many-th time, from 1."""
-        if isinstance(error, RetryAfter):
-            return attempt < (ASKED_FOR if self == NEVER else self.attempts)
-        return attempt < self.attempts and self.helps(error)
+        asked = isinstance(error, RetryAfter)
+        return attempt < self.tries(asked=asked) and (asked or self.helps(error))
+
+    def tries(self, *, asked: bool) -> int:
+        """Return how often something is tried at most; the function may have asked for another try."""
+        return ASKED_FOR if asked and self == NEVER else self.attempts
 
     def after(self, errors: Iterable[BaseException], attempt: int) -> float:
         """Return the seconds to wait after an attempt for which these were raised, as they may ask for."""

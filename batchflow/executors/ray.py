@@ -49,6 +49,9 @@ _QUIET = {
 _LONGEST = 40
 """Characters of the folder at most: the sockets in it have names of 65 more, and the kernel allows 107."""
 
+_NAMESPACE = "batchflow"
+"""Of the actors that keep the rates of jobs."""
+
 _programs: dict[str, Loaded] = {}
 """On a worker: the programs of jobs under way, by the reference to them."""
 
@@ -163,8 +166,9 @@ class Ray(Executor):
         """Return what keeps all workers of a job to a rate together: a tiny actor, wherever Ray puts it."""
         import ray
 
-        keeper = ray.remote(_Keeper).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-        return _RayBucket(keeper.remote(rate))
+        name = f"bucket-{os.urandom(16).hex()}"
+        options = {"name": name, "namespace": _NAMESPACE, "max_restarts": -1, "max_task_retries": -1}
+        return _RayBucket(name, ray.remote(_Keeper).options(num_cpus=0, **options).remote(rate))
 
     def unload(self, job: int) -> None:
         """Forget a program and cancel its tasks."""
@@ -297,29 +301,42 @@ class _Keeper:
         self._due = self._rate.paused(self._due, time.monotonic() + seconds)
 
 
-class _RayBucket(NamedTuple):
-    """The bucket of a job, as each process of Ray's uses it."""
+class _RayBucket:
+    """The bucket of a job, as a process of Ray's uses it; found by name, since handles travel with tasks only."""
 
-    keeper: Any
+    def __init__(self, name: str, keeper: Any = None) -> None:
+        self._name = name
+        self._known = keeper
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _RayBucket, (self._name,)
+
+    @property
+    def _keeper(self) -> Any:
+        if self._known is None:
+            import ray
+
+            self._known = ray.get_actor(self._name, _NAMESPACE)
+        return self._known
 
     def reserve(self) -> float:
         """Return 0 where a call may start now, which is counted; else the seconds after which to ask again."""
         import ray
 
-        seconds: float = ray.get(self.keeper.reserve.remote())
+        seconds: float = ray.get(self._keeper.reserve.remote())
         return seconds
 
     def pause(self, seconds: float) -> None:
         """Let no call start for a while."""
         import ray
 
-        ray.get(self.keeper.pause.remote(seconds))
+        ray.get(self._keeper.pause.remote(seconds))
 
     def close(self) -> None:
         """End the actor."""
         import ray
 
-        ray.kill(self.keeper)
+        ray.kill(self._keeper)
 
 
 class _Sent(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
-from batchflow.errors import WorkerDied
+from batchflow.errors import RetryAfter, WorkerDied
 from batchflow.model import Failed, Failure, Inspect, Phase, Task, Work
 from batchflow.retry import NEVER, Retry
 from batchflow.sources.base import Block, explain, show
@@ -37,7 +37,8 @@ def failed(
         user_traceback(error),
         worker=worker_name(),
     )
-    return Failed(work.key, failure, records, helped=retry.helps(error))
+    after = error.seconds if isinstance(error, RetryAfter) else None
+    return Failed(work.key, failure, records, helped=after is not None or retry.helps(error), after=after)
 
 
 def lost(

@@ -261,7 +261,7 @@ class Loop(Lanes):
     def close(self, value: Any = None, *, broken: bool = False) -> None:
         """Cancel what is on its way, close the client that ``setup=`` made, and the loop."""
         self.settle()
-        with suppress(Exception):  # it is over: nobody is left to be told
+        with suppress(Exception, asyncio.CancelledError):  # it is over: nobody is left to be told
             self._run(_closed(value))
         self._loop.close()
 

@@ -107,4 +107,5 @@ class WaitingRun(RecordRun):
             if call.error is not None:
                 self.fail(block, call.at, "call", call.error, call.tries)
         self.add(block, 0, len(self.failures) - first - len(group.unread))
+        group.calls.clear()  # which know it: nothing waits for the garbage collector
         self.keep(block, values, owners, first, before)
