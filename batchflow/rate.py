@@ -8,13 +8,12 @@ the whole state of a limit is eight bytes, which any process can keep, and nothi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from batchflow.errors import UsageError
 
 _UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
-_FORM = re.compile(r"(\d+(?:\.\d+)?)(?:/(s|min|h))?(?: burst (\d+))?")
+_FORM = r"(\d+(?:\.\d+)?)(?:/(s|min|h))?(?: burst (\d+))?"
 _USUAL_BURST = 0.01
 """Seconds' worth of calls that may start together where no burst is named: what a late waker catches up."""
 _LATE = 0.5
@@ -23,8 +22,7 @@ _MOST = 1e6
 """Calls a second that a limit may allow: more of them nobody could count."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(NamedTuple):
     """How many calls may start: in so many seconds ``seconds / interval + burst`` at most, rounded."""
 
     interval: float
@@ -86,7 +84,8 @@ def parse_rate(rate: Any) -> Rate:
     if isinstance(rate, Rate):
         return rate
     number = isinstance(rate, int | float) and not isinstance(rate, bool)
-    match = _FORM.fullmatch(f"{rate:f}" if number else rate) if number or isinstance(rate, str) else None
+    text = f"{rate:f}" if number else rate
+    match = re.fullmatch(_FORM, text, re.ASCII) if isinstance(text, str) else None
     per_second = float(match[1]) / _UNITS[match[2] or "s"] if match else 0.0
     burst = int(match[3]) if match and match[3] else max(1, round(per_second * _USUAL_BURST))
     if not 0 < per_second <= _MOST or burst < 1:

@@ -8,15 +8,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from batchflow.errors import FunctionError, ResourceError
-from batchflow.executors.buckets import FileBucket
 from batchflow.model import Assemble, Merge, Outcome, Work
 from batchflow.pickling import dumps
-from batchflow.rate import Bucket, Rate
 from batchflow.resources import Resources, available_cpus, count_slots, total_memory
 from batchflow.worker import Guard, Limits, Program, Runner, failed, settle
+
+if TYPE_CHECKING:
+    from batchflow.rate import Bucket, Rate
 
 UNKNOWN = Merge((), ())
 """Stands for work in an outcome where it is not at hand; the driver knows which it sent."""
@@ -84,6 +85,8 @@ class Executor(ABC):
 
     def bucket(self, rate: Rate) -> Bucket:
         """Return what keeps all workers of a job to a rate together; `unload` closes it."""
+        from batchflow.executors.buckets import FileBucket  # a worker makes none
+
         return FileBucket(rate)
 
     def limited(self, program: Program) -> Program:

@@ -18,7 +18,7 @@ import sys
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow import launch
 from batchflow.errors import ExecutorError
@@ -26,10 +26,12 @@ from batchflow.executors import wire
 from batchflow.executors.base import Executor, limit_of, pickled, take
 from batchflow.executors.zygote import REQUEST, Ended, Load, Tally, Unload
 from batchflow.model import Assemble, Failed, Outcome, Work
-from batchflow.rate import Bucket
 from batchflow.resources import Resources
 from batchflow.retry import Retry
 from batchflow.worker import OVERTIME, Limits, Program, died, failed, lost, too_slow, was_overtime
+
+if TYPE_CHECKING:
+    from batchflow.rate import Bucket
 
 _STILLBORN = 100
 """Workers in a row that ended without any work, after which there is no point in making more."""

@@ -8,13 +8,12 @@ import sys
 import time
 from collections import Counter, deque
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow.errors import ExecutorError, ResourceError
 from batchflow.executors.base import UNKNOWN, Executor, Loaded, add_path, limit_of, opened, pickled, take
 from batchflow.executors.wire import Buffers, dumps
 from batchflow.model import Assemble, Failed, Merge, Outcome, Succeeded, Work
-from batchflow.rate import Bucket, Rate
 from batchflow.resources import Resources, available_cpus, count_slots, total_memory
 from batchflow.retry import Retry
 from batchflow.rows import Rows
@@ -31,6 +30,9 @@ from batchflow.worker import (
     too_slow,
     was_overtime,
 )
+
+if TYPE_CHECKING:
+    from batchflow.rate import Bucket, Rate
 
 _QUIET = {
     "RAY_LOG_TO_DRIVER": "0",

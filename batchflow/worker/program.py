@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from batchflow.calling import side_by_side
-from batchflow.rate import Bucket, Rate
 from batchflow.retry import NEVER, Retry
 from batchflow.sources.base import Source
+
+if TYPE_CHECKING:
+    from batchflow.rate import Bucket, Rate
 
 
 class Limits(NamedTuple):
