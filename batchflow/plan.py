@@ -192,11 +192,14 @@ def _weights(spec: JobSpec, source: Source, inputs: Sequence[Input]) -> tuple[in
     calls = side_by_side(spec.fn, spec.concurrency) or 1
     if fixed is not None or (calls == 1 and spec.rate is None):
         return fixed, AT_ONCE
-    if spec.rate is None or spec.per == "batch":
+    if spec.rate is None:
         return None, Pace(calls, source.record_weight(inputs))
+    rate = parse_rate(spec.rate)
+    if spec.per == "batch":
+        return None, Pace(gap=rate.interval)
     # A task must end in its time, though its calls are held back.
     seconds = min(RATE_SECONDS, (spec.timeout or _LONGEST) / 4)
-    return None, Pace(calls, source.record_weight(inputs), parse_rate(spec.rate).per_second * seconds)
+    return None, Pace(calls, source.record_weight(inputs), rate.per_second * seconds)
 
 
 def _chunk_weight(spec: JobSpec, source: Source, inputs: Sequence[Input]) -> int | None:

@@ -32,6 +32,8 @@ class Pace(NamedTuple):
     """Usual weight of a record."""
     most: float = float("inf")
     """Records that all workers together may begin in the time of a chunk."""
+    gap: float = 0.0
+    """Seconds from one call to the next, of all workers together, where a chunk is one call."""
 
     @property
     def least(self) -> float:
@@ -69,6 +71,8 @@ class ChunkSizer:
         self._least = pace.least
         self._most = max(pace.record, pace.most * pace.record / slots)
         self._waits = pace.calls > 1
+        # What a call waits for its turn is measured too; smaller chunks would only have more of them wait.
+        self._target = (WAITING_SECONDS if self._waits else TARGET_SECONDS) + 2 * pace.gap * slots
         self._first = max(first, int(_FEW * self._least)) if self._waits else first
         self._largest = self._first
         self._weight = 0.0
@@ -83,8 +87,7 @@ class ChunkSizer:
     def _wanted(self) -> float:
         if self._weight == 0:
             return self._first
-        target = WAITING_SECONDS if self._waits else TARGET_SECONDS
-        return min(self._rate() * target, self._largest * GROWTH)
+        return min(self._rate() * self._target, self._largest * GROWTH)
 
     def _share(self) -> float:
         """Return half of what each slot has left, but no less than a chunk is worth making for."""

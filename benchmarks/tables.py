@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.harness import Standing, Suite
 
-_PACKAGES = ("batchflow", "pyarrow", "msgspec", "joblib", "mpire")
+_PACKAGES = ("batchflow", "pyarrow", "msgspec", "joblib", "mpire", "aiohttp")
 
 
 def markdown(suite: Suite, standings: Sequence[Standing]) -> str:

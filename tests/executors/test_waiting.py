@@ -129,6 +129,10 @@ async def later(n):
     return n
 
 
+def fail_never(n):
+    return n
+
+
 async def fail_some(n):
     await later(n)
     if n % 10 == 3:
@@ -320,9 +324,37 @@ def test_a_call_that_takes_too_much_memory_costs_itself_only(remote, fn):
     assert [row[1:4] for row in told(result)] == [(6, "5", "memory")]
 
 
+def test_a_call_that_kills_its_worker_costs_itself_only(remote, tmp_path):
+    """Whatever else was on its way beside it, and though the worker may have had the turn at the rate."""
+    script = Script(tmp_path, {5: "os._exit"})
+    result = run(script, range(12), remote, concurrency=4, chunk=4, rate=1000)
+    assert result.values == [n for n in range(12) if n != 5]
+    assert [row[1:4] for row in told(result)] == [(6, "5", "worker")]
+
+
+def test_rows_that_cannot_be_written_end_what_is_on_its_way(warm):
+    """The chunk fails as a whole, and the worker goes on."""
+
+    def combine(table):
+        if 3 in table["value"].to_pylist():
+            raise OSError("no")
+        return table
+
+    for fn in (later, fail_never):
+        options = {"combine": combine, "concurrency": 3, "chunk": 4}
+        result = run(fn, range(8), warm("processes"), **options)
+        assert result.errors["record"].to_pylist() == [4]
+        assert sorted(result.values) == [0, 1, 2, 4, 5, 6, 7]
+
+
+def test_a_stream_of_records(executor):
+    stream = bf.stream_batches(later, bf.records(range(50)), per="record", concurrency=5, rate=5000, executor=executor)
+    assert [value for table in stream for value in table["value"].to_pylist()] == list(range(50))
+
+
 # --- rate -------------------------------------------------------------------------------------------
 
-LATE = 0.1
+LATE = 0.25
 """Seconds by which a request may be later on its way than the one before it, on a busy machine."""
 
 

@@ -82,6 +82,17 @@ def test_a_chunk_is_no_more_than_a_rate_allows_in_its_time():
     assert max(play(100_000, 2, rate=100_000, first=4_000, pace=Pace(record=100.0, most=250.0))) == 12_500
 
 
+def test_batches_that_wait_for_their_turn_grow_until_it_is_worth_it():
+    """A call of any size takes a second here, most of which it waits."""
+    sizer, sizes = ChunkSizer(10_000_000, 2, 64, pace=Pace(gap=0.5)), []
+    for _ in range(12):
+        sizes.append(sizer.next())
+        sizer.drawn(sizes[-1])
+        sizer.learn(sizes[-1], max(1.0, sizes[-1] / 10_000))
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 5_000
+
+
 @given(
     st.one_of(st.none(), st.integers(1, 10**9)),
     st.integers(1, 64),
