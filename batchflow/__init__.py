@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from batchflow.combining.result import Result
     from batchflow.errors import BatchflowError
     from batchflow.executors import Processes, Ray, Serial
+    from batchflow.flow import Flow
     from batchflow.job import Job
     from batchflow.readers import files, read_csv, read_json, read_parquet, read_text, records
     from batchflow.report import Report
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BatchflowError": "errors",
+    "Flow": "flow",
     "Job": "job",
     "Processes": "executors",
     "Ray": "executors",
@@ -46,6 +48,7 @@ _HOMES = {
 
 __all__ = [
     "BatchflowError",
+    "Flow",
     "Job",
     "Processes",
     "Ray",

@@ -16,6 +16,7 @@
     ├── OutputError (OSError)                the output cannot be written on; what is done is kept
     ├── FailedRecordsError                   from ``Result.raise_for_errors``
     ├── RetryAfter                           raised by your function: try this record again, but later
+    ├── StepError                            a step of a flow has no value to give
     └── ExecutorError (RuntimeError)         the executor itself cannot go on
         └── WorkerDied                       a worker process ended in the middle of a task
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from batchflow.flow_run import FlowRun
     from batchflow.report import Report
 
 
@@ -89,11 +91,11 @@ class StoppedError(BatchflowError):
     ----------
     errors : pyarrow.Table
         The error table so far.
-    report : Report
+    report : Report or FlowRun
         What was done until the stop.
     """
 
-    def __init__(self, message: str, errors: pa.Table, report: Report) -> None:
+    def __init__(self, message: str, errors: pa.Table, report: Report | FlowRun) -> None:
         super().__init__(message)
         self.errors = errors
         self.report = report
@@ -161,6 +163,10 @@ class RetryAfter(BatchflowError):
 
 
 _LONGEST_PAUSE = 86_400.0
+
+
+class StepError(BatchflowError):
+    """A step of a flow has no value, because it failed, was skipped, or another step took it."""
 
 
 class ExecutorError(BatchflowError, RuntimeError):

@@ -53,5 +53,23 @@ class JobEnded(NamedTuple):
     """Whether every chunk came to its end."""
 
 
-Event: TypeAlias = JobStarted | TaskEnded | ChunkSettled | JobEnded
+class StepStarted(NamedTuple):
+    """A step of a flow begins a try."""
+
+    step: str
+    attempt: int
+
+
+class StepEnded(NamedTuple):
+    """A step of a flow came to its end."""
+
+    step: str
+    state: str
+    """``"succeeded"``, ``"failed"``, ``"skipped"``, ``"cancelled"`` or ``"cached"``."""
+    attempts: int
+    why: str
+    """Of one that did not succeed."""
+
+
+Event: TypeAlias = JobStarted | TaskEnded | ChunkSettled | JobEnded | StepStarted | StepEnded
 Listener: TypeAlias = Callable[[Event], None]

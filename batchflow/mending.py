@@ -55,10 +55,12 @@ class Mending:
     plan
         Of the job that made the output, which came to its end.
     make_scheduler
-        Makes the scheduler that runs the holes; gets what it is to ask whether to stop.
+        Makes the scheduler that runs the holes; gets what takes them, and what it is to ask whether to stop.
     """
 
-    def __init__(self, plan: Plan, make_scheduler: Callable[[Callable[[], bool]], Scheduler]) -> None:
+    def __init__(
+        self, plan: Plan, make_scheduler: Callable[[Callable[[Settled], None], Callable[[], bool]], Scheduler]
+    ) -> None:
         assert plan.history is not None
         assert plan.destination is not None
         self._plan = plan
@@ -77,16 +79,22 @@ class Mending:
     def run(self) -> None:
         """Try all holes, and commit what came of them."""
         with Brake() as brake:
-            self._scheduler = self._make_scheduler(brake.stopping)
+            settled: list[Settled] = []
+
+            def deliver(one: Settled) -> None:
+                fitted = self.dataset.fitted(one)
+                if fitted is not None:
+                    settled.append(fitted)
+
+            self._scheduler = self._make_scheduler(deliver, brake.stopping)
             complete = False
             try:
                 self._scheduler.open(self._resume, HoleCursor(self._holes, self._plan.source))
-                fitted = map(self.dataset.fitted, self._scheduler.settled())
-                patches = self._patches([one for one in fitted if one is not None])
+                self._scheduler.run()
                 if not brake.pressed:
-                    self._commit(patches, brake)
+                    self._commit(self._patches(settled), brake)
                     self.dataset.unite()
-                    self._finish()
+                    self._scheduler.run()
                     complete = not brake.pressed
             finally:
                 self._scheduler.close(complete=complete)
@@ -97,10 +105,6 @@ class Mending:
         """Take over the output; no chunk of it is settled anew."""
         self.dataset.open(mends=True)
         return ()
-
-    def _finish(self) -> None:
-        while self._scheduler.turn():
-            pass
 
     def _patches(self, settled: Sequence[Settled]) -> list[Patch]:
         """Return what became of each chunk that had failures, in input order."""
@@ -131,7 +135,7 @@ class Mending:
             path = str(part_file(self._destination, name))
             part, pieces = patched(parts[name], path, news, order)
             self.dataset.assemble(part._replace(schema=schema), pieces, whole.append)
-        self._finish()
+        self._scheduler.run()
         if brake.pressed:
             raise InterruptedRun  # some parts may not have been put together, and it is all or nothing
         self.dataset.commit(whole, changed)

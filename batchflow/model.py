@@ -215,6 +215,72 @@ class Merge(NamedTuple):
     """Payloads, or an executor's references to them."""
 
 
+class Partial(NamedTuple):
+    """What a step gets of steps that may have failed, if it asked for that with `Flow.allow_failed`."""
+
+    value: Any
+    """Of one step, ``None`` if it failed; of a list of steps those values that there are, in order."""
+    errors: Any
+    """A `pyarrow.Table`: the rows of the error table that are of these steps."""
+    succeeded: int
+    """Steps; of a step that is a whole job its records."""
+    failed: int
+
+
+class Skipped(NamedTuple):
+    """What comes of a call that its ``when=`` did not want."""
+
+
+class Grown(NamedTuple):
+    """What a step gave that returned more steps to run."""
+
+    value: Any
+    """Packed."""
+
+
+class Slot(NamedTuple):
+    """What goes into a place that the arguments of a step left for what other steps gave."""
+
+    values: tuple[int | None, ...]
+    """Where each step's value stands among those of the call; ``None``: it has none."""
+    tolerant: tuple[Any, int, int] | None = None
+    """For who asked for failures too: the error table, and how many succeeded and failed."""
+    single: bool = True
+    """One value, not a list of them."""
+
+
+class Given(NamedTuple):
+    """What a step gave: one packed value, or the rows of each chunk of a job."""
+
+    payloads: tuple[Any, ...] = ()
+    """Or an executor's references to them."""
+    rows: bool = False
+
+
+class Call(NamedTuple):
+    """One attempt at one step of a flow."""
+
+    key: Key
+    fn: Any
+    """As it is shipped."""
+    arguments: Any
+    """Positional and keyword ones, packed, with places."""
+    values: tuple[Given, ...] = ()
+    places: tuple[Slot, ...] = ()
+    when: Any = None
+    """Number of the place whose value says whether to call, or a function of the arguments that does."""
+    seconds: float | None = None
+    """What it may take,"""
+    memory: int | None = None
+    """and in bytes."""
+    retry: Any = None
+    """Policy of the step, which says whether another try may help."""
+    keep: Any = None
+    """Place on disk that the value is kept in."""
+    digests: bool = False
+    """Whether to tell the digits of the value."""
+
+
 class Succeeded(NamedTuple):
     """Outcome of a task that read its chunk to the end; single records may have failed."""
 
@@ -225,6 +291,8 @@ class Succeeded(NamedTuple):
     """Segments (tables and lists of objects, in order), a `Piece`, or an executor's reference to them."""
     schemas: tuple[Any, ...] = ()
     """Of rows that must go into one table with those of other chunks: as the function gave them, and combined."""
+    digest: str = ""
+    """Of the value of a step, where it was asked for."""
 
 
 class Failed(NamedTuple):
@@ -248,7 +316,7 @@ class Failed(NamedTuple):
 
 
 Outcome: TypeAlias = Succeeded | Failed
-Work: TypeAlias = Task | Assemble | Merge | Inspect
+Work: TypeAlias = Task | Assemble | Merge | Inspect | Call
 
 PAYLOAD_LIMIT = 1000
 """Characters of a record that the error table keeps."""

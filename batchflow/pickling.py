@@ -22,12 +22,13 @@ def dumps(value: Any, buffer_callback: Callable[[Any], Any] | None = None) -> by
         Whatever the object raises that cannot be pickled.
     """
     file = io.BytesIO()
-    _pickler()(file, protocol=5, buffer_callback=buffer_callback).dump(value)
+    pickler()(file, protocol=5, buffer_callback=buffer_callback).dump(value)
     return file.getvalue()
 
 
 @cache
-def _pickler() -> Any:
+def pickler() -> Any:
+    """Return the class that pickles what is not defined elsewhere."""
     import cloudpickle  # 20 ms, which most jobs need not wait for in every process
 
     reduce = cloudpickle.Pickler.dispatch_table[CodeType]

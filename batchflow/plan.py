@@ -231,8 +231,7 @@ def make_plan(spec: JobSpec, *, known_only: bool = False) -> Plan:
     UsageError
         Whatever would make the job fail later: no input, an impossible function, cap or destination.
     """
-    _check_function(spec)
-    _check_numbers(spec)
+    check_spec(spec)
     source: Any = spec.source
     if not isinstance(source, Source):
         message = (
@@ -294,6 +293,12 @@ def read_history(destination: Destination) -> tuple[dict[str, Any], History] | t
         message = f"{meta / PLAN} was changed after it was written"
         raise LedgerError(message)
     return plan, history
+
+
+def check_spec(spec: JobSpec) -> None:
+    """Refuse what cannot work whatever the input is; raises `UsageError`."""
+    _check_function(spec)
+    _check_numbers(spec)
 
 
 def _check_function(spec: JobSpec) -> None:

@@ -48,7 +48,7 @@ class Progress:
         self._bar = tqdm(
             total=event.total,
             initial=event.done,
-            unit="B" if in_bytes else " records",
+            unit="B" if in_bytes else f" {event.unit}",
             unit_scale=True,
             dynamic_ncols=True,
             file=sys.stderr,

@@ -82,6 +82,59 @@ class Resources:
         return bool(self.gpus or self.custom)
 
 
+WAITERS = 32
+"""Tasks beside those that hold a core, at most: each takes a process, even if it only waits."""
+
+
+class Budget:
+    """What may be in use at the same time, by all the work that shares an executor.
+
+    Parameters
+    ----------
+    limits
+        All there is.
+    """
+
+    def __init__(self, limits: Resources) -> None:
+        self._free = amounts(limits)
+        self._free["tasks"] = self._free["cpus"] + WAITERS
+        self.tasks = 0
+        """Tasks that take something of it."""
+
+    def fits(self, need: Mapping[str, float]) -> bool:
+        """Whether there is room for a task."""
+        return all(amount <= self._free.get(name, 0) for name, amount in need.items())
+
+    def take(self, need: Mapping[str, float]) -> None:
+        """Count what a task needs as in use."""
+        for name, amount in need.items():
+            self._free[name] = self._free.get(name, 0) - amount
+        self.tasks += 1
+
+    def give(self, need: Mapping[str, float]) -> None:
+        """Count what a task needed as free again."""
+        for name, amount in need.items():
+            self._free[name] += amount
+        self.tasks -= 1
+
+
+def amounts(task: Resources) -> dict[str, float]:
+    """Return what one task takes of a `Budget`, by name; what it takes nothing of is left out."""
+    cpus = 1 if task.cpus is None else task.cpus
+    named = {"cpus": cpus, "memory": task.nbytes or 0, "gpus": task.gpus, **task.custom, "tasks": 1}
+    return {name: amount for name, amount in named.items() if amount}
+
+
+def capped(limits: Resources, cpus: float, memory: int, **custom: float) -> Resources:
+    """Return what a machine or a cluster has, as far as limits allow."""
+    fewest = {name: min(limits.custom.get(name, amount), amount) for name, amount in custom.items()}
+    gpus = fewest.pop("GPU", 0.0)
+    return Resources(
+        cpus if limits.cpus is None else min(limits.cpus, cpus), min(limits.nbytes or memory, memory),
+        min(limits.gpus or gpus, gpus), fewest,
+    )  # fmt: skip
+
+
 def available_cpus() -> int:
     """Return the number of cores this process may use: its affinity and its cgroup's quota."""
     affinity = getattr(os, "sched_getaffinity", None)

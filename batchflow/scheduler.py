@@ -30,6 +30,7 @@ from batchflow.coverage import Coverage
 from batchflow.errors import GO_ON, ExecutorError, OutputError
 from batchflow.events import ChunkSettled, Event, JobEnded, JobStarted, Listener, TaskEnded
 from batchflow.executors.base import Executor
+from batchflow.inflight import InFlight
 from batchflow.model import (
     Chunk,
     Failed,
@@ -42,6 +43,7 @@ from batchflow.model import (
 )  # fmt: skip
 from batchflow.plan import Plan
 from batchflow.printable import printable
+from batchflow.resources import Budget
 from batchflow.sources.base import Cursor, Drawn
 from batchflow.splitting import FIRST_BYTES, FIRST_RECORDS, ChunkSizer
 from batchflow.worker import Program, placed
@@ -72,18 +74,22 @@ class Scheduler:
         Where to run it; started and given back by the caller.
     program
         What the workers need of the job.
+    deliver
+        Takes each chunk that came to its end, in input order.
     listeners
         Hear every event.
     bounded
         Do not run further ahead of the consumer than `AHEAD` chunks for each slot.
     early
-        Takes each payload as it comes, in the order of completion; `settled` then gives none.
+        Takes each payload as it comes, in the order of completion; what is delivered then has none.
     note
         Hears of each chunk that came to its end, in the order of completion.
     stopping
         Asked now and then; once true, nothing more is begun.
     waiting
         Asked for the bytes that wait to be combined, beside those that wait for their turn.
+    budget
+        What may be in use at the same time by all jobs that share the executor.
     """
 
     def __init__(
@@ -91,6 +97,7 @@ class Scheduler:
         plan: Plan,
         executor: Executor,
         program: Program,
+        deliver: Callable[[Settled], object],
         listeners: Iterable[Listener] = (),
         *,
         bounded: bool = False,
@@ -98,10 +105,12 @@ class Scheduler:
         note: Callable[[Settled], None] | None = None,
         stopping: Callable[[], bool] | None = None,
         waiting: Callable[[], int] = int,
+        budget: Budget | None = None,
     ) -> None:
         self._plan = plan
         self._executor = executor
         self._program = program
+        self._deliver = deliver
         self._listeners = list(listeners)
         self._early = early
         self._note = note
@@ -117,7 +126,7 @@ class Scheduler:
         self._alone: Key | None = None
         self._callbacks: dict[Key, Callable[[Outcome], None]] = {}
         self._deaths: dict[Key, int] = {}
-        self._running: dict[Key, Work] = {}
+        self._running = InFlight(executor, self._slots, plan.spec.per_task, budget)
         self._uncounted: Counter[Key] = Counter()
         """Cuts of each chunk whose records nobody could count."""
         self._barren: int | None = 0
@@ -125,7 +134,8 @@ class Scheduler:
         self._inspected: dict[Key, Failed] = {}
         self._order = Sequencer()
         self._numbering = Numbering()
-        self._job = 0
+        self.job = 0
+        """Number of the program at the executor."""
 
     def open(self, resume: Callable[[], Sequence[Settled]] = tuple, cursor: Cursor | None = None) -> None:
         """Start workers and ship the program.
@@ -139,7 +149,7 @@ class Scheduler:
             Gives the chunks, in the place of the plan's own source.
         """
         self._executor.start(self._slots, self._plan.spec.per_task)
-        self._job = self._executor.load(self._program)
+        self.job = self._executor.load(self._program)
         done = resume()
         if done or cursor is not None:
             self._barren = None  # an earlier run has succeeded
@@ -158,7 +168,8 @@ class Scheduler:
 
     def close(self, *, complete: bool) -> None:
         """Give up what is still running and forget the program."""
-        self._executor.unload(self._job)
+        self._running.give_up()
+        self._executor.unload(self.job)
         self._tell(JobEnded(complete))
 
     def announce(self, settled: Settled) -> Settled:
@@ -177,56 +188,52 @@ class Scheduler:
         self._backlog.delegate(work)
         self._callbacks[work.key] = callback
 
-    def settled(self) -> Iterator[Settled]:
-        """Yield every chunk, in input order, once it came to its end."""
+    def run(self) -> None:
+        """Turn until nothing is left to do."""
         for _ in self.turns():
-            yield from self.released()
+            self.wait()
 
     def turns(self) -> Iterator[None]:
-        """Turn until nothing is left to do, nor asked for by whoever takes over what was done."""
-        going = True
-        while going:
-            going = self.turn()
-            yield
-            going = going or (bool(self._backlog) and not self._stops())
+        """Begin what has room, deliver what came to its end; yield where outcomes are to be waited for.
 
-    def released(self) -> Iterator[Settled]:
-        """Yield, in input order, the chunks that came to their end and that no other one can come before."""
-        return self._order.release(_END if self._drained else self._cursor.frontier)
+        So many schedulers can share one executor, and somebody who waits for all of them.
+        """
+        while True:
+            if not self._stops():
+                self._admit()
+            for settled in self._order.release(_END if self._drained else self._cursor.frontier):
+                self._deliver(settled)
+            if not self._is_left():
+                return
+            yield
+
+    def _is_left(self) -> bool:
+        """Whether there is anything left to do."""
+        return bool(self._running) or (not self._stops() and (not self._drained or bool(self._backlog)))
+
+    def wait(self) -> None:
+        """Wait for outcomes and take them in, or for the time of the next try where nothing else is to do."""
+        if self._running:
+            for _, outcome in self._executor.wait(self.job, self.patience):
+                self.take(outcome)
+        elif self._backlog.waiting:
+            time.sleep(self.patience or 0.0)
 
     @property
-    def running(self) -> int:
-        """Pieces of work that are under way."""
-        return len(self._running)
+    def is_busy(self) -> bool:
+        """Whether any work is under way."""
+        return len(self._running) > 0
 
     # --- what is begun ----------------------------------------------------------------------------
 
-    def turn(self) -> bool:
-        """Submit what has room and take in what is done; false when nothing is left to do."""
-        if not self._stops():
-            self._admit()
-        elif not self._running:
-            return False
-        if not self._running:
-            return self._sleep()
-        for _, outcome in self._executor.wait(self._job, self._patience()):
-            self._take(outcome)
-        return True
-
-    def _patience(self) -> float | None:
-        """Return the seconds to wait for an outcome, ``None``: until there is one."""
+    @property
+    def patience(self) -> float | None:
+        """Seconds to wait for an outcome, ``None``: until there is one."""
         patience = None if self._stopping is None else LISTEN_SECONDS
         due = self._backlog.due
         if due is not None and self._has_slot() and not self._stops():  # else only an outcome lets it begin
             patience = due if patience is None else min(due, patience)
         return patience
-
-    def _sleep(self) -> bool:
-        """Wait for the time of the next try, where nothing else is to do; false if there is none."""
-        if not self._backlog.waiting:
-            return False
-        time.sleep(self._patience() or 0.0)
-        return True
 
     def _stops(self) -> bool:
         """Whether nothing more is to begin."""
@@ -234,7 +241,7 @@ class Scheduler:
 
     def _has_slot(self) -> bool:
         """Whether one more piece of work may run now."""
-        return self._alone is None and len(self._running) < self._slots * (1 + self._executor.prefetch)
+        return self._alone is None and self._running.has_room
 
     def _admit(self) -> None:
         while self._has_slot():
@@ -250,8 +257,7 @@ class Scheduler:
             self._begin(work)
 
     def _begin(self, work: Work) -> None:
-        self._running[work.key] = work
-        self._executor.submit(self._job, work)
+        self._running.begin(self.job, work)
 
     def _next(self) -> Work | None:
         """Return what to do next: what there is beside new chunks, then those."""
@@ -276,8 +282,9 @@ class Scheduler:
 
     # --- what came of it --------------------------------------------------------------------------
 
-    def _take(self, outcome: Outcome) -> None:
-        work = self._running.pop(outcome.key, None)
+    def take(self, outcome: Outcome) -> None:
+        """Take over the outcome of one piece of work of this job."""
+        work = self._running.end(outcome.key)
         if work is None:
             return
         if isinstance(work, Task) and isinstance(outcome, Failed):

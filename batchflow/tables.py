@@ -34,6 +34,11 @@ def is_tabular(value: Any) -> bool:
     return hasattr(value, "num_rows") and hasattr(value, "schema")
 
 
+def is_frame(value: Any) -> bool:
+    """Whether a value is a table of whatever library: Arrow's, pandas', Polars'."""
+    return is_tabular(value) or hasattr(value, "iloc") or hasattr(value, "__arrow_c_stream__")
+
+
 def is_row(kind: type) -> bool:
     """Whether values of a type become rows, a column for each key."""
     return kind in _ROWS or issubclass(kind, Mapping)

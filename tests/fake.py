@@ -34,7 +34,7 @@ class FakeExecutor(Executor):
     def slots(self, limits, per_task):
         return min(self._slots, int(limits.cpus or self._slots))
 
-    def start(self, slots, per_task):
+    def start(self, slots, per_task, workers=None):
         pass
 
     def load(self, program):

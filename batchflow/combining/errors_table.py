@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchflow.model import Failure
@@ -58,6 +58,21 @@ class ErrorTable:
         if self._recent:
             self._pack()
         return pa.Table.from_batches(self._batches, schema=error_schema())
+
+
+def of_step(errors: pa.Table, step: str) -> pa.Table:
+    """Return the rows of a step of a flow, with its name in front."""
+    import pyarrow as pa
+
+    names = pa.chunked_array([[step] * errors.num_rows], pa.string())
+    return errors.add_column(0, pa.field("step", pa.string()), names)
+
+
+def joined(errors: Sequence[pa.Table]) -> pa.Table:
+    """Return the error table of a flow from those of its steps."""
+    import pyarrow as pa
+
+    return pa.concat_tables([of_step(error_schema().empty_table(), ""), *errors])
 
 
 def _clean(cell: Any) -> Any:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import UsageError
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from batchflow.executors.ray import Ray
     from batchflow.executors.serial import Serial
 
-__all__ = ["Executor", "Processes", "Ray", "Serial", "choose"]
+__all__ = ["Executor", "Processes", "Ray", "Serial", "choose", "chosen"]
 
 _CLASSES = {"base": "Executor", "processes": "Processes", "ray": "Ray", "serial": "Serial"}
 _NAMES = ("serial", "processes", "ray")
@@ -29,6 +31,17 @@ def __getattr__(name: str) -> Any:
             return getattr(importlib.import_module(f"batchflow.executors.{module}"), name)
     message = f"module 'batchflow.executors' has no attribute {name!r}"
     raise AttributeError(message)
+
+
+@contextmanager
+def chosen(executor: Executor | str | None, *, needs_ray: bool = False) -> Iterator[Executor]:
+    """Give the executor to use, as `choose` does, and close it again unless it is warm."""
+    executor = choose(executor, needs_ray=needs_ray)
+    try:
+        yield executor
+    finally:
+        if not executor.warm:
+            executor.close()
 
 
 def choose(executor: Executor | str | None, *, needs_ray: bool = False) -> Executor:

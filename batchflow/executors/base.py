@@ -11,9 +11,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from batchflow.errors import FunctionError, ResourceError
-from batchflow.model import Assemble, Merge, Outcome, Work
+from batchflow.model import Assemble, Call, Merge, Outcome, Work
 from batchflow.pickling import dumps
-from batchflow.resources import Resources, available_cpus, count_slots, total_memory
+from batchflow.resources import Budget, Resources, available_cpus, capped, count_slots, total_memory
+from batchflow.retry import NEVER, Retry
 from batchflow.worker import Guard, Limits, Program, Runner, failed, settle
 
 if TYPE_CHECKING:
@@ -49,9 +50,22 @@ class Executor(ABC):
             raise ResourceError(message)
         return count_slots(limits, per_task, available_cpus(), total_memory())
 
+    def budget(self, limits: Resources) -> Budget:
+        """Return what may be in use at the same time, by all the work of a flow."""
+        return Budget(capped(limits, available_cpus(), total_memory()))
+
+    def grow(self, workers: int) -> None:  # noqa: B027 - there is nothing to do where they come by themselves
+        """Have at least so many workers, where each is made by hand."""
+
     @abstractmethod
-    def start(self, slots: int, per_task: Resources) -> None:
-        """Make ready for this many tasks side by side; what is started already is kept."""
+    def start(self, slots: int, per_task: Resources, workers: int | None = None) -> None:
+        """Make ready for this many tasks side by side; what is started already is kept.
+
+        Parameters
+        ----------
+        workers
+            How many to begin with, where each is made by hand; by default one for each task.
+        """
 
     @abstractmethod
     def load(self, program: Program) -> int:
@@ -159,16 +173,22 @@ class Loaded:
         Makes it again, which may run code of the user's.
     limits
         Of one task.
+    waits
+        Whether its calls wait, so that asyncio is needed. It is loaded at the expense of no task: an import
+        that a time limit breaks off leaves half a package behind, which no later task can use.
     """
 
-    def __init__(self, make: Callable[[], Program], limits: Limits) -> None:
+    def __init__(self, make: Callable[[], Program], limits: Limits, *, waits: bool) -> None:
         self.limits = limits
+        self._waits = waits
         self._make: Callable[[], Program] | None = make
         self._runner: Runner | Broken
 
     def runner(self) -> Runner | Broken:
         """Return what does its work; a program that broke off at a limit is made again the next time."""
         if self._make is not None:
+            if self._waits:
+                import batchflow.worker.waiting  # noqa: F401
             try:
                 self._runner = Runner(opened(self._make, self.limits), guarded=True)
             except MemoryError:
@@ -194,9 +214,13 @@ def opened(make: Callable[[], Any], limits: Limits) -> Any:
         raise error.__cause__ or error from None
 
 
-def limit_of(work: Work, limits: Limits) -> float | None:
-    """Return the seconds that a piece of work may take: a part has its own, since it is no task."""
-    return work.seconds if isinstance(work, Assemble) else limits.seconds
+def rules_of(work: Work, limits: Limits, retry: Retry) -> tuple[Limits, Retry]:
+    """Return what work is kept to, and when it is tried again: as its job has it, or as it brings along."""
+    if isinstance(work, Assemble):
+        return Limits(work.seconds), NEVER
+    if isinstance(work, Call):
+        return Limits(work.seconds, work.memory), work.retry
+    return limits, retry
 
 
 def take(ready: list[tuple[int, Outcome]], job: int | None) -> list[tuple[int, Outcome]]:

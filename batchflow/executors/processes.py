@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from batchflow import launch
 from batchflow.errors import ExecutorError
 from batchflow.executors import wire
-from batchflow.executors.base import Executor, limit_of, pickled, take
+from batchflow.executors.base import Executor, pickled, rules_of, take
 from batchflow.executors.zygote import REQUEST, Ended, Load, Tally, Unload
-from batchflow.model import Assemble, Failed, Outcome, Work
-from batchflow.resources import Resources
+from batchflow.model import Failed, Outcome, Work
+from batchflow.packing import Buffers
+from batchflow.resources import Budget, Resources, available_cpus, capped, total_memory
 from batchflow.retry import Retry
-from batchflow.worker import OVERTIME, Limits, Program, died, failed, lost, too_slow, was_overtime
+from batchflow.worker import BARE, OVERTIME, Limits, Program, died, failed, lost, too_slow, was_overtime
 
 if TYPE_CHECKING:
     from batchflow.rate import Bucket
@@ -99,13 +100,24 @@ class Processes(Executor):
         asked = self._count if limits.cpus is None else min(self._count, fitting)
         return asked if per_task.nbytes is None else min(asked, fitting)
 
-    def start(self, slots: int, per_task: Resources) -> None:
+    def budget(self, limits: Resources) -> Budget:
+        """Return what may be in use at the same time: as many cores as there are workers, if they are counted."""
+        cpus = available_cpus() if self._count is None else self._count
+        return Budget(capped(limits, cpus, total_memory()))
+
+    def grow(self, workers: int) -> None:
+        """Have at least so many worker processes."""
+        if workers > self._wanted:
+            self._wanted = workers
+            self._fill()
+
+    def start(self, slots: int, per_task: Resources, workers: int | None = None) -> None:
         """Start the zygote, and workers up to this many."""
         if self._zygote is None:
             self._zygote = launch.take(max(1, int(per_task.cpus or 1)), arrow=True)
             self._selector.register(self._zygote.control, selectors.EVENT_READ, None)
         self._slots = slots
-        self._wanted = max(self._wanted, slots)
+        self._wanted = max(self._wanted, slots if workers is None else workers)
         self._fill()
 
     def _fill(self) -> None:
@@ -132,14 +144,14 @@ class Processes(Executor):
 
     def load(self, program: Program) -> int:
         """Pickle a program once; all workers share its memory."""
-        buffers = wire.Buffers()
+        buffers = Buffers()
         program = self.limited(program)
         data = pickled(program, buffers.take)
         self._loaded += 1
         parcel = wire.Parcel(data, buffers)
         path = list(sys.path)
         self._programs[self._loaded] = _Loaded(
-            parcel, path, self._slots, program.limits, program.retry, program.bucket
+            parcel, path, self._slots, program.limits, program.retry, program.waits, program.bucket
         )
         return self._loaded
 
@@ -192,10 +204,10 @@ class Processes(Executor):
         except Exception as error:  # noqa: BLE001 - records that cannot be pickled
             self._ready.append((job, failed(work, "read", error)))
             return
-        if job not in worker.loaded and not isinstance(work, Assemble):  # which needs no program
+        if job not in worker.loaded and not isinstance(work, BARE):
             worker.loaded.add(job)
             program = self._programs[job]
-            self._send(worker, Load(job, program.path, program.limits))
+            self._send(worker, Load(job, program.path, program.limits, program.waits))
             self._post(worker, program.parcel)
         self._post(worker, parcel)
         parcel.close()
@@ -274,11 +286,12 @@ class Processes(Executor):
     def _death(self, job: int, work: Work, worker: _Worker, status: int) -> Failed:
         """Return the outcome of the work that a worker was at when it ended."""
         program = self._programs[job]
-        seconds = limit_of(work, program.limits)
+        limits, retry = rules_of(work, program.limits, program.retry)
+        seconds = limits.seconds
         if status == OVERTIME and seconds and was_overtime(worker.tally.since, seconds):
-            return lost(work, "timeout", too_slow(work, seconds), worker.name, retry=program.retry)
+            return lost(work, "timeout", too_slow(work, seconds), worker.name, retry=retry)
         message = f"the worker process {_how(status)}"
-        return died(work, message, worker.name, program.retry, suspect=status == -signal.SIGKILL)
+        return died(work, message, worker.name, retry, suspect=status == -signal.SIGKILL)
 
     def _drop(self, worker: _Worker) -> None:
         del self._workers[worker.number]
@@ -323,6 +336,7 @@ class _Loaded(NamedTuple):
     slots: int
     limits: Limits
     retry: Retry
+    waits: bool
     bucket: Bucket | None
 
     def close(self) -> None:

@@ -7,21 +7,25 @@ import pickle
 import sys
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow.errors import ExecutorError, ResourceError
-from batchflow.executors.base import UNKNOWN, Executor, Loaded, add_path, limit_of, opened, pickled, take
-from batchflow.executors.wire import Buffers, dumps
-from batchflow.model import Assemble, Failed, Merge, Outcome, Succeeded, Work
-from batchflow.resources import Resources, available_cpus, count_slots, total_memory
+from batchflow.executors.base import UNKNOWN, Executor, Loaded, add_path, opened, pickled, rules_of, take
+from batchflow.keeping import Kept
+from batchflow.model import Call, Failed, Merge, Outcome, Succeeded, Work
+from batchflow.packing import Buffers, Packed, dumps
+from batchflow.resources import Budget, Resources, available_cpus, capped, count_slots, total_memory
 from batchflow.retry import Retry
 from batchflow.rows import Rows
 from batchflow.worker import (
+    BARE,
     Limits,
     Overtime,
     Program,
-    assembled,
+    bare,
     died,
     end_with_parent,
     failed,
@@ -95,6 +99,12 @@ class Ray(Executor):
                 raise ResourceError(message)
         return count_slots(limits, per_task, have.get("CPU", 0), int(have.get("memory", 0)))
 
+    def budget(self, limits: Resources) -> Budget:
+        """Return what may be in use at the same time: what the cluster has."""
+        have = dict(self._connect().cluster_resources())
+        cpus, memory = have.pop("CPU", 0.0), int(have.pop("memory", 0))
+        return Budget(capped(limits, cpus, memory, **have))
+
     def _starts_its_own(self) -> bool:
         """Whether there is no Ray yet, and none was named."""
         ray = sys.modules.get("ray")
@@ -128,7 +138,7 @@ class Ray(Executor):
         self._temporary = tempfile.mkdtemp(prefix="bf-ray-")
         return self._temporary if len(self._temporary) <= _LONGEST else None
 
-    def start(self, slots: int, per_task: Resources) -> None:
+    def start(self, slots: int, per_task: Resources, workers: int | None = None) -> None:
         """Make the remote function with the request of one task."""
         ray = self._connect()
         options: dict[str, Any] = {"num_cpus": 1 if per_task.cpus is None else per_task.cpus}
@@ -156,7 +166,7 @@ class Ray(Executor):
         program = self.limited(program)
         data = pickled(program, buffers.take)
         self._loaded += 1
-        reference = ray.put((list(sys.path), (data, list(buffers))))
+        reference = ray.put((list(sys.path), (data, list(buffers)), program.waits))
         # With a time limit no task waits at Ray, so that when it was sent is when it began.
         room = min(self._room, self._slots) if program.timeout else self._room
         self._jobs[self._loaded] = _Job(
@@ -207,10 +217,7 @@ class Ray(Executor):
     def _send(self, job: int, work: Work) -> None:
         program, perform, *_ = self._jobs[job]
         alive = [other.program.hex() for other in self._jobs.values()]
-        parts: tuple[Any, ...] = ()
-        sent = work
-        if isinstance(work, Merge):  # references among the arguments are fetched where the task runs
-            sent, parts = work._replace(parts=()), work.parts
+        sent, parts = _without_values(work)  # references among the arguments are fetched where the task runs
         try:
             packed = _packed(sent)
         except Exception as error:  # noqa: BLE001 - records that cannot be pickled
@@ -365,15 +372,14 @@ def _perform(
         return (over(work, error, kept), False), None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - records that cannot be made again here
         return (failed(work, "read", error), False), None
-    if isinstance(work, Merge):
-        work = work._replace(parts=tuple(map(_unpacked, parts)))
+    work = _with_values(work, parts)
     try:
-        outcome = assembled(work) if isinstance(work, Assemble) else loaded.runner().perform(work)
+        outcome = bare(work) if isinstance(work, BARE) else loaded.runner().perform(work)
     except (Overtime, MemoryError) as error:
         outcome = over(work, error, kept)
     except BaseException as error:  # noqa: BLE001 - what is no Exception is a failure all the same
         outcome = lost(work, "call", error)
-    if not isinstance(outcome, Succeeded) or not isinstance(outcome.payload, Rows):
+    if not isinstance(outcome, Succeeded) or not isinstance(outcome.payload, Rows | Packed):
         return (outcome, False), None
     try:
         rows = _packed(outcome.payload)
@@ -381,6 +387,27 @@ def _perform(
     except Exception as error:  # noqa: BLE001 - a value that cannot travel
         return (lost(work, "convert", error), False), None
     return (outcome._replace(payload=None), True), rows
+
+
+def _without_values(work: Work) -> tuple[Work, tuple[Any, ...]]:
+    """Return work without what other tasks gave, and that apart."""
+    if isinstance(work, Merge):
+        return work._replace(parts=()), work.parts
+    if isinstance(work, Call) and work.values:
+        bare = [given._replace(payloads=(None,) * len(given.payloads)) for given in work.values]
+        return work._replace(values=tuple(bare)), tuple(one for given in work.values for one in given.payloads)
+    return work, ()
+
+
+def _with_values(work: Work, parts: Sequence[Any]) -> Work:
+    """Return work with what other tasks gave."""
+    if isinstance(work, Merge):
+        return work._replace(parts=tuple(map(_unpacked, parts)))
+    if not isinstance(work, Call):
+        return work
+    left = (part if isinstance(part, Packed | Kept) else _unpacked(part) for part in parts)  # of the driver's own
+    values = [given._replace(payloads=tuple(islice(left, len(given.payloads)))) for given in work.values]
+    return work._replace(values=tuple(values))
 
 
 def _packed(value: Any) -> tuple[bytes, list[Any]]:
@@ -403,11 +430,11 @@ def _loaded(reference: Any, alive: list[str], limits: Limits) -> Loaded:
     if not _programs:
         end_with_parent()  # a Ray of our own ends with its driver, and its workers at once with it
     if key not in _programs:
-        path, packed = ray.get(reference)
+        path, packed, waits = ray.get(reference)
         add_path(path)
         if any(limits):
             import pyarrow.parquet  # noqa: F401 - what most tasks need is loaded at the expense of none
-        _programs[key] = Loaded(partial(_unpacked, packed), limits)
+        _programs[key] = Loaded(partial(_unpacked, packed), limits, waits=waits)
     return _programs[key]
 
 
@@ -419,13 +446,14 @@ def _death(job: _Job, sent: _Sent, error: Exception) -> Failed:
     """
     import ray
 
-    seconds = limit_of(sent.work, job.limits)
+    limits, retry = rules_of(sent.work, job.limits, job.retry)
+    seconds = limits.seconds
     if seconds and was_overtime(sent.since, seconds):
-        return lost(sent.work, "timeout", too_slow(sent.work, seconds), "", retry=job.retry)
+        return lost(sent.work, "timeout", too_slow(sent.work, seconds), "", retry=retry)
     cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     message = f"the Ray worker died: {type(error).__name__}: {cause}"
     suspect = not isinstance(error, ray.exceptions.WorkerCrashedError)
-    outcome = died(sent.work, message, "", job.retry, suspect=suspect)
+    outcome = died(sent.work, message, "", retry, suspect=suspect)
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return outcome._replace(failure=outcome.failure._replace(phase="memory"), helped=False)
     return outcome

@@ -27,7 +27,7 @@ class Serial(Executor):
         """Return 1, if a task fits at all."""
         return min(1, super().slots(limits, per_task))
 
-    def start(self, slots: int, per_task: Resources) -> None:
+    def start(self, slots: int, per_task: Resources, workers: int | None = None) -> None:
         """Nothing to start."""
 
     def load(self, program: Program) -> int:

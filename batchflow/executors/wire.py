@@ -16,13 +16,10 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from batchflow import pickling
+from batchflow.packing import dumps
 
 INLINE_BYTES = 32 << 10
-_BUFFER_BYTES = 4 << 10
-"""Buffers smaller than this are copied into the pickle: each one apart costs more than the copy."""
 _HEADER = struct.Struct("<QQQQ")
-_MAIN = b"__main__"
 
 
 class Parcel:
@@ -50,36 +47,6 @@ class Parcel:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-
-
-class Buffers(list[pickle.PickleBuffer]):
-    """The large buffers of a pickle, which need not be copied into it."""
-
-    def take(self, buffer: pickle.PickleBuffer) -> bool:
-        """Take over a large buffer, as a ``buffer_callback``; true leaves a small one in the pickle."""
-        if buffer.raw().nbytes < _BUFFER_BYTES:
-            return True
-        self.append(buffer)
-        return False
-
-
-def dumps(value: Any) -> tuple[bytes, Buffers]:
-    """Return an object as a pickle and its large buffers; what ``__main__`` defines goes along by value.
-
-    Raises
-    ------
-    Exception
-        Whatever the object raises that cannot be pickled.
-    """
-    buffers = Buffers()
-    try:
-        pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.take)
-    except Exception:  # noqa: BLE001 - the other one takes more, or says why not
-        pickled = _MAIN
-    if _MAIN in pickled:  # no other process has what it defines
-        buffers.clear()
-        pickled = pickling.dumps(value, buffers.take)
-    return pickled, buffers
 
 
 def pack(value: Any) -> Parcel:

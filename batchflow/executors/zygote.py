@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 
 from batchflow.executors import wire
 from batchflow.executors.base import UNKNOWN, Loaded, add_path, opened
-from batchflow.model import Assemble, Outcome, Work
-from batchflow.worker import Limits, Overtime, assembled, end_with_parent, failed, lost, over
+from batchflow.model import Outcome, Work
+from batchflow.worker import BARE, Limits, Overtime, bare, end_with_parent, failed, lost, over
 
 REQUEST = struct.Struct("<Q")
 _ENDED = struct.Struct("<Qi")
@@ -214,6 +214,8 @@ class Load(NamedTuple):
     """Where the driver imports from."""
     limits: Limits
     """Of one task, the making of program and records included."""
+    waits: bool
+    """Whether the calls of the program wait."""
 
 
 class Unload(NamedTuple):
@@ -262,7 +264,7 @@ class Worker:
         if isinstance(message, Load):
             add_path(message.path)
             frame = wire.next_frame(self._driver, mapped=True)
-            self._programs[message.job] = Loaded(frame.open, message.limits)
+            self._programs[message.job] = Loaded(frame.open, message.limits, waits=message.waits)
         elif isinstance(message, Unload):
             if message.job in self._programs:
                 self._programs.pop(message.job).close()
@@ -272,13 +274,15 @@ class Worker:
         self._tally.begin(self._answered)  # that was no work
 
     def _perform(self, job: int, work: Work) -> Outcome:
-        if isinstance(work, Assemble):
-            return assembled(work)  # whatever became of the program
-        program = self._programs[job]
+        limits = Limits()
         try:
+            if isinstance(work, BARE):
+                return bare(work)
+            program = self._programs[job]
+            limits = program.limits
             return program.runner().perform(work)
         except (Overtime, MemoryError) as error:
-            return over(work, error, program.limits)
+            return over(work, error, limits)
         except BaseException as error:  # noqa: BLE001 - what is no Exception is a failure all the same
             return lost(work, "call", error)
         finally:

@@ -4,26 +4,31 @@ Nothing here raises to the executor: whatever goes wrong becomes a failure, of a
 at fault, of the chunk where not.
 """
 
-from batchflow.worker.failures import died, failed, lost, placed
+from batchflow.worker.calls import Handle, found, value_of
+from batchflow.worker.failures import died, failed, lost, over, placed
 from batchflow.worker.guard import OVERTIME, Guard, Overtime, end_with_parent, settle, too_slow, was_overtime
 from batchflow.worker.program import Limits, Program
-from batchflow.worker.runner import Runner, assembled, over
+from batchflow.worker.runner import BARE, Runner, bare
 
 __all__ = [
+    "BARE",
     "OVERTIME",
     "Guard",
+    "Handle",
     "Limits",
     "Overtime",
     "Program",
     "Runner",
-    "assembled",
+    "bare",
     "died",
     "end_with_parent",
     "failed",
+    "found",
     "lost",
     "over",
     "placed",
     "settle",
     "too_slow",
+    "value_of",
     "was_overtime",
 ]

@@ -15,7 +15,7 @@ from batchflow.worker.records import tried
 from batchflow.worker.run import PASSING
 
 
-class Call:
+class RecordCall:
     """One record on its way through the function."""
 
     __slots__ = ("at", "error", "group", "record", "tries", "values")
@@ -82,7 +82,7 @@ class Caller:
         self._gate = gate
         self._sleep = sleep
 
-    def call(self, call: Call) -> None:
+    def call(self, call: RecordCall) -> None:
         """Call the function in this thread, until it gives something or another try helps no more."""
         while True:
             self._gate.enter(self._sleep)
@@ -92,7 +92,7 @@ class Caller:
                 return
             self._sleep(seconds)
 
-    async def call_async(self, call: Call) -> None:
+    async def call_async(self, call: RecordCall) -> None:
         """Await the function, until it gives something or another try helps no more."""
         while True:
             await self._gate.entered()
@@ -112,7 +112,7 @@ class Caller:
         except BaseException as error:  # noqa: BLE001 - the record's failure is a value
             return [], error
 
-    def _ended(self, call: Call, values: list[Any], error: BaseException | None) -> float | None:
+    def _ended(self, call: RecordCall, values: list[Any], error: BaseException | None) -> float | None:
         """Note what a try came to; returns the seconds before the next one, ``None`` if there is none."""
         call.tries += 1
         call.values, call.error = values, error

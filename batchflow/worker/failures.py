@@ -7,8 +7,11 @@ import socket
 
 from batchflow.errors import RetryAfter, WorkerDied
 from batchflow.model import Failed, Failure, Inspect, Phase, Task, Work
+from batchflow.resources import format_bytes
 from batchflow.retry import NEVER, Retry
 from batchflow.sources.base import Block, explain, show
+from batchflow.worker.guard import Overtime, give_back, too_slow
+from batchflow.worker.program import Limits
 
 _HOST = socket.gethostname()
 _HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - pathlib takes 8 ms to load
@@ -103,3 +106,22 @@ def user_traceback(error: BaseException) -> str:
         [frame for frame in summary.stack if not frame.filename.startswith(_HERE)]
     )
     return "".join(summary.format()) if summary.stack else ""
+
+
+def over(work: Work, error: Overtime | MemoryError, limits: Limits, retry: Retry = NEVER) -> Failed:
+    """Return the outcome of work that broke off at a limit."""
+    if isinstance(error, Overtime):
+        assert limits.seconds is not None
+        slow = too_slow(work, limits.seconds).with_traceback(error.__traceback__)
+        return lost(work, "timeout", slow, retry=retry)
+    outcome = lost(work, "memory", _too_much(error, limits.memory), retry=retry)
+    error.__traceback__ = error.__context__ = None  # what the task held hangs there
+    give_back()
+    return outcome
+
+
+def _too_much(error: MemoryError, cap: int | None) -> MemoryError:
+    """Return what a task is told to have failed of that took too much memory."""
+    told = f": {error}" if str(error) else ""
+    over = f"the task took more than per_task memory={format_bytes(cap)}" if cap else "there is no more memory"
+    return MemoryError(f"{over}{told}").with_traceback(error.__traceback__)

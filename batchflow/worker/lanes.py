@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from batchflow.calling import is_async
-from batchflow.worker.caller import Call, Caller, Gate
+from batchflow.worker.caller import Caller, Gate, RecordCall
 from batchflow.worker.guard import GRACE, Overtime
 from batchflow.worker.program import Program
 from batchflow.worker.run import PASSING
@@ -34,7 +34,7 @@ class Lanes(ABC):
 
     def __init__(self, program: Program, count: int) -> None:
         self.count = count
-        self.landed: deque[Call] = deque()
+        self.landed: deque[RecordCall] = deque()
         """Calls that ended, until whoever began them takes them off."""
         self._program = program
         self._gate = Gate(program.bucket)
@@ -58,7 +58,7 @@ class Lanes(ABC):
         time.sleep(seconds)
 
     @abstractmethod
-    def begin(self, call: Call) -> None:
+    def begin(self, call: RecordCall) -> None:
         """Begin a call."""
 
     @abstractmethod
@@ -85,7 +85,7 @@ class Lanes(ABC):
 class Inline(Lanes):
     """One call after the other, in this thread."""
 
-    def begin(self, call: Call) -> None:
+    def begin(self, call: RecordCall) -> None:
         """Call the function."""
         self._caller.call(call)
         self.landed.append(call)
@@ -108,8 +108,8 @@ class Threads(Lanes):
 
     def __init__(self, program: Program, count: int) -> None:
         super().__init__(program, count)
-        self._begun: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
-        self._ended: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        self._begun: queue.SimpleQueue[RecordCall | None] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[RecordCall] = queue.SimpleQueue()
         self._over = threading.Event()
         self._busy: set[int] = set()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
@@ -131,7 +131,7 @@ class Threads(Lanes):
         if self._over.wait(seconds):
             raise Overtime
 
-    def begin(self, call: Call) -> None:
+    def begin(self, call: RecordCall) -> None:
         """Hand a call to the next thread that is free."""
         self._flying += 1
         self._begun.put(call)
@@ -144,7 +144,7 @@ class Threads(Lanes):
                 while True:
                     self._land(self._ended.get_nowait())
 
-    def _land(self, call: Call) -> None:
+    def _land(self, call: RecordCall) -> None:
         self._flying -= 1
         if isinstance(call.error, PASSING):
             raise call.error
@@ -186,7 +186,7 @@ class Loop(Lanes):
         super().__init__(program, count)
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._hear)
-        self._tasks: dict[Call, asyncio.Task[None]] = {}
+        self._tasks: dict[RecordCall, asyncio.Task[None]] = {}
         self._waker: asyncio.Future[None] | None = None
         self._broken: BaseException | None = None
 
@@ -199,12 +199,12 @@ class Loop(Lanes):
 
         return self._run(made())
 
-    def begin(self, call: Call) -> None:
+    def begin(self, call: RecordCall) -> None:
         """Begin a call."""
         self._flying += 1
         self._tasks[call] = self._loop.create_task(self._fly(call))
 
-    async def _fly(self, call: Call) -> None:
+    async def _fly(self, call: RecordCall) -> None:
         try:
             await self._caller.call_async(call)
         except PASSING as error:

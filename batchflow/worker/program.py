@@ -59,6 +59,11 @@ class Program:
         return calls or (1 if self.bucket and self.per == "record" else None)
 
     @property
+    def waits(self) -> bool:
+        """Whether calls wait: side by side, or for their turn."""
+        return self.side_by_side is not None or self.bucket is not None
+
+    @property
     def limits(self) -> Limits:
         """What one task is kept to."""
         return Limits(self.timeout, self.memory)

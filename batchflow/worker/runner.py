@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import WorkerDied
-from batchflow.formats import digest, format_of
-from batchflow.model import Assemble, Failed, Inspect, Merge, Outcome, Phase, Stats, Succeeded, Task, Work
-from batchflow.resources import format_bytes
-from batchflow.retry import NEVER, Retry
+from batchflow.model import Assemble, Call, Inspect, Merge, Outcome, Phase, Stats, Succeeded, Task, Work
 from batchflow.rows import Rows
 from batchflow.sources.base import Block
 from batchflow.tables import as_table, concat
+from batchflow.worker.assembling import assembled
 from batchflow.worker.batches import BatchRun
-from batchflow.worker.failures import failed, lost, placed, worker_name
-from batchflow.worker.guard import Guard, Overtime, give_back, too_slow
-from batchflow.worker.program import Limits, Program
+from batchflow.worker.calls import called
+from batchflow.worker.failures import failed, over, placed, worker_name
+from batchflow.worker.guard import Guard, Overtime
+from batchflow.worker.program import Program
 from batchflow.worker.records import RecordRun
 from batchflow.worker.run import PASSING
 
@@ -59,7 +56,9 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - no more threads
             return failed(work, "worker", error)
         try:
-            if not self._guarded or isinstance(work, Assemble):
+            if isinstance(work, BARE):
+                return bare(work, guarded=self._guarded)
+            if not self._guarded:
                 return self._perform(work)
             with Guard(*limits):
                 return self._perform(work)
@@ -80,8 +79,7 @@ class Runner:
                 return self._task(work)
             if isinstance(work, Inspect):
                 return self._inspect(work.task)
-            if isinstance(work, Assemble):
-                return assembled(work, guarded=self._guarded)
+            assert isinstance(work, Merge)
             phase = "call"
             return self._merge(work)
         except PASSING:
@@ -136,44 +134,10 @@ class Runner:
         return Succeeded(work.key, Stats(worker_name(), held=rows.nbytes), (), rows)
 
 
-def assembled(work: Assemble, *, guarded: bool = True) -> Outcome:
-    """Put pieces together; of a part that failed nothing is left. Needs nothing of the job.
-
-    Parameters
-    ----------
-    guarded
-        Whether this is a worker, where work is kept to its time.
-    """
-    limits = Limits(work.seconds)
-    try:
-        with Guard(*limits) if guarded else nullcontext():
-            format_of(work.format).assemble(work.pieces, work.schema, work.path)
-            written = os.stat(work.path).st_size, digest(work.path)  # noqa: PTH116
-    except BaseException as error:
-        with suppress(OSError):
-            os.unlink(work.path)  # noqa: PTH108
-        if isinstance(error, Overtime | MemoryError):
-            return over(work, error, limits)
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        return failed(work, "write", error)
-    return Succeeded(work.key, Stats(worker_name()), (), written)
+BARE = (Assemble, Call)
+"""Work that needs nothing of a job, whatever became of its program."""
 
 
-def over(work: Work, error: Overtime | MemoryError, limits: Limits, retry: Retry = NEVER) -> Failed:
-    """Return the outcome of work that broke off at a limit."""
-    if isinstance(error, Overtime):
-        assert limits.seconds is not None
-        slow = too_slow(work, limits.seconds).with_traceback(error.__traceback__)
-        return lost(work, "timeout", slow, retry=retry)
-    outcome = lost(work, "memory", _too_much(error, limits.memory), retry=retry)
-    error.__traceback__ = error.__context__ = None  # what the task held hangs there
-    give_back()
-    return outcome
-
-
-def _too_much(error: MemoryError, cap: int | None) -> MemoryError:
-    """Return what a task is told to have failed of that took too much memory."""
-    told = f": {error}" if str(error) else ""
-    over = f"the task took more than per_task memory={format_bytes(cap)}" if cap else "there is no more memory"
-    return MemoryError(f"{over}{told}").with_traceback(error.__traceback__)
+def bare(work: Assemble | Call, *, guarded: bool = True) -> Outcome:
+    """Do work that needs nothing of a job."""
+    return called(work, guarded=guarded) if isinstance(work, Call) else assembled(work, guarded=guarded)

@@ -9,7 +9,7 @@ from typing import Any
 from batchflow.model import Failure, Task
 from batchflow.sources.base import Block
 from batchflow.tables import is_tabular, table_to_rows
-from batchflow.worker.caller import Call
+from batchflow.worker.caller import RecordCall
 from batchflow.worker.lanes import Lanes
 from batchflow.worker.program import Program
 from batchflow.worker.records import RecordRun
@@ -26,7 +26,7 @@ class _Group:
         self.block = block
         self.unread = unread
         rows = table_to_rows(block.rows) if is_tabular(block.rows) else block.rows
-        self.calls = [Call(self, at, record) for at, record in enumerate(rows)]
+        self.calls = [RecordCall(self, at, record) for at, record in enumerate(rows)]
         self.left = len(self.calls)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import threading
 import time
 import urllib.request
@@ -265,47 +266,84 @@ def test_inside_a_running_loop(warm):
 # --- limits -----------------------------------------------------------------------------------------
 
 
-async def hang(n):
-    if n == 5:
-        await asyncio.Event().wait()
-    return n
+def make_hangs():
+    """Return functions that hang at 5; they travel by value, so that no fresh worker imports this file in their time."""
+
+    async def hang(n):
+        await (asyncio.Event().wait() if n == 5 else asyncio.sleep(0))
+        return n
+
+    async def hang_in_a_loop(n):
+        while n == 5:
+            pass
+        return n
+
+    def hang_plainly(n):
+        if n == 5:
+            threading.Event().wait()
+        return n
+
+    def spin_plainly(n):
+        while n == 5:
+            pass
+        return n
+
+    return [hang, hang_in_a_loop, hang_plainly, spin_plainly]
 
 
-async def hang_in_a_loop(n):
-    while n == 5:
-        pass
-    return n
-
-
-def hang_plainly(n):
-    if n == 5:
-        threading.Event().wait()
-    return n
-
-
-def spin_plainly(n):
-    while n == 5:
-        pass
-    return n
-
-
-@pytest.mark.parametrize("fn", [hang, hang_in_a_loop, hang_plainly, spin_plainly], ids=lambda fn: fn.__name__)
+@pytest.mark.parametrize("fn", make_hangs(), ids=lambda fn: fn.__name__)
 def test_a_call_that_hangs_costs_itself_only(remote, fn):
     result = run(fn, range(8), remote, concurrency=4, chunk=4, timeout=0.3)
     assert result.values == [0, 1, 2, 3, 4, 6, 7]
     assert [row[1:5] for row in told(result)] == [(6, "5", "timeout", "TimeoutError")]
 
 
-def test_the_worker_goes_on_after_a_time_limit(warm, server):
+def test_the_worker_goes_on_after_a_time_limit(warm):
     """With a new loop, and a new client in it."""
 
-    async def fn(n, session, url):
-        await hang(n)
-        return await get(n, session, url)
+    async def connect():
+        return asyncio.get_running_loop()
 
-    options = {"setup": client, "args": {"url": server.url}, "limits": bf.Resources(cpus=1)}
-    result = run(fn, range(20), warm("processes"), chunk=4, timeout=0.5, **options)
-    assert result.values == [n for n in range(20) if n != 5]
+    async def fn(n, loop):
+        assert loop is asyncio.get_running_loop()
+        if n == 5:
+            await asyncio.Event().wait()
+        return os.getpid()
+
+    result = run(fn, range(20), warm("processes"), setup=connect, chunk=4, timeout=0.3, limits=bf.Resources(cpus=1))
+    assert result.errors["record"].to_pylist() == [6]
+    assert len(result.values) == 19
+    assert len(set(result.values)) == 1
+
+
+@pytest.mark.parametrize("name", ["processes", "ray"])
+def test_asyncio_is_loaded_at_the_expense_of_no_task(script, name):
+    """A time limit may break off what a program imports, and half of asyncio would be left."""
+    done = script(
+        """
+        import sys
+        import batchflow as bf
+
+        def loaded():
+            return "batchflow.worker.waiting" in sys.modules
+
+        class Probe:
+            def __reduce__(self):
+                return loaded, ()
+
+        for options in ({"concurrency": 2}, {"rate": 1000}):
+            fn = lambda n, probe: probe
+            result = bf.map_records(fn, bf.records([1]), args={"probe": Probe()}, executor=sys.argv[1], **options)
+            print(*result.values)
+        result = bf.map_batches(
+            lambda table, probe: {"value": [probe]}, bf.records([1]), args={"probe": Probe()}, executor=sys.argv[1],
+            rate=1000,
+        )
+        print(*result.values)
+        """,
+        name,
+    )
+    assert (done.stdout, done.stderr) == ("True\nTrue\nTrue\n", "")
 
 
 async def grow(n):

@@ -9,9 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import batchflow as bf
 from batchflow.errors import WorkerDied
 from batchflow.executors.base import Executor
-from batchflow.job import program_of
 from batchflow.model import Inspect, SpanCount, Stats, Succeeded, Task
 from batchflow.plan import JobSpec, make_plan
+from batchflow.running import program_of
 from batchflow.scheduler import Scheduler
 from batchflow.worker import died, failed
 
@@ -30,7 +30,7 @@ class Manual(Executor):
     def slots(self, limits, per_task):
         return self._slots
 
-    def start(self, slots, per_task):
+    def start(self, slots, per_task, workers=None):
         pass
 
     def load(self, program):
@@ -68,17 +68,18 @@ class SchedulerMachine(RuleBasedStateMachine):
             limits=bf.Resources(memory=memory),
         )  # fmt: skip
         plan = make_plan(spec)
-        self.scheduler = Scheduler(plan, self.executor, program_of(plan))
-        self.scheduler.open()
         self.settled = []
+        self.scheduler = Scheduler(plan, self.executor, program_of(plan), self.settled.append)
+        self.scheduler.open()
+        self.turns = self.scheduler.turns()
         self.going = True
         self.turn()
 
     def turn(self):
         """Let the scheduler take in what came, and begin what it may."""
+        self.scheduler.wait()
         while self.going:
-            self.going = self.scheduler.turn()
-            self.settled += self.scheduler.released()
+            self.going = next(self.turns, self) is None
             if self.executor.work:
                 return
 

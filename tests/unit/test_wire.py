@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchflow.executors import wire
+from batchflow.packing import dumps
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_lambdas_and_local_classes_travel():
     class Local:
         x = 5
 
-    value, buffers = wire.dumps((Local, lambda n: n + 1))
+    value, buffers = dumps((Local, lambda n: n + 1))
     assert buffers == []
     local, fn = pickle.loads(value)
     assert (local.x, fn(1)) == (5, 2)
@@ -145,12 +146,13 @@ def test_what_main_defines_travels_by_value(tmp_path):
     code = """
 import sys
 from batchflow.executors import wire
+from batchflow.packing import dumps
 
 class Point:
     def __init__(self, x):
         self.x = x
 
-data, buffers = wire.dumps([Point(3)])
+data, buffers = dumps([Point(3)])
 sys.stdout.buffer.write(data)
 """
     (tmp_path / "script.py").write_text(code)

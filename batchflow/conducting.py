@@ -1,0 +1,584 @@
+"""The one loop of a flow: start what can start, wait, hand on what came.
+
+::
+
+    steps ──ready──> calls ────submit──> executor ──wait──> outcomes
+      ^         └──> jobs ──turn──> their schedulers ─┘         │
+      │                   (all within one budget)               │
+      └── those that took it are ready <── value, or failure <──┘
+
+Values stay packed, or at Ray, and go from step to step as they are.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batchflow.brake import Brake
+from batchflow.combining.errors_table import ErrorTable
+from batchflow.combining.result import Result, tell
+from batchflow.doing import Doing, JobUnderWay, call_of, errors_of, job_digest, missing, nodes_of_run, place_of
+from batchflow.errors import InterruptedRun, StoppedError
+from batchflow.events import Event, JobEnded, JobStarted, Listener, StepEnded, StepStarted, TaskEnded
+from batchflow.executors import Executor, chosen
+from batchflow.executors.base import UNKNOWN
+from batchflow.flow_run import FlowRun, State, StepRun
+from batchflow.job import finished
+from batchflow.model import Failed, Failure, Given, Grown, Outcome, Skipped, Stats
+from batchflow.packing import Shipped, pack
+from batchflow.plan import JobSpec, make_plan
+from batchflow.progress import Progress
+from batchflow.readers import records
+from batchflow.resources import Budget, Resources
+from batchflow.retry import NEVER
+from batchflow.running import Run
+from batchflow.scheduler import LISTEN_SECONDS
+from batchflow.sources import Source
+from batchflow.sources.records import RecordsSource
+from batchflow.steps import Need, Step, StepSpec, Tolerant
+from batchflow.worker import Program, failed, found, value_of
+
+if TYPE_CHECKING:
+
+    from batchflow.flow import Flow
+
+ABORT_SECONDS = 10.0
+"""What running steps are given to finish when another one has failed and the flow is to stop."""
+JOBS = 8
+"""Steps that are whole jobs and run at the same time, at most: each has a scheduler of its own."""
+
+
+class Conduct(NamedTuple):
+    """How a flow is run; see `batchflow.Flow.run`."""
+
+    abort: bool
+    max_errors: int | float | None
+    only: set[int] | None
+    keep: bool | set[int] | None
+    limits: Resources
+    progress: bool | None
+    listeners: tuple[Listener, ...]
+
+
+def conduct(flow: Flow, how: Conduct, executor: Executor | str | None) -> FlowRun:
+    """Run a flow; see `batchflow.Flow.run`."""
+    needs_ray = any(spec.per_task.needs_ray for spec in flow.steps)
+    with chosen(executor, needs_ray=needs_ray) as where, Brake() as brake:
+        return _Conductor(flow, how, where, brake).run()
+
+
+class _Stop:
+    """Ends the jobs of a flow: somebody pressed Ctrl-C, or a step failed; looks like a `Brake` to them."""
+
+    def __init__(self, brake: Brake) -> None:
+        self._brake = brake
+        self.deadline: float | None = None
+        """When what still runs is given up, since the flow is to stop."""
+
+    @property
+    def pressed(self) -> bool:
+        """Whether nothing new is to begin."""
+        return self._brake.pressed or self.deadline is not None
+
+    def stopping(self) -> bool:
+        """Return whether nothing new is to begin; raises `InterruptedRun` after Ctrl-C and some time."""
+        return self._brake.stopping() or self.deadline is not None
+
+
+class _Conductor:
+    """One run of a flow."""
+
+    def __init__(self, flow: Flow, how: Conduct, executor: Executor, brake: Brake) -> None:
+        self._flow = flow
+        self._how = how
+        self._executor = executor
+        self._brake = brake
+        self._stop = _Stop(brake)
+        self._began = time.monotonic()
+        self._epoch = time.time()
+        self._steps: list[Doing] = []
+        self._budget: Budget
+        self._slots = executor.slots(how.limits, Resources())
+        self._programs: dict[tuple[Any, ...], int] = {}
+        """Of calls, at the executor, by what each takes."""
+        self._ready: dict[tuple[Any, ...], deque[Doing]] = {}
+        self._ready_jobs: deque[Doing] = deque()
+        self._later: list[tuple[float, int, Doing]] = []
+        self._calls: dict[int, Doing] = {}
+        """Under way, by number; so are jobs."""
+        self._jobs: dict[int, Doing] = {}
+        self._ending: deque[Doing] = deque()
+        """Steps at their end, of which those that wait for them are still to be told."""
+        self._failures = 0
+        self._over = False
+        """More failed than is allowed."""
+        self._progress = Progress(how.progress)
+
+    # --- from the beginning to the end ------------------------------------------------------------
+
+    def run(self) -> FlowRun:
+        """Run to the end and tell what became of each step."""
+        self._add(self._flow.steps, self._chosen())
+        self._check()
+        complete = False
+        try:
+            self._open()
+            self._loop()
+            complete = not self._stop.pressed
+            run = self._result()
+        except KeyboardInterrupt as error:
+            raise InterruptedRun(self._interrupted()) from error
+        finally:
+            self._give_up()
+            self._progress(JobEnded(complete))
+        if self._brake.pressed:
+            raise InterruptedRun(self._interrupted())
+        self._check_limit(run)
+        return run
+
+    def _chosen(self) -> set[int]:
+        """Return the numbers of the steps to run: those that were named, with all that come before them."""
+        if self._how.only is None:
+            return set(range(len(self._flow.steps)))
+        chosen: set[int] = set()
+        left = list(self._how.only)
+        while left:
+            number = left.pop()
+            if number not in chosen:
+                chosen.add(number)
+                left.extend(self._flow.steps[number].parents)
+        return chosen
+
+    def _add(self, specs: Sequence[StepSpec], chosen: set[int], prefix: str = "") -> dict[int, Doing]:
+        """Take over the steps of a flow, by their numbers there; those that wait for nothing are ready."""
+        added = {}
+        for at in sorted(chosen):
+            spec = specs[at] if not prefix else replace(specs[at], name=f"{prefix}{specs[at].name}")
+            added[at] = Doing(spec, len(self._steps))
+            self._steps.append(added[at])
+            needs = [(need, [added[number] for number in need.steps]) for need in spec.needs]
+            self._expect(added[at], needs, [added[number] for number in spec.after])
+        return added
+
+    def _expect(self, step: Doing, needs: list[tuple[Need, list[Doing]]], after: Sequence[Doing] = ()) -> None:
+        """Have a step wait for others."""
+        step.needs, step.after = needs, after
+        givers = {giver.number: giver for _, steps in needs for giver in steps}
+        for giver in givers.values():
+            giver.takers += 1
+            giver.digests |= step.spec.keep is not None or (step.spec.fn is None and len(needs) > 1)
+        before = {**givers, **{one.number: one for one in after}}
+        for other in before.values():
+            if other.state is None:
+                other.next.append(step)
+                step.waits += 1
+        if not step.waits:
+            self._is_ready(step)
+
+    def _check(self) -> None:
+        """Refuse what can never run."""
+        for per_task in {id(step.spec.per_task): step.spec.per_task for step in self._steps}.values():
+            self._executor.slots(self._how.limits, per_task)
+
+    def _open(self) -> None:
+        self._executor.start(1, Resources(), workers=1)
+        self._budget = self._executor.budget(self._how.limits)
+        self._progress(JobStarted("steps", len(self._steps), self._executor.name, 1))
+
+    def _loop(self) -> None:
+        while True:
+            if not self._stops():
+                self._start_ready()
+            if self._turn_jobs():
+                continue  # what they gave may set others going
+            if not self._is_left():
+                return
+            self._wait()
+
+    def _is_left(self) -> bool:
+        """Whether anything is left to do."""
+        if self._calls or self._jobs:
+            return True
+        return not self._stops() and bool(self._later or self._ready_jobs or any(self._ready.values()))
+
+    def _stops(self) -> bool:
+        """Whether nothing more is to begin; what still runs is given up once it had its time."""
+        if self._stop.deadline is not None and time.monotonic() > self._stop.deadline:
+            self._give_up()
+        return self._stop.stopping()
+
+    def _give_up(self) -> None:
+        """Cancel what is still running."""
+        for step in self._jobs.values():
+            assert step.job is not None
+            step.job.work.close()
+        self._jobs.clear()
+        for program in self._programs.values():
+            self._executor.unload(program)
+        self._programs.clear()
+        self._calls.clear()
+
+    # --- what is begun ----------------------------------------------------------------------------
+
+    def _is_ready(self, step: Doing) -> None:
+        """Take a step to which nothing is left to come: run it, or skip it where something is missing."""
+        why = missing(step)
+        if why is not None:
+            step.broken = True
+            self._ended(step, "skipped", why)
+        elif step.spec.fn is None:
+            self._ready_jobs.append(step)
+        elif not self._is_kept_already(step):
+            self._ready.setdefault(step.takes, deque()).append(step)
+
+    def _is_kept_already(self, step: Doing) -> bool:
+        """Whether an earlier run kept the value of a step, which then need not run."""
+        if step.place is None:  # it is another one for a step that returned more steps
+            step.place = place_of(step)
+        kept = None if step.place is None or step.returned else step.place.find()
+        if kept is None:
+            return False
+        step.digest = kept.digest
+        self._gave(step, Given((kept,)), "cached")
+        return True
+
+    def _start_ready(self) -> None:
+        """Start what has room, in the order in which it was ready."""
+        while self._later and self._later[0][0] <= time.monotonic():
+            step = heapq.heappop(self._later)[2]
+            self._ready.setdefault(step.takes, deque()).append(step)
+        while self._ready_jobs and len(self._jobs) < JOBS:
+            self._start_job(self._ready_jobs.popleft())
+        for takes, queue in self._ready.items():
+            need = dict(takes)
+            while queue and self._budget.fits(need):
+                self._budget.take(need)
+                self._start_call(queue.popleft())
+
+    def _begin(self, step: Doing) -> None:
+        step.attempts += 1
+        step.begun = self._now()
+        if step.start is None:
+            step.start = step.begun
+        self._tell(StepStarted(step.spec.name, step.attempts))
+
+    def _start_call(self, step: Doing) -> None:
+        self._begin(step)
+        self._calls[step.number] = step
+        self._executor.grow(self._budget.tasks)
+        program = self._programs.get(step.takes)
+        if program is None:
+            program = self._programs[step.takes] = self._load(step.spec.per_task)
+        self._executor.submit(program, call_of(step))
+
+    def _load(self, per_task: Resources) -> int:
+        """Return the number of a program for calls that take so much; they bring along what they need."""
+        self._executor.start(sys.maxsize, per_task, workers=1)
+        return self._executor.load(Program(_nothing, RecordsSource(data=None)))
+
+    def _start_job(self, step: Doing) -> None:
+        """Begin a step that is a whole job, unless its condition does not hold."""
+        self._begin(step)
+        try:
+            job = self._job(step)
+        except Exception as error:  # noqa: BLE001 - of the user's when= or read=, or a job that cannot work
+            self._failed(step, failed(UNKNOWN, "call", error).failure)
+            return
+        if job is None:
+            self._skipped(step)
+        elif isinstance(job, Result):
+            self._job_ended(step, job, (), "cached")
+        else:
+            step.job = job
+            self._jobs[step.number] = step
+
+    def _job(self, step: Doing) -> JobUnderWay | Result | None:
+        """Return the job of a step under way, its result if it was done before, ``None`` if it is not wanted."""
+        spec = step.spec
+        find = cache(partial(self._found, step))
+        (value,), args = spec.arguments.open(find)
+        wanted = True
+        if spec.when is not None:
+            wanted = find(spec.when) if isinstance(spec.when, int) else spec.when.fn(value)
+        if not wanted:
+            return None
+        source = value
+        if not isinstance(source, Source):
+            source = records(value) if spec.read is None else spec.read.fn(value)
+        assert spec.job is not None
+        if step.digests:
+            step.digest = job_digest(step, source)
+        plan = make_plan(JobSpec(source=source, args=args, **spec.job))
+        if plan.finished:
+            return finished(plan, self._how.listeners)
+        run = Run(plan, self._executor, self._how.listeners, self._stop, self._budget, lazy=True)
+        return JobUnderWay(run, run.result())
+
+    def _found(self, step: Doing, at: int) -> Any:
+        """Return, here, what goes into a place of the arguments of a job."""
+        call = call_of(step)
+        given = [one._replace(payloads=tuple(map(self._executor.fetch, one.payloads))) for one in call.values]
+        return found(call._replace(values=tuple(given)), at)
+
+    # --- what came of it --------------------------------------------------------------------------
+
+    def _turn_jobs(self) -> bool:
+        """Let the jobs under way begin and take what they may; returns whether one came to its end."""
+        under_way = len(self._jobs)
+        for step in list(self._jobs.values()):
+            assert step.job is not None
+            self._advance(step, partial(next, step.job.work))
+        return len(self._jobs) < under_way
+
+    def _advance(self, step: Doing, move: Callable[[], object]) -> None:
+        """Move a job on, to where it has to wait, or to its end."""
+        try:
+            move()
+            return
+        except StopIteration as end:
+            assert step.job is not None
+            del self._jobs[step.number]
+            self._job_ended(step, end.value, step.job.run.payloads, "succeeded")
+        except InterruptedRun:  # it was stopped, and keeps on disk what it did
+            del self._jobs[step.number]
+            self._ended(step, "cancelled", _STOPPED)
+        except Exception as error:  # noqa: BLE001 - the job's end is a value
+            del self._jobs[step.number]
+            self._job_failed(step, error)
+
+    def _wait(self) -> None:
+        """Wait for outcomes, and take them in."""
+        if not self._calls and not any(step.job.run.scheduler.is_busy for step in self._jobs.values() if step.job):
+            time.sleep(min(self._patience(), LISTEN_SECONDS))
+            return
+        jobs = {step.job.run.scheduler.job: step for step in self._jobs.values() if step.job}
+        for program, outcome in self._executor.wait(None, self._patience()):
+            step = jobs.get(program)
+            if step is None:
+                self._take(outcome)
+            elif step.number in self._jobs and step.job is not None:
+                self._hear(step, step.job, outcome)
+
+    def _hear(self, step: Doing, job: JobUnderWay, outcome: Outcome) -> None:
+        """Hand an outcome to the job that it is of; what that raises ends the job where it stands."""
+        try:
+            job.run.scheduler.take(outcome)
+        except Exception as error:  # noqa: BLE001 - of a part that cannot be written, say
+            self._advance(step, partial(job.work.throw, error))
+
+    def _patience(self) -> float:
+        """Return the seconds to wait for an outcome."""
+        now = time.monotonic()
+        times = [LISTEN_SECONDS]
+        if self._later:
+            times.append(self._later[0][0] - now)
+        times += [step.job.run.scheduler.patience or LISTEN_SECONDS for step in self._jobs.values() if step.job]
+        return max(0.0, min(times))
+
+    def _take(self, outcome: Outcome) -> None:
+        """Take over what came of a call."""
+        step = self._calls.pop(outcome.key[0], None)
+        if step is None:
+            return
+        self._budget.give(dict(step.takes))
+        if step.attempts == 1 and outcome.stats.started:  # by the worker's clock, which may be another machine's
+            step.start = min(max(step.begun, outcome.stats.started - self._epoch), self._now())
+        step.worker = outcome.stats.worker or getattr(outcome, "failure", _NO_FAILURE).worker
+        if isinstance(outcome, Failed):
+            if outcome.helped and step.attempts < step.spec.retry.attempts and not self._stops():
+                due = time.monotonic() + step.spec.retry.delay(step.attempts)
+                heapq.heappush(self._later, (due, step.number, step))
+            else:
+                self._failed(step, outcome.failure)
+        elif isinstance(outcome.payload, Skipped):
+            self._skipped(step)
+        elif isinstance(outcome.payload, Grown):
+            self._grow(step, outcome.payload.value.open())
+        else:
+            step.digest = outcome.digest
+            self._gave(step, Given((outcome.payload,)), "succeeded")
+
+    def _grow(self, step: Doing, value: Any) -> None:
+        """Run the steps that a step returned; their values take the handles' places in what it gave."""
+        added: dict[int, dict[int, Doing]] = {}
+        flows: dict[int, Flow] = {}
+        needs: list[tuple[Need, list[Doing]]] = []
+
+        def place(handle: Any) -> int | None:
+            if not isinstance(handle, Step | Tolerant):
+                return None
+            steps = [handle] if isinstance(handle, Step) else list(handle.steps)
+            flow = steps[0].flow
+            if id(flow) not in added:
+                flows[id(flow)] = flow
+                added[id(flow)] = self._add(flow.steps, set(range(len(flow.steps))), f"{step.spec.name}/")
+            numbers = [added[id(flow)][one.number] for one in steps]
+            tolerant = (handle.single, True, handle.min_success) if isinstance(handle, Tolerant) else ()
+            needs.append((Need((), *tolerant), numbers))
+            return len(needs) - 1
+
+        arguments = pack(((value,), {}), place)
+        step.spec = replace(step.spec, fn=_SAME, arguments=arguments, when=None, retry=NEVER)
+        step.returned = True
+        step.attempts -= 1  # what is left to do is no try
+        self._release(step)
+        self._expect(step, needs)
+
+    def _gave(self, step: Doing, given: Given, state: State) -> None:
+        """Note that a step has a value."""
+        step.given = given
+        step.succeeded += 1 if step.spec.fn is not None else 0
+        self._ended(step, state)
+
+    def _skipped(self, step: Doing) -> None:
+        """Note that a step was not wanted."""
+        default = step.spec.default
+        if default is not None:
+            step.given, step.digest = Given((default,)), default.digest
+        self._ended(step, "skipped", "its when= did not hold")
+
+    def _failed(self, step: Doing, failure: Failure) -> None:
+        """Note that a step failed, and stop the flow if it is to."""
+        step.broken = True
+        step.failed += 1 if step.spec.fn is not None else 0
+        errors = ErrorTable()
+        source, worker = failure.source or step.spec.name, failure.worker or step.worker
+        errors.add([failure._replace(source=source, attempts=step.attempts, worker=worker)])
+        step.errors.append(errors.table())
+        self._ended(step, "failed", f"{failure.error_type}: {failure.message}")
+        if self._how.abort:
+            self._end_early()
+
+    def _job_ended(self, step: Doing, result: Result, payloads: Sequence[Any], state: State) -> None:
+        """Note that a step which is a job came to its end."""
+        step.report = result.report
+        step.failed = result.report.failed
+        step.succeeded = result.report.rows_in - step.failed
+        step.errors.append(result.errors)
+        rows = result.path is None
+        self._gave(step, Given(tuple(payloads) if rows else (pack(str(result.path)),), rows), state)
+
+    def _job_failed(self, step: Doing, error: Exception) -> None:
+        if isinstance(error, StoppedError):
+            step.errors.append(error.errors)
+            step.failed = error.errors.num_rows
+        self._failed(step, failed(UNKNOWN, "call", error).failure)
+
+    def _ended(self, step: Doing, state: State, why: str = "") -> None:
+        """Note that a step came to its end, and see which others that sets going."""
+        step.state, step.why = state, why
+        step.job = None
+        if step.start is not None:
+            step.end = self._now()
+        self._release(step)
+        self._tell(StepEnded(step.spec.name, state, step.attempts, why))
+        self._progress(TaskEnded((step.number,), step.attempts, 1, Stats(), state != "failed", again=False))
+        if step.errors:
+            self._failures += sum(errors.num_rows for errors in step.errors)
+            self._check_failures()
+        self._ending.append(step)
+        if len(self._ending) == 1:  # whoever is called from this loop only adds to it
+            while self._ending:
+                for other in self._ending[0].next:
+                    other.waits -= 1
+                    if not other.waits:
+                        self._is_ready(other)
+                self._ending.popleft()
+
+    def _release(self, step: Doing) -> None:
+        """Forget values that nobody takes any more."""
+        for giver in {one.number: one for _, steps in step.needs for one in steps}.values():
+            giver.takers -= 1
+            if not giver.takers and not self._is_kept(giver):
+                giver.given = None
+
+    def _is_kept(self, step: Doing) -> bool:
+        keep = self._how.keep
+        if isinstance(keep, bool):
+            return keep
+        return keep is not None and step.number in keep
+
+    def _check_failures(self) -> None:
+        limit = self._how.max_errors
+        if isinstance(limit, int) and not isinstance(limit, bool) and self._failures > limit:
+            self._over = True
+            self._end_early()
+
+    def _end_early(self) -> None:
+        """Begin nothing more, and give what runs some time."""
+        if self._stop.deadline is None:
+            self._stop.deadline = time.monotonic() + ABORT_SECONDS
+
+    # --- what is told -----------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return time.monotonic() - self._began
+
+    def _tell(self, event: Event) -> None:
+        for listener in self._how.listeners:
+            listener(event)
+
+    def _interrupted(self) -> str:
+        done = sum(step.state in ("succeeded", "cached") for step in self._steps)
+        keeps = any(_keeps(step.spec) for step in self._steps)
+        kept = " what they keep on disk is not done again;" if keeps else ""
+        return f"interrupted after {done:,} of {len(self._steps):,} steps:{kept} run the same again to go on"
+
+    def _result(self) -> FlowRun:
+        for step in self._steps:
+            if step.state is None:
+                step.state, step.why = "cancelled", _STOPPED
+                step.end = None if step.start is None else self._now()
+        if not self._executor.warm:  # with it goes what it holds
+            for step in self._steps:
+                if step.given is not None:
+                    fetched = tuple(map(self._executor.fetch, step.given.payloads))
+                    step.given = step.given._replace(payloads=fetched)
+        errors = errors_of(self._steps)
+        nodes = list(nodes_of_run(self._steps))
+        told = [self._told(step) for step in self._steps]
+        return FlowRun(self._flow.name, told, nodes, errors, self._now(), self._slots)
+
+    def _told(self, step: Doing) -> StepRun:
+        assert step.state is not None
+        given, fetch = step.given, self._executor.fetch
+        opened = None if given is None else cache(lambda: value_of(given, fetch))
+        return StepRun(
+            step.spec.name, step.state, step.why, step.attempts, step.start, step.end, step.worker, step.report,
+            opened,
+        )  # fmt: skip
+
+    def _check_limit(self, run: FlowRun) -> None:
+        """Stop where more failed than is allowed."""
+        limit = self._how.max_errors
+        if isinstance(limit, float):
+            total = sum(step.succeeded + step.failed for step in self._steps)
+            self._over = run.errors.num_rows > limit * total
+        if self._over:
+            message = f"stopped: more than max_errors={limit} failed; {tell(run.errors)}"
+            raise StoppedError(message, run.errors, run)
+
+
+def _nothing() -> None:
+    """Stand for the function of a program whose calls bring along their own."""
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+_SAME = Shipped(_same)
+_STOPPED = "the flow was stopped"
+_NO_FAILURE = Failure("", None, None, None, None, "call", "", "")
+
+
+def _keeps(spec: StepSpec) -> bool:
+    """Whether a step keeps on disk what it gave."""
+    return spec.keep is not None or (spec.job is not None and spec.job.get("into") is not None)

@@ -1,0 +1,178 @@
+"""A step on its way: what it waits for, what it gave, what became of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batchflow.combining.errors_table import joined, of_step
+from batchflow.combining.result import Result
+from batchflow.flow_run import State
+from batchflow.graph import Node
+from batchflow.keeping import Place
+from batchflow.model import Call, Given, Slot
+from batchflow.printable import printable
+from batchflow.report import Report
+from batchflow.resources import amounts
+from batchflow.running import Run, Work
+from batchflow.sources import Source
+from batchflow.steps import Need, StepSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class JobUnderWay(NamedTuple):
+    """A step that is a whole job, under way."""
+
+    run: Run
+    work: Work[Result]
+
+
+@dataclass(slots=True, eq=False)
+class Doing:
+    """A step on its way."""
+
+    spec: StepSpec
+    number: int
+    needs: Sequence[tuple[Need, Sequence[Doing]]] = ()
+    after: Sequence[Doing] = ()
+    waits: int = 0
+    """Steps before it that have not come to their end."""
+    next: list[Doing] = field(default_factory=list)
+    """Steps that wait for it."""
+    takers: int = 0
+    """Steps that are still to take its value."""
+    given: Given | None = None
+    """Its value."""
+    digest: str = ""
+    """Digits of its value, where somebody asks for them and they can be told."""
+    digests: bool = False
+    """Whether somebody asks for them."""
+    place: Place | None = None
+    """Where its value is kept."""
+    state: State | None = None
+    why: str = ""
+    broken: bool = False
+    """It has no value because something failed."""
+    returned: bool = False
+    """Its value is made of those of steps that it returned."""
+    attempts: int = 0
+    begun: float = 0.0
+    """When the last try was handed over,"""
+    start: float | None = None
+    """and when the first one really began."""
+    end: float | None = None
+    worker: str = ""
+    errors: list[pa.Table] = field(default_factory=list)
+    succeeded: int = 0
+    """Itself, or its records."""
+    failed: int = 0
+    report: Report | None = None
+    job: JobUnderWay | None = None
+
+    @property
+    def takes(self) -> tuple[tuple[str, float], ...]:
+        """What it takes of the budget."""
+        return tuple(amounts(self.spec.per_task).items())
+
+
+def call_of(step: Doing) -> Call:
+    """Return one attempt at a step, with what others gave."""
+    values: dict[int, int] = {}
+    given: list[Given] = []
+    places = []
+    for need, steps in step.needs:
+        at: list[int | None] = []
+        for giver in steps:
+            if giver.given is not None and giver.number not in values:
+                values[giver.number] = len(given)
+                given.append(giver.given)
+            if giver.given is not None or not need.tolerant:
+                at.append(values.get(giver.number))
+        places.append(Slot(tuple(at), _tolerant(steps) if need.tolerant else None, need.single))
+    spec = step.spec
+    return Call(
+        (step.number,), spec.fn, spec.arguments, tuple(given), tuple(places), spec.when, spec.timeout,
+        spec.per_task.nbytes, spec.retry, step.place, step.digests,
+    )  # fmt: skip
+
+
+def place_of(step: Doing) -> Place | None:
+    """Return where the value of a step is kept, for its function and all that it is called with."""
+    if step.spec.keep is None:
+        return None
+    total = hashlib.sha256(step.spec.key.encode())
+    for _, steps in step.needs:
+        total.update(repr([(one.digest, one.succeeded, one.failed) for one in steps]).encode())
+    known = all(one.digest or one.given is None for _, steps in step.needs for one in steps)
+    return Place(step.spec.keep, total.hexdigest() if known else "")
+
+
+def job_digest(step: Doing, source: Source) -> str:
+    """Return digits of what a job gives, told from what goes into it; none of what only its end tells."""
+    inputs = source.identified(source.inputs())
+    others = [one.digest for _, steps in step.needs[1:] for one in steps]  # the first one gave the source
+    if not all(others) or not all(item.version for item in inputs):
+        return ""
+    what = (step.spec.key, source.kind, source.options(), inputs, others)
+    return hashlib.sha256(repr(what).encode()).hexdigest()
+
+
+def _tolerant(steps: Sequence[Doing]) -> tuple[Any, int, int]:
+    """Return the error table of some steps, and how many of them succeeded and failed; of a job, its records."""
+    return errors_of(steps), *_counts(steps)
+
+
+def errors_of(steps: Iterable[Doing]) -> pa.Table:
+    """Return what failed of some steps as one table."""
+    return joined([of_step(errors, step.spec.name) for step in steps for errors in step.errors])
+
+
+def _counts(steps: Sequence[Doing]) -> tuple[int, int]:
+    if len(steps) == 1:
+        return steps[0].succeeded, steps[0].failed
+    good = sum(step.given is not None for step in steps)
+    return good, len(steps) - good
+
+
+def missing(step: Doing) -> str | None:
+    """Return why a step cannot run although nothing is left to come to it; ``None`` if it can."""
+    for need, steps in step.needs:
+        if need.tolerant:
+            good, bad = _counts(steps)
+            if good < need.min_success * (good + bad):
+                return f"only {good:,} of {good + bad:,} succeeded, less than min_success={need.min_success:g}"
+        elif steps[0].given is None:
+            return _because(steps[0])
+    return next((_because(one) for one in step.after if one.broken), None)
+
+
+def _because(step: Doing) -> str:
+    return f"{step.spec.name!r} {'failed' if step.state == 'failed' else f'was {step.state}'}"
+
+
+def nodes_of_run(steps: Iterable[Doing]) -> Iterator[Node]:
+    """Yield steps as nodes of a graph, each behind those that it takes: also where it returned them itself."""
+    at: dict[int, int] = {}
+    left = list(reversed(list(steps)))
+    while left:
+        step = left[-1]
+        before = [one for _, givers in step.needs for one in givers] + list(step.after)
+        missing = [one for one in before if one.number not in at]
+        if step.number in at:
+            left.pop()
+        elif missing:
+            left += reversed(missing)
+        else:
+            left.pop()
+            at[step.number] = len(at)
+            needs = dict.fromkeys(at[one.number] for _, givers in step.needs for one in givers)
+            after = dict.fromkeys(at[one.number] for one in step.after)
+            yield Node(
+                step.spec.name, tuple(needs), tuple(after), "step" if step.spec.fn is not None else "map",
+                step.state or "", step.begun if step.returned else step.start, step.end, printable(step.why),
+                None if step.report is None else step.report.task_seconds,
+            )  # fmt: skip

@@ -1,0 +1,164 @@
+"""What became of a flow: each step, the values, and one error table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
+
+from batchflow.combining.result import tell
+from batchflow.errors import FailedRecordsError, StepError, UsageError
+from batchflow.graph import Node
+from batchflow.printable import printable
+from batchflow.report import Report
+from batchflow.steps import Step
+
+if TYPE_CHECKING:
+    import os
+
+    import pyarrow as pa
+
+State: TypeAlias = Literal["succeeded", "failed", "skipped", "cancelled", "cached"]
+
+
+class StepRun(NamedTuple):
+    """What became of one step."""
+
+    name: str
+    state: State
+    why: str = ""
+    """Of one that did not succeed."""
+    attempts: int = 0
+    start: float | None = None
+    """Seconds since the flow began."""
+    end: float | None = None
+    worker: str = ""
+    report: Report | None = None
+    """Of a step that is a whole job."""
+    opened: Callable[[], Any] | None = None
+    """Gives the value, where there is one."""
+
+    @property
+    def seconds(self) -> float:
+        """From its start to its end, tries and waits between them included."""
+        return 0.0 if self.start is None or self.end is None else self.end - self.start
+
+    @property
+    def value(self) -> Any:
+        """What the step gave.
+
+        Raises
+        ------
+        StepError
+            If there is no such value, with the reason.
+        """
+        if self.opened is None:
+            message = f"step {self.name!r} gave nothing: it {_told(self)}"
+            raise StepError(message)
+        return self.opened()
+
+
+class FlowRun:
+    """What became of a flow; ``run[step].value`` is what a step gave.
+
+    Attributes
+    ----------
+    steps : list of StepRun
+        In the order written.
+    errors : pyarrow.Table
+        The error table: a row for each step that failed, and for each record or chunk of a step that is
+        a job; the first column is the name of the step, the others are those of a job's error table.
+    seconds : float
+        From the start of the flow to its end.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        steps: Sequence[StepRun],
+        nodes: Sequence[Node],
+        errors: pa.Table,
+        seconds: float,
+        slots: int,
+    ) -> None:
+        self.name = name
+        self.steps = list(steps)
+        self.errors = errors
+        self.seconds = seconds
+        self._nodes = list(nodes)
+        self._slots = slots
+        self._names = {step.name: step for step in self.steps}
+
+    def __getitem__(self, step: Step | str) -> StepRun:
+        name = step if isinstance(step, str) else step.name
+        if name not in self._names:
+            message = f"flow {self.name!r} ran no step {name!r}"
+            raise UsageError(message)
+        return self._names[name]
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many steps came to each state."""
+        return Counter(step.state for step in self.steps)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every step succeeded, or was skipped because it was not wanted, and no record failed."""
+        return not self.errors.num_rows and not self.counts.get("cancelled")
+
+    def raise_for_errors(self) -> Self:
+        """Return the run itself if nothing failed.
+
+        Raises
+        ------
+        FailedRecordsError
+            If something failed; it carries the error table.
+        """
+        if self.errors.num_rows:
+            raise FailedRecordsError(self._first_error(), self.errors)
+        return self
+
+    def _first_error(self) -> str:
+        return f"{self}\n{tell(self.errors)}" if self.errors.num_rows else str(self)
+
+    def explain(self) -> str:
+        """Return in a few lines what the time was spent on, and which step to speed up first."""
+        from batchflow.explaining import explain_run  # only for those who ask
+
+        return explain_run(self._nodes, self._slots)
+
+    def draw(self, path: str | os.PathLike[str]) -> None:
+        """Draw the graph, coloured by what became of each step: ``.svg``, or Mermaid as ``.mmd``."""
+        draw(self._nodes, self.name, path)
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count:,} {state}" for state, count in self.counts.items())
+        return f"{printable(self.name)}: {len(self.steps):,} steps in {self.seconds:.2f} s: {counts}"
+
+    def __repr__(self) -> str:
+        return f"<FlowRun {self}>"
+
+
+def draw(nodes: Sequence[Node], title: str, path: str | os.PathLike[str]) -> None:
+    """Write the drawing of a graph.
+
+    Raises
+    ------
+    UsageError
+        If the file is neither ``.svg`` nor ``.mmd``.
+    """
+    from batchflow.drawing import mermaid, svg  # only for those who ask
+
+    file = Path(path)
+    makers = {".svg": svg, ".mmd": mermaid}
+    if file.suffix not in makers:
+        message = f"cannot draw {file}: name it .svg for a picture, or .mmd for Mermaid text"
+        raise UsageError(message)
+    file.write_text(makers[file.suffix](nodes, title), encoding="utf-8")
+
+
+def _told(step: StepRun) -> str:
+    if step.state in ("succeeded", "cached"):
+        return "succeeded, but another step took its value: ask for it with flow.run(keep=[step])"
+    return f"was {step.state}: {step.why}" if step.state != "failed" else f"failed: {step.why}"

@@ -1,0 +1,172 @@
+"""Values as pickles, and the large buffers beside them; functions that are made again once in each process."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+from batchflow import pickling
+
+_BUFFER_BYTES = 4 << 10
+"""Buffers smaller than this are copied into the pickle: each one apart costs more than the copy."""
+_MAIN = b"__main__"
+
+LeaveOut = Callable[[Any], Any]
+"""Asked for each object in a value: what it returns, unless ``None``, stands in the place of the object."""
+
+
+class Buffers(list[pickle.PickleBuffer]):
+    """The large buffers of a pickle, which need not be copied into it."""
+
+    def take(self, buffer: pickle.PickleBuffer) -> bool:
+        """Take over a large buffer, as a ``buffer_callback``; true leaves a small one in the pickle."""
+        if buffer.raw().nbytes < _BUFFER_BYTES:
+            return True
+        self.append(buffer)
+        return False
+
+
+def dumps(value: Any, leave_out: LeaveOut | None = None) -> tuple[bytes, Buffers]:
+    """Return an object as a pickle and its large buffers; what ``__main__`` defines goes along by value.
+
+    Raises
+    ------
+    Exception
+        Whatever the object raises that cannot be pickled.
+    """
+    buffers = Buffers()
+    try:
+        pickled = _dumped(pickle.Pickler, value, buffers, leave_out)
+    except Exception:  # noqa: BLE001 - the other one takes more, or says why not
+        pickled = _MAIN
+    if _MAIN in pickled:  # no other process has what it defines
+        buffers.clear()
+        pickled = _dumped(pickling.pickler(), value, buffers, leave_out)
+    return pickled, buffers
+
+
+def _dumped(kind: Any, value: Any, buffers: Buffers, leave_out: LeaveOut | None) -> bytes:
+    file = io.BytesIO()
+    if leave_out is None:
+        kind(file, protocol=5, buffer_callback=buffers.take).dump(value)
+    else:
+        _leaving_out(kind)(leave_out, file, protocol=5, buffer_callback=buffers.take).dump(value)
+    return file.getvalue()
+
+
+@cache
+def _leaving_out(kind: Any) -> Any:
+    """Return a class of pickler that asks what to leave out."""
+
+    class Pickler(kind):  # type: ignore[misc]
+        def __init__(self, leave_out: LeaveOut, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self._leave_out = leave_out
+
+        def persistent_id(self, value: Any) -> Any:
+            return self._leave_out(value)
+
+    return Pickler
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, find: Callable[[Any], Any], *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._find = find
+
+    def persistent_load(self, place: Any) -> Any:
+        return self._find(place)
+
+
+class Packed:
+    """A value on its way: whoever is in between hands it on and never looks into it."""
+
+    __slots__ = ("buffers", "pickled")
+
+    def __init__(self, pickled: bytes, buffers: Sequence[Any] = ()) -> None:
+        self.pickled = pickled
+        self.buffers = buffers
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return len(self.pickled) + sum(pickle.PickleBuffer(buffer).raw().nbytes for buffer in self.buffers)
+
+    @property
+    def digest(self) -> str:
+        """Digits that other values do not have."""
+        total = hashlib.sha256(self.pickled)
+        for buffer in self.buffers:
+            total.update(pickle.PickleBuffer(buffer).raw())
+        return total.hexdigest()
+
+    def open(self, find: Callable[[Any], Any] | None = None) -> Any:
+        """Return the value.
+
+        Parameters
+        ----------
+        find
+            Gives what stands in the place of what was left out.
+        """
+        if find is None:
+            return pickle.loads(self.pickled, buffers=self.buffers)
+        return _Unpickler(find, io.BytesIO(self.pickled), buffers=self.buffers).load()
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        outside = pickle.PickleBuffer if protocol >= 5 else bytes
+        return Packed, (self.pickled, [outside(buffer) for buffer in self.buffers])
+
+
+def pack(value: Any, leave_out: LeaveOut | None = None) -> Packed:
+    """Return a value packed; raises what `dumps` does."""
+    return Packed(*dumps(value, leave_out))
+
+
+class Shipped:
+    """A function that is pickled once, however many steps call it."""
+
+    __slots__ = ("_pickled", "fn")
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.fn = fn
+        self._pickled: bytes | None = None
+
+    @property
+    def pickled(self) -> bytes:
+        """The function as a pickle; raises what cannot be pickled."""
+        if self._pickled is None:
+            self._pickled = pickling.dumps(self.fn)
+        return self._pickled
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Arrived, (self.pickled,)
+
+
+_KEPT = 256
+"""Functions that a process keeps at most."""
+_functions: dict[bytes, Callable[..., Any]] = {}
+
+
+class Arrived:
+    """A shipped function in another process: made again when it is first asked for, and then kept."""
+
+    __slots__ = ("pickled",)
+
+    def __init__(self, pickled: bytes) -> None:
+        self.pickled = pickled
+
+    @property
+    def fn(self) -> Callable[..., Any]:
+        """The function; raises what the user's code does when it is made again."""
+        fn = _functions.pop(self.pickled, None) or pickle.loads(self.pickled)
+        _functions[self.pickled] = fn  # the last one used stands last
+        if len(_functions) > _KEPT:
+            del _functions[next(iter(_functions))]
+        return fn
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Arrived, (self.pickled,)

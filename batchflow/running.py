@@ -1,0 +1,344 @@
+"""One run of a job: scheduler, combiner, error table and report side by side."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from batchflow.brake import Brake
+from batchflow.combining.errors_table import ErrorTable
+from batchflow.combining.order import Settled
+from batchflow.combining.replay import replay
+from batchflow.combining.result import Result, tell
+from batchflow.errors import InterruptedRun, StoppedError
+from batchflow.events import Listener
+from batchflow.executors import Executor
+from batchflow.ledger import read_ledger
+from batchflow.mending import Mending
+from batchflow.plan import Plan
+from batchflow.rate import parse_rate
+from batchflow.report import ReportBuilder
+from batchflow.resources import Budget
+from batchflow.rows import Rows
+from batchflow.scheduler import Scheduler
+from batchflow.tables import concat
+from batchflow.worker import Program
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from batchflow.combining.dataset import Dataset
+
+T = TypeVar("T")
+Work = Generator[None, None, T]
+"""Something under way: it yields where outcomes are to be waited for, so that many can share one executor."""
+
+FRACTION_RECORDS = 1000
+"""Records that must have been read before a fraction in ``max_errors`` may stop a job before its end."""
+
+
+class Stopper(Protocol):
+    """Says when to stop: a `Brake`, or whoever runs many jobs."""
+
+    @property
+    def pressed(self) -> bool:
+        """Whether nothing new is to begin."""
+
+    def stopping(self) -> bool:
+        """Return whether nothing new is to begin."""
+
+
+class Run:
+    """One run of a job: scheduler, combiner, error table and report side by side.
+
+    Parameters
+    ----------
+    plan
+        Of the job.
+    executor
+        Started and closed by the caller.
+    listeners
+        Hear every event.
+    brake
+        Of whoever runs many jobs; ``None``: one of its own, where what is done is kept on disk.
+    budget
+        What all jobs that share the executor may take together.
+    lazy
+        Rows stay where they are, and not in the result.
+
+    Attributes
+    ----------
+    payloads : list
+        Rows in memory, or references to them.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        executor: Executor,
+        listeners: Sequence[Listener],
+        brake: Stopper | None = None,
+        budget: Budget | None = None,
+        *,
+        lazy: bool = False,
+    ) -> None:
+        self._lazy = lazy
+        self.payloads: list[Any] = []
+        self._plan = plan
+        self._executor = executor
+        self._brake = brake
+        self._budget = budget
+        self._errors = ErrorTable()
+        self._report = ReportBuilder()
+        self._seen = 0
+        self._listeners: list[Listener] = [self._report, *listeners]
+        self.scheduler: Scheduler
+
+    def drive(self, work: Work[T]) -> T:
+        """Do work to its end, and wait whenever it has to."""
+        try:
+            while True:
+                next(work)
+                try:
+                    self.scheduler.wait()
+                except BaseException as error:  # noqa: BLE001 - of a part, a merge, or the user: it ends the work
+                    work.throw(error)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def result(self) -> Work[Result]:
+        """Run to the end and return everything."""
+        if self._plan.destination is not None:
+            return self._to_disk()
+        return self._in_memory() if self._plan.spec.combine is None else self._combined()
+
+    def _make_scheduler(
+        self, deliver: Callable[[Settled], object], *, tables: bool = False, **options: Any
+    ) -> Scheduler:
+        program = program_of(self._plan, tables=tables)
+        if self._brake is not None:
+            options.setdefault("stopping", self._brake.stopping)
+        self.scheduler = Scheduler(
+            self._plan, self._executor, program, deliver, self._listeners, budget=self._budget, **options
+        )
+        return self.scheduler
+
+    @contextmanager
+    def _opened(self, resume: Callable[[], Sequence[Settled]] = tuple) -> Iterator[None]:
+        complete = False
+        try:
+            self.scheduler.open(resume)
+            yield
+            complete = True
+        finally:
+            self.scheduler.close(complete=complete)
+
+    def _in_memory(self) -> Work[Result]:
+        def deliver(settled: Settled) -> None:
+            self._account(settled)
+            if settled.payload is not None:
+                self.payloads.append(settled.payload if self._lazy else self._executor.fetch(settled.payload))
+
+        scheduler = self._make_scheduler(deliver)
+        with self._opened():
+            yield from scheduler.turns()
+            self._check_stopped()
+            self._check_end()
+        return self._held()
+
+    def _check_stopped(self) -> None:
+        """Give up where whoever runs many jobs asked to stop."""
+        if self._brake is not None and self._brake.pressed:
+            raise InterruptedRun
+
+    def _held(self) -> Result:
+        """Return a result whose rows are in memory."""
+        return Result(self._errors, self._report.report(), () if self._lazy else self.payloads)
+
+    def _combined(self) -> Work[Result]:
+        from batchflow.combining.tree import Tree  # only a job that combines waits for it
+
+        def take(settled: Settled) -> None:
+            self._account(settled)
+            if settled.payload is not None:
+                tree.add(settled.payload, settled.stats.held)
+
+        tree = Tree(lambda work, done: scheduler.delegate(work, done))
+        scheduler = self._make_scheduler(self._fitting(take), waiting=tree.nbytes, tables=True)
+        with self._opened():
+            yield from scheduler.turns()
+            self._check_stopped()
+            self._check_end()
+            while not tree.finish():
+                yield from scheduler.turns()
+                self._check_stopped()
+            if tree.payload is not None:
+                self.payloads = [tree.payload if self._lazy else self._executor.fetch(tree.payload)]
+        return self._held()
+
+    def _fitting(self, take: Callable[[Settled], object]) -> Callable[[Settled], None]:
+        """Return what takes chunks whose types go with those before; others are done once more, or fail."""
+        from batchflow.combining.fitting import Fitting  # only a job that needs tables waits for it
+
+        fitting = Fitting(self._plan, lambda task: self.scheduler.again(task))
+
+        def deliver(settled: Settled) -> None:
+            fitted = fitting.fit(settled, *([schema] for schema in settled.schemas))
+            if fitted is not None:
+                take(fitted)
+
+        return deliver
+
+    def _to_disk(self) -> Work[Result]:
+        from batchflow.combining.dataset import Dataset  # only a job that writes waits for it
+
+        dataset = Dataset(
+            self._plan,
+            lambda work, done: self.scheduler.delegate(work, done),
+            lambda task: self.scheduler.again(task),
+        )
+        complete = False
+        try:
+            with nullcontext(self._brake) if self._brake is not None else Brake() as brake:
+                yield from self._write(dataset, brake)
+            complete = True
+        except KeyboardInterrupt as error:
+            raise InterruptedRun(self._told_interrupted()) from error
+        finally:
+            if not complete:
+                dataset.leave(self._errors, self._report.report())
+            dataset.close(complete=complete)
+        return Result(self._errors, self._report.report(), (), self._plan.destination, dataset.schema)
+
+    def _write(self, dataset: Dataset, brake: Stopper) -> Work[None]:
+        def deliver(settled: Settled) -> None:
+            added = dataset.add(settled)
+            if added is not None:
+                self._account(added)
+
+        scheduler = self._make_scheduler(deliver, note=dataset.note, stopping=brake.stopping)
+        with self._opened(dataset.open):  # the folder is made once the function could be shipped
+            yield from scheduler.turns()
+            if brake.pressed:
+                raise InterruptedRun
+            self._check_end()
+            dataset.flush()
+            yield from scheduler.turns()
+            dataset.unite()
+            yield from scheduler.turns()
+            if brake.pressed:
+                raise InterruptedRun
+        dataset.finish(self._errors, self._report.report())
+
+    def mended(self) -> Result:
+        """Run again what failed, and return what the output is then."""
+        mending = Mending(self._plan, lambda deliver, stopping: self._make_scheduler(deliver, stopping=stopping))
+        complete = False
+        try:
+            mending.run()
+            result = self._retold(mending.dataset)
+            complete = True
+        except KeyboardInterrupt as error:
+            raise InterruptedRun(self._told_interrupted()) from error
+        finally:
+            mending.dataset.close(complete=complete)
+        return result
+
+    def _retold(self, dataset: Dataset) -> Result:
+        """Write error table and report anew, from the ledger."""
+        destination = self._plan.destination
+        assert destination is not None
+        known = {item.uri: item for item in self._plan.inputs}
+        report = ReportBuilder()
+        errors = replay(read_ledger(destination.meta, known), self._plan.inputs, [report])
+        told = replace(self._report.report(), **report.totals())
+        dataset.finish(errors, told)
+        return Result(errors, told, (), destination, dataset.schema)
+
+    def _told_interrupted(self) -> str:
+        assert self._plan.destination is not None
+        return f"interrupted: what is done is kept in {self._plan.destination.path}; run the same again to go on"
+
+    def tables(self, *, ordered: bool) -> Iterator[pa.Table]:
+        """Yield tables as they come; where they come in order, their types go with those before."""
+        early: deque[Any] = deque()
+
+        def take(settled: Settled) -> None:
+            self._account(settled)
+            if settled.payload is not None:
+                early.append(settled.payload)
+
+        options: dict[str, Any] = {} if ordered else {"early": early.append}
+        scheduler = self._make_scheduler(self._fitting(take), bounded=True, tables=True, **options)
+        with self._opened():
+            for _ in scheduler.turns():
+                yield from self._shown(early)
+                scheduler.wait()
+            yield from self._shown(early)
+            self._check_end()
+
+    def _shown(self, payloads: deque[Any]) -> Iterator[pa.Table]:
+        while payloads:
+            rows: Rows = self._executor.fetch(payloads.popleft())
+            table = concat(rows.tables)
+            if table.num_rows:
+                yield table
+
+    def _account(self, settled: Settled) -> None:
+        """Tell of a chunk, add up what failed, and stop where it is too much."""
+        settled = self.scheduler.announce(settled)
+        self._errors.add(settled.failures)
+        self._seen += settled.stats.rows_in
+        limit = self._plan.spec.max_errors
+        if settled.failures and limit is not None and isinstance(limit, int) and self._errors.rows > limit:
+            self._stop()
+        if isinstance(limit, float) and self._seen >= FRACTION_RECORDS:
+            self._check_fraction(limit)
+
+    def _check_end(self) -> None:
+        if isinstance(self._plan.spec.max_errors, float):
+            self._check_fraction(self._plan.spec.max_errors)
+
+    def _check_fraction(self, limit: float) -> None:
+        if self._errors.rows > limit * self._seen:
+            self._stop()
+
+    def _stop(self) -> None:
+        errors = self._errors.table()
+        message = f"stopped: more than max_errors={self._plan.spec.max_errors} failed; {tell(errors)}"
+        raise StoppedError(message, errors, self._report.report())
+
+
+def program_of(plan: Plan, *, tables: bool = False) -> Program:
+    """Return what the workers need to know of a plan.
+
+    Parameters
+    ----------
+    tables
+        The rows of each chunk are one table, which must go with those of other chunks.
+    """
+    spec, destination = plan.spec, plan.destination
+    return Program(
+        spec.fn,
+        plan.source.shipped(),
+        spec.per,
+        spec.setup,
+        spec.args,
+        spec.combine,
+        destination.format if destination else None,
+        str(destination.pieces) if destination else "",
+        tables,
+        spec.retry,
+        spec.timeout,
+        spec.per_task.nbytes,
+        os.getcwd(),  # noqa: PTH109 - its text is what is wanted
+        spec.concurrency,
+        None if spec.rate is None else parse_rate(spec.rate),
+    )
+
+

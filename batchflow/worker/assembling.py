@@ -1,0 +1,36 @@
+"""Pieces into a part, on a worker."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext, suppress
+
+from batchflow.formats import digest, format_of
+from batchflow.model import Assemble, Outcome, Stats, Succeeded
+from batchflow.worker.failures import failed, over, worker_name
+from batchflow.worker.guard import Guard, Overtime
+from batchflow.worker.program import Limits
+
+
+def assembled(work: Assemble, *, guarded: bool) -> Outcome:
+    """Put pieces together; of a part that failed nothing is left.
+
+    Parameters
+    ----------
+    guarded
+        Whether this is a worker, where work is kept to its time.
+    """
+    limits = Limits(work.seconds)
+    try:
+        with Guard(*limits) if guarded else nullcontext():
+            format_of(work.format).assemble(work.pieces, work.schema, work.path)
+            written = os.stat(work.path).st_size, digest(work.path)  # noqa: PTH116
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(work.path)  # noqa: PTH108
+        if isinstance(error, Overtime | MemoryError):
+            return over(work, error, limits)
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return failed(work, "write", error)
+    return Succeeded(work.key, Stats(worker_name()), (), written)

@@ -1,0 +1,131 @@
+"""One call of a flow: unpack the arguments, call, pack what came back."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from types import GeneratorType
+from typing import Any
+
+from batchflow.keeping import Kept
+from batchflow.model import Call, Given, Grown, Outcome, Partial, Phase, Skipped, Slot, Stats, Succeeded
+from batchflow.packing import Packed, pack
+from batchflow.rows import Rows
+from batchflow.tables import concat
+from batchflow.worker.failures import failed, over, worker_name
+from batchflow.worker.guard import Guard, Overtime
+from batchflow.worker.program import Limits
+from batchflow.worker.run import peak_memory
+
+
+class Handle:
+    """Base of what stands for the value of a step: a function that returns some has returned more steps to run."""
+
+
+def called(call: Call, *, guarded: bool = True) -> Outcome:
+    """Call the function of a step; needs nothing of any job.
+
+    Parameters
+    ----------
+    guarded
+        Whether this is a worker, where work is kept to its time and memory.
+    """
+    limits = Limits(call.seconds, call.memory)
+    progress = _Progress(call)
+    try:
+        with Guard(*limits) if guarded and any(limits) else nullcontext():
+            return progress.outcome()
+    except (Overtime, MemoryError) as error:
+        return over(call, error, limits, call.retry)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a failure is a value
+        return failed(call, progress.phase, error, retry=call.retry)
+
+
+class _Progress:
+    """A call on its way, and how far it got."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self.phase: Phase = "read"
+
+    def outcome(self) -> Succeeded:
+        began, start = time.time(), time.perf_counter()
+        call = self._call
+        args, kwargs = call.arguments.open(partial(found, call) if call.places else None)
+        fn = call.fn.fn
+        self.phase = "call"
+        payload: Any = Skipped()
+        if call.when is None or _wanted(call, args, kwargs):
+            value = _finished(fn(*args, **kwargs))
+            self.phase = "convert"
+            payload = self._payload(value)
+        stats = Stats(worker_name(), began, time.perf_counter() - start, peak_memory=peak_memory())
+        told = call.digests and isinstance(payload, Packed | Kept)
+        return Succeeded(call.key, stats, (), payload, (), payload.digest if told else "")
+
+    def _payload(self, value: Any) -> Packed | Kept | Grown:
+        """Return a value as it travels: packed, or as the file that it is kept in."""
+        if _returns_steps(value):
+            return Grown(pack(value))
+        if self._call.keep is None:
+            return pack(value)
+        self.phase = "write"
+        kept: Kept = self._call.keep.keep(value)
+        return kept
+
+
+def found(call: Call, at: int) -> Any:
+    """Return what goes into a place of the arguments."""
+    place: Slot = call.places[at]
+    values = [value_of(call.values[number]) for number in place.values if number is not None]
+    value: Any = values if not place.single else values[0] if values else None
+    if place.tolerant is None:
+        return value
+    errors, succeeded, unsuccessful = place.tolerant
+    return Partial(value, errors, succeeded, unsuccessful)
+
+
+def value_of(given: Given, fetch: Callable[[Any], Any] | None = None) -> Any:
+    """Return the value that a step gave: a job's rows are one table, or a list where no table holds them.
+
+    Parameters
+    ----------
+    fetch
+        Returns what a payload is a reference to.
+    """
+    payloads = given.payloads if fetch is None else tuple(map(fetch, given.payloads))
+    if not given.rows:
+        (packed,) = payloads
+        return packed.open()
+    rows = Rows(segment for part in payloads for segment in part.segments)
+    try:
+        return concat(rows.tables)
+    except TypeError:  # a SchemaError: objects, or types that do not go together
+        return rows.values()
+
+
+def _wanted(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the condition of a step holds."""
+    if isinstance(call.when, int):
+        return bool(found(call, call.when))
+    return bool(call.when.fn(*args, **kwargs))
+
+
+def _finished(value: Any) -> Any:
+    """Return what a coroutine or a generator comes to."""
+    if inspect.iscoroutine(value):
+        import asyncio  # 30 ms, for those who need it
+
+        return asyncio.run(value)
+    return list(value) if isinstance(value, GeneratorType) else value
+
+
+def _returns_steps(value: Any) -> bool:
+    """Whether a function gave handles of a flow that it wrote, which is to run too."""
+    inside = value if isinstance(value, list | tuple) else value.values() if isinstance(value, dict) else ()
+    return isinstance(value, Handle) or any(isinstance(one, Handle) for one in inside)
