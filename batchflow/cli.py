@@ -1,4 +1,4 @@
-"""The command line: ``batchflow run``, ``plan``, ``errors``, ``retry`` and ``verify``.
+"""The command line: ``batchflow run``, ``plan``, ``flow``, ``errors``, ``retry`` and ``verify``.
 
 Exit status: 0 all ok; 1 done, some records failed, or the run itself failed; 2 wrong usage or plan,
 nothing has run; 3 stopped over ``--max-errors``; 130 interrupted. A reader of the output that goes away,
@@ -20,6 +20,7 @@ from batchflow.printable import printable, printable_json
 if TYPE_CHECKING:
     from batchflow.combining.result import Result
     from batchflow.events import Event
+    from batchflow.flow_run import FlowRun
     from batchflow.job import Job
 
 OK, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -84,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         _add_job(sub)
         sub.set_defaults(command=command)
+    flow = commands.add_parser("flow", help="run, explain or draw a flow", description="Run a flow.")
+    _add_flow(flow)
+    flow.set_defaults(command=_flow)
     errors = commands.add_parser("errors", help="show what failed in a run")
     errors.add_argument("output", help="folder or file that a run wrote")
     errors.add_argument("--all", action="store_true", help="every row, with its traceback; otherwise grouped")
@@ -119,6 +123,22 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
     add("--version", metavar="NAME", help="names the function: what is done stays, though it was changed")
     add("--fresh", action="store_true", help="replace the output of an earlier run")
     _add_limits(parser)
+
+
+def _add_flow(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which flow is run, and how."""
+    add = parser.add_argument
+    add("flow", metavar="MODULE:FLOW", help="sales/flow.py:flow; or a function that returns a flow")
+    add("--only", action="append", metavar="STEP", help="run this step, and what it needs; may be given again")
+    add("--on-error", choices=("abort", "continue"), default="abort", help="what to do when a step has failed")
+    add("--max-errors", metavar="N", help="a count, or a fraction like 0.001; by default all are collected")
+    add("--explain", action="store_true", help="tell what runs with what, and run nothing")
+    add("--draw", metavar="FILE", help="flow.svg, or flow.mmd for Mermaid; with --explain as it is written")
+    add("--arg", action="append", default=[], metavar="NAME=VALUE", help="of the function that returns the flow")
+    add("--workers", type=int, metavar="N", help="cores at most")
+    add("--memory", metavar="SIZE", help="memory of the whole flow, like 16GB")
+    add("--executor", metavar="NAME", help="serial, processes or ray")
+    add("--quiet", action="store_true", help="no progress line and no summary")
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -168,9 +188,6 @@ def _limits(arguments: argparse.Namespace) -> dict[str, Any]:
     from batchflow.resources import Resources
     from batchflow.retry import NEVER, Retry
 
-    def begin(_: Event) -> None:
-        arguments.begun = True
-
     return {
         "args": dict(map(_keyword, arguments.arg)),
         "limits": Resources(cpus=arguments.workers, memory=arguments.memory),
@@ -181,8 +198,17 @@ def _limits(arguments: argparse.Namespace) -> dict[str, Any]:
         "rate": arguments.rate,
         "executor": arguments.executor,
         "progress": False if arguments.quiet else None,
-        "listeners": [begin],
+        "listeners": [_begins(arguments)],
     }
+
+
+def _begins(arguments: argparse.Namespace) -> Callable[[Event], None]:
+    """Return a listener that notes that something has run."""
+
+    def begin(_: Event) -> None:
+        arguments.begun = True
+
+    return begin
 
 
 def _keyword(text: str) -> tuple[str, Any]:
@@ -220,6 +246,39 @@ def _whole(text: str | None) -> int | str | None:
 
 def _run(arguments: argparse.Namespace) -> int:
     return _told_result(_job(arguments).run(), arguments, arguments.into)
+
+
+def _flow(arguments: argparse.Namespace) -> int:
+    from batchflow.loading import load_flow
+    from batchflow.resources import Resources
+
+    flow = load_flow(arguments.flow, dict(map(_keyword, arguments.arg)))
+    if arguments.explain:
+        _show([flow.explain()], sys.stdout)
+        if arguments.draw:
+            flow.draw(arguments.draw)
+        return OK
+    run = flow.run(
+        on_error=arguments.on_error,
+        max_errors=_number(arguments.max_errors, "--max-errors"),
+        only=arguments.only,
+        limits=Resources(cpus=arguments.workers, memory=arguments.memory),
+        executor=arguments.executor,
+        progress=False if arguments.quiet else None,
+        listeners=[_begins(arguments)],
+    )
+    if arguments.draw:
+        run.draw(arguments.draw)
+    return _told_flow(run, arguments)
+
+
+def _told_flow(run: FlowRun, arguments: argparse.Namespace) -> int:
+    """Tell what a flow came to, and return its exit status: what steps gave that no other one took, in JSON."""
+    values = [{"step": step.name, "value": step.value} for step in run.steps if step.opened is not None]
+    _show(_json_lines(values), sys.stdout)
+    if not arguments.quiet:
+        _show([run, *([_grouped(run.errors)] if run.errors.num_rows else [])], sys.stderr)
+    return OK if run.ok else FAILED
 
 
 def _retry(arguments: argparse.Namespace) -> int:
@@ -301,7 +360,9 @@ def _json_lines(values: Iterable[Any]) -> Iterator[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that JSON does not know as one that it knows: numpy's numbers as numbers, else text."""
+    """Return a value that JSON does not know as one that it knows: numbers, rows of tables, else text."""
+    if hasattr(value, "num_rows") and hasattr(value, "to_pylist"):
+        return value.to_pylist()
     return value.item() if type(value).__module__ == "numpy" and not getattr(value, "shape", True) else str(value)
 
 
@@ -330,13 +391,14 @@ def _errors(arguments: argparse.Namespace) -> int:
 def _grouped(errors: Any) -> str:
     """Return the commonest kinds of failure, with a count and an example each."""
     groups: dict[tuple[str, str], list[Any]] = {}
-    for row in errors.select(["source", "record", "phase", "error_type", "message"]).to_pylist():
+    for row in errors.drop_columns(["payload", "traceback"]).to_pylist():
         groups.setdefault((row["phase"], row["error_type"]), []).append(row)
     lines = []
     for (phase, kind), rows in sorted(groups.items(), key=lambda item: -len(item[1])):
         first = rows[0]
         record = f", record {first['record']}" if first["record"] is not None else ""
-        example = f"{printable(first['source'])}{record}: {printable(first['message'])}"
+        step = f"{printable(first['step'])}: " if first.get("step", first["source"]) != first["source"] else ""
+        example = f"{step}{printable(first['source'])}{record}: {printable(first['message'])}"
         lines.append(f"{len(rows):>7,} x {printable(kind)} in {phase}: {example}")
     return "\n".join(lines)
 

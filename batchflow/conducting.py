@@ -42,17 +42,14 @@ from batchflow.running import Run
 from batchflow.scheduler import LISTEN_SECONDS
 from batchflow.sources import Source
 from batchflow.sources.records import RecordsSource
-from batchflow.steps import Need, Step, StepSpec, Tolerant
+from batchflow.steps import ONE_CORE, Need, Step, StepSpec, Tolerant
 from batchflow.worker import Program, failed, found, value_of
 
 if TYPE_CHECKING:
-
     from batchflow.flow import Flow
 
 ABORT_SECONDS = 10.0
 """What running steps are given to finish when another one has failed and the flow is to stop."""
-JOBS = 8
-"""Steps that are whole jobs and run at the same time, at most: each has a scheduler of its own."""
 
 
 class Conduct(NamedTuple):
@@ -105,7 +102,6 @@ class _Conductor:
         self._epoch = time.time()
         self._steps: list[Doing] = []
         self._budget: Budget
-        self._slots = executor.slots(how.limits, Resources())
         self._programs: dict[tuple[Any, ...], int] = {}
         """Of calls, at the executor, by what each takes."""
         self._ready: dict[tuple[Any, ...], deque[Doing]] = {}
@@ -116,6 +112,7 @@ class _Conductor:
         self._jobs: dict[int, Doing] = {}
         self._ending: deque[Doing] = deque()
         """Steps at their end, of which those that wait for them are still to be told."""
+        self._turns = 0
         self._failures = 0
         self._over = False
         """More failed than is allowed."""
@@ -184,7 +181,9 @@ class _Conductor:
 
     def _check(self) -> None:
         """Refuse what can never run."""
-        for per_task in {id(step.spec.per_task): step.spec.per_task for step in self._steps}.values():
+        kinds = {id(step.spec.per_task): step.spec.per_task for step in self._steps}
+        kinds.pop(id(ONE_CORE), None)  # that one was asked about first of all
+        for per_task in kinds.values():
             self._executor.slots(self._how.limits, per_task)
 
     def _open(self) -> None:
@@ -219,6 +218,7 @@ class _Conductor:
         for step in self._jobs.values():
             assert step.job is not None
             step.job.work.close()
+            step.job = None
         self._jobs.clear()
         for program in self._programs.values():
             self._executor.unload(program)
@@ -254,8 +254,10 @@ class _Conductor:
         while self._later and self._later[0][0] <= time.monotonic():
             step = heapq.heappop(self._later)[2]
             self._ready.setdefault(step.takes, deque()).append(step)
-        while self._ready_jobs and len(self._jobs) < JOBS:
-            self._start_job(self._ready_jobs.popleft())
+        while self._ready_jobs and self._budget.fits(dict(self._ready_jobs[0].takes)):
+            step = self._ready_jobs.popleft()
+            self._start_job(step)
+            self._turn_job(step)  # so that it takes what it needs
         for takes, queue in self._ready.items():
             need = dict(takes)
             while queue and self._budget.fits(need):
@@ -331,11 +333,16 @@ class _Conductor:
 
     def _turn_jobs(self) -> bool:
         """Let the jobs under way begin and take what they may; returns whether one came to its end."""
-        under_way = len(self._jobs)
-        for step in list(self._jobs.values()):
-            assert step.job is not None
+        under_way = list(self._jobs.values())
+        self._turns += 1
+        first = self._turns % max(1, len(under_way))  # each comes first in its turn, so that all get their share
+        for step in under_way[first:] + under_way[:first]:
+            self._turn_job(step)
+        return len(self._jobs) < len(under_way)
+
+    def _turn_job(self, step: Doing) -> None:
+        if step.job is not None:
             self._advance(step, partial(next, step.job.work))
-        return len(self._jobs) < under_way
 
     def _advance(self, step: Doing, move: Callable[[], object]) -> None:
         """Move a job on, to where it has to wait, or to its end."""
@@ -479,7 +486,7 @@ class _Conductor:
             step.end = self._now()
         self._release(step)
         self._tell(StepEnded(step.spec.name, state, step.attempts, why))
-        self._progress(TaskEnded((step.number,), step.attempts, 1, Stats(), state != "failed", again=False))
+        self._progress(TaskEnded((step.number,), step.attempts, 1, _NO_STATS, state != "failed", again=False))
         if step.errors:
             self._failures += sum(errors.num_rows for errors in step.errors)
             self._check_failures()
@@ -541,10 +548,9 @@ class _Conductor:
                 if step.given is not None:
                     fetched = tuple(map(self._executor.fetch, step.given.payloads))
                     step.given = step.given._replace(payloads=fetched)
-        errors = errors_of(self._steps)
-        nodes = list(nodes_of_run(self._steps))
+        nodes = partial(nodes_of_run, self._steps)
         told = [self._told(step) for step in self._steps]
-        return FlowRun(self._flow.name, told, nodes, errors, self._now(), self._slots)
+        return FlowRun(self._flow.name, told, nodes, list(errors_of(self._steps)), self._now(), self._budget.slots)
 
     def _told(self, step: Doing) -> StepRun:
         assert step.state is not None
@@ -576,6 +582,7 @@ def _same(value: Any) -> Any:
 
 _SAME = Shipped(_same)
 _STOPPED = "the flow was stopped"
+_NO_STATS = Stats()
 _NO_FAILURE = Failure("", None, None, None, None, "call", "", "")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batchflow.combining.errors_table import joined, of_step
+from batchflow.combining.errors_table import joined
 from batchflow.combining.result import Result
 from batchflow.flow_run import State
 from batchflow.graph import Node
@@ -18,7 +18,7 @@ from batchflow.report import Report
 from batchflow.resources import amounts
 from batchflow.running import Run, Work
 from batchflow.sources import Source
-from batchflow.steps import Need, StepSpec
+from batchflow.steps import ONE_CORE, Need, StepSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,7 +76,10 @@ class Doing:
     @property
     def takes(self) -> tuple[tuple[str, float], ...]:
         """What it takes of the budget."""
-        return tuple(amounts(self.spec.per_task).items())
+        return _TAKES if self.spec.per_task is ONE_CORE else tuple(amounts(self.spec.per_task).items())
+
+
+_TAKES = tuple(amounts(ONE_CORE).items())
 
 
 def call_of(step: Doing) -> Call:
@@ -92,7 +95,8 @@ def call_of(step: Doing) -> Call:
                 given.append(giver.given)
             if giver.given is not None or not need.tolerant:
                 at.append(values.get(giver.number))
-        places.append(Slot(tuple(at), _tolerant(steps) if need.tolerant else None, need.single))
+        told = _tolerant(steps, single=need.single) if need.tolerant else None
+        places.append(Slot(tuple(at), told, need.single))
     spec = step.spec
     return Call(
         (step.number,), spec.fn, spec.arguments, tuple(given), tuple(places), spec.when, spec.timeout,
@@ -121,18 +125,21 @@ def job_digest(step: Doing, source: Source) -> str:
     return hashlib.sha256(repr(what).encode()).hexdigest()
 
 
-def _tolerant(steps: Sequence[Doing]) -> tuple[Any, int, int]:
+def _tolerant(steps: Sequence[Doing], *, single: bool) -> tuple[Any, int, int]:
     """Return the error table of some steps, and how many of them succeeded and failed; of a job, its records."""
-    return errors_of(steps), *_counts(steps)
+    return joined(list(errors_of(steps))), *_counts(steps, single=single)
 
 
-def errors_of(steps: Iterable[Doing]) -> pa.Table:
-    """Return what failed of some steps as one table."""
-    return joined([of_step(errors, step.spec.name) for step in steps for errors in step.errors])
+def errors_of(steps: Iterable[Doing]) -> Iterator[tuple[str, pa.Table]]:
+    """Yield what failed of some steps, with the name of each."""
+    for step in steps:
+        for errors in step.errors:
+            yield step.spec.name, errors
 
 
-def _counts(steps: Sequence[Doing]) -> tuple[int, int]:
-    if len(steps) == 1:
+def _counts(steps: Sequence[Doing], *, single: bool) -> tuple[int, int]:
+    """Return how many steps succeeded and failed; of one that is a job, its records."""
+    if single and steps[0].report is not None:
         return steps[0].succeeded, steps[0].failed
     good = sum(step.given is not None for step in steps)
     return good, len(steps) - good
@@ -142,7 +149,7 @@ def missing(step: Doing) -> str | None:
     """Return why a step cannot run although nothing is left to come to it; ``None`` if it can."""
     for need, steps in step.needs:
         if need.tolerant:
-            good, bad = _counts(steps)
+            good, bad = _counts(steps, single=need.single)
             if good < need.min_success * (good + bad):
                 return f"only {good:,} of {good + bad:,} succeeded, less than min_success={need.min_success:g}"
         elif steps[0].given is None:

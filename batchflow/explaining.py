@@ -58,7 +58,7 @@ def explain(nodes: Sequence[Node]) -> str:
         "",
         *_rank_lines(nodes, ranks),
         "",
-        *_section("longest chain", [f"{len(path):,} of {_steps(len(nodes))}", *_arrows(nodes, path)]),
+        *_section("critical path", [f"{len(path):,} of {_steps(len(nodes))}", *_arrows(nodes, path)]),
         *_section("widest point", [f"{_steps(len(wide))} at once: {_names(nodes, wide, counted=False)}"]),
         *_section("needless waits", _waits(nodes) or ["none"]),
     ])

@@ -7,12 +7,13 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
 
 from batchflow.errors import FunctionError, UsageError
 from batchflow.fingerprint import fingerprint
 from batchflow.keeping import SUFFIXES
+from batchflow.launch import ahead
 from batchflow.manifest import describe
 from batchflow.packing import Packed, Shipped, pack
 from batchflow.plan import JobSpec, check_spec
@@ -20,7 +21,7 @@ from batchflow.readers import records
 from batchflow.resources import Resources
 from batchflow.retry import NEVER, Retry
 from batchflow.sources import Source
-from batchflow.steps import Need, Step, StepSpec, Tolerant, nodes_of
+from batchflow.steps import ONE_CORE, Need, Step, StepSpec, Tolerant, nodes_of
 from batchflow.worker import Handle
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class JobOptions(TypedDict, total=False):
     per_task: Resources
     retry: Retry
     timeout: float | None
+    concurrency: int | None
+    rate: float | str | None
     max_errors: int | float | None
     isolate: bool | None
     chunk: int | str | None
@@ -85,14 +88,15 @@ class Flow:
         """Steps that were named after each function."""
         self._ran = False
         self._shipped: dict[int, Shipped] = {}
-        self._signatures: dict[int, inspect.Signature | None] = {}
+        self._unfilled: dict[tuple[Any, ...], frozenset[str]] = {}
+        """Parameters to which a call gives nothing, by function, number and names of its arguments."""
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def __getstate__(self) -> dict[str, Any]:
         # What is looked up by where an object stands in memory is of no use in another process.
-        return vars(self) | {"_shipped": {}, "_signatures": {}}
+        return vars(self) | {"_shipped": {}, "_unfilled": {}}
 
     def __getitem__(self, name: str) -> Step:
         """Return a step by its name."""
@@ -159,17 +163,19 @@ class Flow:
             "per_task": per_task, "cache": cache, "into": into,
         }  # fmt: skip
         name = self._name(name, fn)
+        shipped = self._ship(name, fn)
         self._check_call(name, fn, args, kwargs, given)
         keep = self._kept(name, into, cache=cache)
         needs = _Needs(self, name)
         arguments = needs.pack((args, kwargs), "its arguments")
+        wanted = self._when(name, when, needs)
+        instead = None if default is NONE else needs.pack(default, "its default=")
         spec = StepSpec(
-            name, self._ship(name, fn), arguments, (), self._numbers(name, after), self._when(name, when, needs),
-            None if default is NONE else needs.pack(default, "its default="), _policy(name, retry),
-            _seconds(name, timeout), per_task or Resources(), keep,
+            name, shipped, arguments, tuple(needs), self._numbers(name, after), wanted, instead,
+            _policy(name, retry), _seconds(name, timeout), per_task or ONE_CORE, keep,
             "" if keep is None else fingerprint(fn, when, args, kwargs),
         )  # fmt: skip
-        return self._add(spec, needs)
+        return self._add(spec)
 
     def map_records(
         self,
@@ -300,12 +306,27 @@ class Flow:
         StoppedError
             If more failed than ``max_errors`` allows.
         """
-        from batchflow.conducting import Conduct, conduct  # what a flow that is only written does not need
-
         if on_error not in ("abort", "continue"):
             message = f"on_error={on_error!r} must be 'abort' or 'continue'"
             raise UsageError(message)
         self._ran = True
+        jobs = any(step.fn is None for step in self.steps)
+        with ahead(executor, threads=1, arrow=jobs):
+            return self._run(on_error, max_errors, only, keep, limits, executor, progress, listeners)
+
+    def _run(
+        self,
+        on_error: str,
+        max_errors: int | float | None,
+        only: Step | str | Iterable[Step | str] | None,
+        keep: bool | Iterable[Step | str],
+        limits: Resources | None,
+        executor: Executor | str | None,
+        progress: bool | None,
+        listeners: Sequence[Listener],
+    ) -> FlowRun:
+        from batchflow.conducting import Conduct, conduct  # only now that a worker is starting
+
         how = Conduct(
             on_error == "abort", max_errors, _chosen(self, only, "only="),
             keep if isinstance(keep, bool) else _chosen(self, keep, "keep="), limits or Resources(), progress,
@@ -355,14 +376,15 @@ class Flow:
         _check_job(name, {**job, "args": dict(args or {})})
         needs = _Needs(self, name)
         arguments = needs.pack(((source,), dict(args or {})), "its input or args=")
+        wanted = self._when(name, when, needs)
+        instead = None if default is NONE else needs.pack(default, "its default=")
         spec = StepSpec(
-            name, None, arguments, (), self._numbers(name, after), self._when(name, when, needs),
-            None if default is NONE else needs.pack(default, "its default="),
-            per_task=job.get("per_task") or Resources(), job=job,
+            name, None, arguments, tuple(needs), self._numbers(name, after), wanted, instead,
+            per_task=job.get("per_task") or ONE_CORE, job=job,
             key=fingerprint(fn, read, job.get("setup"), job.get("combine"), sorted(job.items(), key=_first), args),
             read=None if read is None else self._ship(name, read),
         )  # fmt: skip
-        return self._add(spec, needs)
+        return self._add(spec)
 
     def _name(self, name: str | None, fn: Any) -> str:
         """Return the name of a new step."""
@@ -415,16 +437,8 @@ class Flow:
         given
             Options of the step.
         """
-        signature = self._signature(fn)
-        if signature is None:
-            return
-        try:
-            bound = signature.bind(*args, **kwargs).arguments
-        except TypeError as error:
-            message = f"step {name!r}: {describe(fn)} cannot be called so: {error}"
-            raise FunctionError(message) from error
-        options = [key for key, value in given.items() if _is_given(value)]
-        unsure = [key for key in options if key in signature.parameters and key not in bound]
+        unfilled = self._unfilled_by(name, fn, args, kwargs)
+        unsure = [key for key, value in given.items() if key in unfilled and _is_given(value)]
         if unsure:
             message = (
                 f"step {name!r}: {unsure[0]}= is an option of the step, but {describe(fn)} has a parameter of "
@@ -432,14 +446,23 @@ class Flow:
             )
             raise FunctionError(message)
 
-    def _signature(self, fn: Callable[..., Any]) -> inspect.Signature | None:
-        """Return the signature of a function, looked up once; ``None`` for a builtin that has none."""
-        if id(fn) not in self._signatures:
+    def _unfilled_by(
+        self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> frozenset[str]:
+        """Return the parameters to which a call gives nothing; none for a builtin that does not tell any."""
+        call = (id(fn), len(args), *kwargs)
+        if call not in self._unfilled:
             try:
-                self._signatures[id(fn)] = inspect.signature(fn)
+                signature = inspect.signature(fn)
             except (TypeError, ValueError):
-                self._signatures[id(fn)] = None
-        return self._signatures[id(fn)]
+                return frozenset()
+            try:
+                bound = signature.bind(*args, **kwargs).arguments
+            except TypeError as error:
+                message = f"step {name!r}: {describe(fn)} cannot be called so: {error}"
+                raise FunctionError(message) from error
+            self._unfilled[call] = frozenset(signature.parameters.keys() - bound.keys())
+        return self._unfilled[call]
 
     def _numbers(self, name: str, steps: Step | Iterable[Step]) -> tuple[int, ...]:
         """Return the numbers of steps of this flow."""
@@ -480,9 +503,9 @@ class Flow:
                 raise UsageError(message)
         return None if path is None else os.path.abspath(path)  # noqa: PTH100 - a function may change the folder
 
-    def _add(self, spec: StepSpec, needs: _Needs) -> Step:
+    def _add(self, spec: StepSpec) -> Step:
         self._names[spec.name] = len(self.steps)
-        self.steps.append(replace(spec, needs=tuple(needs)) if needs else spec)
+        self.steps.append(spec)
         return Step(self, len(self.steps) - 1)
 
     def __repr__(self) -> str:
@@ -532,9 +555,13 @@ def _first(item: tuple[str, Any]) -> str:
     return item[0]
 
 
+_UNSET: Final = frozenset(map(id, (None, NONE, NEVER, False, ())))
+"""Where the values stand that options of a step have by themselves."""
+
+
 def _is_given(value: Any) -> bool:
     """Whether an option of a step has another value than the one it has by itself."""
-    return not any(value is default for default in (None, NONE, NEVER, False, ()))
+    return id(value) not in _UNSET
 
 
 def _check_job(name: str, options: dict[str, Any]) -> None:

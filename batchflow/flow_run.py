@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
 
+from batchflow.combining.errors_table import joined
 from batchflow.combining.result import tell
 from batchflow.errors import FailedRecordsError, StepError, UsageError
 from batchflow.graph import Node
@@ -66,9 +68,6 @@ class FlowRun:
     ----------
     steps : list of StepRun
         In the order written.
-    errors : pyarrow.Table
-        The error table: a row for each step that failed, and for each record or chunk of a step that is
-        a job; the first column is the name of the step, the others are those of a job's error table.
     seconds : float
         From the start of the flow to its end.
     """
@@ -77,16 +76,17 @@ class FlowRun:
         self,
         name: str,
         steps: Sequence[StepRun],
-        nodes: Sequence[Node],
-        errors: pa.Table,
+        nodes: Callable[[], Iterable[Node]],
+        errors: Sequence[tuple[str, pa.Table]],
         seconds: float,
         slots: int,
     ) -> None:
         self.name = name
         self.steps = list(steps)
-        self.errors = errors
+        self._errors = [(step, table) for step, table in errors if table.num_rows]
         self.seconds = seconds
-        self._nodes = list(nodes)
+        self._nodes = cache(lambda: list(nodes()))
+        """Made only for those who ask how the steps hang together."""
         self._slots = slots
         self._names = {step.name: step for step in self.steps}
 
@@ -97,6 +97,14 @@ class FlowRun:
             raise UsageError(message)
         return self._names[name]
 
+    @cached_property
+    def errors(self) -> pa.Table:
+        """The error table: a row for each step that failed, and for each record or chunk of one that is a job.
+
+        The first column is the name of the step, the others are those of a job's error table.
+        """
+        return joined(self._errors)
+
     @property
     def counts(self) -> Mapping[str, int]:
         """How many steps came to each state."""
@@ -105,7 +113,7 @@ class FlowRun:
     @property
     def ok(self) -> bool:
         """Whether every step succeeded, or was skipped because it was not wanted, and no record failed."""
-        return not self.errors.num_rows and not self.counts.get("cancelled")
+        return not self._errors and not self.counts.get("cancelled")
 
     def raise_for_errors(self) -> Self:
         """Return the run itself if nothing failed.
@@ -115,22 +123,19 @@ class FlowRun:
         FailedRecordsError
             If something failed; it carries the error table.
         """
-        if self.errors.num_rows:
-            raise FailedRecordsError(self._first_error(), self.errors)
+        if self._errors:
+            raise FailedRecordsError(tell(self.errors), self.errors)
         return self
-
-    def _first_error(self) -> str:
-        return f"{self}\n{tell(self.errors)}" if self.errors.num_rows else str(self)
 
     def explain(self) -> str:
         """Return in a few lines what the time was spent on, and which step to speed up first."""
         from batchflow.explaining import explain_run  # only for those who ask
 
-        return explain_run(self._nodes, self._slots)
+        return explain_run(self._nodes(), self._slots)
 
     def draw(self, path: str | os.PathLike[str]) -> None:
         """Draw the graph, coloured by what became of each step: ``.svg``, or Mermaid as ``.mmd``."""
-        draw(self._nodes, self.name, path)
+        draw(self._nodes(), self.name, path)
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count:,} {state}" for state, count in self.counts.items())

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -16,7 +16,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from batchflow.combining.replay import replay
-from batchflow.errors import FunctionError, InputError
+from batchflow.errors import BatchflowError, FunctionError, InputError
+from batchflow.flow import Flow
 from batchflow.ledger import LEDGER, History
 from batchflow.manifest import inputs_of
 from batchflow.plan import Destination, read_history
@@ -35,21 +36,60 @@ def load_function(name: str) -> Callable[..., Any]:
     FunctionError
         If the module or the function cannot be found or imported, with the reason.
     """
-    module_name, colon, attribute = name.rpartition(":")
-    if not colon or not module_name or not attribute:
-        message = f"{name!r} names no function: write it like steps.py:clean or package.steps:clean"
-        raise FunctionError(message)
-    module = _load_module(module_name)
-    try:
-        value: Any = attrgetter(attribute)(module)
-    except AttributeError:
-        value = None
+    module_name, attribute, module = _named(name, "function")
+    value = _attribute(module, attribute)
     if not callable(value):
         known = [key for key, item in vars(module).items() if callable(item) and not key.startswith("_")]
         message = f"{module_name} has no function {attribute!r}; it has {', '.join(sorted(known)) or 'none'}"
         raise FunctionError(message)
     function: Callable[..., Any] = value
     return function
+
+
+def load_flow(name: str, args: Mapping[str, Any]) -> Flow:
+    """Return a flow named like ``sales/flow.py:flow``, or what a function of that name gives.
+
+    Parameters
+    ----------
+    args
+        Keyword arguments of the function.
+
+    Raises
+    ------
+    FunctionError
+        If there is none, with the reason.
+    """
+    module_name, attribute, module = _named(name, "flow")
+    value = _attribute(module, attribute)
+    if callable(value) and not isinstance(value, Flow):
+        try:
+            value = value(**args)
+        except Exception as error:
+            if isinstance(error, BatchflowError):
+                raise
+            message = f"{name} failed to write its flow: {type(error).__name__}: {error}"
+            raise FunctionError(message) from error
+    if not isinstance(value, Flow):
+        known = sorted(key for key, item in vars(module).items() if isinstance(item, Flow))
+        message = f"{module_name} has no flow {attribute!r}; it has {', '.join(known) or 'none'}"
+        raise FunctionError(message)
+    return value
+
+
+def _named(name: str, what: str) -> tuple[str, str, ModuleType]:
+    """Return the names of a module and of something in it, and the module."""
+    module_name, colon, attribute = name.rpartition(":")
+    if not colon or not module_name or not attribute:
+        message = f"{name!r} names no {what}: write it like steps.py:clean or package.steps:clean"
+        raise FunctionError(message)
+    return module_name, attribute, _load_module(module_name)
+
+
+def _attribute(module: ModuleType, name: str) -> Any:
+    try:
+        return attrgetter(name)(module)
+    except AttributeError:
+        return None
 
 
 def _load_module(name: str) -> ModuleType:

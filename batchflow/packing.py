@@ -50,6 +50,8 @@ def dumps(value: Any, leave_out: LeaveOut | None = None) -> tuple[bytes, Buffers
 
 
 def _dumped(kind: Any, value: Any, buffers: Buffers, leave_out: LeaveOut | None) -> bytes:
+    if leave_out is None and kind is pickle.Pickler:
+        return pickle.dumps(value, protocol=5, buffer_callback=buffers.take)  # half the time of a pickler
     file = io.BytesIO()
     if leave_out is None:
         kind(file, protocol=5, buffer_callback=buffers.take).dump(value)

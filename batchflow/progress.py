@@ -49,7 +49,7 @@ class Progress:
             total=event.total,
             initial=event.done,
             unit="B" if in_bytes else f" {event.unit}",
-            unit_scale=True,
+            unit_scale=event.unit != "steps",
             dynamic_ncols=True,
             file=sys.stderr,
             leave=True,

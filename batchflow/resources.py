@@ -96,8 +96,10 @@ class Budget:
     """
 
     def __init__(self, limits: Resources) -> None:
-        self._free = amounts(limits)
+        self._free = {"cpus": 0.0, **amounts(limits)}
         self._free["tasks"] = self._free["cpus"] + WAITERS
+        self.slots = max(1, int(self._free["cpus"]))
+        """Tasks of one core that run side by side."""
         self.tasks = 0
         """Tasks that take something of it."""
 

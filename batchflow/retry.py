@@ -52,6 +52,9 @@ class Retry:
             message = f"Retry(on={self.on!r}): name exception classes, like on=(OSError, TimeoutError)"
             raise UsageError(message)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Retry, (self.attempts, self.on, self.backoff, self.jitter)  # it goes along with each step
+
     def helps(self, error: BaseException | type[BaseException]) -> bool:
         """Whether another try may help where this was raised."""
         kind = error if isinstance(error, type) else type(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflow.errors import UsageError
@@ -15,6 +15,10 @@ from batchflow.worker import Handle
 
 if TYPE_CHECKING:
     from batchflow.flow import Flow
+
+
+ONE_CORE = Resources()
+"""What a step takes by itself: one object for all, so that steps which take the same are told at a glance."""
 
 
 class Need(NamedTuple):
@@ -47,7 +51,7 @@ class StepSpec:
     default: Packed | None = None
     retry: Retry = NEVER
     timeout: float | None = None
-    per_task: Resources = field(default_factory=Resources)
+    per_task: Resources = ONE_CORE
     keep: str | None = None
     """Where its value is kept on disk, and told again in the place of running."""
     key: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -30,3 +31,32 @@ def clean(event: dict[str, Any]) -> dict[str, Any]:
         "coupon": event["coupon"],
         "tags": len(event["tags"]),
     }
+
+
+def same(value: Any) -> Any:
+    """Return an argument as it is: a step that does nothing."""
+    return value
+
+
+def diamond(step: Callable[..., Any], count: int) -> Any:
+    """Write a step, two that take it and one that takes both; it is always four of them."""
+    del count
+    first = step(same, 1)
+    return step(same, [step(same, first), step(same, first)])
+
+
+def chain(step: Callable[..., Any], count: int) -> Any:
+    """Write steps that each take the one before."""
+    last = step(same, 0)
+    for _ in range(count - 1):
+        last = step(same, last)
+    return last
+
+
+def wide(step: Callable[..., Any], count: int) -> Any:
+    """Write steps that take nothing of each other, and one that counts them."""
+    return step(len, [step(same, number) for number in range(count)])
+
+
+GRAPHS: dict[str, Callable[[Callable[..., Any], int], Any]] = {"diamond": diamond, "chain": chain, "wide": wide}
+"""Each is written with a function that adds a step and returns what stands for its value."""

@@ -42,17 +42,24 @@ class Contestant:
     """What ours may take at most, as a multiple of this one; ``None``: shown, not judged."""
     needs: str | None = None
     """A package without which it does not run."""
+    most: float | None = None
+    """What it may need at most itself, whatever others do."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A question, and the contestants whose times or peaks answer it; the first one is ours."""
+    """A question, and the contestants whose times or peaks answer it; the first ones are ours."""
 
     question: str
     contestants: Sequence[Contestant]
-    measure: Literal["seconds", "call", "megabytes"] = "seconds"
-    """Of the whole process, of the call that a contestant times itself, or of its peak memory."""
+    measure: Literal["seconds", "call", "megabytes", "step"] = "seconds"
+    """Of the whole process, of the call that a contestant times itself (or its share of one step, in
+    milliseconds), or of its peak memory."""
     same_output: bool = True
+    ours: int = 1
+    """How many of the first contestants are ours, each judged for itself."""
+    steps: int = 1
+    """Steps in a call."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,8 @@ class Standing:
 
     contestant: Contestant
     values: list[float] = field(default_factory=list)
+    wholes: list[float] = field(default_factory=list)
+    """Seconds of the whole process, whatever is measured."""
 
     @property
     def median(self) -> float:
@@ -85,8 +94,14 @@ def race(suite: Suite, rounds: int) -> list[Standing]:
     for turn in range(rounds):
         first = turn % len(able)  # nobody always runs after the same one
         for standing in standings[first:] + standings[:first]:
-            standing.values.append(_run(standing.contestant)[suite.measure])
+            needed = _run(standing.contestant)
+            standing.values.append(_measured(suite, needed))
+            standing.wholes.append(needed["seconds"])
     return standings
+
+
+def _measured(suite: Suite, needed: dict[str, Any]) -> float:
+    return needed["call"] * 1000 / suite.steps if suite.measure == "step" else needed[suite.measure]
 
 
 def _run(contestant: Contestant, *, check: bool = False) -> dict[str, Any]:

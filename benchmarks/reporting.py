@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import resource
+import statistics
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -23,6 +25,16 @@ def report(output: Callable[[], Iterable[Any]], call: float | None = None) -> No
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
     digest = _digest(output()) if CHECK in os.environ else None
     print(json.dumps({"peak": peak, "digest": digest, "call": call}))
+
+
+def median_call(work: Callable[[], Any], rounds: int) -> tuple[float, Any]:
+    """Return the median seconds of some calls, and what the last one returned."""
+    seconds, value = [], None
+    for _ in range(rounds):
+        began = time.perf_counter()
+        value = work()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds), value
 
 
 def parquet_rows(folder: str) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -11,37 +12,49 @@ from typing import Any
 
 from benchmarks.harness import Standing, Suite
 
-_PACKAGES = ("batchflow", "pyarrow", "msgspec", "joblib", "mpire", "aiohttp")
+_PACKAGES = ("batchflow", "pyarrow", "msgspec", "joblib", "mpire", "dask", "distributed", "aiohttp")
 
 
 def markdown(suite: Suite, standings: Sequence[Standing]) -> str:
     """Return the standings as a table, and below it whether the targets are met."""
-    unit = "MB" if suite.measure == "megabytes" else "s"
-    ours = standings[0]
+    unit = {"megabytes": "MB", "step": "ms a step"}.get(suite.measure, "s")
+    ours, theirs = standings[: suite.ours], standings[suite.ours :]
+    names = [one.contestant.name for one in ours] if suite.ours > 1 else ["ours"]
+    header = [
+        "contestant", f"median {unit}", f"min..max {unit}", *(f"{name} / theirs" for name in names),
+        *(["whole process s"] if suite.measure == "step" else []),
+    ]  # fmt: skip
     rows = [
-        (one.contestant.name, f"{one.median:.3f}", f"{min(one.values):.3f}..{max(one.values):.3f}",
-         "" if one is ours else f"{ours.median / one.median:.2f}")
+        [
+            one.contestant.name, f"{one.median:.3f}", f"{min(one.values):.3f}..{max(one.values):.3f}",
+            *("" if one in ours else f"{own.median / one.median:.2f}" for own in ours),
+            *([f"{statistics.median(one.wholes):.2f}"] if suite.measure == "step" else []),
+        ]
         for one in standings
     ]  # fmt: skip
-    header = ("contestant", f"median {unit}", f"min..max {unit}", "ours / theirs")
-    return f"{_table([header, *rows])}\n\n{_verdict(standings)}"
+    return "\n".join([_table([header, *rows]), "", *(_verdict(one, theirs, unit) for one in ours)])
 
 
 def _table(rows: Iterable[Sequence[str]]) -> str:
     header, *rest = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([header, "|---|---:|---:|---:|", *rest])
+    return "\n".join([header, f"|---|{'---:|' * header.count(' | ')}", *rest])
 
 
-def _verdict(standings: Sequence[Standing]) -> str:
-    """Return a sentence about the contestant that leaves the least room to its target."""
-    ours, *others = standings
+def _verdict(ours: Standing, others: Sequence[Standing], unit: str) -> str:
+    """Return a sentence about the contestant that leaves the least room to its target, and one's own limit."""
+    told = []
     most = {one.contestant.target * one.median: one for one in others if one.contestant.target}
-    if not most:
-        return "No target."
-    tightest = most[min(most)]
-    ratio, target = ours.median / tightest.median, tightest.contestant.target
-    met = "met" if ratio <= target else "MISSED"
-    return f"Target {met}: {ratio:.3f} of {tightest.contestant.name}, at most {target:g}."
+    if most:
+        tightest = most[min(most)]
+        ratio, target = ours.median / tightest.median, tightest.contestant.target
+        met = "met" if ratio <= target else "MISSED"
+        told.append(f"Target {met}: {ratio:.3f} of {tightest.contestant.name}, at most {target:g}.")
+    if ours.contestant.most is not None:
+        met = "met" if ours.median <= ours.contestant.most else "MISSED"
+        told.append(
+            f"Target {met}: {ours.contestant.name} {ours.median:.3f} {unit}, at most {ours.contestant.most:g}."
+        )
+    return " ".join(told) or "No target."
 
 
 def as_json(suite: Suite, standings: Sequence[Standing]) -> dict[str, Any]:
@@ -49,7 +62,7 @@ def as_json(suite: Suite, standings: Sequence[Standing]) -> dict[str, Any]:
     ours = standings[0].median
     rows = [
         {"name": one.contestant.name, "median": one.median, "ratio": ours / one.median,
-         "target": one.contestant.target, "values": one.values}
+         "target": one.contestant.target, "values": one.values, "wholes": one.wholes}
         for one in standings
     ]  # fmt: skip
     return {"question": suite.question, "measure": suite.measure, "contestants": rows}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from batchflow.model import Failure
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 _BATCH = 1000
 
 
+@cache
 def error_schema() -> pa.Schema:
     """Return the schema of the error table."""
     import pyarrow as pa
@@ -60,19 +62,19 @@ class ErrorTable:
         return pa.Table.from_batches(self._batches, schema=error_schema())
 
 
-def of_step(errors: pa.Table, step: str) -> pa.Table:
-    """Return the rows of a step of a flow, with its name in front."""
+def joined(errors: Sequence[tuple[str, pa.Table]]) -> pa.Table:
+    """Return the error table of a flow from those of its steps, with the name of the step in front."""
     import pyarrow as pa
 
-    names = pa.chunked_array([[step] * errors.num_rows], pa.string())
-    return errors.add_column(0, pa.field("step", pa.string()), names)
+    schema = pa.schema([pa.field("step", pa.string()), *error_schema()])
+    tables = [table.add_column(0, schema.field(0), _names(step, table.num_rows)) for step, table in errors]
+    return pa.concat_tables([schema.empty_table(), *tables])
 
 
-def joined(errors: Sequence[pa.Table]) -> pa.Table:
-    """Return the error table of a flow from those of its steps."""
+def _names(step: str, count: int) -> Any:
     import pyarrow as pa
 
-    return pa.concat_tables([of_step(error_schema().empty_table(), ""), *errors])
+    return pa.chunked_array([[step] * count], pa.string())
 
 
 def _clean(cell: Any) -> Any:

@@ -25,7 +25,7 @@ from batchflow.errors import ExecutorError
 from batchflow.executors import wire
 from batchflow.executors.base import Executor, pickled, rules_of, take
 from batchflow.executors.zygote import REQUEST, Ended, Load, Tally, Unload
-from batchflow.model import Failed, Outcome, Work
+from batchflow.model import Call, Failed, Outcome, Work
 from batchflow.packing import Buffers
 from batchflow.resources import Budget, Resources, available_cpus, capped, total_memory
 from batchflow.retry import Retry
@@ -200,7 +200,7 @@ class Processes(Executor):
 
     def _give(self, worker: _Worker, job: int, work: Work) -> None:
         try:
-            parcel = wire.pack((job, work))
+            parcel = wire.pack((job, work), packed=_is_packed(work))
         except Exception as error:  # noqa: BLE001 - records that cannot be pickled
             self._ready.append((job, failed(work, "read", error)))
             return
@@ -344,6 +344,11 @@ class _Loaded(NamedTuple):
         self.parcel.close()
         if self.bucket is not None:
             self.bucket.close()
+
+
+def _is_packed(work: Work) -> bool:
+    """Whether all in some work that is the user's is packed already."""
+    return isinstance(work, Call) and work.retry.on is None and not any(given.rows for given in work.values)
 
 
 def _how(status: int) -> str:

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from batchflow.packing import dumps
+from batchflow.packing import Buffers, dumps
 
 INLINE_BYTES = 32 << 10
 _HEADER = struct.Struct("<QQQQ")
@@ -49,9 +49,19 @@ class Parcel:
             self._file = None
 
 
-def pack(value: Any) -> Parcel:
-    """Return an object as a parcel; raises what `dumps` does."""
-    return Parcel(*dumps(value))
+def pack(value: Any, *, packed: bool = False) -> Parcel:
+    """Return an object as a parcel; raises what `dumps` does.
+
+    Parameters
+    ----------
+    packed
+        Whether all in it that is the user's is packed already. Then what ``__main__`` defines has no
+        need to be looked for, and is not taken for the object's own where it stands in a pickle inside.
+    """
+    if not packed:
+        return Parcel(*dumps(value))
+    buffers = Buffers()
+    return Parcel(pickle.dumps(value, protocol=5, buffer_callback=buffers.take), buffers)
 
 
 def send(to: socket.socket, value: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import cache
 
 from batchflow.errors import RetryAfter, WorkerDied
 from batchflow.model import Failed, Failure, Inspect, Phase, Task, Work
@@ -17,9 +18,13 @@ _HOST = socket.gethostname()
 _HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - pathlib takes 8 ms to load
 
 
+@cache
 def worker_name() -> str:
     """Return what names this process in reports: host and process number."""
     return f"{_HOST}:{os.getpid()}"
+
+
+os.register_at_fork(after_in_child=worker_name.cache_clear)
 
 
 def failed(

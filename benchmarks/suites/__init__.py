@@ -1,1 +1,1 @@
-"""The questions: a module each, with a function ``suite(scale)``."""
+"""The questions: a module each, with ``suite(scale)``, or ``suites(scale)`` where one is asked of several."""

@@ -390,6 +390,14 @@ def test_a_stream_of_records(executor):
     assert [value for table in stream for value in table["value"].to_pylist()] == list(range(50))
 
 
+def test_jobs_of_a_flow_wait_too(executor):
+    flow = bf.Flow("waits")
+    first = flow.map_records(later, bf.records(range(40)), concurrency=20)
+    second = flow.map_records(lambda row: 2 * row["value"], first, rate=1000, concurrency=4)
+    value = flow.run(executor=executor)[second].value
+    assert value["value"].to_pylist() == [2 * n for n in range(40)]
+
+
 # --- rate -------------------------------------------------------------------------------------------
 
 LATE = 0.25

@@ -9,7 +9,7 @@ import pytest
 
 import batchflow as bf
 from batchflow import errors
-from batchflow.events import StepEnded, StepStarted
+from batchflow.events import ChunkSettled, StepEnded, StepStarted
 from batchflow.testing import Script
 
 WAITS = bf.Resources(cpus=0)
@@ -302,7 +302,8 @@ class TestFailures:
     def test_what_ends_its_worker_fails_alone(self, remote, tmp_path, manner, phase, kind):
         script = Script(tmp_path, {"guilty": manner})
         flow = bf.Flow()
-        flow.step(script, "guilty", timeout=0.5, per_task=bf.Resources(memory="300MB"))
+        limit = 0.5 if kind == "TimeoutError" else None
+        flow.step(script, "guilty", timeout=limit, per_task=bf.Resources(memory="300MB"))
         others = [flow.step(script, at) for at in range(6)]
         run = flow.run(executor=remote, on_error="continue")
         assert [run[step].value for step in others] == list(range(6))
@@ -480,3 +481,42 @@ def test_ten_thousand_steps_and_a_chain_of_a_thousand(executor):
     total = flow.step(sum, wide)
     run = flow.run(executor=executor)
     assert (run[chain].value, run[total].value) == (count // 10, sum(range(count)))
+
+
+def test_the_progress_line_counts_steps(capsys):
+    flow = bf.Flow()
+    flow.step(give, flow.step(give, 1))
+    flow.map_records(give, range(10))
+    flow.run(executor="serial", progress=True)
+    err = capsys.readouterr().err
+    assert "3/3" in err
+    assert "steps" in err
+    flow.run(executor="serial")
+    assert capsys.readouterr().err == ""
+
+
+def test_jobs_side_by_side_get_their_share(executor):
+    """None waits for another to come to its end, however few cores there are."""
+    ended = []
+    flow = bf.Flow()
+    for name in ("one", "two", "three"):
+        flow.map_records(give, range(30), chunk=3, name=name)
+
+    def hear(event):
+        if isinstance(event, StepEnded):
+            ended.append((event.step, len(done)))
+        elif isinstance(event, ChunkSettled):
+            done.append(event)
+
+    done = []
+    flow.run(executor=executor, limits=bf.Resources(cpus=1), listeners=[hear])
+    assert len(done) == 30
+    assert min(count for _, count in ended) > 20
+
+
+def test_twenty_jobs_that_only_wait_run_at_the_same_time(warm, tmp_path):
+    meet = Meeting(tmp_path, 20)
+    flow = bf.Flow()
+    for at in range(20):
+        flow.map_records(meet, [str(at)], per_task=WAITS, name=f"job {at}")
+    assert flow.run(executor=warm("processes")).raise_for_errors().ok

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_type
 
 import pyarrow as pa
 
@@ -57,3 +57,16 @@ def use() -> None:
     with bf.Processes(workers=2) as warm:
         job = bf.Job(fn=len, source=bf.read_text("x.txt"), executor=warm)
         print(job.plan().explain(), job.run().values, list(job.stream()))
+
+
+def flow() -> None:
+    flow = bf.Flow("typed", folder=Path("cache"))
+    step = flow.step(len, [1], name="one", retry=bf.Retry(2), timeout=1.5, per_task=bf.Resources(cpus=0))
+    rows = flow.map_records(abs, [1, 2], after=[step], into=Path("x.parquet"), max_errors=0.1)
+    flow.step(print, flow.allow_failed([step, rows], min_success=0.5), when=step, default=None, cache=True)
+    run = flow.run(on_error="continue", executor=bf.Serial(), keep=[rows], only=step)
+    assert_type(run.seconds, float)
+    assert_type(run[step].name, str)
+    assert_type(run["one"].attempts, int)
+    assert_type(run.explain(), str)
+    assert_type(flow.explain(), str)

@@ -175,7 +175,7 @@ rank  steps
    2  combine
    3  summarise, bind
 
-longest chain   3 of 7 steps
+critical path   3 of 7 steps
                 fetch north > combine > summarise
 widest point    4 steps at once: fetch north, fetch south, fetch east, parse (map)
 needless waits  summarise need not say after= of fetch north, which combine waits for before it
