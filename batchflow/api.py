@@ -33,6 +33,8 @@ def map_records(
     per_task: Resources | None = None,
     retry: Retry | None = None,
     timeout: float | None = None,
+    concurrency: int | None = None,
+    rate: float | str | None = None,
     max_errors: int | float | None = None,
     isolate: bool | None = None,
     chunk: int | str | None = None,
@@ -70,11 +72,21 @@ def map_records(
         What one task asks for: as many run side by side as fit into the limits. A task that takes more
         memory, on top of an idle worker, is stopped (in worker processes on Linux).
     retry
-        How often what failed is tried; by default once, and whatever kills its worker until the record
-        at fault is alone.
+        How often what failed is tried; by default once, three times where it raised `RetryAfter`, and
+        whatever kills its worker until the record at fault is alone.
     timeout
         Seconds of one task, from when it really starts; one that takes longer is stopped, even in C
-        code, and halved until the record at fault is alone. Not by `Serial`.
+        code, and halved until the record at fault is alone. Waiting for a ``rate`` counts. Not by `Serial`.
+    concurrency
+        Calls at once in each worker, for functions that wait (for a server, say): an ``async def``, of
+        which there are 100 at once if nothing is said, or a plain function, in threads. Rows stay in
+        input order. ``setup=`` of an async function runs in the same loop as its calls, may be async
+        too, and a client that it gives is closed there in the end. Not for functions of batches.
+    rate
+        Calls a second that all workers together may begin, retries included: a number, or a text like
+        ``"50/s"``, ``"100/min"``, ``"1000/h"``, ``"50/s burst 10"``. In no second are there more than that
+        and the burst, which is a hundredth of it and at least 1 unless it is named. A function that raises
+        ``bf.errors.RetryAfter(seconds)`` has its record tried again then, and all calls wait as long.
     max_errors
         Rows of the error table that are too many: ``0`` stops at the first failure, ``n`` after n, a
         fraction of the records read (looked at from 1,000 records on), ``None`` collects them all.
@@ -126,6 +138,7 @@ def map_batches(
     per_task: Resources | None = None,
     retry: Retry | None = None,
     timeout: float | None = None,
+    rate: float | str | None = None,
     max_errors: int | float | None = None,
     isolate: bool | None = None,
     chunk: int | str | None = None,
@@ -144,9 +157,9 @@ def map_batches(
         Polars frame; ``None`` gives no rows. How many records a table has follows the size of the
         chunks, so the function should not depend on it. A chunk for which it raises is halved until
         the records at fault stand alone in the error table.
-    source, into, format, setup, args, combine, limits, per_task, retry, timeout, max_errors, chunk, part_size
+    source, into, format, setup, args, combine, limits, per_task, retry, timeout, rate, max_errors, chunk
         As for `map_records`.
-    isolate, executor, progress, version, fresh
+    part_size, isolate, executor, progress, version, fresh
         As for `map_records`.
 
     Returns
@@ -178,6 +191,8 @@ def stream_batches(
     per_task: Resources | None = None,
     retry: Retry | None = None,
     timeout: float | None = None,
+    concurrency: int | None = None,
+    rate: float | str | None = None,
     max_errors: int | float | None = 0,
     chunk: int | str | None = None,
     executor: Executor | str | None = None,
@@ -189,7 +204,7 @@ def stream_batches(
     ----------
     fn
         As for `map_batches`, or with ``per="record"`` as for `map_records`.
-    source, setup, args, limits, per_task, retry, timeout, chunk, executor, progress
+    source, setup, args, limits, per_task, retry, timeout, concurrency, rate, chunk, executor, progress
         As for `map_records`.
     per
         What ``fn`` gets.

@@ -151,6 +151,8 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     add("--memory-per-task", metavar="SIZE")
     add("--retry", type=int, metavar="N", help="tries at most, where another one may help")
     add("--timeout", type=float, metavar="SECONDS", help="of one task")
+    add("--concurrency", type=int, metavar="N", help="calls at once in each worker, for functions that wait")
+    add("--rate", metavar="RATE", help="calls of all workers together: 50/s, 100/min, '50/s burst 10'")
     add("--executor", metavar="NAME", help="serial, processes or ray")
     add("--quiet", action="store_true", help="no progress line and no summary")
 
@@ -192,6 +194,8 @@ def _limits(arguments: argparse.Namespace) -> dict[str, Any]:
         "per_task": Resources(cpus=arguments.cpus_per_task, memory=arguments.memory_per_task),
         "retry": NEVER if arguments.retry is None else Retry(attempts=arguments.retry),
         "timeout": arguments.timeout,
+        "concurrency": arguments.concurrency,
+        "rate": arguments.rate,
         "executor": arguments.executor,
         "progress": False if arguments.quiet else None,
         "listeners": [_begins(arguments)],

@@ -15,6 +15,7 @@
     ├── StoppedError                         over ``max_errors``; exit status 3
     ├── OutputError (OSError)                the output cannot be written on; what is done is kept
     ├── FailedRecordsError                   from ``Result.raise_for_errors``
+    ├── RetryAfter                           raised by your function: try this record again, but later
     ├── StepError                            a step of a flow has no value to give
     └── ExecutorError (RuntimeError)         the executor itself cannot go on
         └── WorkerDied                       a worker process ended in the middle of a task
@@ -27,6 +28,7 @@ Classes with a second base are also caught by an ``except`` clause for that base
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -126,6 +128,41 @@ class FailedRecordsError(BatchflowError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (*self.args, self.errors)
+
+
+class RetryAfter(BatchflowError):
+    """Raised by your function, for a response 429, say: the record is to be tried again, but not before a time.
+
+    It is tried three times in all, or as often as ``retry=`` of the job says. With ``rate=`` no call of
+    the job starts until then, since whoever says so means all of us.
+
+    Parameters
+    ----------
+    seconds
+        From now on; a text is taken too, as it stands in a ``Retry-After`` header.
+
+    Raises
+    ------
+    ValueError
+        If that is not a number of seconds.
+    """
+
+    def __init__(self, seconds: float | str) -> None:
+        try:
+            asked = float(seconds)
+        except (TypeError, ValueError):
+            asked = math.nan
+        if not asked <= _LONGEST_PAUSE:
+            message = f"RetryAfter({seconds!r}): give a number of seconds, a day at most"
+            raise ValueError(message)
+        self.seconds = max(0.0, asked)
+        super().__init__(f"asked to try again in {self.seconds:g} seconds")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.seconds,)
+
+
+_LONGEST_PAUSE = 86_400.0
 
 
 class StepError(BatchflowError):

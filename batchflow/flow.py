@@ -45,6 +45,8 @@ class JobOptions(TypedDict, total=False):
     per_task: Resources
     retry: Retry
     timeout: float | None
+    concurrency: int | None
+    rate: float | str | None
     max_errors: int | float | None
     isolate: bool | None
     chunk: int | str | None

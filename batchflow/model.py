@@ -309,6 +309,8 @@ class Failed(NamedTuple):
     """What ended it may have come from outside, so it is tried alone before a record is blamed."""
     helped: bool = False
     """Another try may help, as the ``retry=`` of the job has it."""
+    after: float | None = None
+    """Seconds before another try, where the function asked for one."""
     unwritten: bool = False
     """Its rows could not be written, which is no fault of theirs: the disk is full, or gone."""
 

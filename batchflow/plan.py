@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from batchflow.calling import is_async, side_by_side
 from batchflow.errors import (
     DestinationError,
     FunctionError,
@@ -31,10 +32,12 @@ from batchflow.manifest import (
 )  # fmt: skip
 from batchflow.model import Input
 from batchflow.printable import printable
+from batchflow.rate import Rate, parse_rate
 from batchflow.resources import Resources, format_bytes, parse_bytes
 from batchflow.retry import NEVER, Retry
 from batchflow.sources import Source
 from batchflow.sources.cutting import total_weight
+from batchflow.splitting import AT_ONCE, RATE_SECONDS, Pace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +67,8 @@ class JobSpec:
     per_task: Resources = field(default_factory=Resources)
     retry: Retry = NEVER
     timeout: float | None = None
+    concurrency: int | None = None
+    rate: float | str | Rate | None = None
     max_errors: int | float | None = None
     isolate: bool | None = None
     chunk: int | str | None = None
@@ -107,6 +112,8 @@ class Plan:
     destination: Destination | None
     chunk_weight: int | None
     """Weight of every chunk where the user fixed it: bytes, or records in memory."""
+    pace: Pace = AT_ONCE
+    """What calls that wait ask of the chunks."""
     history: History | None = None
     """What earlier runs did of the output."""
     manifest: bytes = b""
@@ -148,7 +155,7 @@ class Plan:
                 f"({format_bytes(big.size)}): each is one chunk, so split it or store it uncompressed if it "
                 "dominates"
             )
-        lines.append(f"function  {describe(self.spec.fn)}, once for each {self.spec.per}")
+        lines.append(f"function  {describe(self.spec.fn)}, once for each {self.spec.per}{self._waiting()}")
         lines.append(f"chunks    {self._chunks()}")
         if self.destination is None:
             lines.append("output    in memory")
@@ -161,6 +168,12 @@ class Plan:
             lines.append(f"done      {done:,} records in {len(self.history.chunks):,} chunks: {left}")
         return "\n".join(lines)
 
+    def _waiting(self) -> str:
+        """Return in words how calls wait side by side."""
+        calls = side_by_side(self.spec.fn, self.spec.concurrency)
+        told = f", {calls:,} at once in each worker" if calls else ""
+        return told if self.spec.rate is None else f"{told}, at most {parse_rate(self.spec.rate)} in all"
+
     def _part_size(self) -> str:
         return format_bytes(parse_bytes(self.spec.part_size))
 
@@ -171,6 +184,22 @@ class Plan:
         unit = "records" if self.source.in_memory else "bytes"
         count = "" if self.total is None else f", about {max(1, -(-self.total // weight)):,} of them"
         return f"{weight:,} {unit} each{count}"
+
+
+def _weights(spec: JobSpec, source: Source, inputs: Sequence[Input]) -> tuple[int | None, Pace]:
+    """Return the fixed weight of chunks, if it is, and what calls that wait ask of the others."""
+    fixed = _chunk_weight(spec, source, inputs)
+    calls = side_by_side(spec.fn, spec.concurrency) or 1
+    if fixed is not None or (calls == 1 and spec.rate is None):
+        return fixed, AT_ONCE
+    if spec.rate is None:
+        return None, Pace(calls, source.record_weight(inputs))
+    rate = parse_rate(spec.rate)
+    if spec.per == "batch":
+        return None, Pace(gap=rate.interval)
+    # A task must end in its time, though its calls are held back.
+    seconds = min(RATE_SECONDS, (spec.timeout or _LONGEST) / 4)
+    return None, Pace(calls, source.record_weight(inputs), rate.per_second * seconds)
 
 
 def _chunk_weight(spec: JobSpec, source: Source, inputs: Sequence[Input]) -> int | None:
@@ -213,7 +242,7 @@ def make_plan(spec: JobSpec, *, known_only: bool = False) -> Plan:
     destination = None if spec.into is None else _destination(spec)
     inputs = tuple(source.inputs())
     if destination is None:
-        return Plan(spec, source.prepared(inputs), inputs, None, _chunk_weight(spec, source, inputs))
+        return Plan(spec, source.prepared(inputs), inputs, None, *_weights(spec, source, inputs))
     return _with_history(spec, source, tuple(source.identified(inputs)), destination, known_only=known_only)
 
 
@@ -236,8 +265,8 @@ def _with_history(
     plan = manifest(spec, source.options(), inputs, destination.format) | {"learned": prepared.learned()}
     if before is not None and before["inputs"] == plan["inputs"] and spec.version in (None, before["version"]):
         plan = before  # nothing that matters is new
-    weight = _chunk_weight(spec, source, inputs)
-    return Plan(spec, prepared, inputs, destination, weight, history, encoded(plan))
+    weights = _weights(spec, source, inputs)
+    return Plan(spec, prepared, inputs, destination, *weights, history, encoded(plan))
 
 
 def _was_removed(destination: Destination, history: History) -> bool:
@@ -278,9 +307,7 @@ def _check_function(spec: JobSpec) -> None:
         if not callable(value) and not (value is None and name != "fn"):
             message = f"{name}={value!r} cannot be called: pass a function"
             raise FunctionError(message)
-    if inspect.iscoroutinefunction(spec.fn):
-        message = f"{describe(spec.fn)} is an async function: wrap it in a plain one that calls asyncio.run"
-        raise FunctionError(message)
+    _check_async(spec)
     positional = [object()] * (2 if spec.setup else 1)
     try:
         inspect.signature(spec.fn).bind(*positional, **spec.args)
@@ -292,12 +319,44 @@ def _check_function(spec: JobSpec) -> None:
         pass  # a builtin without a signature
 
 
+def _check_async(spec: JobSpec) -> None:
+    """Refuse async functions where nobody would await them."""
+    if spec.per == "batch" and is_async(spec.fn):
+        message = (
+            f"{describe(spec.fn)} is an async function, which is for records: use map_records (per='record'), "
+            "or wrap it in a plain one that calls asyncio.run"
+        )
+        raise FunctionError(message)
+    if spec.setup and is_async(spec.setup) and not is_async(spec.fn):
+        message = f"setup={describe(spec.setup)} is async, but the function is not: make both async, or none"
+        raise FunctionError(message)
+    if spec.combine and is_async(spec.combine):
+        message = f"combine={describe(spec.combine)} is async, but it waits for nothing: make it a plain function"
+        raise FunctionError(message)
+
+
+def _check_waiting(spec: JobSpec) -> None:
+    calls: Any = spec.concurrency
+    if calls is not None and (not isinstance(calls, int) or isinstance(calls, bool) or calls < 1):
+        message = f"concurrency={calls!r} must be a whole number of calls at once in each worker, 1 or more"
+        raise UsageError(message)
+    if calls is not None and spec.per == "batch":
+        message = (
+            f"concurrency={calls} is for functions of records: a worker calls a function of batches once at a "
+            "time, so leave it out, or have more workers with per_task=Resources(cpus=0)"
+        )
+        raise UsageError(message)
+    if spec.rate is not None:
+        parse_rate(spec.rate)
+
+
 def _check_numbers(spec: JobSpec) -> None:
     if spec.per not in ("record", "batch"):
         message = f"per={spec.per!r} must be 'record' or 'batch'"
         raise UsageError(message)
     check_max_errors(spec.max_errors)
     _check_limits(spec)
+    _check_waiting(spec)
     if spec.combine is not None and spec.into is not None:
         message = "combine= gives one small table: leave out into= and write the result's table"
         raise UsageError(message)

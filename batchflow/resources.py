@@ -13,6 +13,9 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {f"{unit}i": 2 ** (10 * power) for power, unit in enumerate("kmgt", 1)}
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]?i?)b?\s*", re.IGNORECASE)
 
+WAITING = 4
+"""Tasks side by side for each core of a job that hold none of it: each is a process, and takes memory."""
+
 
 def parse_bytes(amount: int | str) -> int:
     """Return a number of bytes from ``"8MB"`` (10**6), ``"8MiB"`` (2**20), ``"512k"`` or an int.
@@ -51,7 +54,8 @@ class Resources:
     """
 
     cpus: float | None = None
-    """Logical cores; ``None``: all there are (limits), or one (per task)."""
+    """Logical cores; ``None``: all there are (limits), or one (per task). Tasks that only wait may ask for 0:
+    there are `WAITING` for each core of the job side by side then, or as many as ``Processes(workers=)`` says."""
     memory: int | str | None = None
     """Bytes, or a text like ``"2GB"``; kept as a number of bytes."""
     gpus: float = 0
@@ -202,5 +206,5 @@ def count_slots(limits: Resources, per_task: Resources, cpus: float, memory: int
             f"{cpu_cap:g} cpus and {format_bytes(memory_cap)}: lower per_task= or raise limits="
         )
         raise ResourceError(message)
-    by_cpu = int(cpu_cap / per_cpu) if per_cpu else int(cpus) * 4
+    by_cpu = int(cpu_cap / per_cpu) if per_cpu else int(cpu_cap * WAITING)
     return max(1, min(by_cpu, memory_cap // per_task.nbytes if per_task.nbytes else by_cpu))

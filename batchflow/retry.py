@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from batchflow.errors import UsageError
+from batchflow.errors import RetryAfter, UsageError
 
 LONGEST_DELAY = 60.0
 """Seconds to wait before another try, at most."""
@@ -68,5 +69,21 @@ class Retry:
         return longest * (1 - self.jitter * random.random())
 
 
-NEVER = Retry(attempts=1)
-"""Of a job that asks for none."""
+    def again(self, error: BaseException, attempt: int) -> bool:
+        """Whether a record is tried again, for which the function raised this the so many-th time, from 1."""
+        asked = isinstance(error, RetryAfter)
+        return attempt < self.tries(asked=asked) and (asked or self.helps(error))
+
+    def tries(self, *, asked: bool) -> int:
+        """Return how often something is tried at most; the function may have asked for another try."""
+        return ASKED_FOR if asked and self == NEVER else self.attempts
+
+    def after(self, errors: Iterable[BaseException], attempt: int) -> float:
+        """Return the seconds to wait after an attempt for which these were raised, as they may ask for."""
+        return max([self.delay(attempt), *(error.seconds for error in errors if isinstance(error, RetryAfter))])
+
+
+NEVER = Retry(attempts=1, on=())
+"""Of a job that says nothing of it; unlike one that says ``Retry(attempts=1)``, it heeds `RetryAfter`."""
+ASKED_FOR = 3
+"""Tries at most of a record whose function asks for another one, in such a job."""

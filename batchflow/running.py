@@ -20,6 +20,7 @@ from batchflow.executors import Executor
 from batchflow.ledger import read_ledger
 from batchflow.mending import Mending
 from batchflow.plan import Plan
+from batchflow.rate import parse_rate
 from batchflow.report import ReportBuilder
 from batchflow.resources import Budget
 from batchflow.rows import Rows
@@ -336,6 +337,8 @@ def program_of(plan: Plan, *, tables: bool = False) -> Program:
         spec.timeout,
         spec.per_task.nbytes,
         os.getcwd(),  # noqa: PTH109 - its text is what is wanted
+        spec.concurrency,
+        None if spec.rate is None else parse_rate(spec.rate),
     )
 
 

@@ -160,7 +160,7 @@ class Scheduler:
             self._order.settle(settled)
         left = self._cursor.total if done else self._plan.total
         first = FIRST_RECORDS if source.in_memory else FIRST_BYTES
-        self._sizer = ChunkSizer(left, self._slots, first, self._plan.chunk_weight)
+        self._sizer = ChunkSizer(left, self._slots, first, self._plan.chunk_weight, self._plan.pace)
         unit = "records" if source.in_memory else "bytes"
         before = sum(settled.chunk.weight for settled in done)
         total = None if left is None else left + before
@@ -384,7 +384,7 @@ class Scheduler:
         whole = task._replace(attempt=task.attempt + 1)
         again = True
         if self._helps(task, outcome):
-            self._backlog.later(whole, self._plan.spec.retry.delay(task.attempt))
+            self._backlog.later(whole, max(outcome.after or 0.0, self._plan.spec.retry.delay(task.attempt)))
         elif records > 1 and (outcome.died or self._plan.spec.isolates):
             self._halve(task, records)
         elif len(parts) > 1:
@@ -402,7 +402,8 @@ class Scheduler:
 
     def _helps(self, task: Task, outcome: Failed) -> bool:
         """Whether the same chunk is tried again: what broke off only once it is a single record."""
-        if not outcome.helped or task.attempt >= self._plan.spec.retry.attempts:
+        tries = self._plan.spec.retry.tries(asked=outcome.after is not None)
+        if not outcome.helped or task.attempt >= tries:
             return False
         return not outcome.died or outcome.records == 1
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 TARGET_SECONDS = 0.5
 """What a chunk should take: long against the cost of a task (0.1 ms here, 0.5 ms on Ray), short
 against the patience of somebody who watches, and of the last worker."""
@@ -13,6 +15,34 @@ FIRST_RECORDS = 4
 GROWTH = 16
 """How much larger than the largest chunk so far a chunk may be."""
 _DECAY = 0.7
+WAITING_SECONDS = 2.0
+"""What a chunk should take where many calls wait side by side: they run out towards its end, so ends are rare."""
+_FEW = 4
+"""How often a worker's calls side by side the first chunks last, where there is enough for all."""
+RATE_SECONDS = 5.0
+"""What a chunk takes at most where a rate keeps its calls back."""
+
+
+class Pace(NamedTuple):
+    """What calls that wait ask of the size of chunks."""
+
+    calls: int = 1
+    """Side by side in one worker: a chunk needs as many records at least."""
+    record: float = 1.0
+    """Usual weight of a record."""
+    most: float = float("inf")
+    """Records that all workers together may begin in the time of a chunk."""
+    gap: float = 0.0
+    """Seconds from one call to the next, of all workers together, where a chunk is one call."""
+
+    @property
+    def least(self) -> float:
+        """Weight of a chunk that keeps a worker's calls busy; 1 where they come one after the other."""
+        return self.calls * self.record if self.calls > 1 else 1
+
+
+AT_ONCE = Pace()
+"""Of a function that does not wait."""
 
 
 class ChunkSizer:
@@ -28,14 +58,23 @@ class ChunkSizer:
         Weight of the first chunks.
     fixed
         Weight of every chunk, where the user fixed it.
+    pace
+        What calls that wait ask for.
     """
 
-    def __init__(self, total: int | None, slots: int, first: int, fixed: int | None = None) -> None:
+    def __init__(
+        self, total: int | None, slots: int, first: int, fixed: int | None = None, pace: Pace = AT_ONCE
+    ) -> None:
         self._remaining = total
         self._slots = slots
-        self._first = first
         self._fixed = fixed
-        self._largest = first
+        self._least = pace.least
+        self._most = max(pace.record, pace.most * pace.record / slots)
+        self._waits = pace.calls > 1
+        # What a call waits for its turn is measured too; smaller chunks would only have more of them wait.
+        self._target = (WAITING_SECONDS if self._waits else TARGET_SECONDS) + 2 * pace.gap * slots
+        self._first = max(first, int(_FEW * self._least)) if self._waits else first
+        self._largest = self._first
         self._weight = 0.0
         self._seconds = 0.0
 
@@ -43,19 +82,20 @@ class ChunkSizer:
         """Return the weight of the next chunk, at least 1."""
         if self._fixed is not None:
             return self._fixed
-        return max(1, int(min(self._wanted(), self._share())))
+        return max(1, int(min(max(self._least, min(self._wanted(), self._share())), self._most)))
 
     def _wanted(self) -> float:
         if self._weight == 0:
             return self._first
-        return min(self._rate() * TARGET_SECONDS, self._largest * GROWTH)
+        return min(self._rate() * self._target, self._largest * GROWTH)
 
     def _share(self) -> float:
         """Return half of what each slot has left, but no less than a chunk is worth making for."""
         if self._remaining is None:
             return float("inf")
         floor = self._rate() * FLOOR_SECONDS if self._weight else 1
-        return max(floor, self._remaining / (2 * self._slots))
+        shares = 1 if self._waits and self._slots == 1 else 2 * self._slots  # one worker finishes with itself
+        return max(floor, self._remaining / shares)
 
     def _rate(self) -> float:
         return self._weight / max(self._seconds, 1e-6)

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.harness import Standing, Suite
 
-_PACKAGES = ("batchflow", "pyarrow", "msgspec", "joblib", "mpire", "dask", "distributed")
+_PACKAGES = ("batchflow", "pyarrow", "msgspec", "joblib", "mpire", "dask", "distributed", "aiohttp")
 
 
 def markdown(suite: Suite, standings: Sequence[Standing]) -> str:

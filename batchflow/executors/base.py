@@ -6,8 +6,9 @@ import pickle
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from batchflow.errors import FunctionError, ResourceError
 from batchflow.model import Assemble, Call, Merge, Outcome, Work
@@ -15,6 +16,9 @@ from batchflow.pickling import dumps
 from batchflow.resources import Budget, Resources, available_cpus, capped, count_slots, total_memory
 from batchflow.retry import NEVER, Retry
 from batchflow.worker import Guard, Limits, Program, Runner, failed, settle
+
+if TYPE_CHECKING:
+    from batchflow.rate import Bucket, Rate
 
 UNKNOWN = Merge((), ())
 """Stands for work in an outcome where it is not at hand; the driver knows which it sent."""
@@ -95,6 +99,16 @@ class Executor(ABC):
             Seconds after which to give up; there is no outcome then.
         """
 
+    def bucket(self, rate: Rate) -> Bucket:
+        """Return what keeps all workers of a job to a rate together; `unload` closes it."""
+        from batchflow.executors.buckets import FileBucket  # a worker makes none
+
+        return FileBucket(rate)
+
+    def limited(self, program: Program) -> Program:
+        """Return a program with its bucket, if it has a rate."""
+        return program if program.rate is None else replace(program, bucket=self.bucket(program.rate))
+
     def fetch(self, payload: Any) -> Any:
         """Return the rows that a payload of an outcome stands for."""
         return payload
@@ -148,6 +162,9 @@ class Broken:
         """Tell why nothing works."""
         return failed(work, "worker", self._error)
 
+    def close(self) -> None:
+        """Nothing to give back."""
+
 
 class Loaded:
     """A program on a worker: made again when its first work comes, inside the limits of that.
@@ -158,16 +175,22 @@ class Loaded:
         Makes it again, which may run code of the user's.
     limits
         Of one task.
+    waits
+        Whether its calls wait, so that asyncio is needed. It is loaded at the expense of no task: an import
+        that a time limit breaks off leaves half a package behind, which no later task can use.
     """
 
-    def __init__(self, make: Callable[[], Program], limits: Limits) -> None:
+    def __init__(self, make: Callable[[], Program], limits: Limits, *, waits: bool) -> None:
         self.limits = limits
+        self._waits = waits
         self._make: Callable[[], Program] | None = make
         self._runner: Runner | Broken
 
     def runner(self) -> Runner | Broken:
         """Return what does its work; a program that broke off at a limit is made again the next time."""
         if self._make is not None:
+            if self._waits:
+                import batchflow.worker.waiting  # noqa: F401
             try:
                 self._runner = Runner(opened(self._make, self.limits), guarded=True)
             except MemoryError:
@@ -177,6 +200,11 @@ class Loaded:
             self._make = None
             settle()
         return self._runner
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        if self._make is None:
+            self._runner.close()
 
 
 def opened(make: Callable[[], Any], limits: Limits) -> Any:

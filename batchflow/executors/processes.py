@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow import launch
 from batchflow.errors import ExecutorError
@@ -31,6 +31,9 @@ from batchflow.packing import Buffers
 from batchflow.resources import Budget, Resources, available_cpus, capped, total_memory
 from batchflow.retry import Retry
 from batchflow.worker import BARE, OVERTIME, Limits, Program, died, failed, lost, too_slow, was_overtime
+
+if TYPE_CHECKING:
+    from batchflow.rate import Bucket
 
 _STILLBORN = 100
 """Workers in a row that ended without any work, after which there is no point in making more."""
@@ -143,18 +146,21 @@ class Processes(Executor):
     def load(self, program: Program) -> int:
         """Pickle a program once; all workers share its memory."""
         buffers = Buffers()
+        program = self.limited(program)
         data = pickled(program, buffers.take)
         self._loaded += 1
         parcel = wire.Parcel(data, buffers)
         path = list(sys.path)
-        self._programs[self._loaded] = _Loaded(parcel, path, self._slots, program.limits, program.retry)
+        self._programs[self._loaded] = _Loaded(
+            parcel, path, self._slots, program.limits, program.retry, program.waits, program.bucket
+        )
         return self._loaded
 
     def unload(self, job: int) -> None:
         """Forget a program here and on the workers; one that is still at its work is killed."""
         program = self._programs.pop(job, None)
         if program is not None:
-            program.parcel.close()
+            program.close()
         self._waiting = deque(item for item in self._waiting if item[0] != job)
         take(self._ready, (job,))
         for worker in list(self._workers.values()):
@@ -202,7 +208,7 @@ class Processes(Executor):
         if job not in worker.loaded and not isinstance(work, BARE):
             worker.loaded.add(job)
             program = self._programs[job]
-            self._send(worker, Load(job, program.path, program.limits))
+            self._send(worker, Load(job, program.path, program.limits, program.waits))
             self._post(worker, program.parcel)
         self._post(worker, parcel)
         parcel.close()
@@ -308,7 +314,7 @@ class Processes(Executor):
     def close(self) -> None:
         """Stop the workers and the zygote; work under way is given up."""
         for program in self._programs.values():
-            program.parcel.close()
+            program.close()
         self._programs.clear()
         for worker in list(self._workers.values()):
             self._drop(worker)
@@ -333,6 +339,14 @@ class _Loaded(NamedTuple):
     slots: int
     limits: Limits
     retry: Retry
+    waits: bool
+    bucket: Bucket | None
+
+    def close(self) -> None:
+        """Give back what was made for it."""
+        self.parcel.close()
+        if self.bucket is not None:
+            self.bucket.close()
 
 
 def _is_packed(work: Work) -> bool:

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow.errors import ExecutorError, ResourceError
 from batchflow.executors.base import UNKNOWN, Executor, Loaded, add_path, opened, pickled, rules_of, take
@@ -35,6 +35,9 @@ from batchflow.worker import (
     was_overtime,
 )
 
+if TYPE_CHECKING:
+    from batchflow.rate import Bucket, Rate
+
 _QUIET = {
     "RAY_LOG_TO_DRIVER": "0",
     "RAY_LOG_TO_DRIVER_EVENT_LEVEL": "ERROR",
@@ -51,6 +54,9 @@ _QUIET = {
 
 _LONGEST = 40
 """Characters of the folder at most: the sockets in it have names of 65 more, and the kernel allows 107."""
+
+_NAMESPACE = "batchflow"
+"""Of the actors that keep the rates of jobs."""
 
 _programs: dict[str, Loaded] = {}
 """On a worker: the programs of jobs under way, by the reference to them."""
@@ -148,27 +154,43 @@ class Ray(Executor):
         )
         # Tasks wait at Ray, where the next one is at hand, unless the job has a cap that Ray knows nothing of.
         self._slots = slots
-        self._room = slots if slots < self.slots(Resources(), per_task) else sys.maxsize
+        # A task that holds no core would not wait there at all.
+        free = slots == self.slots(Resources(), per_task) and per_task.cpus != 0
+        self._room = sys.maxsize if free else slots
 
     def load(self, program: Program) -> int:
         """Put a program into the object store, once for all tasks; large arrays of it are not copied again."""
         import ray
 
         buffers = Buffers()
+        program = self.limited(program)
         data = pickled(program, buffers.take)
         self._loaded += 1
-        reference = ray.put((list(sys.path), (data, list(buffers))))
+        reference = ray.put((list(sys.path), (data, list(buffers)), program.waits))
         # With a time limit no task waits at Ray, so that when it was sent is when it began.
         room = min(self._room, self._slots) if program.timeout else self._room
-        self._jobs[self._loaded] = _Job(reference, self._perform, room, program.limits, program.retry)
+        self._jobs[self._loaded] = _Job(
+            reference, self._perform, room, program.limits, program.retry, program.bucket
+        )
         return self._loaded
+
+    def bucket(self, rate: Rate) -> Bucket:
+        """Return what keeps all workers of a job to a rate together: a tiny actor, wherever Ray puts it."""
+        import ray
+
+        name = f"bucket-{os.urandom(16).hex()}"
+        options = {"name": name, "namespace": _NAMESPACE, "max_restarts": -1, "max_task_retries": -1}
+        return _RayBucket(name, ray.remote(_Keeper).options(num_cpus=0, **options).remote(rate))
 
     def unload(self, job: int) -> None:
         """Forget a program and cancel its tasks."""
         import ray
 
-        if self._jobs.pop(job, None) is None:
+        program = self._jobs.pop(job, None)
+        if program is None:
             return
+        if program.bucket is not None:
+            program.bucket.close()
         self._waiting = deque(item for item in self._waiting if item[0] != job)
         take(self._ready, (job,))
         for head, sent in list(self._running.items()):
@@ -275,6 +297,62 @@ class _Job(NamedTuple):
     """Tasks that may be at Ray."""
     limits: Limits
     retry: Retry
+    bucket: Bucket | None
+
+
+class _Keeper:
+    """Keeps when the next call of a job is due, by the clock of its node."""
+
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
+        self._due = 0.0
+
+    def reserve(self) -> float:
+        """Return 0 or the seconds after which to ask again."""
+        seconds, self._due = self._rate.take(self._due, time.monotonic())
+        return seconds
+
+    def pause(self, seconds: float) -> None:
+        """Let no call start for a while."""
+        self._due = self._rate.paused(self._due, time.monotonic() + seconds)
+
+
+class _RayBucket:
+    """The bucket of a job, as a process of Ray's uses it; found by name, since handles travel with tasks only."""
+
+    def __init__(self, name: str, keeper: Any = None) -> None:
+        self._name = name
+        self._known = keeper
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _RayBucket, (self._name,)
+
+    @property
+    def _keeper(self) -> Any:
+        if self._known is None:
+            import ray
+
+            self._known = ray.get_actor(self._name, _NAMESPACE)
+        return self._known
+
+    def reserve(self) -> float:
+        """Return 0 where a call may start now, which is counted; else the seconds after which to ask again."""
+        import ray
+
+        seconds: float = ray.get(self._keeper.reserve.remote())
+        return seconds
+
+    def pause(self, seconds: float) -> None:
+        """Let no call start for a while."""
+        import ray
+
+        ray.get(self._keeper.pause.remote(seconds))
+
+    def close(self) -> None:
+        """End the actor."""
+        import ray
+
+        ray.kill(self._keeper)
 
 
 class _Sent(NamedTuple):
@@ -354,16 +432,16 @@ def _loaded(reference: Any, alive: list[str], limits: Limits) -> Loaded:
     import ray
 
     for key in _programs.keys() - alive:
-        del _programs[key]
+        _programs.pop(key).close()
     key = reference.hex()
     if not _programs:
         end_with_parent()  # a Ray of our own ends with its driver, and its workers at once with it
     if key not in _programs:
-        path, packed = ray.get(reference)
+        path, packed, waits = ray.get(reference)
         add_path(path)
         if any(limits):
             import pyarrow.parquet  # noqa: F401 - what most tasks need is loaded at the expense of none
-        _programs[key] = Loaded(partial(_unpacked, packed), limits)
+        _programs[key] = Loaded(partial(_unpacked, packed), limits, waits=waits)
     return _programs[key]
 
 

@@ -20,6 +20,7 @@ class Serial(Executor):
 
     def __init__(self) -> None:
         self._runners: dict[int, Runner] = {}
+        self._programs: dict[int, Program] = {}
         self._loaded = 0
         self._queue: deque[tuple[int, Work]] = deque()
 
@@ -37,12 +38,17 @@ class Serial(Executor):
     def load(self, program: Program) -> int:
         """Keep a program."""
         self._loaded += 1
+        program = self._programs[self._loaded] = self.limited(program)
         self._runners[self._loaded] = Runner(program)
         return self._loaded
 
     def unload(self, job: int) -> None:
         """Forget a program and its work."""
-        self._runners.pop(job, None)
+        if job in self._runners:
+            self._runners.pop(job).close()
+            bucket = self._programs.pop(job).bucket
+            if bucket is not None:
+                bucket.close()
         self._queue = deque(item for item in self._queue if item[0] != job)
 
     def submit(self, job: int, work: Work) -> None:
@@ -61,5 +67,6 @@ class Serial(Executor):
 
     def close(self) -> None:
         """Forget everything."""
-        self._runners.clear()
+        for job in list(self._runners):
+            self.unload(job)
         self._queue.clear()

@@ -214,6 +214,8 @@ class Load(NamedTuple):
     """Where the driver imports from."""
     limits: Limits
     """Of one task, the making of program and records included."""
+    waits: bool
+    """Whether the calls of the program wait."""
 
 
 class Unload(NamedTuple):
@@ -262,9 +264,10 @@ class Worker:
         if isinstance(message, Load):
             add_path(message.path)
             frame = wire.next_frame(self._driver, mapped=True)
-            self._programs[message.job] = Loaded(frame.open, message.limits)
+            self._programs[message.job] = Loaded(frame.open, message.limits, waits=message.waits)
         elif isinstance(message, Unload):
-            self._programs.pop(message.job, None)
+            if message.job in self._programs:
+                self._programs.pop(message.job).close()
         else:
             self._answer(self._perform(*message))
             return

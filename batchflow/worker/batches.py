@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from batchflow.model import Failed, Phase
+from batchflow.model import Failed, Phase, Task
 from batchflow.sources.base import Block
 from batchflow.tables import as_table, concat, is_tabular
 from batchflow.worker.failures import failed
 from batchflow.worker.outlets import WriteError
+from batchflow.worker.program import Program
 from batchflow.worker.run import PASSING, Run
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from batchflow.worker.caller import Gate
 
 BATCH_BYTES = 64_000_000
 """Bytes of a table that a batch function gets, at most by one block; larger chunks are several calls."""
@@ -22,6 +26,14 @@ BATCH_BYTES = 64_000_000
 
 class BatchRun(Run):
     """Calls the function once for each table of some records."""
+
+    def __init__(self, program: Program, task: Task, extra: tuple[Any, ...]) -> None:
+        super().__init__(program, task, extra)
+        self._gate: Gate | None = None
+        if program.bucket is not None:
+            from batchflow.worker.caller import Gate  # with asyncio, 40 ms
+
+            self._gate = Gate(program.bucket)
 
     def work(self) -> Failed | None:
         """Gather blocks into tables, call, and take over what comes back."""
@@ -49,6 +61,8 @@ class BatchRun(Run):
             table = self._table(blocks)
             self.clock.lap("convert")
             phase = "call"
+            if self._gate is not None:
+                self._gate.enter(time.sleep)
             result = self.program.fn(table, *self.extra, **self.program.args)
             self.clock.lap("call")
             if result is None:
@@ -59,6 +73,8 @@ class BatchRun(Run):
         except (WriteError, *PASSING):
             raise
         except BaseException as error:  # noqa: BLE001 - the chunk's failure is a value
+            if self._gate is not None:
+                self._gate.heed(error)
             return failed(self.task, phase, error, retry=self.program.retry)
         self.add(blocks[0], given.num_rows, 0)
         self.clock.lap("convert")

@@ -6,7 +6,7 @@ import os
 import socket
 from functools import cache
 
-from batchflow.errors import WorkerDied
+from batchflow.errors import RetryAfter, WorkerDied
 from batchflow.model import Failed, Failure, Inspect, Phase, Task, Work
 from batchflow.resources import format_bytes
 from batchflow.retry import NEVER, Retry
@@ -45,7 +45,8 @@ def failed(
         user_traceback(error),
         worker=worker_name(),
     )
-    return Failed(work.key, failure, records, helped=retry.helps(error))
+    after = error.seconds if isinstance(error, RetryAfter) else None
+    return Failed(work.key, failure, records, helped=after is not None or retry.helps(error), after=after)
 
 
 def lost(

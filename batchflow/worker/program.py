@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from batchflow.calling import side_by_side
 from batchflow.retry import NEVER, Retry
 from batchflow.sources.base import Source
+
+if TYPE_CHECKING:
+    from batchflow.rate import Bucket, Rate
 
 
 class Limits(NamedTuple):
@@ -41,6 +45,23 @@ class Program:
     """Bytes of one task."""
     folder: str = ""
     """Working directory of the driver: what relative paths of inputs start from."""
+    concurrency: int | None = None
+    """Calls at once in one worker."""
+    rate: Rate | None = None
+    """Of all calls of the job."""
+    bucket: Bucket | None = None
+    """What keeps to it; made by the executor."""
+
+    @property
+    def side_by_side(self) -> int | None:
+        """Calls at once in one worker; ``None``: one after the other, as fast as can be."""
+        calls = side_by_side(self.fn, self.concurrency)
+        return calls or (1 if self.bucket and self.per == "record" else None)
+
+    @property
+    def waits(self) -> bool:
+        """Whether calls wait: side by side, or for their turn."""
+        return self.side_by_side is not None or self.bucket is not None
 
     @property
     def limits(self) -> Limits:

@@ -6,7 +6,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import chain, groupby, repeat
+from itertools import chain, count, groupby, repeat
 from operator import itemgetter
 from types import GeneratorType
 from typing import Any
@@ -28,12 +28,22 @@ class RecordRun(Run):
             before = self.rows
             rows = table_to_rows(block.rows) if is_tabular(block.rows) else block.rows
             values, owners = self._call(block, rows)
-            self.clock.lap("call")
-            if values:
-                owners = self._convert(block, values, owners)
-                self.clock.lap("convert")
-            if len(self.failures) > first:
-                self._place(block, first, before, owners)
+            self.keep(block, values, owners, first, before)
+
+    def keep(self, block: Block, values: list[Any], owners: Sequence[int], first: int, before: int) -> None:
+        """Hand over what the function gave for a block, and put the failures of the block into their places.
+
+        Parameters
+        ----------
+        owners, first, before
+            As for `_place`.
+        """
+        self.clock.lap("call")
+        if values:
+            owners = self._convert(block, values, owners)
+            self.clock.lap("convert")
+        if len(self.failures) > first:
+            self._place(block, first, before, owners)
 
     def _place(self, block: Block, first: int, before: int, owners: Sequence[int]) -> None:
         """Note for each failure of a block how many rows stand before it, and put them in input order.
@@ -86,24 +96,21 @@ class RecordRun(Run):
         """
         retry = self.program.retry
         given: dict[int, list[Any]] = {}
-        tried = dict.fromkeys(refused, 1)
-        for attempt in range(1, retry.attempts):
-            hopeful = [at for at, error in refused.items() if retry.helps(error)]
+        tries = dict.fromkeys(refused, 1)
+        for attempt in count(1):
+            hopeful = [at for at, error in refused.items() if retry.again(error, attempt)]
             if not hopeful:
                 break
-            time.sleep(retry.delay(attempt))
+            time.sleep(retry.after((refused[at] for at in hopeful), attempt))
             self.retries += len(hopeful)
             for at in hopeful:
-                tried[at] += 1
-                results: list[Any] = []
-                error = _extend(results, self._calls(iter(rows[at : at + 1])))
+                tries[at] += 1
+                given[at], error = tried(self._calls(iter(rows[at : at + 1])))
                 del refused[at]
-                if error is not None or not results:
-                    refused[at] = error or _NO_VALUE
-                else:
-                    given[at], _ = _spread(results, [at], refused)
+                if error is not None:
+                    refused[at] = error
         for at in sorted(refused):
-            self.fail(block, at, "call", refused[at], tried[at])
+            self.fail(block, at, "call", refused[at], tries[at])
         self.add(block, 0, len(refused))
         return given
 
@@ -197,6 +204,17 @@ def _spread(
         values.extend(kept)
         sources.extend([at] * len(kept))
     return values, sources
+
+
+def tried(calls: Iterator[Any]) -> tuple[list[Any], BaseException | None]:
+    """Return what the call for one record gave, without ``None`` and with a generator's rows, or its error."""
+    results: list[Any] = []
+    error = _extend(results, calls)
+    if error is not None or not results:
+        return [], error or _NO_VALUE
+    refused: dict[int, BaseException] = {}
+    values, _ = _spread(results, [0], refused)
+    return values, refused.get(0)
 
 
 def _extend(results: list[Any], calls: Iterator[Any]) -> BaseException | None:

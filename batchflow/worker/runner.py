@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import WorkerDied
 from batchflow.model import Assemble, Call, Inspect, Merge, Outcome, Phase, Stats, Succeeded, Task, Work
@@ -17,6 +17,9 @@ from batchflow.worker.guard import Guard, Overtime
 from batchflow.worker.program import Program
 from batchflow.worker.records import RecordRun
 from batchflow.worker.run import PASSING
+
+if TYPE_CHECKING:
+    from batchflow.worker.lanes import Lanes
 
 _NOTHING = object()
 
@@ -36,10 +39,22 @@ class Runner:
         self._program = program
         self._guarded = guarded
         self._state: Any = _NOTHING
+        self._lanes: Lanes | None = None
+        self._reopen()
+
+    def close(self) -> None:
+        """Give back what outlives a task: the threads or the loop of the job, and the client made in it."""
+        if self._lanes is not None:
+            self._lanes.close(self._client())
+            self._lanes = None
 
     def perform(self, work: Work) -> Outcome:
         """Do one piece of work and return what came of it; never raises an `Exception`."""
         limits = self._program.limits
+        try:
+            self._reopen()
+        except Exception as error:  # noqa: BLE001 - no more threads
+            return failed(work, "worker", error)
         try:
             if isinstance(work, BARE):
                 return bare(work, guarded=self._guarded)
@@ -49,6 +64,13 @@ class Runner:
                 return self._perform(work)
         except (Overtime, MemoryError) as error:
             return over(work, error, limits, self._program.retry)
+
+    def _reopen(self) -> None:
+        """Make anew what went with a task that broke off; outside the limits of the next one."""
+        if self._lanes is None and self._program.side_by_side is not None:
+            from batchflow.worker.lanes import lanes_of  # with asyncio, 40 ms
+
+            self._lanes = lanes_of(self._program)
 
     def _perform(self, work: Work) -> Outcome:
         phase: Phase = "worker"
@@ -66,15 +88,33 @@ class Runner:
             return failed(work, phase, error, retry=self._program.retry)
 
     def _task(self, task: Task) -> Outcome:
+        if self._lanes is not None:
+            return self._waiting(task, self._lanes)
         run = RecordRun if self._program.per == "record" else BatchRun
         return run(self._program, task, self._prepared()).outcome()
+
+    def _waiting(self, task: Task, lanes: Lanes) -> Outcome:
+        """Run a task whose calls wait side by side; where it breaks off, so does all that they wait in."""
+        from batchflow.worker.waiting import WaitingRun  # as above
+
+        try:
+            return WaitingRun(self._program, task, self._prepared(), lanes).outcome()
+        except PASSING:
+            lanes.close(self._client(), broken=self._guarded)
+            self._lanes = None
+            self._state = _NOTHING if lanes.holds_setup else self._state
+            raise
+
+    def _client(self) -> Any:
+        return None if self._state is _NOTHING else self._state
 
     def _prepared(self) -> tuple[Any, ...]:
         """Return what follows the record in each call: the value of ``setup=``, made once."""
         if self._program.setup is None:
             return ()
         if self._state is _NOTHING:
-            self._state = self._program.setup()
+            setup = self._program.setup
+            self._state = setup() if self._lanes is None else self._lanes.make(setup)
         return (self._state,)
 
     def _inspect(self, task: Task) -> Outcome:

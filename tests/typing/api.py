@@ -21,6 +21,16 @@ def totals(table: pa.Table) -> pa.Table:
     return table
 
 
+async def connect() -> dict[str, str]:
+    return {}
+
+
+async def fetch(url: str, client: dict[str, str]) -> str:
+    if url not in client:
+        raise bf.errors.RetryAfter(30)
+    return client[url]
+
+
 def use() -> None:
     result: bf.Result = bf.map_records(parse, bf.read_json("logs/**/*.jsonl.gz"), into="clean/")
     errors: pa.Table = result.errors
@@ -39,6 +49,8 @@ def use() -> None:
         max_errors=0.001,
         executor=bf.Ray(address="auto"),
     )
+    bf.map_records(fetch, bf.records(["a"]), setup=connect, concurrency=200, rate="50/s burst 10")
+    bf.map_batches(totals, bf.read_parquet("a"), rate=0.5)
     tables: Iterator[pa.Table] = bf.stream_batches(totals, bf.records(range(10)), ordered=False)
     print(list(tables))
 

@@ -34,6 +34,9 @@ def whole(table):
 def load():
     return 100
 
+async def slow(row):
+    return row
+
 def add(row, offset):
     return {"n": row["n"] + offset}
 
@@ -103,6 +106,15 @@ def test_setup_and_batches(folder):
     assert [json.loads(line)["n"] for line in done.stdout.splitlines()] == [101, 102, 103, 104]
     done = batchflow(folder, "run", "steps.py:whole", "in", "--per", "batch", "--read", "csv", "--quiet")
     assert [json.loads(line)["n"] for line in done.stdout.splitlines()] == [1, 2, 3, 4]
+
+
+def test_calls_that_wait(folder):
+    arguments = ("steps.py:slow", "in", "--read", "csv", "--concurrency", "2", "--rate", "100/s burst 5", "--quiet")
+    done = batchflow(folder, "run", *arguments)
+    assert [json.loads(line)["n"] for line in done.stdout.splitlines()] == [1, 2, 3, 4]
+    assert "2 at once in each worker, at most 100 calls/s burst 5 in all" in batchflow(folder, "plan", *arguments).stdout
+    done = batchflow(folder, "run", "steps.py:slow", "in/*.csv", "--rate", "soon", status=2)
+    assert done.stderr.startswith("batchflow: rate='soon' is not a rate: write calls per second")
 
 
 def test_max_errors_stops_with_3(folder):

@@ -588,8 +588,12 @@ class TestRefusals:
         async def later(n):
             return n
 
-        with pytest.raises(errors.FunctionError, match="is an async function: wrap it in a plain one"):
-            run(later, [1])
+        with pytest.raises(errors.FunctionError, match=r"is an async function, which is for records: use map_records"):
+            bf.map_batches(later, bf.records([1]), executor=SERIAL)
+        with pytest.raises(errors.FunctionError, match="is async, but the function is not: make both async, or none"):
+            run(lambda n, m: n, [1], setup=later)
+        with pytest.raises(errors.FunctionError, match=r"combine=.*later is async, but it waits for nothing"):
+            run(lambda n: n, [1], combine=later)
         with pytest.raises(errors.FunctionError, match="fn=3 cannot be called"):
             run(3, [1])
         with pytest.raises(errors.FunctionError, match="unexpected keyword argument 'y'"):
@@ -610,6 +614,11 @@ class TestRefusals:
             ({"into": "x/", "combine": lambda t: t}, "leave out into="),
             ({"per_task": bf.Resources(gpus=1)}, "placed by Ray only, not by serial"),
             ({"chunk": 2.5}, "chunk=2.5 must be positive"),
+            ({"concurrency": 0}, "concurrency=0 must be a whole number of calls at once in each worker, 1 or more"),
+            ({"concurrency": 2.0}, "concurrency=2.0 must be a whole number"),
+            ({"concurrency": True}, "concurrency=True must be a whole number"),
+            ({"rate": "50/day"}, "rate='50/day' is not a rate: write calls per second as a number over 0, or like"),
+            ({"rate": 0}, "rate=0 is not a rate"),
             ({"executor": "dask"}, "unknown executor 'dask': use one of serial, processes, ray"),
             ({"per_task": bf.Resources(cpus=10_000)}, "one task asks for 10000 cpus"),
             ({"per_task": bf.Resources(memory="4GB"), "limits": bf.Resources(memory="1GB")}, "4 GB, but the job may"),
@@ -620,6 +629,10 @@ class TestRefusals:
         with pytest.raises(errors.UsageError, match=text.replace("(", r"\(")):
             bf.map_records(lambda n: n, bf.records([1]), **({"executor": SERIAL} | options))
         assert list(tmp_path.iterdir()) == []
+
+    def test_batches_come_one_at_a_time(self):
+        with pytest.raises(errors.UsageError, match="concurrency=4 is for functions of records"):
+            list(bf.stream_batches(lambda t: t, bf.records([1]), concurrency=4, executor=SERIAL))
 
     def test_a_destination_that_is_not_ours(self, tmp_path):
         (tmp_path / "out").mkdir()
@@ -640,6 +653,19 @@ class TestRefusals:
 
 
 class TestPlan:
+    def test_explain_tells_how_calls_wait(self):
+        async def later(n):
+            return n
+
+        def told(fn, **options):
+            plan = bf.Job(fn, bf.records([1]), executor=SERIAL, **options).plan()
+            return plan.explain().splitlines()[1].partition("once for each ")[2]
+
+        assert told(len) == "record"
+        assert told(later) == "record, 100 at once in each worker"
+        assert told(len, concurrency=8, rate="90/min") == "record, 8 at once in each worker, at most 1.5 calls/s in all"
+        assert told(len, rate="50/s burst 10") == "record, at most 50 calls/s burst 10 in all"
+
     def test_explain_tells_input_chunks_and_output_and_runs_nothing(self, tmp_path):
         for name in ("a.txt", "b.txt.gz"):
             (tmp_path / name).write_bytes(b"x\n" * 500)

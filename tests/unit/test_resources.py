@@ -58,6 +58,8 @@ def test_only_ray_places_gpus_and_custom_resources():
         (Resources(), Resources(memory="6GB"), 2),
         (Resources(cpus=2, memory="100GB"), Resources(memory="1GB"), 2),
         (Resources(), Resources(cpus=0), 32),
+        (Resources(cpus=2), Resources(cpus=0), 8),
+        (Resources(memory="4GB"), Resources(cpus=0, memory="1GB"), 4),
     ],
 )
 def test_tasks_side_by_side(limits, per_task, slots):

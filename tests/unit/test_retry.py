@@ -1,5 +1,8 @@
 """What is tried again, how often and where it shows."""
 
+import itertools
+import time
+
 import pytest
 from fake import FakeExecutor, records_of
 
@@ -7,7 +10,7 @@ import batchflow as bf
 from batchflow import errors
 from batchflow.events import TaskEnded
 from batchflow.model import Task
-from batchflow.retry import LONGEST_DELAY, Retry
+from batchflow.retry import LONGEST_DELAY, NEVER, Retry
 
 AT_ONCE = {"backoff": 0}
 
@@ -51,6 +54,15 @@ def test_mistakes_are_not_tried_again_unless_asked(error, helped):
     assert Retry().helps(error) == Retry().helps(type(error)) == helped
     assert Retry(on=(type(error),)).helps(error)
     assert not Retry(on=(UnicodeError,)).helps(error)
+
+
+def test_who_asks_for_another_try_gets_two():
+    asked = errors.RetryAfter(7)
+    assert [NEVER.again(asked, attempt) for attempt in (1, 2, 3)] == [True, True, False]
+    assert not Retry(attempts=1).again(asked, 1)
+    assert Retry(attempts=2, on=OSError).again(asked, 1)
+    assert not NEVER.again(OSError(), 1)
+    assert Retry(backoff=0).after([OSError(), asked, errors.RetryAfter(3)], 1) == 7
 
 
 def test_delays_double_and_are_bounded():
@@ -231,6 +243,21 @@ def test_attempts_have_a_bound():
     assert result.values == [n for n in range(64) if n != 5]
     assert max(event.attempt for event in heard if isinstance(event, TaskEnded)) == 7  # log2(64) + 1
     assert result.errors["attempts"].to_pylist() == [7]
+
+
+def test_a_batch_that_is_told_to_come_later_does():
+    """Three times without being asked for, and not before the time."""
+    times = []
+
+    def fn(table):
+        times.append(time.monotonic())
+        if len(times) < 3:
+            raise errors.RetryAfter(0.05)
+        return table
+
+    assert bf.map_batches(fn, bf.records(range(4)), executor="serial", chunk=4).values == [0, 1, 2, 3]
+    assert all(later - earlier >= 0.05 for earlier, later in itertools.pairwise(times))
+    assert len(times) == 3
 
 
 def test_waiting_for_a_later_try_holds_up_nothing():

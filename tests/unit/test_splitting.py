@@ -3,12 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflow.splitting import FLOOR_SECONDS, GROWTH, TARGET_SECONDS, ChunkSizer
+from batchflow.splitting import AT_ONCE, FLOOR_SECONDS, GROWTH, TARGET_SECONDS, ChunkSizer, Pace
 
 
-def play(total, slots, rate, first=64):
+def play(total, slots, rate, first=64, pace=AT_ONCE):
     """Return the sizes of chunks of a job whose function does ``rate`` records a second."""
-    sizer = ChunkSizer(total, slots, first)
+    sizer = ChunkSizer(total, slots, first, pace=pace)
     left, sizes = total, []
     while left:
         size = min(left, sizer.next())
@@ -56,6 +56,41 @@ def test_an_unknown_total_never_shrinks_for_the_end():
     sizer = ChunkSizer(None, 2, 64)
     sizer.learn(64, 0.001)
     assert sizer.next() == 64 * GROWTH
+
+
+def test_chunks_keep_the_calls_of_a_worker_busy():
+    sizes = play(100_000, 2, rate=2_000, first=4, pace=Pace(calls=200))
+    assert sizes[0] == 800
+    assert min(sizes[:-1]) >= 200
+    assert max(sizes) == 4_000
+
+
+def test_few_records_are_spread_over_all_workers_that_wait():
+    assert play(300, 2, rate=1_000, first=4, pace=Pace(calls=100)) == [100, 100, 100]
+    assert play(5_000, 1, rate=4_000, first=4, pace=Pace(calls=200)) == [800, 4_200]
+
+
+def test_records_of_a_file_have_a_weight():
+    sizes = play(10_000_000, 2, rate=200_000, first=4_000, pace=Pace(calls=200, record=100.0))
+    assert sizes[0] == 80_000
+    assert min(sizes[:-1]) >= 20_000
+
+
+def test_a_chunk_is_no_more_than_a_rate_allows_in_its_time():
+    assert max(play(1_000, 2, rate=50, first=4, pace=Pace(calls=100, most=250.0))) == 125
+    assert set(play(20, 2, rate=0.1, first=4, pace=Pace(most=0.5))) == {1}
+    assert max(play(100_000, 2, rate=100_000, first=4_000, pace=Pace(record=100.0, most=250.0))) == 12_500
+
+
+def test_batches_that_wait_for_their_turn_grow_until_it_is_worth_it():
+    """A call of any size takes a second here, most of which it waits."""
+    sizer, sizes = ChunkSizer(10_000_000, 2, 64, pace=Pace(gap=0.5)), []
+    for _ in range(12):
+        sizes.append(sizer.next())
+        sizer.drawn(sizes[-1])
+        sizer.learn(sizes[-1], max(1.0, sizes[-1] / 10_000))
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 5_000
 
 
 @given(

@@ -1,0 +1,296 @@
+"""Where the calls of a worker run that wait side by side: its own thread, a pool of them, an asyncio loop.
+
+Whoever runs a task begins calls and waits until some have landed. It does so as an iterator that stops
+wherever it has to wait, since waiting is a different thing in each of them. All of it stays in the main
+thread, where a task that takes too long is told so by a signal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import inspect
+import queue
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from typing import Any, ClassVar
+
+from batchflow.calling import is_async
+from batchflow.worker.caller import Caller, Gate, RecordCall
+from batchflow.worker.guard import GRACE, Overtime
+from batchflow.worker.program import Program
+from batchflow.worker.run import PASSING
+
+
+class Lanes(ABC):
+    """Where calls run side by side, for as long as a worker has the program of the job."""
+
+    holds_setup: ClassVar[bool] = False
+    """Whether the value of ``setup=`` ends with them."""
+
+    def __init__(self, program: Program, count: int) -> None:
+        self.count = count
+        self.landed: deque[RecordCall] = deque()
+        """Calls that ended, until whoever began them takes them off."""
+        self._program = program
+        self._gate = Gate(program.bucket)
+        self._caller: Caller
+        self._flying = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether so many calls are on their way that one has to land before another one begins."""
+        return self._flying >= self.count
+
+    def make(self, setup: Callable[[], Any]) -> Any:
+        """Return the value of ``setup=``, made where it will be used."""
+        return setup()
+
+    def ready(self, extra: tuple[Any, ...]) -> None:
+        """Take over what follows the record in each call."""
+        self._caller = Caller(self._program, extra, self._gate, self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    @abstractmethod
+    def begin(self, call: RecordCall) -> None:
+        """Begin a call."""
+
+    @abstractmethod
+    def run(self, steps: Iterator[None]) -> None:
+        """Go through an iterator, waiting at each step until a call has landed; raises what ends a task."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Give up what is on its way, of a task that cannot be kept."""
+
+    @abstractmethod
+    def close(self, value: Any = None, *, broken: bool = False) -> None:
+        """Give up what is on its way and end for good.
+
+        Parameters
+        ----------
+        value
+            Of ``setup=``: a client that can be closed asynchronously is.
+        broken
+            A task of this worker broke off, and its limits hold on until all of it has ended.
+        """
+
+
+class Inline(Lanes):
+    """One call after the other, in this thread."""
+
+    def begin(self, call: RecordCall) -> None:
+        """Call the function."""
+        self._caller.call(call)
+        self.landed.append(call)
+
+    def run(self, steps: Iterator[None]) -> None:
+        """Go through an iterator, which never has to wait."""
+        for _ in steps:
+            pass
+
+    def settle(self) -> None:
+        """Drop the calls that nobody took: nothing is on its way."""
+        self.landed.clear()
+
+    def close(self, value: Any = None, *, broken: bool = False) -> None:
+        """Nothing to end."""
+
+
+class Threads(Lanes):
+    """A pool of threads, for plain functions."""
+
+    def __init__(self, program: Program, count: int) -> None:
+        super().__init__(program, count)
+        self._begun: queue.SimpleQueue[RecordCall | None] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[RecordCall] = queue.SimpleQueue()
+        self._over = threading.Event()
+        self._busy: set[int] = set()
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self) -> None:
+        with suppress(Overtime):  # which comes a moment too late for the call that it was meant for
+            while (call := self._begun.get()) is not None:
+                self._busy.add(threading.get_ident())
+                try:
+                    self._caller.call(call)
+                except BaseException as error:  # noqa: BLE001 - the task ends of it, in its own thread
+                    call.error = error
+                self._busy.discard(threading.get_ident())
+                self._ended.put(call)
+
+    def _sleep(self, seconds: float) -> None:
+        if self._over.wait(seconds):
+            raise Overtime
+
+    def begin(self, call: RecordCall) -> None:
+        """Hand a call to the next thread that is free."""
+        self._flying += 1
+        self._begun.put(call)
+
+    def run(self, steps: Iterator[None]) -> None:
+        """Go through an iterator."""
+        for _ in steps:
+            self._land(self._ended.get())
+            with suppress(queue.Empty):
+                while True:
+                    self._land(self._ended.get_nowait())
+
+    def _land(self, call: RecordCall) -> None:
+        self._flying -= 1
+        if isinstance(call.error, PASSING):
+            raise call.error
+        self.landed.append(call)
+
+    def settle(self) -> None:
+        """Drop the calls that no thread has begun, and wait for the others."""
+        with suppress(queue.Empty):
+            while True:
+                self._begun.get_nowait()
+                self._flying -= 1
+        for _ in range(self._flying):
+            self._ended.get()
+        self._flying = 0
+        self.landed.clear()
+
+    def close(self, value: Any = None, *, broken: bool = False) -> None:
+        """Let the threads end; those of a task that broke off are interrupted, or the process goes with them."""
+        del value
+        self._over.set()
+        with suppress(queue.Empty):
+            while True:
+                self._begun.get_nowait()
+        for _ in self._threads:
+            self._begun.put(None)
+        for thread in list(self._busy):
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Overtime))
+        if broken:
+            for worker in self._threads:
+                worker.join()
+
+
+class Loop(Lanes):
+    """An asyncio loop, for async functions; it lives on between tasks, and with it what ``setup=`` made."""
+
+    holds_setup: ClassVar[bool] = True
+
+    def __init__(self, program: Program, count: int) -> None:
+        super().__init__(program, count)
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(self._hear)
+        self._tasks: dict[RecordCall, asyncio.Task[None]] = {}
+        self._waker: asyncio.Future[None] | None = None
+        self._broken: BaseException | None = None
+
+    def make(self, setup: Callable[[], Any]) -> Any:
+        """Return the value of ``setup=``, which may be async; either way it is called inside the loop."""
+
+        async def made() -> Any:
+            value = setup()
+            return await value if inspect.isawaitable(value) else value
+
+        return self._run(made())
+
+    def begin(self, call: RecordCall) -> None:
+        """Begin a call."""
+        self._flying += 1
+        self._tasks[call] = self._loop.create_task(self._fly(call))
+
+    async def _fly(self, call: RecordCall) -> None:
+        try:
+            await self._caller.call_async(call)
+        except PASSING as error:
+            self._broken = error
+        del self._tasks[call]
+        self._flying -= 1
+        self.landed.append(call)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waker is not None and not self._waker.done():
+            self._waker.set_result(None)
+
+    def _hear(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Take over what was raised where asyncio called something; it would go on as if it were nothing."""
+        error = context.get("exception")
+        if isinstance(error, PASSING):
+            self._broken = error
+            self._wake()
+        elif not loop.is_closed():  # what was left open then is told of nobody
+            loop.default_exception_handler(context)
+
+    def run(self, steps: Iterator[None]) -> None:
+        """Go through an iterator."""
+        self._run(self._drive(steps))
+
+    async def _drive(self, steps: Iterator[None]) -> None:
+        for _ in steps:
+            while not self.landed and self._broken is None:
+                self._waker = self._loop.create_future()
+                await self._waker
+            if self._broken is not None:
+                raise self._broken
+
+    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run the loop until a coroutine ends: in another thread, where this one has a loop running already."""
+        if not _is_looping():
+            return self._loop.run_until_complete(coroutine)
+        from concurrent.futures import ThreadPoolExecutor  # in a notebook, without worker processes
+
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(self._loop.run_until_complete, coroutine).result()
+
+    def settle(self) -> None:
+        """Cancel what is on its way, and give it a moment to end."""
+        if self._tasks:
+            for task in self._tasks.values():
+                task.cancel()
+            self._run(_waited(list(self._tasks.values())))
+        self._tasks.clear()
+        self._flying = 0
+        self.landed.clear()
+
+    def close(self, value: Any = None, *, broken: bool = False) -> None:
+        """Cancel what is on its way, close the client that ``setup=`` made, and the loop."""
+        self.settle()
+        with suppress(Exception, asyncio.CancelledError):  # it is over: nobody is left to be told
+            self._run(_closed(value))
+        self._loop.close()
+
+
+def _is_looping() -> bool:
+    """Whether this thread runs a loop, as that of a notebook does."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def _waited(tasks: list[asyncio.Task[None]]) -> None:
+    await asyncio.wait(tasks, timeout=GRACE)
+
+
+async def _closed(value: Any) -> None:
+    for name in ("aclose", "close"):
+        close = getattr(value, name, None)
+        if inspect.iscoroutinefunction(close):
+            await asyncio.wait_for(close(), GRACE)
+            break
+    await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+def lanes_of(program: Program) -> Lanes:
+    """Return where the calls of a job run."""
+    count = program.side_by_side or 1
+    if is_async(program.fn):
+        return Loop(program, count)
+    return Threads(program, count) if program.concurrency else Inline(program, 1)
