@@ -433,11 +433,12 @@ class _Conductor:
 
     def _call_failed(self, step: Doing, outcome: Failed) -> None:
         """Try a step again, if that may help."""
-        if not outcome.helped or step.attempts >= step.spec.retry.attempts or self._stops():
+        retry = step.spec.retry
+        if not outcome.helped or step.attempts >= retry.tries(asked=outcome.after is not None) or self._stops():
             self._failed(step, outcome.failure)
             return
         step.last = outcome.failure
-        due = time.monotonic() + step.spec.retry.delay(step.attempts)
+        due = time.monotonic() + max(outcome.after or 0.0, retry.delay(step.attempts))
         heapq.heappush(self._later, (due, step.number, step))
 
     def _returned(self, step: Doing, grown: Grown) -> None:

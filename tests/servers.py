@@ -1,10 +1,12 @@
 """Servers that the examples talk to: real ones, on this machine, in threads of the test process."""
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import threading
+import time
 from collections import Counter
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -103,12 +105,19 @@ class MailServer:
         Each mail that was taken, in the order it came: whom it is for, and its text.
     refused
         How often mail for each of the other addresses was refused.
+    most
+        Mails that were on their way at the same time, at most.
+    times
+        When each began, by `time.monotonic`.
     """
 
     def __init__(self, unknown):
         self.unknown = frozenset(unknown)
         self.mails = []
         self.refused = Counter()
+        self.most = 0
+        self.times = []
+        self._open = set()
         self._interrupt = None
 
     @property
@@ -136,7 +145,12 @@ class MailServer:
     # --- called by the server, in its thread ------------------------------------------------------
 
     async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: N802 - the name it calls
+        self.times.append(time.monotonic())
+        self._open.add(address)
+        self.most = max(self.most, len(self._open))
+        await asyncio.sleep(0.02)  # far away
         if address in self.unknown:
+            self._open.discard(address)
             self.refused[address] += 1
             return "550 5.1.1 no such mailbox"
         envelope.rcpt_tos.append(address)
@@ -144,6 +158,7 @@ class MailServer:
 
     async def handle_DATA(self, server, session, envelope):  # noqa: N802
         [to] = envelope.rcpt_tos
+        self._open.discard(to)
         self.mails.append((to, envelope.content.decode()))
         if self._interrupt is not None and len(self.mails) == self._interrupt[0]:
             os.kill(int(self._interrupt[1].read_text()), signal.SIGINT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 from contextlib import nullcontext
 from functools import partial
 from types import GeneratorType
@@ -129,8 +129,12 @@ def _wanted(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 def finished_value(value: Any) -> Any:
     """Return what a coroutine or a generator comes to."""
-    if inspect.iscoroutine(value):
+    if inspect.iscoroutine(value) or inspect.isasyncgen(value):
         import asyncio  # 30 ms, for those who need it
 
-        return asyncio.run(value)
+        return asyncio.run(value if inspect.iscoroutine(value) else _listed(value))
     return list(value) if isinstance(value, GeneratorType) else value
+
+
+async def _listed(values: AsyncIterable[Any]) -> list[Any]:
+    return [value async for value in values]

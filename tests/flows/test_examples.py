@@ -328,6 +328,19 @@ class TestMail:
         texts = dict(mail_server.mails)
         assert all(f"Dear {one['name']}," in texts[one["to"]] for one in RECIPIENTS if one["to"] not in UNKNOWN)
 
+    def test_no_more_at_once_and_a_second_than_the_server_likes(self, executor, mail_server):
+        """Three at once from one worker, and 50 a second."""
+        flow = bf.Flow("mail")
+        sent = flow.map_records(
+            send, RECIPIENTS, args={"port": mail_server.port}, concurrency=3, rate="50/s", **MANY
+        )
+        run = flow.run(executor=executor, limits=bf.Resources(cpus=1))
+        assert mail_server.received == Counter(REPORT["delivered"])
+        assert run[sent].report.failed == len(UNKNOWN)
+        assert 2 <= mail_server.most <= 3
+        times = sorted(mail_server.times)
+        assert all(late - early >= 0.9 for early, late in zip(times, times[50:], strict=False))
+
     SCRIPT = f"""
         import os, sys
         sys.path.extend({sys.path!r})

@@ -97,9 +97,14 @@ class TestValues:
         def many(count):
             yield from range(count)
 
+        async def more(count):
+            for at in range(count):
+                yield at
+
         flow = bf.Flow()
-        total = flow.step(lambda items, one: sum(items) + one, flow.step(many, 5), flow.step(later, 100))
-        assert flow.run(executor=executor)[total].value == 110
+        steps = flow.step(many, 5), flow.step(more, 3), flow.step(later, 100)
+        total = flow.step(lambda some, others, one: sum(some) + sum(others) + one, *steps)
+        assert flow.run(executor=executor)[total].value == 113
 
     def test_what_cannot_be_pickled(self, executor):
         flow = bf.Flow()
@@ -294,6 +299,15 @@ class TestFailures:
         assert run.errors.select(["step", "attempts"]).to_pylist() == [
             {"step": "b", "attempts": 3}, {"step": "refuse", "attempts": 1},
         ]  # fmt: skip
+
+    def test_who_asks_to_be_called_later_is(self, executor, tmp_path):
+        """Without any retry= three times, and not before its time."""
+        script = Script(tmp_path, {"a": [errors.RetryAfter(0.3), "ok"], "b": errors.RetryAfter(0)})
+        flow = bf.Flow()
+        good, bad = flow.step(script, "a", name="a"), flow.step(script, "b", name="b")
+        run = flow.run(executor=executor, on_error="continue")
+        assert (run[good].value, run[good].attempts, run[bad].attempts) == ("a", 2, 3)
+        assert run[good].seconds >= 0.3
 
     @pytest.mark.parametrize(("manner", "phase", "kind"), [
         ("os._exit", "worker", "WorkerDied"), ("SIGSEGV", "worker", "WorkerDied"), ("hang", "timeout", "TimeoutError"),
