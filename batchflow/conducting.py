@@ -16,7 +16,7 @@ import heapq
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,26 +24,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from batchflow.brake import Brake
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.result import Result, tell
-from batchflow.doing import Doing, JobUnderWay, call_of, errors_of, job_digest, missing, nodes_of_run, place_of
+from batchflow.doing import Doing, call_of, errors_of, missing, nodes_of_run, place_of
 from batchflow.errors import InterruptedRun, ResourceError, StoppedError, UsageError
 from batchflow.events import Event, JobEnded, JobStarted, Listener, StepEnded, StepStarted, TaskEnded
 from batchflow.executors import Executor, chosen
 from batchflow.executors.base import UNKNOWN
+from batchflow.flow_jobs import Jobs
 from batchflow.flow_run import FlowRun, State, StepRun
-from batchflow.job import finished
-from batchflow.model import Failed, Failure, Given, Grown, Outcome, Partial, Skipped, Stats
+from batchflow.model import Failed, Failure, Given, Grown, Outcome, Skipped, Stats
 from batchflow.packing import Shipped, pack
-from batchflow.plan import JobSpec, make_plan
 from batchflow.progress import Progress
-from batchflow.readers import records
 from batchflow.resources import Budget, Resources, amounts
 from batchflow.retry import NEVER
-from batchflow.running import Run
 from batchflow.scheduler import LISTEN_SECONDS
-from batchflow.sources import Source
 from batchflow.sources.records import RecordsSource
 from batchflow.steps import Need, Step, StepSpec, Tolerant, flows_of, need_of, unused
-from batchflow.worker import Program, failed, finished_value, found, value_of
+from batchflow.worker import Program, failed, value_of
 
 if TYPE_CHECKING:
     from batchflow.flow import Flow
@@ -112,11 +108,10 @@ class _Conductor:
         self._ready_jobs: deque[Doing] = deque()
         self._later: list[tuple[float, int, Doing]] = []
         self._calls: dict[int, Doing] = {}
-        """Under way, by number; so are jobs."""
-        self._jobs: dict[int, Doing] = {}
+        """Under way, by number."""
+        self._jobs: Jobs
         self._ending: deque[Doing] = deque()
         """Steps at their end, of which those that wait for them are still to be told."""
-        self._turns = 0
         self._failures = 0
         self._over = False
         """More failed than is allowed."""
@@ -190,6 +185,7 @@ class _Conductor:
         """Start the executor, and refuse steps that it can never run."""
         self._executor.start(1, Resources(), workers=1)
         self._budget = self._executor.budget(self._how.limits)
+        self._jobs = Jobs(self._executor, self._budget, self._stop, self._how.listeners, self)
         self._check(specs)
 
     def _check(self, specs: Iterable[StepSpec]) -> None:
@@ -206,7 +202,7 @@ class _Conductor:
         while True:
             if not self._stops():
                 self._start_ready()
-            if self._turn_jobs():
+            if self._jobs.turn():
                 continue  # what they gave may set others going
             if not self._is_left():
                 return
@@ -226,11 +222,7 @@ class _Conductor:
 
     def _give_up(self) -> None:
         """Cancel what is still running."""
-        for step in self._jobs.values():
-            assert step.job is not None
-            step.job.work.close()
-            step.job = None
-        self._jobs.clear()
+        self._jobs.give_up()
         for program in self._programs.values():
             self._executor.unload(program)
         self._programs.clear()
@@ -279,8 +271,8 @@ class _Conductor:
             self._ready.setdefault(step.takes, deque()).append(step)
         while self._ready_jobs and self._budget.fits(dict(self._ready_jobs[0].takes)):
             step = self._ready_jobs.popleft()
-            self._start_job(step)
-            self._turn_job(step)  # so that it takes what it needs
+            self._begin(step)
+            self._jobs.start(step)
         for takes, queue in self._ready.items():
             need = dict(takes)
             while queue and self._budget.fits(need):
@@ -308,108 +300,25 @@ class _Conductor:
         self._executor.start(sys.maxsize, per_task, workers=1)
         return self._executor.load(Program(_nothing, RecordsSource(data=None)))
 
-    def _start_job(self, step: Doing) -> None:
-        """Begin a step that is a whole job, unless its condition does not hold."""
-        self._begin(step)
-        try:
-            job = self._job(step)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - of the user's when= or read=, or of the plan
-            self._failed(step, failed(UNKNOWN, "call", error).failure)
-            return
-        if job is None:
-            self._skipped(step)
-        elif isinstance(job, Result):
-            self._job_ended(step, job, (), "cached")
-        else:
-            step.job = job
-            self._jobs[step.number] = step
-
-    def _job(self, step: Doing) -> JobUnderWay | Result | None:
-        """Return the job of a step under way, its result if it was done before, ``None`` if it is not wanted."""
-        spec = step.spec
-        find = cache(partial(self._found, step))
-        (value,), args = spec.arguments.open(find)
-        wanted = True
-        if spec.when is not None:
-            wanted = find(spec.when) if isinstance(spec.when, int) else finished_value(spec.when.fn(value))
-        if not wanted:
-            return None
-        source = value.value if isinstance(value, Partial) else value
-        if not isinstance(source, Source):
-            source = records(source) if spec.read is None else spec.read.fn(source)
-        assert spec.job is not None
-        if step.digests:
-            step.digest = job_digest(step, source)
-        plan = make_plan(JobSpec(source=source, args=args, **spec.job))
-        if plan.finished:
-            return finished(plan, self._how.listeners)
-        run = Run(plan, self._executor, self._how.listeners, self._stop, self._budget, lazy=True)
-        return JobUnderWay(run, run.result())
-
-    def _found(self, step: Doing, at: int) -> Any:
-        """Return, here, what goes into a place of the arguments of a job."""
-        call = call_of(step)
-        given = [one._replace(payloads=tuple(map(self._executor.fetch, one.payloads))) for one in call.values]
-        return found(call._replace(values=tuple(given)), at)
-
     # --- what came of it --------------------------------------------------------------------------
-
-    def _turn_jobs(self) -> bool:
-        """Let the jobs under way begin and take what they may; returns whether one came to its end."""
-        under_way = list(self._jobs.values())
-        self._turns += 1
-        first = self._turns % max(1, len(under_way))  # each comes first in its turn, so that all get their share
-        for step in under_way[first:] + under_way[:first]:
-            self._turn_job(step)
-        return len(self._jobs) < len(under_way)
-
-    def _turn_job(self, step: Doing) -> None:
-        if step.job is not None:
-            self._advance(step, partial(next, step.job.work))
-
-    def _advance(self, step: Doing, move: Callable[[], object]) -> None:
-        """Move a job on, to where it has to wait, or to its end."""
-        try:
-            move()
-            return
-        except StopIteration as end:
-            assert step.job is not None
-            del self._jobs[step.number]
-            self._job_ended(step, end.value, step.job.run.payloads, "succeeded")
-        except InterruptedRun:  # it was stopped, and keeps on disk what it did
-            del self._jobs[step.number]
-            self._ended(step, "cancelled", _STOPPED)
-        except Exception as error:  # noqa: BLE001 - the job's end is a value
-            del self._jobs[step.number]
-            self._job_failed(step, error)
 
     def _wait(self) -> None:
         """Wait for outcomes, and take them in."""
-        if not self._calls and not any(step.job.run.scheduler.is_busy for step in self._jobs.values() if step.job):
-            time.sleep(min(self._patience(), LISTEN_SECONDS))
+        if not self._calls and not self._jobs.is_busy:
+            time.sleep(self._patience())
             return
-        jobs = {step.job.run.scheduler.job: step for step in self._jobs.values() if step.job}
+        jobs = self._jobs.programs
         for program, outcome in self._executor.wait({*jobs, *self._programs.values()}, self._patience()):
-            step = jobs.get(program)
-            if step is None:
+            if program in jobs:
+                self._jobs.hear(jobs[program], outcome)
+            else:
                 self._take(outcome)
-            elif step.number in self._jobs and step.job is not None:
-                self._hear(step, step.job, outcome)
-
-    def _hear(self, step: Doing, job: JobUnderWay, outcome: Outcome) -> None:
-        """Hand an outcome to the job that it is of; what that raises ends the job where it stands."""
-        try:
-            job.run.scheduler.take(outcome)
-        except Exception as error:  # noqa: BLE001 - of a part that cannot be written, say
-            self._advance(step, partial(job.work.throw, error))
 
     def _patience(self) -> float:
         """Return the seconds to wait for an outcome."""
-        now = time.monotonic()
-        times = [LISTEN_SECONDS]
+        times = [LISTEN_SECONDS, *self._jobs.patience]
         if self._later and not self._stop.pressed:
-            times.append(self._later[0][0] - now)
-        times += [step.job.run.scheduler.patience or LISTEN_SECONDS for step in self._jobs.values() if step.job]
+            times.append(self._later[0][0] - time.monotonic())
         return max(0.0, min(times))
 
     def _take(self, outcome: Outcome) -> None:
@@ -424,7 +333,7 @@ class _Conductor:
         if isinstance(outcome, Failed):
             self._call_failed(step, outcome)
         elif isinstance(outcome.payload, Skipped):
-            self._skipped(step)
+            self.skipped(step)
         elif isinstance(outcome.payload, Grown):
             self._returned(step, outcome.payload)
         else:
@@ -482,7 +391,7 @@ class _Conductor:
         step.succeeded += 1 if step.spec.fn is not None else 0
         self._ended(step, state)
 
-    def _skipped(self, step: Doing) -> None:
+    def skipped(self, step: Doing) -> None:
         """Note that a step was not wanted."""
         default = step.spec.default
         if default is not None:
@@ -501,7 +410,7 @@ class _Conductor:
         if self._how.abort:
             self._end_early()
 
-    def _job_ended(self, step: Doing, result: Result, payloads: Sequence[Any], state: State) -> None:
+    def job_ended(self, step: Doing, result: Result, payloads: Sequence[Any], state: State) -> None:
         """Note that a step which is a job came to its end."""
         step.report = result.report
         step.failed = result.report.failed
@@ -510,16 +419,20 @@ class _Conductor:
         rows = result.path is None
         self._gave(step, Given(tuple(payloads) if rows else (pack(str(result.path)),), rows), state)
 
-    def _job_failed(self, step: Doing, error: Exception) -> None:
+    def job_failed(self, step: Doing, error: BaseException) -> None:
+        """Note that a step which is a job failed."""
         if isinstance(error, StoppedError):
             step.errors.append(error.errors)
             step.failed = error.errors.num_rows
         self._failed(step, failed(UNKNOWN, "call", error).failure)
 
+    def job_stopped(self, step: Doing) -> None:
+        """Note that a step which is a job was stopped."""
+        self._ended(step, "cancelled", _STOPPED)
+
     def _ended(self, step: Doing, state: State, why: str = "") -> None:
         """Note that a step came to its end, and see which others that sets going."""
         step.state, step.why = state, why
-        step.job = None
         if step.start is not None:
             step.end = self._now()
         self._release(step)

@@ -73,7 +73,6 @@ class Doing:
     """Itself, or its records."""
     failed: int = 0
     report: Report | None = None
-    job: JobUnderWay | None = None
 
     @property
     def takes(self) -> tuple[tuple[str, float], ...]:

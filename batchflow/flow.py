@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from batchflow.errors import FunctionError, UsageError
 from batchflow.fingerprint import fingerprint
-from batchflow.keeping import SUFFIXES
 from batchflow.launch import ahead
-from batchflow.manifest import describe
-from batchflow.packing import Packed, Shipped, pack
-from batchflow.plan import JobSpec, check_max_errors, check_spec
+from batchflow.packing import Shipped
+from batchflow.plan import check_max_errors
 from batchflow.readers import records
 from batchflow.resources import Resources
 from batchflow.retry import NEVER, Retry
 from batchflow.sources import Source
-from batchflow.steps import ONE_CORE, Need, Step, StepSpec, Tolerant, need_of, nodes_of, unused
+from batchflow.steps import ONE_CORE, Step, StepSpec, Tolerant, nodes_of, unused
 from batchflow.worker import Handle
+from batchflow.writing import (
+    NONE,
+    Functions,
+    Needs,
+    check_job,
+    chosen_of,
+    file_name,
+    is_name,
+    kept_at,
+    numbers_of,
+    policy,
+    resources,
+    seconds,
+)
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -30,9 +38,6 @@ if TYPE_CHECKING:
     from batchflow.events import Listener
     from batchflow.executors import Executor
     from batchflow.flow_run import FlowRun
-
-NONE: Final = object()
-"""Stands for a value that was not given, where ``None`` may be one."""
 
 
 class JobOptions(TypedDict, total=False):
@@ -80,7 +85,7 @@ class Flow:
 
     def __init__(self, name: str = "flow", *, folder: str | os.PathLike[str] | None = None) -> None:
         self.name = name
-        self.folder = os.fspath(folder) if folder is not None else f".batchflow/{_file_name(name)}"
+        self.folder = os.fspath(folder) if folder is not None else f".batchflow/{file_name(name)}"
         self.steps: list[StepSpec] = []
         """What was written so far."""
         self._names: dict[str, int] = {}
@@ -90,16 +95,10 @@ class Flow:
         """Whether it ran, so that it stays as it is."""
         self.token = os.urandom(8).hex()
         """Tells it from other flows, also where it comes back from another process."""
-        self._shipped: dict[int, Shipped] = {}
-        self._unfilled: dict[tuple[Any, ...], frozenset[str]] = {}
-        """Parameters to which a call gives nothing, by function, number and names of its arguments."""
+        self._functions = Functions()
 
     def __len__(self) -> int:
         return len(self.steps)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # What is looked up by where an object stands in memory is of no use in another process.
-        return vars(self) | {"_shipped": {}, "_unfilled": {}}
 
     def __getitem__(self, name: str) -> Step:
         """Return a step by its name."""
@@ -167,16 +166,16 @@ class Flow:
             "per_task": per_task, "cache": cache, "into": into,
         }  # fmt: skip
         name = self._name(name, fn)
-        shipped = self._ship(name, fn)
-        self._check_call(name, fn, args, kwargs, given)
-        keep = self._kept(name, into, cache=cache)
-        needs = _Needs(self, name)
+        shipped = self._functions.ship(name, fn)
+        self._functions.check_call(name, fn, args, kwargs, given)
+        keep = kept_at(self.folder, name, into, cache=cache)
+        needs = Needs(self, name)
         arguments = needs.pack((args, kwargs), "its arguments")
         wanted = self._when(name, when, needs)
         instead = None if default is NONE else needs.pack(default, "its default=")
         spec = StepSpec(
-            name, shipped, arguments, tuple(needs), self._numbers(name, after), wanted, instead,
-            _policy(name, retry), _seconds(name, timeout), _resources(name, "per_task", per_task), keep,
+            name, shipped, arguments, tuple(needs), numbers_of(self, name, after), wanted, instead,
+            policy(name, retry), seconds(name, timeout), resources(name, "per_task", per_task), keep,
             "" if keep is None else fingerprint(fn, when, args, kwargs),
         )  # fmt: skip
         return self._add(spec)
@@ -314,7 +313,7 @@ class Flow:
             message = f"on_error={on_error!r} must be 'abort' or 'continue'"
             raise UsageError(message)
         check_max_errors(max_errors)
-        _resources(self.name, "limits", limits)
+        resources(self.name, "limits", limits)
         if callable(listeners):
             message = f"listeners={listeners!r} is a function: pass a list of them"
             raise UsageError(message)
@@ -336,8 +335,8 @@ class Flow:
         from batchflow.conducting import Conduct, conduct  # only now that a worker is starting
 
         how = Conduct(
-            on_error == "abort", max_errors, _chosen(self, only, "only="),
-            keep if isinstance(keep, bool) else _chosen(self, keep, "keep="), limits or Resources(), progress,
+            on_error == "abort", max_errors, chosen_of(self, only, "only="),
+            keep if isinstance(keep, bool) else chosen_of(self, keep, "keep="), limits or Resources(), progress,
             tuple(listeners),
         )  # fmt: skip
         return conduct(self, how, executor)
@@ -381,16 +380,16 @@ class Flow:
         job: dict[str, Any] = {**options, "per": per, "fn": fn}
         if job.get("into") is not None:
             job["into"] = os.fspath(job["into"])
-        _check_job(name, {**job, "args": dict(args or {})})
-        needs = _Needs(self, name)
+        check_job(name, {**job, "args": dict(args or {})})
+        needs = Needs(self, name)
         arguments = needs.pack(((source,), dict(args or {})), "its input or args=")
         wanted = self._when(name, when, needs)
         instead = None if default is NONE else needs.pack(default, "its default=")
         spec = StepSpec(
-            name, None, arguments, tuple(needs), self._numbers(name, after), wanted, instead,
+            name, None, arguments, tuple(needs), numbers_of(self, name, after), wanted, instead,
             per_task=job.get("per_task") or ONE_CORE, job=job,
             key=fingerprint(fn, read, job.get("setup"), job.get("combine"), sorted(job.items(), key=_first), args),
-            read=None if read is None else self._ship(name, read),
+            read=None if read is None else self._functions.ship(name, read),
         )  # fmt: skip
         return self._add(spec)
 
@@ -406,7 +405,7 @@ class Flow:
         if name is None:
             base = getattr(getattr(fn, "func", fn), "__name__", type(fn).__name__)
             return unused(base, self._names, self._counted)
-        if not _is_name(name):
+        if not is_name(name):
             message = f"step {len(self.steps) + 1} of flow {self.name!r}: name={name!r} must be a text"
             raise UsageError(message)
         if name in self._names:
@@ -414,86 +413,7 @@ class Flow:
             raise UsageError(message)
         return name
 
-    def _ship(self, name: str, fn: Callable[..., Any]) -> Shipped:
-        """Return a function ready to travel, pickled once however many steps call it."""
-        shipped = self._shipped.get(id(fn))
-        if shipped is None:
-            shipped = self._shipped[id(fn)] = Shipped(fn)
-            try:
-                shipped.pickled  # noqa: B018 - so that it is known here and now whether it can be
-            except Exception as error:
-                message = f"step {name!r}: {describe(fn)} cannot be shipped to a worker: {error}"
-                raise FunctionError(message) from error
-        return shipped
-
-    def _check_call(
-        self,
-        name: str,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        given: Mapping[str, Any],
-    ) -> None:
-        """Refuse arguments that the function does not take, and options that it may be meant to take.
-
-        Parameters
-        ----------
-        given
-            Options of the step.
-        """
-        options = [key for key, value in given.items() if _is_given(value)]
-        try:
-            unfilled = self._unfilled_by(name, fn, args, kwargs)
-        except FunctionError as error:
-            taken = [key for key in options if f"'{key}'" in str(error)]
-            hint = f" ({taken[0]}= is an option of the step: pass it by position)" if taken else ""
-            message = f"{error}{hint}"
-            raise FunctionError(message) from error
-        unsure = [key for key in options if key in unfilled]
-        if unsure:
-            message = (
-                f"step {name!r}: {unsure[0]}= is an option of the step, but {describe(fn)} has a parameter of "
-                "that name: pass that by position, or with functools.partial"
-            )
-            raise FunctionError(message)
-
-    def _unfilled_by(
-        self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> frozenset[str]:
-        """Return the parameters to which a call gives nothing; none for a builtin that does not tell any."""
-        call = (id(fn), len(args), *kwargs)
-        if call not in self._unfilled:
-            try:
-                signature = inspect.signature(fn)
-            except (TypeError, ValueError):
-                return frozenset()
-            try:
-                bound = signature.bind(*args, **kwargs).arguments
-            except TypeError as error:
-                message = f"step {name!r}: {describe(fn)} cannot be called so: {error}"
-                raise FunctionError(message) from error
-            self._unfilled[call] = frozenset(signature.parameters.keys() - bound.keys())
-        return self._unfilled[call]
-
-    def _numbers(self, name: str, steps: Step | Iterable[Step]) -> tuple[int, ...]:
-        """Return the numbers of steps of this flow."""
-        listed = [steps] if isinstance(steps, Step) else list(steps)
-        for step in listed:
-            if not isinstance(step, Step):
-                message = f"step {name!r}: after={step!r} is no step: pass handles of this flow"
-                raise UsageError(message)
-            self._check_own(name, step)
-        return tuple(step.number for step in listed)
-
-    def _check_own(self, name: str, step: Step) -> None:
-        if step.flow is not self:
-            message = (
-                f"step {name!r} of flow {self.name!r} takes step {step.name!r} of flow {step.flow.name!r}: "
-                "only steps of one flow can depend on each other"
-            )
-            raise UsageError(message)
-
-    def _when(self, name: str, when: Any, needs: _Needs) -> int | Shipped | None:
+    def _when(self, name: str, when: Any, needs: Needs) -> int | Shipped | None:
         if when is None:
             return None
         if isinstance(when, Step):
@@ -501,18 +421,7 @@ class Flow:
         if not callable(when):
             message = f"step {name!r}: when={when!r} is neither a step nor a function"
             raise UsageError(message)
-        return self._ship(name, when)
-
-    def _kept(self, name: str, into: str | os.PathLike[str] | None, *, cache: bool) -> str | None:
-        """Return where the value of a step is kept, without a suffix where that follows its kind."""
-        if into is None:
-            path = os.path.join(self.folder, _file_name(name)) if cache else None  # noqa: PTH118
-        else:
-            path = os.fspath(into)
-            if not path.endswith(SUFFIXES):
-                message = f"step {name!r}: into={path!r} must end with one of {', '.join(SUFFIXES)}"
-                raise UsageError(message)
-        return None if path is None else os.path.abspath(path)  # noqa: PTH100 - a function may change the folder
+        return self._functions.ship(name, when)
 
     def _add(self, spec: StepSpec) -> Step:
         self._names[spec.name] = len(self.steps)
@@ -523,111 +432,7 @@ class Flow:
         return f"<Flow {self.name!r}: {len(self.steps):,} steps>"
 
 
-class _Needs(list[Need]):
-    """What a step takes of others, found in its arguments."""
-
-    def __init__(self, flow: Flow, name: str) -> None:
-        super().__init__()
-        self._flow = flow
-        self._name = name
-        self._at: dict[Need, int] = {}
-
-    def pack(self, value: Any, what: str) -> Packed:
-        """Return arguments with places where handles stood in them."""
-        try:
-            return pack(value, self._place)
-        except UsageError:
-            raise
-        except Exception as error:
-            message = f"step {self._name!r}: {what} cannot be pickled, so no worker can get them: {error}"
-            raise FunctionError(message) from error
-
-    def _place(self, value: Any) -> int | None:
-        return self.number(value) if isinstance(value, Handle) else None
-
-    def number(self, handle: Handle) -> int:
-        """Return the number of a place for what a handle stands for."""
-        assert isinstance(handle, Step | Tolerant)
-        need, steps = need_of(handle)
-        for step in steps:
-            self._flow._check_own(self._name, step)
-        if need not in self._at:
-            self._at[need] = len(self)
-            self.append(need)
-        return self._at[need]
-
-
 def _first(item: tuple[str, Any]) -> str:
     return item[0]
 
 
-_UNSET: Final = frozenset(map(id, (None, NONE, NEVER, False, ())))
-"""Where the values stand that options of a step have by themselves."""
-
-
-def _is_name(name: object) -> bool:
-    return isinstance(name, str) and bool(name)
-
-
-def _is_given(value: Any) -> bool:
-    """Whether an option of a step has another value than the one it has by itself."""
-    return id(value) not in _UNSET
-
-
-def _check_job(name: str, options: dict[str, Any]) -> None:
-    """Refuse options of a job that cannot work, whatever its input will be."""
-    known = {one.name for one in fields(JobSpec)}
-    unknown = sorted(options.keys() - known)
-    if unknown:
-        message = f"step {name!r}: a job has no option {', '.join(unknown)}"
-        raise UsageError(message)
-    try:
-        check_spec(JobSpec(source=records([]), **options))
-    except UsageError as error:
-        error.args = (f"step {name!r}: {error}",)
-        raise
-
-
-def _resources(name: str, option: str, amount: Any) -> Resources:
-    if amount is None:
-        return ONE_CORE  # one for all, so that it is looked at once
-    if not isinstance(amount, Resources):
-        message = f"{name!r}: {option}={amount!r} must be Resources, like {option}=bf.Resources(cpus=2)"
-        raise UsageError(message)
-    return amount
-
-
-def _policy(name: str, retry: Any) -> Retry:
-    if not isinstance(retry, Retry):
-        message = f"step {name!r}: retry={retry!r} must be a Retry, like retry=Retry(attempts=3)"
-        raise UsageError(message)
-    return retry
-
-
-def _seconds(name: str, timeout: Any) -> float | None:
-    if timeout is not None and (timeout is True or not (isinstance(timeout, int | float) and timeout > 0)):
-        message = f"step {name!r}: timeout={timeout!r} must be a number of seconds over 0"
-        raise UsageError(message)
-    return timeout
-
-
-
-
-def _file_name(name: str) -> str:
-    """Return a name as a file may be called, and as no other name is."""
-    plain = re.sub(r"[^\w.-]+", "-", name).strip(".-")
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}".lstrip("-")
-
-
-def _chosen(flow: Flow, steps: Step | str | Iterable[Step | str] | None, what: str) -> set[int] | None:
-    """Return the numbers of steps that were named; ``None``: of all."""
-    if steps is None:
-        return None
-    listed = [steps] if isinstance(steps, Step | str) else list(steps)
-    chosen = [flow[step] if isinstance(step, str) else step for step in listed]
-    for step in chosen:
-        if not isinstance(step, Step):
-            message = f"{what}{step!r} is no step: pass handles of this flow, or their names"
-            raise UsageError(message)
-        flow._check_own(what, step)
-    return {step.number for step in chosen}

@@ -1,0 +1,163 @@
+"""The steps of a flow that are whole jobs: side by side, each with a scheduler of its own, on one executor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any, Protocol
+
+from batchflow.combining.result import Result
+from batchflow.doing import Doing, JobUnderWay, call_of, job_digest
+from batchflow.errors import InterruptedRun
+from batchflow.events import Listener
+from batchflow.executors import Executor
+from batchflow.flow_run import State
+from batchflow.job import finished
+from batchflow.model import Outcome, Partial
+from batchflow.plan import JobSpec, make_plan
+from batchflow.readers import records
+from batchflow.resources import Budget
+from batchflow.running import Run, Stopper
+from batchflow.sources import Source
+from batchflow.worker import finished_value, found
+
+
+class Ends(Protocol):
+    """Hears what became of the steps."""
+
+    def job_ended(self, step: Doing, result: Result, payloads: Sequence[Any], state: State) -> None:
+        """Hear that one came to its end, with the rows that it has in memory."""
+
+    def job_failed(self, step: Doing, error: BaseException) -> None:
+        """Hear that one failed."""
+
+    def job_stopped(self, step: Doing) -> None:
+        """Hear that one was stopped."""
+
+    def skipped(self, step: Doing) -> None:
+        """Hear that one was not wanted."""
+
+
+class Jobs:
+    """Runs jobs of a flow.
+
+    Parameters
+    ----------
+    executor, budget, stop, listeners
+        As for `Run`.
+    ends
+        Hears what became of the steps.
+    """
+
+    def __init__(
+        self, executor: Executor, budget: Budget, stop: Stopper, listeners: Sequence[Listener], ends: Ends
+    ) -> None:
+        self._executor = executor
+        self._budget = budget
+        self._stop = stop
+        self._listeners = listeners
+        self._ends = ends
+        self._under_way: dict[int, tuple[Doing, JobUnderWay]] = {}
+        self._turns = 0
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    @property
+    def programs(self) -> dict[int, int]:
+        """Numbers of the steps, by those of their programs at the executor."""
+        return {job.run.scheduler.job: number for number, (_, job) in self._under_way.items()}
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any of them waits for an outcome."""
+        return any(job.run.scheduler.is_busy for _, job in self._under_way.values())
+
+    @property
+    def patience(self) -> list[float]:
+        """Seconds that those wait which wait for a time too."""
+        times = (job.run.scheduler.patience for _, job in self._under_way.values())
+        return [seconds for seconds in times if seconds is not None]
+
+    def start(self, step: Doing) -> None:
+        """Begin a step, unless its condition does not hold."""
+        try:
+            job = self._job(step)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - of the user's when= or read=, or of the plan
+            self._ends.job_failed(step, error)
+            return
+        if job is None:
+            self._ends.skipped(step)
+        elif isinstance(job, Result):
+            self._ends.job_ended(step, job, (), "cached")
+        else:
+            self._under_way[step.number] = step, job
+            self._advance(step, job, partial(next, job.work))  # so that it takes what it needs
+
+    def _job(self, step: Doing) -> JobUnderWay | Result | None:
+        """Return the job of a step, its result if it was done before, ``None`` if it is not wanted."""
+        spec = step.spec
+        find = cache(partial(self._found, step))
+        (value,), args = spec.arguments.open(find)
+        wanted = True
+        if spec.when is not None:
+            wanted = find(spec.when) if isinstance(spec.when, int) else finished_value(spec.when.fn(value))
+        if not wanted:
+            return None
+        source = value.value if isinstance(value, Partial) else value
+        if not isinstance(source, Source):
+            source = records(source) if spec.read is None else spec.read.fn(source)
+        assert spec.job is not None
+        if step.digests:
+            step.digest = job_digest(step, source)
+        plan = make_plan(JobSpec(source=source, args=args, **spec.job))
+        if plan.finished:
+            return finished(plan, self._listeners)
+        run = Run(plan, self._executor, self._listeners, self._stop, self._budget, lazy=True)
+        return JobUnderWay(run, run.result())
+
+    def _found(self, step: Doing, at: int) -> Any:
+        """Return, here, what goes into a place of the arguments of a job."""
+        call = call_of(step)
+        given = [one._replace(payloads=tuple(map(self._executor.fetch, one.payloads))) for one in call.values]
+        return found(call._replace(values=tuple(given)), at)
+
+    def turn(self) -> bool:
+        """Let each begin and take what it may; returns whether one came to its end."""
+        under_way = list(self._under_way.values())
+        self._turns += 1
+        first = self._turns % max(1, len(under_way))  # each comes first in its turn, so that all get their share
+        for step, job in under_way[first:] + under_way[:first]:
+            self._advance(step, job, partial(next, job.work))
+        return len(self._under_way) < len(under_way)
+
+    def hear(self, number: int, outcome: Outcome) -> None:
+        """Hand an outcome to the job that it is of; what that raises ends the job where it stands."""
+        if number not in self._under_way:
+            return
+        step, job = self._under_way[number]
+        try:
+            job.run.scheduler.take(outcome)
+        except Exception as error:  # noqa: BLE001 - of a part that cannot be written, say
+            self._advance(step, job, partial(job.work.throw, error))
+
+    def _advance(self, step: Doing, job: JobUnderWay, move: Callable[[], object]) -> None:
+        """Move a job on, to where it has to wait, or to its end."""
+        try:
+            move()
+            return
+        except StopIteration as end:
+            del self._under_way[step.number]
+            self._ends.job_ended(step, end.value, job.run.payloads, "succeeded")
+        except InterruptedRun:  # it was stopped, and keeps on disk what it did
+            del self._under_way[step.number]
+            self._ends.job_stopped(step)
+        except Exception as error:  # noqa: BLE001 - the job's end is a value
+            del self._under_way[step.number]
+            self._ends.job_failed(step, error)
+
+    def give_up(self) -> None:
+        """Cancel what is under way."""
+        for _, job in self._under_way.values():
+            job.work.close()
+        self._under_way.clear()

@@ -1,0 +1,240 @@
+"""What a step is written with: looked at here and now, so that mistakes are told with the name of the step."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final
+
+from batchflow.errors import FunctionError, UsageError
+from batchflow.keeping import SUFFIXES
+from batchflow.manifest import describe
+from batchflow.packing import Packed, Shipped, pack
+from batchflow.plan import JobSpec, check_spec
+from batchflow.readers import records
+from batchflow.resources import Resources
+from batchflow.retry import NEVER, Retry
+from batchflow.steps import ONE_CORE, Need, Step, Tolerant, need_of
+from batchflow.worker import Handle
+
+if TYPE_CHECKING:
+    from batchflow.flow import Flow
+
+NONE: Final = object()
+"""Stands for a value that was not given, where ``None`` may be one."""
+_UNSET: Final = frozenset(map(id, (None, NONE, NEVER, False, ())))
+"""Where the values stand that options of a step have by themselves."""
+
+
+class Functions:
+    """The functions of a flow: looked at, and pickled, once each, however many steps call them."""
+
+    def __init__(self) -> None:
+        self._shipped: dict[int, Shipped] = {}
+        self._unfilled: dict[tuple[Any, ...], frozenset[str]] = {}
+        """Parameters to which a call gives nothing, by function, number and names of its arguments."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Functions, ()  # where an object stands in memory says nothing in another process
+
+    def ship(self, name: str, fn: Callable[..., Any]) -> Shipped:
+        """Return a function ready to travel, pickled once however many steps call it."""
+        shipped = self._shipped.get(id(fn))
+        if shipped is None:
+            shipped = self._shipped[id(fn)] = Shipped(fn)
+            try:
+                shipped.pickled  # noqa: B018 - so that it is known here and now whether it can be
+            except Exception as error:
+                message = f"step {name!r}: {describe(fn)} cannot be shipped to a worker: {error}"
+                raise FunctionError(message) from error
+        return shipped
+
+    def check_call(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        given: Mapping[str, Any],
+    ) -> None:
+        """Refuse arguments that the function does not take, and options that it may be meant to take.
+
+        Parameters
+        ----------
+        given
+            Options of the step.
+        """
+        options = [key for key, value in given.items() if _is_given(value)]
+        try:
+            unfilled = self._unfilled_by(name, fn, args, kwargs)
+        except FunctionError as error:
+            taken = [key for key in options if f"'{key}'" in str(error)]
+            hint = f" ({taken[0]}= is an option of the step: pass it by position)" if taken else ""
+            message = f"{error}{hint}"
+            raise FunctionError(message) from error
+        unsure = [key for key in options if key in unfilled]
+        if unsure:
+            message = (
+                f"step {name!r}: {unsure[0]}= is an option of the step, but {describe(fn)} has a parameter of "
+                "that name: pass that by position, or with functools.partial"
+            )
+            raise FunctionError(message)
+
+    def _unfilled_by(
+        self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> frozenset[str]:
+        """Return the parameters to which a call gives nothing; none for a builtin that does not tell any."""
+        call = (id(fn), len(args), *kwargs)
+        if call not in self._unfilled:
+            try:
+                signature = inspect.signature(fn)
+            except (TypeError, ValueError):
+                return frozenset()
+            try:
+                bound = signature.bind(*args, **kwargs).arguments
+            except TypeError as error:
+                message = f"step {name!r}: {describe(fn)} cannot be called so: {error}"
+                raise FunctionError(message) from error
+            self._unfilled[call] = frozenset(signature.parameters.keys() - bound.keys())
+        return self._unfilled[call]
+
+
+class Needs(list[Need]):
+    """What a step takes of others, found in its arguments."""
+
+    def __init__(self, flow: Flow, name: str) -> None:
+        super().__init__()
+        self._flow = flow
+        self._name = name
+        self._at: dict[Need, int] = {}
+
+    def pack(self, value: Any, what: str) -> Packed:
+        """Return arguments with places where handles stood in them."""
+        try:
+            return pack(value, self._place)
+        except UsageError:
+            raise
+        except Exception as error:
+            message = f"step {self._name!r}: {what} cannot be pickled, so no worker can get them: {error}"
+            raise FunctionError(message) from error
+
+    def _place(self, value: Any) -> int | None:
+        return self.number(value) if isinstance(value, Handle) else None
+
+    def number(self, handle: Handle) -> int:
+        """Return the number of a place for what a handle stands for."""
+        assert isinstance(handle, Step | Tolerant)
+        need, steps = need_of(handle)
+        for step in steps:
+            check_own(self._flow, self._name, step)
+        if need not in self._at:
+            self._at[need] = len(self)
+            self.append(need)
+        return self._at[need]
+
+
+def check_own(flow: Flow, name: str, step: Step) -> None:
+    """Refuse a step of another flow."""
+    if step.flow is not flow:
+        message = (
+            f"step {name!r} of flow {flow.name!r} takes step {step.name!r} of flow {step.flow.name!r}: "
+            "only steps of one flow can depend on each other"
+        )
+        raise UsageError(message)
+
+
+def numbers_of(flow: Flow, name: str, steps: Step | Iterable[Step]) -> tuple[int, ...]:
+    """Return the numbers of steps of this flow."""
+    listed = [steps] if isinstance(steps, Step) else list(steps)
+    for step in listed:
+        if not isinstance(step, Step):
+            message = f"step {name!r}: after={step!r} is no step: pass handles of this flow"
+            raise UsageError(message)
+        check_own(flow, name, step)
+    return tuple(step.number for step in listed)
+
+
+def chosen_of(flow: Flow, steps: Step | str | Iterable[Step | str] | None, what: str) -> set[int] | None:
+    """Return the numbers of steps that were named; ``None``: of all."""
+    if steps is None:
+        return None
+    listed = [steps] if isinstance(steps, Step | str) else list(steps)
+    chosen = [flow[step] if isinstance(step, str) else step for step in listed]
+    for step in chosen:
+        if not isinstance(step, Step):
+            message = f"{what}{step!r} is no step: pass handles of this flow, or their names"
+            raise UsageError(message)
+        check_own(flow, what, step)
+    return {step.number for step in chosen}
+
+
+def kept_at(folder: str, name: str, into: str | os.PathLike[str] | None, *, cache: bool) -> str | None:
+    """Return where the value of a step is kept, without a suffix where that follows its kind."""
+    if into is None:
+        path = os.path.join(folder, file_name(name)) if cache else None  # noqa: PTH118
+    else:
+        path = os.fspath(into)
+        if not path.endswith(SUFFIXES):
+            message = f"step {name!r}: into={path!r} must end with one of {', '.join(SUFFIXES)}"
+            raise UsageError(message)
+    return None if path is None else os.path.abspath(path)  # noqa: PTH100 - a function may change the folder
+
+
+def is_name(name: object) -> bool:
+    """Whether a step may be called so."""
+    return isinstance(name, str) and bool(name)
+
+
+def file_name(name: str) -> str:
+    """Return a name as a file may be called, and as no other name is."""
+    plain = re.sub(r"[^\w.-]+", "-", name).strip(".-")
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}".lstrip("-")
+
+
+def _is_given(value: Any) -> bool:
+    """Whether an option of a step has another value than the one it has by itself."""
+    return id(value) not in _UNSET
+
+
+def check_job(name: str, options: dict[str, Any]) -> None:
+    """Refuse options of a job that cannot work, whatever its input will be."""
+    known = {one.name for one in fields(JobSpec)}
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        message = f"step {name!r}: a job has no option {', '.join(unknown)}"
+        raise UsageError(message)
+    try:
+        check_spec(JobSpec(source=records([]), **options))
+    except UsageError as error:
+        error.args = (f"step {name!r}: {error}",)
+        raise
+
+
+def resources(name: str, option: str, amount: Any) -> Resources:
+    """Return an amount of resources; refuse what is none."""
+    if amount is None:
+        return ONE_CORE  # one for all, so that it is looked at once
+    if not isinstance(amount, Resources):
+        message = f"{name!r}: {option}={amount!r} must be Resources, like {option}=bf.Resources(cpus=2)"
+        raise UsageError(message)
+    return amount
+
+
+def policy(name: str, retry: Any) -> Retry:
+    """Return a policy; refuse what is none."""
+    if not isinstance(retry, Retry):
+        message = f"step {name!r}: retry={retry!r} must be a Retry, like retry=Retry(attempts=3)"
+        raise UsageError(message)
+    return retry
+
+
+def seconds(name: str, timeout: Any) -> float | None:
+    """Return a time limit; refuse what is none."""
+    if timeout is not None and (timeout is True or not (isinstance(timeout, int | float) and timeout > 0)):
+        message = f"step {name!r}: timeout={timeout!r} must be a number of seconds over 0"
+        raise UsageError(message)
+    return timeout
