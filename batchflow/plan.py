@@ -182,6 +182,8 @@ class Plan:
         if weight is None:
             return "sized while running, about half a second each"
         unit = "records" if self.source.in_memory else "bytes"
+        if not isinstance(self.spec.chunk, str) and self.source.kind == "files":
+            return f"{self.spec.chunk:,} files each, {-(-len(self.inputs) // (self.spec.chunk or 1)):,} of them"
         count = "" if self.total is None else f", about {max(1, -(-self.total // weight)):,} of them"
         return f"{weight:,} {unit} each{count}"
 
@@ -239,6 +241,8 @@ def make_plan(spec: JobSpec, *, known_only: bool = False) -> Plan:
             "use read_text, read_json, read_csv, read_parquet, files or records"
         )
         raise InputError(message)
+    if isinstance(spec.chunk, int):
+        source = source.counted(spec.chunk)
     destination = None if spec.into is None else _destination(spec)
     inputs = tuple(source.inputs())
     if destination is None:

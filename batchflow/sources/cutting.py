@@ -149,11 +149,14 @@ class FileCursor(Cursor):
         return True
 
     def _pack(self, weight: int) -> Drawn | None:
-        """Gather whole files until they weigh enough."""
+        """Gather whole files until they weigh enough, or are as many as the job counts."""
         spans: list[Span] = []
         packed = 0
         first = self._next
-        for at in range(first, min(first + PACK_LIMIT, len(self._inputs))):
+        most = self._source.per_chunk
+        if most is not None:
+            weight = sys.maxsize
+        for at in range(first, min(first + (most or PACK_LIMIT), len(self._inputs))):
             item = self._inputs[at]
             cost = weigh(item)
             if at in self._drawn_early or self._gaps[at] is not None or (spans and packed + cost > weight):

@@ -21,6 +21,8 @@ class FileSource(Source):
     """A source made of files: paths, folders, globs or URIs."""
 
     paths: tuple[str, ...] = dataclass_field(default=())
+    per_chunk: int | None = dataclass_field(default=None, kw_only=True)
+    """Files of each chunk, where each is a record and the job counts them."""
 
     def inputs(self) -> list[Input]:
         """List the files that the paths stand for, in order, each once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from batchflow.model import Input, Span
@@ -64,6 +64,10 @@ class WholeFiles(FileSource):
     def extent(self, item: Input) -> int | None:
         """Return nothing: a file is whole, whatever its bytes."""
         return None
+
+    def counted(self, records: int) -> WholeFiles:
+        """Return the source for chunks of so many files, whatever their bytes."""
+        return replace(self, per_chunk=records)
 
     def record_weight(self, inputs: Sequence[Input]) -> float:
         """Return the mean weight of a file."""

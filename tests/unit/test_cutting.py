@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from reading import WHOLE, count, draw, halves, read, read_chunks, ready, writer
 
+import batchflow as bf
+from batchflow.events import ChunkSettled
 from batchflow.readers import files, read_csv, read_json, read_parquet, read_text
 from batchflow.sources.cutting import FILE_WEIGHT, PACK_LIMIT
 
@@ -218,3 +220,21 @@ def test_a_number_of_records_becomes_a_weight_by_the_first_file_that_has_any(wri
         assert source.record_weight(source.inputs()) == pytest.approx(9, rel=0.2)
     assert read_text(empty).record_weight(read_text(empty).inputs()) == 1.0
     assert files([empty, full]).record_weight(files([empty, full]).inputs()) == (FILE_WEIGHT + 9000) / 2
+
+
+@pytest.mark.parametrize(("chunk", "expected"), [(1, [1] * 7), (3, [3, 3, 1]), (100, [7])])
+def test_chunks_of_whole_files_are_counted(tmp_path, chunk, expected):
+    """However unequal they are: one task for each file, say."""
+    for at in range(7):
+        (tmp_path / f"{at}").write_bytes(b"x" * 10**at)
+    heard = []
+    job = bf.Job(
+        lambda file: file.size, bf.files(tmp_path), chunk=chunk, executor="serial", listeners=[heard.append]
+    )
+    assert job.run().values == [10**at for at in range(7)]
+    taken = sorted(len(event.chunk.spans) for event in heard if isinstance(event, ChunkSettled))
+    assert sum(taken) == 7
+    assert max(taken) <= chunk
+    if chunk == 1:  # otherwise the heaviest goes first, alone
+        assert taken == expected
+    assert f"{chunk:,} files each, {len(expected)} of them" in job.plan().explain()
