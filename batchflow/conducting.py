@@ -160,7 +160,7 @@ class _Conductor:
             name = unused(f"{prefix}{flow.steps[at].name}", self._names, self._counted)
             spec = flow.steps[at] if name == flow.steps[at].name else replace(flow.steps[at], name=name)
             self._names.add(name)
-            added[at] = Doing(spec, len(self._steps))
+            added[at] = Doing(spec, len(self._steps), kept=flow is self._flow and self._is_kept(at))
             self._steps.append(added[at])
             needs = [(need, [added[number] for number in need.steps]) for need in spec.needs]
             self._expect(added[at], needs, [added[number] for number in spec.after])
@@ -454,14 +454,13 @@ class _Conductor:
         """Forget values that nobody takes any more."""
         for giver in {one.number: one for _, steps in step.needs for one in steps}.values():
             giver.takers -= 1
-            if not giver.takers and not self._is_kept(giver):
+            if not giver.takers and not giver.kept:
                 giver.given = None
 
-    def _is_kept(self, step: Doing) -> bool:
-        keep = self._how.keep
-        if isinstance(keep, bool):
-            return keep
-        return keep is not None and step.number in keep
+    def _is_kept(self, number: int) -> bool:
+        """Whether somebody asked for the value of a step, or for the step by its name."""
+        keep, only = self._how.keep, self._how.only
+        return keep is True or any(asked and number in asked for asked in (keep, only))
 
     def _check_failures(self) -> None:
         limit = self._how.max_errors

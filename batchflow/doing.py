@@ -45,6 +45,8 @@ class Doing:
     """Steps that wait for it."""
     takers: int = 0
     """Steps that are still to take its value."""
+    kept: bool = False
+    """Its value stays when nobody is left to take it."""
     given: Given | None = None
     """Its value."""
     digest: str = ""

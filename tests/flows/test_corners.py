@@ -96,6 +96,19 @@ class TestNames:
             _ = run[other.step(give, name="p")]
 
 
+    def test_what_is_kept_of_some_steps(self, executor):
+        """Those that were asked for, whatever their number among all steps."""
+        flow = bf.Flow()
+        flow.step(refuse)
+        one = flow.step(give, 1, name="one")
+        two = flow.step(give, one, name="two")
+        three = flow.step(give, two, name="three")
+        run = flow.run(executor=executor, only=[three, one], keep=[two])
+        assert [run[step].value for step in (one, two, three)] == [1, 1, 1]
+        run = flow.run(executor=executor, only=three)
+        assert [run[step].opened is None for step in (one, two, three)] == [True, True, False]
+
+
 class TestShared:
     def test_a_flow_beside_a_stream_on_one_executor(self, executor):
         """Each gets its own outcomes."""
