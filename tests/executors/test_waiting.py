@@ -316,8 +316,7 @@ def test_the_worker_goes_on_after_a_time_limit(warm):
     assert len(set(result.values)) == 1
 
 
-@pytest.mark.parametrize("name", ["processes", "ray"])
-def test_asyncio_is_loaded_at_the_expense_of_no_task(script, name):
+def test_asyncio_is_loaded_at_the_expense_of_no_task(script):
     """A time limit may break off what a program imports, and half of asyncio would be left."""
     done = script(
         """
@@ -333,15 +332,14 @@ def test_asyncio_is_loaded_at_the_expense_of_no_task(script, name):
 
         for options in ({"concurrency": 2}, {"rate": 1000}):
             fn = lambda n, probe: probe
-            result = bf.map_records(fn, bf.records([1]), args={"probe": Probe()}, executor=sys.argv[1], **options)
+            result = bf.map_records(fn, bf.records([1]), args={"probe": Probe()}, executor="processes", **options)
             print(*result.values)
         result = bf.map_batches(
-            lambda table, probe: {"value": [probe]}, bf.records([1]), args={"probe": Probe()}, executor=sys.argv[1],
+            lambda table, probe: {"value": [probe]}, bf.records([1]), args={"probe": Probe()}, executor="processes",
             rate=1000,
         )
         print(*result.values)
-        """,
-        name,
+        """
     )
     assert (done.stdout, done.stderr) == ("True\nTrue\nTrue\n", "")
 

@@ -111,13 +111,19 @@ def nobody_works(executor):
     end = time.monotonic() + 10
     while time.monotonic() < end:
         if executor.name == "ray":
-            titles = [child.name() for child in psutil.Process().children(recursive=True) if child.is_running()]
-            if not any(title.startswith("ray::_") for title in titles):
+            if not any(title_of(child).startswith("ray::_") for child in psutil.Process().children(recursive=True)):
                 return True
         elif all(not worker.queue for worker in executor._workers.values()):
             return True
         time.sleep(0.01)
     return False
+
+
+def title_of(process):
+    try:
+        return process.name()
+    except psutil.Error:  # it has ended meanwhile
+        return ""
 
 
 class TestInterrupt:
