@@ -75,6 +75,15 @@ class Driver:
             self.worker = int(file.read())
         self.offspring = [child.pid for child in psutil.Process(self.process.pid).children(recursive=True)]
         assert executor == "serial" or self.worker in self.offspring
+        self._wait_for(3)
+
+    def _wait_for(self, chunks):
+        """Return when so many chunks are written down: the worker may be ahead of the driver by one."""
+        ledger = self.folder / "out" / "_batchflow" / "ledger.jsonl"
+        end = time.monotonic() + 30
+        while ledger.read_text().count('{"chunk":') < chunks:
+            assert time.monotonic() < end
+            os.sched_yield()
 
     def go(self):
         with open(self.folder / "go", "w"):
