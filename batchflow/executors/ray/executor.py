@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import time
 from collections import Counter, deque
@@ -22,7 +23,17 @@ from batchflow.errors import ExecutorError, UsageError
 from batchflow.executors.base import Executor, pickled, rules_of, take
 from batchflow.executors.ray.cluster import Cluster, is_client, request_of
 from batchflow.executors.ray.driver_side import DriverSide
-from batchflow.executors.ray.remote import Notice, Reply, Terms, pack, perform, repack, unpack, without_values
+from batchflow.executors.ray.remote import (
+    More,
+    Notice,
+    Reply,
+    Terms,
+    pack,
+    perform,
+    repack,
+    unpack,
+    without_values,
+)
 from batchflow.executors.ray.shipping import Shipment, shipped, write_pieces
 from batchflow.model import Assemble, Call, Failed, Inspect, Outcome, Succeeded, Task, Work
 from batchflow.packing import Buffers
@@ -91,8 +102,11 @@ class Ray(Executor):
         self._slots = 1
         self._loaded = 0
         self._jobs: dict[int, _Job] = {}
+        self._told: dict[int, bytes] = {}
         self._waiting: deque[tuple[int, Work]] = deque()
         self._running: dict[Any, _Sent] = {}
+        self._count: Counter[int] = Counter()
+        """Tasks of each job among them."""
         self._ready: list[tuple[int, Outcome]] = []
         self._side = DriverSide()
 
@@ -152,7 +166,7 @@ class Ray(Executor):
     # --- jobs ----------------------------------------------------------------------------------------
 
     def load(self, program: Program) -> int:
-        """Put a program into the object store, once for all tasks; large arrays of it are not copied again."""
+        """Make a program ready to travel: with each task, or if it is large once, by way of the object store."""
         import ray
 
         buffers = Buffers()
@@ -165,11 +179,13 @@ class Ray(Executor):
         folder = None if source is None else program.folder
         packed = data, list(buffers)
         notice = Notice(list(sys.path), list(sys.argv), packed, program.waits, folder, program.pieces, mark)
+        told = None if buffers or len(data) > _SMALL else pickle.dumps(notice)
         room = self._room(self._slots, self._per_task, program.limits)
         self._jobs[self._loaded] = _Job(
-            ray.put(notice), self._perform, self._per_task, room, program.limits, program.retry, program.bucket,
-            source, program.pieces, mark,
+            os.urandom(8).hex(), told, None if told else ray.put(notice), self._perform, self._per_task, room,
+            program.limits, program.retry, program.bucket, source, program.pieces, mark,
         )  # fmt: skip
+        self._told.clear()
         return self._loaded
 
     def bucket(self, rate: Rate) -> Bucket:
@@ -185,6 +201,7 @@ class Ray(Executor):
         program = self._jobs.pop(job, None)
         if program is None:
             return
+        self._told.clear()
         if program.bucket is not None:
             program.bucket.close()
         if program.mark:
@@ -197,6 +214,7 @@ class Ray(Executor):
             if sent.job == job:
                 ray.cancel(head, force=True)
                 del self._running[head]
+        del self._count[job]
 
     # --- work on its way -----------------------------------------------------------------------------
 
@@ -206,11 +224,9 @@ class Ray(Executor):
         self._dispatch()
 
     def _dispatch(self) -> None:
-        running = Counter(sent.job for sent in self._running.values())
         kept: deque[tuple[int, Work]] = deque()
         for job, work in self._waiting:
-            if running[job] < self._jobs[job].room:
-                running[job] += 1
+            if self._count[job] < self._jobs[job].room:
                 self._begin(job, work)
             else:
                 kept.append((job, work))
@@ -235,7 +251,6 @@ class Ray(Executor):
 
     def _send(self, job: int, work: Work, shipment: Shipment | None) -> None:
         known = self._jobs[job]
-        alive = tuple(other.notice.hex() for other in self._jobs.values())
         sent, parts = without_values(work)  # references among the arguments are fetched where the task runs
         try:
             packed = pack(sent)
@@ -243,9 +258,22 @@ class Ray(Executor):
             self._ready.append((job, failed(work, "read", error)))
             return
         self._mark(known)
-        terms = Terms(alive, known.limits, self._cluster.here)
-        head, rows = known.perform.remote([known.notice], terms, packed, shipment, *parts)
+        pickled, buffers = packed
+        more = None
+        if known.notice is not None or buffers or shipment is not None:
+            more = tuple(More(known.notice, buffers, shipment))
+        head, rows = known.perform.remote(self._terms(job), pickled, more, *parts)
         self._running[head] = _Sent(job, work, rows, time.monotonic())
+        self._count[job] += 1
+
+    def _terms(self, job: int) -> bytes:
+        """Return what goes along with all work of a job, as long as no other one comes or goes."""
+        if job not in self._told:
+            known = self._jobs[job]
+            alive = tuple(other.key for other in self._jobs.values())
+            terms = Terms(known.key, known.told, alive, known.limits, self._cluster.here)
+            self._told[job] = pickle.dumps(terms)
+        return self._told[job]
 
     def _mark(self, job: _Job) -> None:
         """Leave a file by which workers know the folder for pieces, once it is there."""
@@ -280,17 +308,18 @@ class Ray(Executor):
 
     def _busy(self, jobs: Collection[int] | None) -> bool:
         """Whether an outcome is still to come."""
-        owners = (*(sent.job for sent in self._running.values()), *self._side.jobs)
-        return any(jobs is None or owner in jobs for owner in owners)
+        at_ray = self._running if jobs is None else any(self._count[job] for job in jobs)
+        return bool(at_ray) or any(jobs is None or job in jobs for job in self._side.jobs)
 
     def _taken(self, head: Any) -> None:
         """Take over what a worker said of a piece of work; what it could not see is sent to it."""
         import ray
 
         sent = self._running.pop(head)
+        self._count[sent.job] -= 1
         job = self._jobs[sent.job]
         try:
-            reply: Reply = ray.get(head)
+            reply: Reply = pickle.loads(ray.get(head))
             outcome = self._outcome(job, sent, reply)
         except ray.exceptions.RayError as error:
             outcome = _death(job, sent, error)
@@ -365,6 +394,8 @@ class Ray(Executor):
         self._cluster.close()
 
 
+_SMALL = 32 << 10
+"""Bytes of a program that go along with each task: a reference to it takes Ray longer."""
 _TURN_SECONDS = 0.05
 """How long Ray is waited for where something runs beside it too."""
 
@@ -372,8 +403,12 @@ _TURN_SECONDS = 0.05
 class _Job(NamedTuple):
     """What the tasks of a job need."""
 
+    key: str
+    """What workers know it by."""
+    told: bytes | None
+    """What they are told of it, pickled,"""
     notice: Any
-    """Reference to what workers are told of it."""
+    """or where that is large a reference to it."""
     perform: Any
     """The remote function, with the request of one task."""
     per_task: Resources

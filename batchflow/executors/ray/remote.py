@@ -44,13 +44,27 @@ class Notice(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What goes along with each piece of work."""
+    """What goes along with each piece of work of a job."""
 
+    job: str
+    """What the job is known by to workers."""
+    notice: bytes | None
+    """Pickled; ``None`` where it is large, so that each worker fetches it once."""
     alive: tuple[str, ...]
-    """References to the programs of all jobs under way, as text."""
+    """All jobs under way."""
     limits: Limits
     here: str
     """Node of the driver, which sees all that the driver sees."""
+
+
+class More(NamedTuple):
+    """What goes along with some work only, since Ray takes its time for anything but bytes."""
+
+    notice: Any = None
+    """Reference to a large one."""
+    buffers: Sequence[Any] = ()
+    """Of the work, large ones."""
+    shipment: Shipment | None = None
 
 
 class Reply(NamedTuple):
@@ -74,26 +88,41 @@ class _Known(NamedTuple):
 
 
 _jobs: dict[str, _Known] = {}
-"""The jobs under way, by the reference to what is told of them."""
+"""The jobs under way, by what they are known by."""
 
 
-def perform(
-    notice: list[Any], terms: Terms, packed: Any, shipment: Shipment | None, *parts: Any
-) -> tuple[Reply, Any]:
-    """Do one piece of work; returns what came of it without its rows, and these, packed."""
+def perform(terms: bytes, work: bytes, more: tuple[Any, ...] | None, *parts: Any) -> tuple[bytes, Any]:
+    """Do one piece of work; returns a pickled `Reply`, and the rows, packed.
+
+    Parameters
+    ----------
+    terms
+        Pickled `Terms`.
+    work
+        Pickled.
+    more
+        The fields of a `More`.
+    parts
+        What other tasks gave, which Ray has fetched.
+    """
+    reply, rows = _performed(pickle.loads(terms), work, More(*(more or ())), parts)
+    return pickle.dumps(reply), rows
+
+
+def _performed(terms: Terms, packed: bytes, more: More, parts: Sequence[Any]) -> tuple[Reply, Any]:
     node = _node()
-    job = _known(notice[0], terms)
+    job = _known(terms, more.notice)
     try:
-        work: Work = opened(partial(unpack, packed), terms.limits)
+        work: Work = opened(partial(unpack, (packed, more.buffers)), terms.limits)
     except (Overtime, MemoryError) as error:
         return Reply(over(UNKNOWN, error, terms.limits), node), None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - records that cannot be made again here
         return Reply(failed(UNKNOWN, "read", error), node), None
-    unseen = "" if node == terms.here else _unseen(job, work, shipment)
+    unseen = "" if node == terms.here else _unseen(job, work, more.shipment)
     if unseen:
         return Reply(None, node, unseen=unseen), None
     with own_folder() if job.away else nullcontext():
-        return _answer(job, _with_values(work, parts), shipment, terms.limits, node)
+        return _answer(job, _with_values(work, parts), more.shipment, terms.limits, node)
 
 
 def _answer(
@@ -174,7 +203,7 @@ def pack(value: Any) -> tuple[bytes, list[Any]]:
     return pickled, list(buffers)
 
 
-def unpack(packed: tuple[bytes, list[Any]]) -> Any:
+def unpack(packed: tuple[bytes, Sequence[Any]]) -> Any:
     """Return a packed value."""
     pickled, buffers = packed
     return pickle.loads(pickled, buffers=buffers)
@@ -194,25 +223,32 @@ def _node() -> str:
     return node
 
 
-def _known(reference: Any, terms: Terms) -> _Known:
-    """Return a job, fetched once by each worker process; those that ended are dropped."""
-    import ray
-
+def _known(terms: Terms, reference: Any) -> _Known:
+    """Return a job, made ready once by each worker process; those that ended are dropped."""
     for key in _jobs.keys() - terms.alive:
         _jobs.pop(key).loaded.close()
-    key = reference.hex()
     if not _jobs:
         end_with_parent()  # a Ray of our own ends with its driver, and its workers at once with it
-    if key not in _jobs:
-        notice: Notice = ray.get(reference)
-        add_path(notice.path)
-        sys.argv[:] = notice.argv
-        if any(terms.limits):
-            import pyarrow.parquet  # noqa: F401 - what most tasks need is loaded at the expense of none
-        away = bool(notice.mark) and not os.path.exists(notice.mark)  # noqa: PTH110
-        make = partial(_program, notice, away)
-        _jobs[key] = _Known(Loaded(make, terms.limits, waits=notice.waits), notice, away)
-    return _jobs[key]
+    if terms.job not in _jobs:
+        notice = _fetched(reference) if terms.notice is None else pickle.loads(terms.notice)
+        _jobs[terms.job] = _made_ready(notice, terms.limits)
+    return _jobs[terms.job]
+
+
+def _fetched(reference: Any) -> Notice:
+    import ray
+
+    notice: Notice = ray.get(reference)
+    return notice
+
+
+def _made_ready(notice: Notice, limits: Limits) -> _Known:
+    add_path(notice.path)
+    sys.argv[:] = notice.argv
+    if any(limits):
+        import pyarrow.parquet  # noqa: F401 - what most tasks need is loaded at the expense of none
+    away = bool(notice.mark) and not os.path.exists(notice.mark)  # noqa: PTH110
+    return _Known(Loaded(partial(_program, notice, away), limits, waits=notice.waits), notice, away)
 
 
 def _program(notice: Notice, away: bool) -> Program:
