@@ -68,6 +68,43 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="no progress line and no summary")
 
 
+def add_submit(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what goes to a cluster along with a command."""
+    group = parser.add_argument_group("on a cluster", _SENT)
+    add = group.add_argument
+    add_address(group)
+    add("--working-dir", metavar="DIR", help="folder that is sent; by default that of steps.py, or this one")
+    add("--exclude", action="append", default=[], metavar="NAME", help="stays here: a name, path or glob")
+    add("--pip", action="append", default=[], metavar="PACKAGE", help="installed for the job; may be given again")
+    add("--env", action="append", default=[], metavar="NAME[=VALUE]", help=_ENV)
+    add("--no-wait", dest="wait", action="store_false", help="return as soon as the job is begun")
+
+
+_SENT = (
+    "These may stand anywhere behind run, flow or retry. The folder is sent without hidden files, __pycache__, "
+    "node_modules and virtual environments (500 MiB at most), and batchflow itself with it; the job runs in a "
+    "copy of it on the head node. So relative inputs must stand in the folder, absolute paths are those of the "
+    "head node, and --into is an absolute path or a URI. The same command given again while its job runs "
+    "follows that job; given after its end it goes on, or tries again. Ctrl-C ends the following, not the job."
+)
+_ENV = (
+    "set for the job; without a value that of this machine, so that a secret stands on no command line "
+    "(Ray shows it to whoever may see the job)"
+)
+
+
+def add_address(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the argument that says which cluster is meant."""
+    text = "job server, like http://head:8265; by default $RAY_API_SERVER_ADDRESS"
+    parser.add_argument("--address", metavar="URL", help=text)
+
+
+def add_id(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which job is meant."""
+    parser.add_argument("id", metavar="ID", help="as submit and jobs tell it")
+    add_address(parser)
+
+
 def keyword(text: str) -> tuple[str, Any]:
     """Return name and value of ``--arg name=value``; a value that is no JSON is text."""
     from batchflow.errors import UsageError

@@ -1,4 +1,4 @@
-"""The command line: ``run``, ``plan``, ``flow``, ``errors``, ``retry``, ``verify``.
+"""The command line: ``run``, ``plan``, ``flow``, ``errors``, ``retry``, ``verify``; ``submit`` and its kin.
 
 Exit status: 0 all ok; 1 done, some records failed, or the run itself failed; 2 wrong usage or plan,
 nothing has run; 3 stopped over ``--max-errors``; 130 interrupted. A reader of the output that goes away,
@@ -8,12 +8,23 @@ like ``| head``, changes nothing. Only `argparse` is loaded until a command is k
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from batchflow.arguments import add_flow, add_job, add_retry, keyword, number, whole
+from batchflow.arguments import (
+    add_address,
+    add_flow,
+    add_id,
+    add_job,
+    add_retry,
+    add_submit,
+    keyword,
+    number,
+    whole,
+)
 from batchflow.printable import printable
 from batchflow.telling import FAILED, INTERRUPTED, OK, STOPPED, USAGE, fail, grouped, json_lines, show, told_row
 
@@ -27,6 +38,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     arguments = _parser().parse_args(argv, argparse.Namespace(begun=False, into=None))
+    _arrive()
     from batchflow.errors import BatchflowError, StoppedError, UsageError
 
     try:
@@ -50,6 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         show([f"  {printable(again)}"], sys.stderr)
         return INTERRUPTED
     return status
+
+
+def _arrive() -> None:
+    """Prepare the folder of a submitted job."""
+    if "BATCHFLOW_JOB" in os.environ:
+        from batchflow.parcel import arrived
+
+        arrived()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,7 +101,48 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="prove that output and errors cover the input exactly once")
     verify.add_argument("output", help="folder or file that a run wrote")
     verify.set_defaults(command=_verify)
+    _add_cluster(commands)
     return parser
+
+
+def _remote(name: str) -> Callable[[argparse.Namespace], int]:
+    """Return a command of `remote`, which is loaded when it runs."""
+
+    def command(arguments: argparse.Namespace) -> int:
+        from batchflow import remote
+
+        status: int = getattr(remote, name)(arguments)
+        return status
+
+    return command
+
+
+def _add_cluster(commands: Any) -> None:
+    """Add the commands that have to do with jobs of a Ray cluster."""
+    text = "send a command to a Ray cluster, and follow it there"
+    submit = commands.add_parser("submit", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    submitted = submit.add_subparsers(required=True, metavar="COMMAND")
+    for name, add, text in (
+        ("run", add_job, "run a function over files"),
+        ("flow", add_flow, "run a flow"),
+        ("retry", add_retry, "run again only what failed"),
+    ):
+        sub = submitted.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]} on a Ray cluster.")
+        add(sub)
+        add_submit(sub)
+        sub.set_defaults(command=_remote("run_submit"), submitted=name, parser=sub)
+    jobs = commands.add_parser("jobs", help="list the jobs of a cluster, the newest first")
+    jobs.add_argument("--all", action="store_true", help="those that batchflow did not submit, too")
+    jobs.add_argument("--json", action="store_true", help="as JSON Lines")
+    add_address(jobs)
+    jobs.set_defaults(command=_remote("run_jobs"))
+    logs = commands.add_parser("logs", help="show what a job of a cluster has printed")
+    logs.add_argument("--follow", action="store_true", help="until it ends; the exit status is that of the job")
+    add_id(logs)
+    logs.set_defaults(command=_remote("run_logs"))
+    stop = commands.add_parser("stop", help="stop a job of a cluster; what is done is kept")
+    add_id(stop)
+    stop.set_defaults(command=_remote("run_stop"))
 
 
 def _job(arguments: argparse.Namespace) -> Job:
