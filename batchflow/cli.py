@@ -67,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arrive() -> None:
     """Prepare the folder of a submitted job."""
     if "BATCHFLOW_JOB" in os.environ:
+        if sys.version_info < (3, 11):  # noqa: UP036 - sent along and not installed, we come to any Python
+            version = ".".join(map(str, sys.version_info[:2]))
+            sys.exit(fail(f"the cluster has Python {version}, and batchflow needs 3.11 or later there", USAGE))
         from batchflow.parcel import arrived
 
         arrived()
