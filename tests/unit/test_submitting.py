@@ -170,6 +170,15 @@ def test_commands_that_find_no_cluster(capsys, command):
     assert capsys.readouterr().err.startswith("batchflow: name the job server of the cluster: --address http://")
 
 
+def test_a_python_that_is_too_old_for_us_is_told_where_the_job_runs(capsys, monkeypatch):
+    monkeypatch.setenv("BATCHFLOW_JOB", "batchflow-1")
+    monkeypatch.setattr(sys, "version_info", (3, 9, 1))
+    with pytest.raises(SystemExit, match="2"):
+        main(["jobs"])
+    told = capsys.readouterr().err
+    assert told == "batchflow: the cluster has Python 3.9, and batchflow needs 3.11 or later there\n"
+
+
 def test_a_missing_extra_is_told(tmp_path):
     code = (
         "import sys; sys.modules['pydantic'] = None\nfrom batchflow.cli import main\n"
