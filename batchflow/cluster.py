@@ -41,6 +41,9 @@ _LOUD = (
 _YOUNG = "No available agent"
 """In what a cluster says that began a moment ago: it cannot run jobs yet."""
 
+_SILENCE = 60.0
+"""Seconds without a word in a log, after which it is asked for anew."""
+
 _TURN = 0.2
 """Seconds between two looks at what a job does."""
 
@@ -270,8 +273,9 @@ class Cluster:
         import aiohttp
 
         seen = 0
+        pieces = self._client.tail_job_logs(job_id)
         try:
-            async for text in self._client.tail_job_logs(job_id):
+            while (text := await _next(pieces)) is not None:
                 seen += len(text)
                 if seen > heard:
                     hear(text[len(text) - (seen - heard) :])
@@ -322,6 +326,18 @@ class _Broken(Exception):  # noqa: N818 - says what happened
     def __init__(self, heard: int) -> None:
         super().__init__(heard)
         self.heard = heard
+
+
+async def _next(pieces: Any) -> str | None:
+    """Return the next piece of a log; ``None`` at its end, and where it is silent for long.
+
+    A connection can be gone without a word, after a sleep of this machine, say: so the job is asked about.
+    """
+    try:
+        text: str = await asyncio.wait_for(anext(pieces), _SILENCE)
+    except (StopAsyncIteration, TimeoutError):
+        return None
+    return text
 
 
 def _client_class() -> Any:

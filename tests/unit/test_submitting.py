@@ -1,5 +1,6 @@
 """What `batchflow submit` looks at before anything is sent, and how a log is followed; no cluster."""
 
+import asyncio
 import http.server
 import io
 import json
@@ -230,6 +231,8 @@ class Client:
 
     async def tail_job_logs(self, _):
         until = self.breaks.pop(0) if self.breaks else len(self.pieces)
+        if until == "silent":
+            await asyncio.Event().wait()
         for piece in self.pieces[:until]:
             yield piece
         if until < len(self.pieces):
@@ -263,6 +266,13 @@ def test_a_connection_that_breaks_costs_no_line_and_doubles_none(monkeypatch):
     monkeypatch.setattr("batchflow.cluster.PATIENCE", -1)
     with pytest.raises(ExecutorError, match="may go on: batchflow logs x --follow"):
         followed([1, 1, 1])
+
+
+def test_a_connection_that_is_gone_without_a_word_does_not_hold_up_who_follows(monkeypatch):
+    monkeypatch.setattr("batchflow.cluster._SILENCE", 0.01)
+    job, heard = followed(["silent"])
+    assert heard == "one\ntwo\nthree\nthe rest\n"
+    assert job.over
 
 
 @pytest.mark.parametrize(
