@@ -70,7 +70,7 @@ def _arrive() -> None:
         if sys.version_info < (3, 11):  # noqa: UP036 - sent along and not installed, we come to any Python
             version = ".".join(map(str, sys.version_info[:2]))
             sys.exit(fail(f"the cluster has Python {version}, and batchflow needs 3.11 or later there", USAGE))
-        from batchflow.parcel import arrived
+        from batchflow.submit.parcel import arrived
 
         arrived()
 
@@ -109,12 +109,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _remote(name: str) -> Callable[[argparse.Namespace], int]:
-    """Return a command of `remote`, which is loaded when it runs."""
+    """Return a command of `submit`, which is loaded when it runs."""
 
     def command(arguments: argparse.Namespace) -> int:
-        from batchflow import remote
+        from batchflow.submit import commands
 
-        status: int = getattr(remote, name)(arguments)
+        status: int = getattr(commands, name)(arguments)
         return status
 
     return command

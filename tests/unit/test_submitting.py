@@ -14,13 +14,13 @@ import pytest
 
 from batchflow.arguments import add_flow, add_job, add_retry, add_submit
 from batchflow.cli import main
-from batchflow.cluster import Cluster, JobInfo
 from batchflow.errors import ExecutorError, UsageError
 from batchflow.events import JobEnded, JobStarted
-from batchflow.following import Log
-from batchflow.parcel import Parcel, arrived
 from batchflow.progress import MARK, Progress
-from batchflow.submit import _environment, order
+from batchflow.submit.following import Log
+from batchflow.submit.job_server import JobInfo, JobServer
+from batchflow.submit.order import _environment, order
+from batchflow.submit.parcel import Parcel, arrived
 
 
 @pytest.fixture(autouse=True)
@@ -251,7 +251,7 @@ class Client:
 
 
 def followed(breaks):
-    cluster = Cluster.__new__(Cluster)
+    cluster = JobServer.__new__(JobServer)
     cluster.address = "http://head:8265"
     cluster._client = Client(["one\n", "two\n", "three\n"], breaks)
     heard = []
@@ -259,17 +259,17 @@ def followed(breaks):
 
 
 def test_a_connection_that_breaks_costs_no_line_and_doubles_none(monkeypatch):
-    monkeypatch.setattr("batchflow.cluster._TURN", 0)
+    monkeypatch.setattr("batchflow.submit.job_server._TURN", 0)
     job, heard = followed([2, 0, 1])
     assert heard == "one\ntwo\nthree\nthe rest\n"
     assert (job.exit_status, job.seconds) == (3, 2)
-    monkeypatch.setattr("batchflow.cluster.PATIENCE", -1)
+    monkeypatch.setattr("batchflow.submit.job_server.PATIENCE", -1)
     with pytest.raises(ExecutorError, match="may go on: batchflow logs x --follow"):
         followed([1, 1, 1])
 
 
 def test_a_connection_that_is_gone_without_a_word_does_not_hold_up_who_follows(monkeypatch):
-    monkeypatch.setattr("batchflow.cluster._SILENCE", 0.01)
+    monkeypatch.setattr("batchflow.submit.job_server._SILENCE", 0.01)
     job, heard = followed(["silent"])
     assert heard == "one\ntwo\nthree\nthe rest\n"
     assert job.over
@@ -336,7 +336,7 @@ def test_jobs_in_lines_and_in_json(capsys, monkeypatch):
         JobInfo("batchflow-1", "SUCCEEDED", 10.0, 12.5, "run steps.py:f x", "/out", 0, ""),
         JobInfo("raysubmit_1", "PENDING", None, None, "echo \x1b", None, None, ""),
     ]
-    monkeypatch.setattr("batchflow.remote.Cluster", lambda _: type("Fake", (), {"jobs": lambda _: jobs})())
+    monkeypatch.setattr("batchflow.submit.commands.JobServer", lambda _: type("Fake", (), {"jobs": lambda _: jobs})())
     assert main(["jobs"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.split() == ["batchflow-1", "SUCCEEDED", *line.split()[2:4], "2", "s", "run", "steps.py:f", "x"]

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchflow.brake import DRAIN_SECONDS
-from batchflow.cluster import PREFIX, Cluster
 from batchflow.errors import UsageError
-from batchflow.parcel import Parcel
 from batchflow.progress import LINES
+from batchflow.submit.job_server import PREFIX, JobServer
+from batchflow.submit.parcel import Parcel
 
 STOP_SECONDS = DRAIN_SECONDS + 10
 """What a job is given to end, once it is stopped."""
@@ -194,7 +194,7 @@ def _typed(option: str, value: str) -> Sequence[str]:
     return [f"{option}={value}"] if value.startswith("-") else [option, value]
 
 
-def submit(order: Order, cluster: Cluster) -> tuple[str, bool]:
+def submit(order: Order, cluster: JobServer) -> tuple[str, bool]:
     """Begin the job, unless it runs already; returns its id, and whether it is a new one."""
     while True:
         job_id, runs = cluster.find(order.name, order.into)

@@ -85,7 +85,7 @@ class JobInfo(NamedTuple):
         return code if code is not None and 0 <= code < 256 else 1
 
 
-class Cluster:
+class JobServer:
     """The job server of a Ray cluster.
 
     Parameters

@@ -7,17 +7,17 @@ import shlex
 import sys
 import time
 
-from batchflow.cluster import Cluster, JobInfo
-from batchflow.following import Log
 from batchflow.printable import printable
-from batchflow.submit import STOP_SECONDS, order, submit
+from batchflow.submit.following import Log
+from batchflow.submit.job_server import JobInfo, JobServer
+from batchflow.submit.order import STOP_SECONDS, order, submit
 from batchflow.telling import FAILED, INTERRUPTED, OK, fail, json_lines, show
 
 
 def run_submit(arguments: argparse.Namespace) -> int:
     """Begin a job unless it runs already, and follow it."""
     wanted = order(arguments, arguments.parser)
-    cluster = Cluster(arguments.address)
+    cluster = JobServer(arguments.address)
     job_id, new = submit(wanted, cluster)
     show([f"{'submitted' if new else 'runs already:'} {job_id}"], sys.stderr)
     if arguments.wait:
@@ -32,7 +32,7 @@ def _where(arguments: argparse.Namespace) -> str:
     return f" --address {shlex.quote(arguments.address)}" if arguments.address else ""
 
 
-def _follow(cluster: Cluster, job_id: str, arguments: argparse.Namespace) -> int:
+def _follow(cluster: JobServer, job_id: str, arguments: argparse.Namespace) -> int:
     """Show the log of a job until it ends, and return its exit status."""
     log = Log(lambda line: show([line], sys.stdout), sys.stderr)
     try:
@@ -50,7 +50,7 @@ def _follow(cluster: Cluster, job_id: str, arguments: argparse.Namespace) -> int
 
 def run_jobs(arguments: argparse.Namespace) -> int:
     """List jobs."""
-    jobs = [job for job in Cluster(arguments.address).jobs() if job.ours or arguments.all]
+    jobs = [job for job in JobServer(arguments.address).jobs() if job.ours or arguments.all]
     if arguments.json:
         names = ("id", "status", "begun", "seconds", "what", "into", "exit_code")
         show(json_lines({name: getattr(job, name) for name in names} for job in jobs), sys.stdout)
@@ -66,7 +66,7 @@ def _job_line(job: JobInfo) -> str:
 
 def run_logs(arguments: argparse.Namespace) -> int:
     """Show what a job has printed."""
-    cluster = Cluster(arguments.address)
+    cluster = JobServer(arguments.address)
     if arguments.follow:
         return _follow(cluster, arguments.id, arguments)
     log = Log(lambda line: show([line], sys.stdout), sys.stderr)
@@ -77,7 +77,7 @@ def run_logs(arguments: argparse.Namespace) -> int:
 
 def run_stop(arguments: argparse.Namespace) -> int:
     """Stop a job."""
-    job = Cluster(arguments.address).stop(arguments.id, 2 * STOP_SECONDS)
+    job = JobServer(arguments.address).stop(arguments.id, 2 * STOP_SECONDS)
     if not job.over:
         return fail(f"{job.id} has not ended yet, and is {job.status.lower()}: batchflow logs {job.id}", FAILED)
     show([f"{job.id} {job.status.lower()} after {job.seconds or 0:,.0f} s"], sys.stderr)
