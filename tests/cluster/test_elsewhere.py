@@ -48,7 +48,7 @@ def test_the_nodes_do_not_see_the_folder(folder, remote, request):  # noqa: F811
     assert len(result.values) == 12
     assert all(same for _, _, same, _ in result.values)
     assert all(path.startswith(tempfile.gettempdir()) and path != uri for uri, _, _, path in blind)
-    assert blind
+    assert len(blind) == 12 or request.node.callspec.params["remote"] == "mixed"
     assert not any(os.path.exists(path) for _, _, _, path in blind)  # copies go with their task
 
 
