@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -50,9 +51,18 @@ def of_session(folder):
     return found
 
 
+class Head(NamedTuple):
+    """Where a head node is reached."""
+
+    jobs: str
+    """The job server."""
+    client: str
+    """The server of programs that are on no node."""
+
+
 @contextmanager
 def head():
-    """Start a head node, and return the address of its job server."""
+    """Start a head node, and return where it is reached."""
     folder = tempfile.mkdtemp(prefix="bfc-", dir="/tmp")  # sockets in it have long names
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     started = subprocess.Popen(
@@ -72,7 +82,7 @@ def head():
     else:
         pytest.fail("".join(told))
     try:
-        yield f"http://127.0.0.1:{ports['dashboard-port']}"
+        yield Head(f"http://127.0.0.1:{ports['dashboard-port']}", f"ray://127.0.0.1:{ports['ray-client-server-port']}")
     finally:
         ours = {*psutil.Process(started.pid).children(recursive=True), *of_session(folder)}
         started.send_signal(signal.SIGTERM)

@@ -9,6 +9,7 @@ import time
 
 import pyarrow as pa
 import pytest
+from head import head
 from nodes import Gate, nodes, wait_until
 
 import batchflow as bf
@@ -366,7 +367,8 @@ def test_a_head_that_dies_leaves_what_a_later_run_goes_on_with(tmp_path):
         import sys, os
         sys.path.insert(0, sys.argv[3])
         import batchflow as bf
-        from nodes import Gate
+        from head import head
+from nodes import Gate
 
         def number(line):
             if int(line) == 500:
@@ -410,3 +412,35 @@ def _chunks(folder):
         return (folder / "out/_batchflow/ledger.jsonl").read_text().count('{"chunk"')
     except OSError:
         return 0
+
+
+def test_a_client_on_no_node_gets_the_same(tmp_path):
+    """Connected by a ``ray://`` address, so that nothing of the driver's machine is taken for a node's."""
+    (tmp_path / "a.txt").write_text("".join(f"{n}\n" for n in range(20_000)))
+    with head() as started:
+        status, out, err = script(
+            """
+            import sys
+            import batchflow as bf
+            from batchflow.cli import main
+
+            source = bf.read_text(sys.argv[2] + "/a.txt")
+            with bf.Ray(sys.argv[1]) as ray:
+                print(bf.map_records(int, source, executor=ray).values == list(range(20_000)))
+                written = bf.map_records(lambda line: {"n": int(line)}, source, executor=ray, into=sys.argv[2] + "/out/")
+                print(written.table["n"].to_pylist() == list(range(20_000)), main(["verify", sys.argv[2] + "/out/"]))
+                first = bf.map_batches(lambda table: table, source, executor=ray, combine=lambda table: table.slice(0, 1))
+                print(first.table.to_pylist())
+                flow = bf.Flow("small")
+                size = flow.step(len, "abc")
+                print(flow.run(executor=ray)[size].value)
+            """,
+            started.client,
+            str(tmp_path),
+        )
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "True"
+    assert lines[1].endswith("each accounted for once")
+    assert lines[2:] == ["True 0", "[{'value': '0'}]", "3"]
+

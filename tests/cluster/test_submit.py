@@ -56,8 +56,8 @@ def build(count=1):
 
 @pytest.fixture(scope="module")
 def address():
-    with head() as address:
-        yield address
+    with head() as started:
+        yield started.jobs
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ _LONGEST = 40
 """Characters of the folder at most: the sockets in it have names of 65 more, and the kernel allows 107."""
 PATIENCE = 60.0
 """Seconds that a job which has begun waits at least for a node, where all that could run its tasks are gone."""
+_ATTEMPTS = 3
 _POLL_SECONDS = 1.0
 _HINT = 0.001
 """Of an accelerator type, which Ray has as a resource of a node: as much as Ray itself asks for."""
@@ -123,10 +124,15 @@ class Cluster:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "address": address}
         if address is None:
             options |= {"address": "local", "include_dashboard": False, "_temp_dir": self._folder()}
-        try:
-            ray.init(**options)
-        except Exception as error:
-            raise ExecutorError(_unreachable(address, error)) from error
+        for attempt in range(_ATTEMPTS):
+            try:
+                ray.init(**options)
+                break
+            except ConnectionAbortedError as error:  # the server of a client sometimes does not come up
+                if attempt + 1 == _ATTEMPTS:
+                    raise ExecutorError(_unreachable(address, error)) from error
+            except Exception as error:
+                raise ExecutorError(_unreachable(address, error)) from error
         self._joined = True
         self.here = ""
 

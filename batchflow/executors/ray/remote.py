@@ -105,7 +105,10 @@ def perform(terms: bytes, work: bytes, more: tuple[Any, ...] | None, *parts: Any
     parts
         What other tasks gave, which Ray has fetched.
     """
-    reply, rows = _performed(pickle.loads(terms), work, More(*(more or ())), parts)
+    told: Terms = pickle.loads(terms)
+    reply, rows = _performed(told, work, More(*(more or ())), parts)
+    if reply.has == "rows" and not told.here:
+        rows = rows[0], [bytes(buffer.raw()) for buffer in rows[1]]  # Ray's client takes nothing else
     return pickle.dumps(reply), rows
 
 
