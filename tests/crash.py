@@ -3,7 +3,7 @@
 import os
 
 from batchflow.combining import dataset
-from batchflow.ledger import writing as ledgers
+from batchflow.ledger import appending as ledgers
 from batchflow.loading import find_output, source_of
 from batchflow.verifying import verify
 
