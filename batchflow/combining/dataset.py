@@ -154,7 +154,7 @@ class Dataset:
             self.ledger.void(gone)
         self._parts = dict(history.parts)
         self._begun = len(self._parts)
-        if history.ended:
+        if history.ended or history.mends:  # else it is told again, chunk after chunk
             self._fitting.schema = self._schema_of(history)
         self._committed = history.committed()
         ordered = in_order(done, self._plan.inputs)
@@ -301,6 +301,11 @@ class Dataset:
 
     def _unwritten(self, part: DonePart, failure: Failure) -> OutputError:
         file = part_file(self._destination, part.name)
+        try:
+            self.ledger.sync()  # tells if another run took the pieces away
+        except OSError as error:
+            if isinstance(error, BatchflowError):
+                raise
         return OutputError(f"cannot write {file}: {failure.error_type}: {printable(failure.message)}; {GO_ON}")
 
     def flush(self) -> None:

@@ -38,10 +38,10 @@ class Segments(Journal):
         self._meta = meta
         self._store = store_of(meta)
         self._all = tempfile.TemporaryFile()  # noqa: SIM115 - what becomes one object in the end; it has no name
-        self._all.write(read_all(meta))
-        self._size = self._all.tell()
+        self._size = self._all.write(read_all(meta))
         """Bytes of the lines that are at the store."""
         if self._size != history.size:
+            self._all.close()
             raise gone_on(meta)
         self._many = 0
         self._last: tuple[Uri, bytes] | None = None
@@ -76,9 +76,9 @@ class Segments(Journal):
     def _put(self, *, ended: bool = False) -> None:
         """Put what is new as a segment, or everything as one object."""
         with self._lock:
+            self._refuse_others()
             if not self._pending:
                 return
-            self._refuse_others()
             data = bytes(self._pending)
             if not ended:
                 self._store.put(segment(self._meta, self._size), data)

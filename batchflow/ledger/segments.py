@@ -58,8 +58,8 @@ def _look(meta: Uri) -> bytes | None:
     with ThreadPoolExecutor(_THREADS) as pool:
         segments = list(pool.map(lambda start: store.read(segment(meta, start)), starts))
     ends = [len(data)]
-    for segment in segments:
-        ends.append(ends[-1] + len(segment))
+    for lines in segments:
+        ends.append(ends[-1] + len(lines))
     return b"".join([data, *segments]) if starts == ends[:-1] else None
 
 

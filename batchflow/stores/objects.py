@@ -46,11 +46,11 @@ class Objects(Store):
         from pyarrow.fs import FileSelector
 
         system, path = filesystem(str(folder))
-        return {
-            info.base_name: info.size
-            for info in system.get_file_info(FileSelector(path, allow_not_found=True))
-            if info.base_name
-        }
+        try:
+            found = system.get_file_info(FileSelector(path, allow_not_found=True))
+        except NotADirectoryError:
+            return {}
+        return {info.base_name: info.size for info in found}
 
     def open(self, place: Place) -> IO[bytes]:
         """Return a stream of the bytes of an object."""

@@ -611,7 +611,7 @@ class TestRefusals:
             ({"into": "x.csv", "format": "parquet"}, "ends like csv, but format='parquet'"),
             ({"into": "x/", "format": "xlsx"}, "unknown output format 'xlsx'"),
             ({"into": "s3://me:hush@bucket/x/"}, "must not hold credentials"),
-            ({"into": "s3://bucket/x/?region=eu"}, "no options are taken behind '?': set AWS_ENDPOINT_URL"),
+            ({"into": "s3://bucket/x/?region=eu"}, "no options are taken behind"),
             ({"into": "gopher://bucket/x/"}, "cannot reach gopher://bucket/x: "),
             ({"into": "x/", "combine": lambda t: t}, "leave out into="),
             ({"per_task": bf.Resources(gpus=1)}, "placed by Ray only, not by serial"),
