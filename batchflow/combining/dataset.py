@@ -302,7 +302,7 @@ class Dataset:
     def _unwritten(self, part: DonePart, failure: Failure) -> OutputError:
         file = part_file(self._destination, part.name)
         try:
-            self.ledger.sync()  # tells if another run took the pieces away
+            self.ledger.refuse_others()  # who took the pieces away, perhaps
         except OSError as error:
             if isinstance(error, BatchflowError):
                 raise
@@ -334,6 +334,7 @@ class Dataset:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        self.ledger.refuse_others()
         meta, store = self._destination.meta, self._destination.store
         table = pa.BufferOutputStream()
         pq.write_table(errors.table(), table)

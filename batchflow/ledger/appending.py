@@ -34,6 +34,9 @@ class Journal(Protocol):
     def sync_pieces(self, paths: Iterable[str]) -> None:
         """Return when pieces can be relied on."""
 
+    def refuse_others(self) -> None:
+        """Raise `DestinationError` if another run has taken over."""
+
     def close(self) -> None:
         """Sync all lines and give the ledger free."""
 
@@ -96,6 +99,9 @@ class File(Journal):
         """Return when pieces are on disk."""
         for path in paths:
             _sync_file(path)
+
+    def refuse_others(self) -> None:
+        """Do nothing: there is a lock."""
 
     def close(self) -> None:
         """Sync and give the ledger free."""

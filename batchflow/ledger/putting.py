@@ -76,9 +76,9 @@ class Segments(Journal):
     def _put(self, *, ended: bool = False) -> None:
         """Put what is new as a segment, or everything as one object."""
         with self._lock:
-            self._refuse_others()
             if not self._pending:
                 return
+            self._check_alone()
             data = bytes(self._pending)
             if not ended:
                 self._store.put(segment(self._meta, self._size), data)
@@ -97,7 +97,12 @@ class Segments(Journal):
         self._store.remove_all(self._meta / FOLDER)
         self._last, self._many = None, 0
 
-    def _refuse_others(self) -> None:
+    def refuse_others(self) -> None:
+        """Raise `DestinationError` if another run has taken over."""
+        with self._lock:
+            self._check_alone()
+
+    def _check_alone(self) -> None:
         """Raise `DestinationError` if somebody else writes to the same ledger."""
         new = segment(self._meta, self._size)
         mine = self._last is None or self._content(self._last[0]) == self._last[1]

@@ -146,6 +146,10 @@ class Ledger:
         """Return when everything written so far is on disk."""
         self._journal.sync()
 
+    def refuse_others(self) -> None:
+        """Raise `DestinationError` if another run has taken over; where there is a lock, none can."""
+        self._journal.refuse_others()
+
     def close(self) -> None:
         """Sync and give the ledger free."""
         self._journal.close()
