@@ -353,9 +353,11 @@ class Dataset:
         """Give the output free; what is needed to go on with it stays."""
         if self._ledger is None:
             return
-        if complete:
-            self._destination.store.remove_all(self._destination.pieces)
-        self._ledger.close()
+        try:
+            if complete:
+                self._destination.store.remove_all(self._destination.pieces)
+        finally:
+            self._ledger.close()
         if isinstance(self._destination.path, Uri):
             sweep()
 
