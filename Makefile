@@ -1,5 +1,6 @@
 # make demo               the main job on real input; EXECUTOR=ray or serial for another executor
 # make test               the whole test suite
+# make cluster          what is submitted to a real Ray cluster, started for it
 # make check              linters, types, import contracts
 # make bench              benchmarks, peers beside us in the same run
 # make chaos              random kills: is anything lost or doubled? KILLS=100
@@ -9,13 +10,16 @@ EXECUTOR ?=
 KILLS    ?= 100
 BIN      := .venv/bin
 
-.PHONY: demo test check bench chaos clean
+.PHONY: demo test cluster check bench chaos clean
 
 demo: .venv/installed
 	$(BIN)/python -m datasets.demo $(if $(EXECUTOR),--executor $(EXECUTOR))
 
 test: .venv/test
 	$(BIN)/python -m pytest
+
+cluster: .venv/test
+	$(BIN)/python -m pytest -m cluster
 
 check: .venv/check
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The command line: ``batchflow run``, ``plan``, ``flow``, ``errors``, ``retry`` and ``verify``.
+"""The command line: ``run``, ``plan``, ``flow``, ``errors``, ``retry``, ``verify``; ``submit`` and its kin.
 
 Exit status: 0 all ok; 1 done, some records failed, or the run itself failed; 2 wrong usage or plan,
 nothing has run; 3 stopped over ``--max-errors``; 130 interrupted. A reader of the output that goes away,
@@ -8,14 +8,25 @@ like ``| head``, changes nothing. Only `argparse` is loaded until a command is k
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from batchflow.printable import printable, printable_json
+from batchflow.arguments import (
+    add_address,
+    add_flow,
+    add_id,
+    add_job,
+    add_retry,
+    add_submit,
+    keyword,
+    number,
+    whole,
+)
+from batchflow.printable import printable
+from batchflow.telling import FAILED, INTERRUPTED, OK, STOPPED, USAGE, fail, grouped, json_lines, show, told_row
 
 if TYPE_CHECKING:
     from batchflow.combining.result import Result
@@ -23,51 +34,45 @@ if TYPE_CHECKING:
     from batchflow.flow_run import FlowRun
     from batchflow.job import Job
 
-OK, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     arguments = _parser().parse_args(argv, argparse.Namespace(begun=False, into=None))
+    _arrive()
     from batchflow.errors import BatchflowError, StoppedError, UsageError
 
     try:
         status: int = arguments.command(arguments)
     except UsageError as error:
-        return _fail(str(error), USAGE)
+        return fail(str(error), USAGE)
     except StoppedError as error:
-        _fail(str(error), STOPPED)
+        fail(str(error), STOPPED)
         if arguments.into:
-            _show([f"next: batchflow errors {arguments.into}; or go on with a larger --max-errors"], sys.stderr)
+            show([f"next: batchflow errors {arguments.into}; or go on with a larger --max-errors"], sys.stderr)
         return STOPPED
     except BatchflowError as error:
-        return _fail(str(error) or type(error).__name__, FAILED)
+        return fail(str(error) or type(error).__name__, FAILED)
     except (ValueError, OverflowError, OSError, RuntimeError) as error:
         if arguments.begun:
             raise
-        return _fail(f"{type(error).__name__}: {error}", USAGE)  # what Python says to impossible arguments
+        return fail(f"{type(error).__name__}: {error}", USAGE)  # what Python says to impossible arguments
     except KeyboardInterrupt as error:
         again = shlex.join(["batchflow", *(sys.argv[1:] if argv is None else argv)])
-        _fail(str(error) or "interrupted: run it again", INTERRUPTED)
-        _show([f"  {printable(again)}"], sys.stderr)
+        fail(str(error) or "interrupted: run it again", INTERRUPTED)
+        show([f"  {printable(again)}"], sys.stderr)
         return INTERRUPTED
     return status
 
 
-def _fail(message: str, status: int) -> int:
-    lines = message.splitlines() if status == FAILED else [message]  # a traceback may follow
-    _show(map(printable, ["batchflow: " + lines[0], *lines[1:]]), sys.stderr)
-    return status
+def _arrive() -> None:
+    """Prepare the folder of a submitted job."""
+    if "BATCHFLOW_JOB" in os.environ:
+        if sys.version_info < (3, 11):  # noqa: UP036 - sent along and not installed, we come to any Python
+            version = ".".join(map(str, sys.version_info[:2]))
+            sys.exit(fail(f"the cluster has Python {version}, and batchflow needs 3.11 or later there", USAGE))
+        from batchflow.submit.parcel import arrived
 
-
-def _show(lines: Iterable[object], stream: TextIO) -> None:
-    """Print lines, as long as somebody reads them."""
-    try:
-        for line in lines:
-            print(line, file=stream)
-        stream.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is still to be flushed goes nowhere
+        arrived()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,10 +88,10 @@ def _parser() -> argparse.ArgumentParser:
         ("plan", _plan, "show what run would do; runs nothing"),
     ):
         sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        _add_job(sub)
+        add_job(sub)
         sub.set_defaults(command=command)
     flow = commands.add_parser("flow", help="run, explain or draw a flow", description="Run a flow.")
-    _add_flow(flow)
+    add_flow(flow)
     flow.set_defaults(command=_flow)
     errors = commands.add_parser("errors", help="show what failed in a run")
     errors.add_argument("output", help="folder or file that a run wrote")
@@ -94,67 +99,53 @@ def _parser() -> argparse.ArgumentParser:
     errors.add_argument("--json", action="store_true", help="the rows as JSON Lines")
     errors.set_defaults(command=_errors)
     retry = commands.add_parser("retry", help="run again only what failed, and put it into its place")
-    retry.add_argument("output", help="folder or file that a run wrote")
-    retry.add_argument("function", nargs="?", metavar="MODULE:FUNCTION", help="by default the one that made it")
-    retry.add_argument("--setup", metavar="MODULE:FUNCTION", help="by default the one of the run")
-    retry.add_argument("--version", metavar="NAME", help="names the function, if it was mended meanwhile")
-    _add_limits(retry)
+    add_retry(retry)
     retry.set_defaults(command=_retry)
     verify = commands.add_parser("verify", help="prove that output and errors cover the input exactly once")
     verify.add_argument("output", help="folder or file that a run wrote")
     verify.set_defaults(command=_verify)
+    _add_cluster(commands)
     return parser
 
 
-def _add_job(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say what a job does."""
-    add = parser.add_argument
-    add("function", metavar="MODULE:FUNCTION", help="steps.py:clean or package.steps:clean")
-    add("inputs", nargs="+", metavar="INPUT", help="files, folders, globs (quoted, ** too) or URIs")
-    add("--into", metavar="PATH", help="folder/ of parts, or one file like x.parquet; may be a URI, s3://bucket/folder/")
-    add("--format", metavar="NAME", help="parquet, csv, jsonl or arrow")
-    add("--read", metavar="KIND", help="text, json, csv, parquet or files; by default the suffix tells")
-    add("--per", choices=("record", "batch"), default="record", help="what the function gets")
-    add("--setup", metavar="MODULE:FUNCTION", help="called once per worker; gives the second argument")
-    add("--combine", metavar="MODULE:FUNCTION", help="makes tables smaller until one is left")
-    add("--max-errors", metavar="N", help="a count, or a fraction like 0.001; by default all are collected")
-    add("--chunk", metavar="SIZE", help="records, or bytes like 8MB")
-    add("--part-size", default="128MB", metavar="SIZE")
-    add("--version", metavar="NAME", help="names the function: what is done stays, though it was changed")
-    add("--fresh", action="store_true", help="replace the output of an earlier run")
-    _add_limits(parser)
+def _remote(name: str) -> Callable[[argparse.Namespace], int]:
+    """Return a command of `submit`, which is loaded when it runs."""
+
+    def command(arguments: argparse.Namespace) -> int:
+        from batchflow.submit import commands
+
+        status: int = getattr(commands, name)(arguments)
+        return status
+
+    return command
 
 
-def _add_flow(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which flow is run, and how."""
-    add = parser.add_argument
-    add("flow", metavar="MODULE:FLOW", help="sales/flow.py:flow; or a function that returns a flow")
-    add("--only", action="append", metavar="STEP", help="run this step, and what it needs; may be given again")
-    add("--on-error", choices=("abort", "continue"), default="abort", help="what to do when a step has failed")
-    add("--max-errors", metavar="N", help="a count, or a fraction like 0.001; by default all are collected")
-    add("--explain", action="store_true", help="tell what runs with what, and run nothing")
-    add("--draw", metavar="FILE", help="flow.svg, or flow.mmd for Mermaid; with --explain as it is written")
-    add("--arg", action="append", default=[], metavar="NAME=VALUE", help="of the function that returns the flow")
-    add("--workers", type=int, metavar="N", help="cores at most")
-    add("--memory", metavar="SIZE", help="memory of the whole flow, like 16GB")
-    add("--executor", metavar="NAME", help="serial, processes or ray")
-    add("--quiet", action="store_true", help="no progress line and no summary")
-
-
-def _add_limits(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say how a function is called, and where."""
-    add = parser.add_argument
-    add("--arg", action="append", default=[], metavar="NAME=VALUE", help="keyword argument (JSON or text)")
-    add("--workers", type=int, metavar="N", help="tasks side by side at most")
-    add("--memory", metavar="SIZE", help="memory of the whole job, like 16GB")
-    add("--cpus-per-task", type=float, metavar="N")
-    add("--memory-per-task", metavar="SIZE")
-    add("--retry", type=int, metavar="N", help="tries at most, where another one may help")
-    add("--timeout", type=float, metavar="SECONDS", help="of one task")
-    add("--concurrency", type=int, metavar="N", help="calls at once in each worker, for functions that wait")
-    add("--rate", metavar="RATE", help="calls of all workers together: 50/s, 100/min, '50/s burst 10'")
-    add("--executor", metavar="NAME", help="serial, processes or ray")
-    add("--quiet", action="store_true", help="no progress line and no summary")
+def _add_cluster(commands: Any) -> None:
+    """Add the commands that have to do with jobs of a Ray cluster."""
+    text = "send a command to a Ray cluster, and follow it there"
+    submit = commands.add_parser("submit", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    submitted = submit.add_subparsers(required=True, metavar="COMMAND")
+    for name, add, text in (
+        ("run", add_job, "run a function over files"),
+        ("flow", add_flow, "run a flow"),
+        ("retry", add_retry, "run again only what failed"),
+    ):
+        sub = submitted.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]} on a Ray cluster.")
+        add(sub)
+        add_submit(sub)
+        sub.set_defaults(command=_remote("run_submit"), submitted=name, parser=sub)
+    jobs = commands.add_parser("jobs", help="list the jobs of a cluster, the newest first")
+    jobs.add_argument("--all", action="store_true", help="those that batchflow did not submit, too")
+    jobs.add_argument("--json", action="store_true", help="as JSON Lines")
+    add_address(jobs)
+    jobs.set_defaults(command=_remote("run_jobs"))
+    logs = commands.add_parser("logs", help="show what a job of a cluster has printed")
+    logs.add_argument("--follow", action="store_true", help="until it ends; the exit status is that of the job")
+    add_id(logs)
+    logs.set_defaults(command=_remote("run_logs"))
+    stop = commands.add_parser("stop", help="stop a job of a cluster; what is done is kept")
+    add_id(stop)
+    stop.set_defaults(command=_remote("run_stop"))
 
 
 def _job(arguments: argparse.Namespace) -> Job:
@@ -174,8 +165,8 @@ def _job(arguments: argparse.Namespace) -> Job:
         format=arguments.format,
         setup=optional(arguments.setup),
         combine=optional(arguments.combine),
-        max_errors=_number(arguments.max_errors, "--max-errors"),
-        chunk=_whole(arguments.chunk),
+        max_errors=number(arguments.max_errors, "--max-errors"),
+        chunk=whole(arguments.chunk),
         part_size=arguments.part_size,
         version=arguments.version,
         fresh=arguments.fresh,
@@ -184,12 +175,12 @@ def _job(arguments: argparse.Namespace) -> Job:
 
 
 def _limits(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what the arguments of `_add_limits` say, as fields of a job."""
+    """Return what the arguments of `add_limits` say, as fields of a job."""
     from batchflow.resources import Resources
     from batchflow.retry import NEVER, Retry
 
     return {
-        "args": dict(map(_keyword, arguments.arg)),
+        "args": dict(map(keyword, arguments.arg)),
         "limits": Resources(cpus=arguments.workers, memory=arguments.memory),
         "per_task": Resources(cpus=arguments.cpus_per_task, memory=arguments.memory_per_task),
         "retry": NEVER if arguments.retry is None else Retry(attempts=arguments.retry),
@@ -211,39 +202,6 @@ def _begins(arguments: argparse.Namespace) -> Callable[[Event], None]:
     return begin
 
 
-def _keyword(text: str) -> tuple[str, Any]:
-    """Return name and value of ``--arg name=value``; a value that is no JSON is text."""
-    from batchflow.errors import UsageError
-
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        message = f"--arg {text!r}: write it like name=value"
-        raise UsageError(message)
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
-def _number(text: str | None, option: str) -> int | float | None:
-    from batchflow.errors import UsageError
-
-    number = _whole(text)
-    try:
-        return float(number) if isinstance(number, str) else number
-    except ValueError:
-        message = f"{option} {text!r} is not a number"
-        raise UsageError(message) from None
-
-
-def _whole(text: str | None) -> int | str | None:
-    """Return text as a whole number if it is one."""
-    try:
-        return None if text is None else int(text)
-    except ValueError:
-        return text
-
-
 def _run(arguments: argparse.Namespace) -> int:
     return _told_result(_job(arguments).run(), arguments, arguments.into)
 
@@ -252,15 +210,15 @@ def _flow(arguments: argparse.Namespace) -> int:
     from batchflow.loading import load_flow
     from batchflow.resources import Resources
 
-    flow = load_flow(arguments.flow, dict(map(_keyword, arguments.arg)))
+    flow = load_flow(arguments.flow, dict(map(keyword, arguments.arg)))
     if arguments.explain:
-        _show([flow.explain()], sys.stdout)
+        show([flow.explain()], sys.stdout)
         if arguments.draw:
             flow.draw(arguments.draw)
         return OK
     run = flow.run(
         on_error=arguments.on_error,
-        max_errors=_number(arguments.max_errors, "--max-errors"),
+        max_errors=number(arguments.max_errors, "--max-errors"),
         only=arguments.only,
         limits=Resources(cpus=arguments.workers, memory=arguments.memory),
         executor=arguments.executor,
@@ -275,9 +233,9 @@ def _flow(arguments: argparse.Namespace) -> int:
 def _told_flow(run: FlowRun, arguments: argparse.Namespace) -> int:
     """Tell what a flow came to, and return its exit status: what steps gave that no other one took, in JSON."""
     values = [{"step": step.name, "value": step.value} for step in run.steps if step.opened is not None]
-    _show(_json_lines(values), sys.stdout)
+    show(json_lines(values), sys.stdout)
     if not arguments.quiet:
-        _show([run, *([_grouped(run.errors)] if run.errors.num_rows else [])], sys.stderr)
+        show([run, *([grouped(run.errors)] if run.errors.num_rows else [])], sys.stderr)
     return OK if run.ok else FAILED
 
 
@@ -313,7 +271,7 @@ def _retry(arguments: argparse.Namespace) -> int:
     result = job.retry_failed()
     left = result.errors.num_rows
     if failed and not arguments.quiet:
-        _show([f"{failed:,} errors tried again: {failed - left:,} are gone, {left:,} stay"], sys.stderr)
+        show([f"{failed:,} errors tried again: {failed - left:,} are gone, {left:,} stay"], sys.stderr)
     return _told_result(result, arguments, arguments.output)
 
 
@@ -328,9 +286,9 @@ def _verify(arguments: argparse.Namespace) -> int:
         problems = list(verify(destination, plan, history, source_of(plan)))
     except LedgerError as error:
         problems = [str(error)]
-    _show(map(printable, problems or [proof(history)]), sys.stdout)
+    show(map(printable, problems or [proof(history)]), sys.stdout)
     if problems:
-        _show(["what is missing is made by running the job again; what was changed, with --fresh"], sys.stderr)
+        show(["what is missing is made by running the job again; what was changed, with --fresh"], sys.stderr)
     return FAILED if problems else OK
 
 
@@ -338,36 +296,21 @@ def _told_result(result: Result, arguments: argparse.Namespace, output: str | No
     """Tell what a run came to, and return its exit status."""
     told: list[object] = [result.report]
     if result.errors.num_rows:
-        told.append(_grouped(result.errors))
+        told.append(grouped(result.errors))
     if result.path is None:
-        _show(_json_lines(result.values), sys.stdout)
+        show(json_lines(result.values), sys.stdout)
     else:
         told.append(f"output in {output}")
         if result.errors.num_rows:
             again = f"batchflow retry {output} --version 2"
             told.append(f"next: batchflow errors {output} --all; once mended, {again}")
     if not arguments.quiet:
-        _show(told, sys.stderr)
+        show(told, sys.stderr)
     return FAILED if result.errors.num_rows else OK
 
 
-def _json_lines(values: Iterable[Any]) -> Iterator[str]:
-    """Yield values as JSON Lines, as ``--format jsonl`` writes them."""
-    import msgspec
-
-    for value in values:
-        yield printable_json(msgspec.json.encode(value, enc_hook=_plain).decode())
-
-
-def _plain(value: Any) -> Any:
-    """Return a value that JSON does not know as one that it knows: numbers, rows of tables, else text."""
-    if hasattr(value, "num_rows") and hasattr(value, "to_pylist"):
-        return value.to_pylist()
-    return value.item() if type(value).__module__ == "numpy" and not getattr(value, "shape", True) else str(value)
-
-
 def _plan(arguments: argparse.Namespace) -> int:
-    _show([_job(arguments).plan().explain()], sys.stdout)
+    show([_job(arguments).plan().explain()], sys.stdout)
     return OK
 
 
@@ -377,39 +320,17 @@ def _errors(arguments: argparse.Namespace) -> int:
     errors, ended = read_errors(arguments.output)
     lines: Iterable[str]
     if arguments.json:
-        lines = _json_lines(errors.to_pylist())
+        lines = json_lines(errors.to_pylist())
     elif arguments.all:
-        lines = map(_told, errors.to_pylist())
+        lines = map(told_row, errors.to_pylist())
     else:
-        lines = [_grouped(errors) if errors.num_rows else "nothing failed"]
-    _show(lines, sys.stdout)
+        lines = [grouped(errors) if errors.num_rows else "nothing failed"]
+    show(lines, sys.stdout)
     if not ended:
-        _show(["so far: the job has not come to its end"], sys.stderr)
+        show(["so far: the job has not come to its end"], sys.stderr)
     return FAILED if errors.num_rows else OK
 
 
-def _grouped(errors: Any) -> str:
-    """Return the commonest kinds of failure, with a count and an example each."""
-    groups: dict[tuple[str, str], list[Any]] = {}
-    for row in errors.drop_columns(["payload", "traceback"]).to_pylist():
-        groups.setdefault((row["phase"], row["error_type"]), []).append(row)
-    lines = []
-    for (phase, kind), rows in sorted(groups.items(), key=lambda item: -len(item[1])):
-        first = rows[0]
-        record = f", record {first['record']}" if first["record"] is not None else ""
-        step = f"{printable(first['step'])}: " if first.get("step", first["source"]) != first["source"] else ""
-        example = f"{step}{printable(first['source'])}{record}: {printable(first['message'])}"
-        lines.append(f"{len(rows):>7,} x {printable(kind)} in {phase}: {example}")
-    return "\n".join(lines)
-
-
-def _told(row: dict[str, Any]) -> str:
-    record = f", record {row['record']}" if row["record"] is not None else ""
-    place = f"{printable(row['source'])}{record} [{row['start']}:{row['stop']}]"
-    head = f"{place} {row['phase']}, {row['attempts']} attempts"
-    payload = f"\n    {printable(row['payload'])}" if row["payload"] else ""
-    trace = "".join(f"    {printable(line)}\n" for line in (row["traceback"] or "").splitlines())
-    return f"{head}\n    {printable(row['error_type'])}: {printable(row['message'])}{payload}\n{trace}"
 
 
 if __name__ == "__main__":

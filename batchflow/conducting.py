@@ -31,6 +31,7 @@ from batchflow.executors import Executor, chosen
 from batchflow.executors.base import UNKNOWN
 from batchflow.flow_jobs import Jobs
 from batchflow.flow_run import FlowRun, State, StepRun
+from batchflow.inflight import FOLLOW_SECONDS
 from batchflow.model import Failed, Failure, Given, Grown, Outcome, Skipped, Stats
 from batchflow.packing import Shipped, pack
 from batchflow.progress import Progress
@@ -102,6 +103,8 @@ class _Conductor:
         self._flows: set[str] = set()
         """What runs, by tokens: a flow that a step returns is another one."""
         self._budget: Budget
+        self._follows = time.monotonic() + FOLLOW_SECONDS
+        """When to look next how much there is."""
         self._programs: dict[tuple[Any, ...], int] = {}
         """Of calls, at the executor, by what each takes."""
         self._ready: dict[tuple[Any, ...], deque[Doing]] = {}
@@ -200,6 +203,7 @@ class _Conductor:
 
     def _loop(self) -> None:
         while True:
+            self._follow()
             if not self._stops():
                 self._start_ready()
             if self._jobs.turn():
@@ -207,6 +211,12 @@ class _Conductor:
             if not self._is_left():
                 return
             self._wait()
+
+    def _follow(self) -> None:
+        """Use as much as there is by now: a cluster grows, and shrinks."""
+        if self._executor.elastic and time.monotonic() > self._follows:
+            self._budget.follow(self._executor.budget(self._how.limits))
+            self._follows = time.monotonic() + FOLLOW_SECONDS
 
     def _is_left(self) -> bool:
         """Whether anything is left to do."""

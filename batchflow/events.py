@@ -20,6 +20,14 @@ class JobStarted(NamedTuple):
     """Tasks that run side by side."""
     done: int = 0
     """Weight of what earlier runs did."""
+    logs: str = ""
+    """Folder with messages of the engine, and with what tasks print."""
+
+
+class SlotsChanged(NamedTuple):
+    """More tasks run side by side from now on, or fewer: a cluster grew, or shrank."""
+
+    slots: int
 
 
 class TaskEnded(NamedTuple):
@@ -71,5 +79,5 @@ class StepEnded(NamedTuple):
     """Of one that did not succeed."""
 
 
-Event: TypeAlias = JobStarted | TaskEnded | ChunkSettled | JobEnded | StepStarted | StepEnded
+Event: TypeAlias = JobStarted | SlotsChanged | TaskEnded | ChunkSettled | JobEnded | StepStarted | StepEnded
 Listener: TypeAlias = Callable[[Event], None]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from batchflow.executors.base import Executor
 from batchflow.model import Key, Work
 from batchflow.resources import Budget, Resources, amounts
+
+FOLLOW_SECONDS = 1.0
+"""How often an executor that grows and shrinks is asked for how much there is room."""
 
 
 class InFlight:
@@ -14,21 +19,47 @@ class InFlight:
     ----------
     executor
         Where it runs.
-    slots
-        Tasks that may run side by side; as many more wait beside them as the executor likes.
+    limits
+        Caps of the job.
     per_task
-        What one of them takes,
+        What one task takes,
     budget
         of what is shared with other jobs. Then no task waits beside a running one, so that what is
         counted as in use is.
+
+    Attributes
+    ----------
+    slots : int
+        Tasks that may run side by side; as many more wait beside them as the executor likes.
     """
 
-    def __init__(self, executor: Executor, slots: int, per_task: Resources, budget: Budget | None) -> None:
+    def __init__(
+        self, executor: Executor, limits: Resources, per_task: Resources, budget: Budget | None
+    ) -> None:
         self._executor = executor
-        self._most = slots * (1 + executor.prefetch) if budget is None else slots
+        self._request = (limits, per_task)
         self._need = amounts(per_task)
         self._budget = budget
         self._work: dict[Key, Work] = {}
+        self.slots = executor.slots(limits, per_task)
+        self._asked = time.monotonic()
+
+    def follow(self, job: int) -> bool:
+        """Look whether there is room for more tasks by now, or for fewer; those that run come to their end.
+
+        Parameters
+        ----------
+        job
+            Number of the program at the executor.
+        """
+        if not self._executor.elastic or time.monotonic() < self._asked + FOLLOW_SECONDS:
+            return False
+        self._asked = time.monotonic()
+        before, self.slots = self.slots, self._executor.slots(*self._request)
+        if self.slots == before:
+            return False
+        self._executor.resize(job, self.slots)
+        return True
 
     def __len__(self) -> int:
         return len(self._work)
@@ -39,7 +70,8 @@ class InFlight:
     @property
     def has_room(self) -> bool:
         """Whether one more piece of work may begin."""
-        return len(self._work) < self._most and (self._budget is None or self._budget.fits(self._need))
+        most = self.slots * (1 + self._executor.prefetch) if self._budget is None else self.slots
+        return len(self._work) < most and (self._budget is None or self._budget.fits(self._need))
 
     def begin(self, job: int, work: Work) -> None:
         """Give work to the executor, for a program that it knows by this number."""

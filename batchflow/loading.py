@@ -182,9 +182,15 @@ def source_of(plan: dict[str, Any]) -> Source | None:
 
     ``None`` where its records were in the memory of a program.
     """
-    with suppress(OSError):  # the folder of another machine; paths may be absolute
-        os.chdir(plan["folder"])
+    if not _was_sent(plan["folder"]):
+        with suppress(OSError):  # the folder of another machine; paths may be absolute
+            os.chdir(plan["folder"])
     return again(plan["source"], [item["uri"] for item in plan["inputs"]])
+
+
+def _was_sent(path: str | None) -> bool:
+    """Whether a path is in a folder that Ray unpacked for an earlier job: what came with this one is newer."""
+    return path is not None and "_ray_pkg_" in path
 
 
 def load_again(place: dict[str, str | None], output: str) -> Callable[..., Any]:
@@ -202,4 +208,5 @@ def load_again(place: dict[str, str | None], output: str) -> Callable[..., Any]:
             f"name one that can be imported, batchflow retry {output} steps.py:clean"
         )
         raise FunctionError(message)
-    return load_function(f"{file}:{name}" if file and module == Path(file).stem else f"{module}:{name}")
+    by_file = file and module == Path(file).stem and not _was_sent(file)
+    return load_function(f"{file if by_file else module}:{name}")

@@ -316,6 +316,8 @@ class Failed(NamedTuple):
     """Another try may help, as the ``retry=`` of the job has it."""
     after: float | None = None
     """Seconds before another try, where the function asked for one."""
+    gone: bool = False
+    """The node that it ran on is gone, or what it took was on one that is: another one does it as well."""
     unwritten: bool = False
     """Its rows could not be written, which is no fault of theirs: the disk is full, or gone."""
 

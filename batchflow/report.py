@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from batchflow.events import ChunkSettled, Event, JobEnded, JobStarted, TaskEnded
+from batchflow.events import ChunkSettled, Event, JobEnded, JobStarted, SlotsChanged, TaskEnded
 from batchflow.model import Stats
 
 _SLOWEST = 5
@@ -37,6 +37,9 @@ class Report:
 
     executor: str = ""
     slots: int = 0
+    """Tasks that ran side by side; of a cluster that grew or shrank, the most."""
+    logs: str = ""
+    """Folder with messages of the engine, and with what tasks print, if they do not go to the terminal."""
     complete: bool = False
     """Whether the job ran to its end."""
     rows_in: int = 0
@@ -83,10 +86,11 @@ class Report:
             return f"{counts}nothing to do: all of it was done before"
         rate = (self.rows_in - self.before) / self.seconds if self.seconds else 0
         resumed = f"{self.before:,} of them were done before\n" if self.before else ""
+        logs = f"\nmessages and what tasks print: {self.logs}" if self.logs else ""
         return (
             f"{counts}{resumed}"
             f"{self.seconds:.2f} s, {rate:,.0f} records/s, {self.speedup:.1f} workers' worth on {self.slots} "
-            f"({self.executor}), {self.chunks:,} chunks, peak {self.peak_memory / 1e6:,.0f} MB per worker"
+            f"({self.executor}), {self.chunks:,} chunks, peak {self.peak_memory / 1e6:,.0f} MB per worker{logs}"
         )
 
 
@@ -99,6 +103,7 @@ class ReportBuilder:
         self._began = time.perf_counter()
         self._start = JobStarted("", None, "", 0)
         self._complete = False
+        self._slots = 0
         self._totals = dict.fromkeys(
             ("rows_in", "before", "rows_out", "failed", "chunks", "retries", "bytes_read"), 0
         )
@@ -115,7 +120,9 @@ class ReportBuilder:
         elif isinstance(event, ChunkSettled):
             self._chunk(event)
         elif isinstance(event, JobStarted):
-            self._start = event
+            self._start, self._slots = event, event.slots
+        elif isinstance(event, SlotsChanged):
+            self._slots = max(self._slots, event.slots)
         elif isinstance(event, JobEnded):
             self._complete = event.complete
 
@@ -158,7 +165,8 @@ class ReportBuilder:
         seconds = time.perf_counter() - self._began
         return Report(
             executor=self._start.executor,
-            slots=self._start.slots,
+            slots=self._slots,
+            logs=self._start.logs,
             complete=self._complete,
             seconds=seconds,
             task_seconds=sum(self._busy.values()),

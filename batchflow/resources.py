@@ -62,6 +62,8 @@ class Resources:
     """GPUs, fractions too; placed by Ray only."""
     custom: Mapping[str, float] = field(default_factory=dict)
     """Custom resources by name; placed by Ray only."""
+    accelerator: str | None = None
+    """Type of GPU, by Ray's name for it like ``"A100"``; placed by Ray only."""
 
     def __post_init__(self) -> None:
         if self.memory is not None:
@@ -79,7 +81,7 @@ class Resources:
     @property
     def needs_ray(self) -> bool:
         """Whether only Ray can place this: GPUs or custom resources."""
-        return bool(self.gpus or self.custom)
+        return bool(self.gpus or self.custom or self.accelerator)
 
 
 _ROUNDING = 1e-9
@@ -100,13 +102,24 @@ class Budget:
     """
 
     def __init__(self, limits: Resources, tasks: int | None = None) -> None:
-        self._all = {"cpus": 0.0, **amounts(limits)}
-        self._all["tasks"] = self._all["cpus"] + WAITERS if tasks is None else tasks
-        self._free = dict(self._all)
-        self.slots = max(1, int(min(self._all["cpus"], self._all["tasks"])))
-        """Tasks of one core that run side by side."""
+        self._all: dict[str, float] = {}
+        self._free: dict[str, float] = {}
+        self._set({"cpus": 0.0, **amounts(limits)}, tasks)
         self.tasks = 0
         """Tasks that take something of it."""
+
+    def _set(self, all_there_is: dict[str, float], tasks: float | None) -> None:
+        all_there_is["tasks"] = all_there_is["cpus"] + WAITERS if tasks is None else tasks
+        for name in self._all.keys() | all_there_is.keys():
+            more = all_there_is.get(name, 0) - self._all.get(name, 0)
+            self._free[name] = self._free.get(name, 0) + more
+        self._all = all_there_is
+        self.slots = max(1, int(min(self._all["cpus"], self._all["tasks"])))
+        """Tasks of one core that run side by side."""
+
+    def follow(self, other: Budget) -> None:
+        """Allow as much as another budget does from now on; what is in use stays so."""
+        self._set(dict(other._all), other._all["tasks"])
 
     def check(self, need: Mapping[str, float]) -> None:
         """Raise `ResourceError` if there is never room for a task, whatever else runs."""

@@ -130,7 +130,7 @@ def _from_buffer(kind: str, buffer: Any) -> Any:
 
         return pa.ipc.open_stream(buffer).read_all()
     numbers = array(kind)
-    numbers.frombytes(buffer)
+    numbers.frombytes(memoryview(buffer).cast("B"))
     return numbers
 
 

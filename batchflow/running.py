@@ -142,7 +142,9 @@ class Run:
         def deliver(settled: Settled) -> None:
             self._account(settled)
             if settled.payload is not None:
-                self.payloads.append(settled.payload if self._lazy else self._executor.fetch(settled.payload))
+                rows = settled.payload if self._lazy else self._executor.fetch(settled.payload)
+                if self._lazy or rows.segments:  # a filter may leave very many chunks without any
+                    self.payloads.append(rows)
 
         scheduler = self._make_scheduler(deliver)
         with self._opened():

@@ -28,9 +28,9 @@ from batchflow.combining import losses
 from batchflow.combining.order import Numbering, Sequencer, Settled
 from batchflow.coverage import Coverage
 from batchflow.errors import GO_ON, ExecutorError, OutputError
-from batchflow.events import ChunkSettled, Event, JobEnded, JobStarted, Listener, TaskEnded
+from batchflow.events import ChunkSettled, Event, JobEnded, JobStarted, Listener, SlotsChanged, TaskEnded
 from batchflow.executors.base import Executor
-from batchflow.inflight import InFlight
+from batchflow.inflight import FOLLOW_SECONDS, InFlight
 from batchflow.model import (
     Chunk,
     Failed,
@@ -59,6 +59,8 @@ BARREN = 100
 """Tasks that may break off, or not even begin, before any has succeeded: then it is no record's fault."""
 UNCOUNTED = 100
 """Cuts of a chunk whose records nobody can count, at most: three lines in a gigabyte are found with as many."""
+LOSSES = 3
+"""Nodes that may go while they are at a chunk, before it may have to do with that."""
 LISTEN_SECONDS = 0.2
 """How long the loop waits for an outcome before it looks whether it was asked to stop."""
 
@@ -116,7 +118,7 @@ class Scheduler:
         self._note = note
         self._stopping = stopping
         self._waiting = waiting
-        self._slots = executor.slots(plan.spec.limits, plan.spec.per_task)
+        self._running = InFlight(executor, plan.spec.limits, plan.spec.per_task, budget)
         self._ahead = AHEAD * self._slots if bounded else sys.maxsize
         self._heavy = None if bounded or not plan.total else plan.total // (self._slots * HEAVY_SHARE)
         self._cursor: Cursor
@@ -124,9 +126,10 @@ class Scheduler:
         self._drained = False
         self._backlog = Backlog()
         self._alone: Key | None = None
+        self._losses: Counter[Key] = Counter()
+        """Nodes that went, by the chunk they were at."""
         self._callbacks: dict[Key, Callable[[Outcome], None]] = {}
         self._deaths: dict[Key, int] = {}
-        self._running = InFlight(executor, self._slots, plan.spec.per_task, budget)
         self._uncounted: Counter[Key] = Counter()
         """Cuts of each chunk whose records nobody could count."""
         self._barren: int | None = 0
@@ -164,7 +167,8 @@ class Scheduler:
         unit = "records" if source.in_memory else "bytes"
         before = sum(settled.chunk.weight for settled in done)
         total = None if left is None else left + before
-        self._tell(JobStarted(unit, total, self._executor.name, self._slots, before))
+        executor = self._executor
+        self._tell(JobStarted(unit, total, executor.name, self._slots, before, executor.logs))
 
     def close(self, *, complete: bool) -> None:
         """Give up what is still running and forget the program."""
@@ -188,6 +192,11 @@ class Scheduler:
         self._backlog.delegate(work)
         self._callbacks[work.key] = callback
 
+    @property
+    def _slots(self) -> int:
+        """Tasks that run side by side."""
+        return self._running.slots
+
     def run(self) -> None:
         """Turn until nothing is left to do."""
         for _ in self.turns():
@@ -199,6 +208,7 @@ class Scheduler:
         So many schedulers can share one executor, and somebody who waits for all of them.
         """
         while True:
+            self._follow()
             if not self._stops():
                 self._admit()
             for settled in self._order.release(_END if self._drained else self._cursor.frontier):
@@ -206,6 +216,13 @@ class Scheduler:
             if not self._is_left():
                 return
             yield
+
+    def _follow(self) -> None:
+        """Run as many tasks side by side as there is room for by now: a cluster grows, and shrinks."""
+        if self._running.follow(self.job):
+            self._ahead = self._ahead if self._ahead == sys.maxsize else AHEAD * self._slots
+            self._sizer.resize(self._slots)
+            self._tell(SlotsChanged(self._slots))
 
     def _is_left(self) -> bool:
         """Whether there is anything left to do."""
@@ -229,7 +246,8 @@ class Scheduler:
     @property
     def patience(self) -> float | None:
         """Seconds to wait for an outcome, ``None``: until there is one."""
-        patience = None if self._stopping is None else LISTEN_SECONDS
+        patience = FOLLOW_SECONDS if self._executor.elastic else None
+        patience = patience if self._stopping is None else LISTEN_SECONDS
         due = self._backlog.due
         if due is not None and self._has_slot() and not self._stops():  # else only an outcome lets it begin
             patience = due if patience is None else min(due, patience)
@@ -313,6 +331,11 @@ class Scheduler:
 
     def _ended(self, task: Task, outcome: Outcome) -> None:
         """Settle a chunk, or see to it that it is tried again."""
+        if isinstance(outcome, Failed) and outcome.gone and self._losses[task.key] < LOSSES:
+            self._losses[task.key] += 1
+            self._told(task, outcome, again=True)
+            self._backlog.again([task._replace(attempt=task.attempt + 1)])
+            return
         self._check_barren(outcome)
         if isinstance(outcome, Succeeded):
             self._sizer.learn(task.chunk.weight, outcome.stats.seconds)

@@ -66,17 +66,23 @@ class ChunkSizer:
         self, total: int | None, slots: int, first: int, fixed: int | None = None, pace: Pace = AT_ONCE
     ) -> None:
         self._remaining = total
-        self._slots = slots
         self._fixed = fixed
+        self._pace = pace
         self._least = pace.least
-        self._most = max(pace.record, pace.most * pace.record / slots)
         self._waits = pace.calls > 1
-        # What a call waits for its turn is measured too; smaller chunks would only have more of them wait.
-        self._target = (WAITING_SECONDS if self._waits else TARGET_SECONDS) + 2 * pace.gap * slots
+        self.resize(slots)
         self._first = max(first, int(_FEW * self._least)) if self._waits else first
         self._largest = self._first
         self._weight = 0.0
         self._seconds = 0.0
+
+    def resize(self, slots: int) -> None:
+        """Size chunks for so many tasks side by side from now on."""
+        pace = self._pace
+        self._slots = slots
+        self._most = max(pace.record, pace.most * pace.record / slots)
+        # What a call waits for its turn is measured too; smaller chunks would only have more of them wait.
+        self._target = (WAITING_SECONDS if self._waits else TARGET_SECONDS) + 2 * pace.gap * slots
 
     def next(self) -> int:
         """Return the weight of the next chunk, at least 1."""

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.harness import Suite, race
 from benchmarks.tables import as_json, machine, markdown
 
-SUITES = ("start", "warm", "tiny", "one_file", "safety", "memory", "flow", "waiting")
+SUITES = ("start", "warm", "tiny", "one_file", "safety", "memory", "flow", "waiting", "cluster")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -60,3 +60,23 @@ def wide(step: Callable[..., Any], count: int) -> Any:
 
 GRAPHS: dict[str, Callable[[Callable[..., Any], int], Any]] = {"diamond": diamond, "chain": chain, "wide": wide}
 """Each is written with a function that adds a step and returns what stands for its value."""
+
+
+def windowed(task: Any, arguments: Iterable[Any], window: int) -> list[Any]:
+    """Return what plain Ray tasks give, in order, with so many at Ray at a time."""
+    import ray
+
+    values: dict[int, Any] = {}
+    running: dict[Any, int] = {}
+
+    def take(count: int) -> None:
+        done, _ = ray.wait(list(running), num_returns=count)
+        for reference in done:
+            values[running.pop(reference)] = ray.get(reference)
+
+    for number, argument in enumerate(arguments):
+        running[task.remote(argument)] = number
+        if len(running) >= window:
+            take(1)
+    take(len(running))
+    return [values[number] for number in range(len(values))]

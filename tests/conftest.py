@@ -74,9 +74,9 @@ def warm(nothing_left):
 
 
 def _start_ray():
-    import batchflow.executors.ray as ours
+    import batchflow.executors.ray.cluster as ours
 
-    for name, value in ours._QUIET.items():
+    for name, value in ours.QUIET.items():
         os.environ.setdefault(name, value)
     import ray
 

@@ -35,6 +35,8 @@ class Executor(ABC):
     name: ClassVar[str]
     prefetch: ClassVar[int]
     """Tasks that wait beside each running one, so that a worker need not wait for the driver."""
+    elastic: ClassVar[bool] = False
+    """Whether there is room for more tasks, or for fewer, as time goes by."""
     warm = False
 
     def slots(self, limits: Resources, per_task: Resources) -> int:
@@ -56,6 +58,14 @@ class Executor(ABC):
 
     def grow(self, workers: int) -> None:  # noqa: B027 - there is nothing to do where they come by themselves
         """Have at least so many workers, where each is made by hand."""
+
+    def resize(self, job: int, slots: int) -> None:  # noqa: B027 - only an elastic one need do anything
+        """Let so many tasks of a program run side by side from now on."""
+
+    @property
+    def logs(self) -> str:
+        """Folder where messages of the engine are, and what tasks print, if they do not go to the terminal."""
+        return ""
 
     @abstractmethod
     def start(self, slots: int, per_task: Resources, workers: int | None = None) -> None:

@@ -155,6 +155,11 @@ class Source(ABC):
         """Return the units of an input, bytes or rows or records, ``None`` where nobody can tell."""
         return item.size
 
+    def needs(self, span: Span) -> list[tuple[int, int]]:
+        """Return the ranges of bytes of a file that reading a span of it takes, where it is on another machine."""
+        del span
+        return []
+
     def shipped(self) -> Source:
         """Return the source as the workers need it."""
         return self

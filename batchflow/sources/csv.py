@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchflow.coverage import Range
 from batchflow.model import Input, Span
-from batchflow.sources.base import Block, Source
+from batchflow.sources.base import BLOCK_BYTES, Block, Source
 from batchflow.sources.cells import SAMPLE_RECORDS, CellType, infer
 from batchflow.sources.csv_rows import Places, RowReader, is_utf8
 from batchflow.sources.cutting import Cuts, whole
@@ -110,6 +110,13 @@ class CsvSource(FileSource):
             message = "the header is not UTF-8 text"
             raise ValueError(message)
         return names
+
+    def needs(self, span: Span) -> list[tuple[int, int]]:
+        """Return a span as it is, since it was cut at ends of records, and the header if it is not known."""
+        if span.whole:
+            return super().needs(span)
+        own = (span.start, span.stop or span.input.size)
+        return [own] if span.header or not span.start else [(0, min(BLOCK_BYTES, span.start)), own]
 
     def blocks(self, span: Span, data: Any) -> Iterator[Block]:
         """Read the records of one span; a record that does not fit its header or types is a failure."""

@@ -39,6 +39,10 @@ class FileSource(Source):
         except InputError:
             return None
 
+    def needs(self, span: Span) -> list[tuple[int, int]]:
+        """Return all of a file, where the source knows no better."""
+        return [(0, span.input.size)]
+
     def cursor(self, inputs: Sequence[Input], heavy: int | None, done: Coverage = NOTHING) -> Cursor:
         """Return a cursor that cuts big files and packs small ones."""
         from batchflow.sources.cutting import FileCursor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from batchflow.model import Input, Span
 from batchflow.sources.base import Block
 from batchflow.sources.cutting import weigh
 from batchflow.sources.file_source import FileSource
-from batchflow.sources.paths import open_input
+from batchflow.sources.paths import is_elsewhere, open_input, path_of
 from batchflow.stores.uris import is_uri
 from batchflow.tables import rows_to_table
 
@@ -30,13 +31,16 @@ class File:
 
     @property
     def path(self) -> str:
-        """Path of a local file; the URI itself where there is none."""
-        return self.uri.removeprefix("file://")
+        """Path of a local file, or of a copy of it where only the driver sees it; otherwise the URI itself."""
+        return path_of(self.uri).removeprefix("file://")
 
     def open(self) -> IO[bytes]:
         """Open the file for reading bytes, as it is (not decompressed)."""
         if is_uri(self.uri):
             return open_input(self.uri)
+        if is_elsewhere(self.uri):
+            shipped: Any = open_input(self.uri)
+            return io.BufferedReader(shipped)
         return open(self.uri, "rb")  # noqa: PTH123 - the caller closes it
 
     def read_bytes(self) -> bytes:

@@ -204,3 +204,15 @@ def _first_line(raw: IO[bytes] | Any, start: int, stop: int) -> int:
             return offset + found
         offset += len(data)
     return offset
+
+
+def end_of_line(uri: str, offset: int) -> int:
+    """Return the byte behind the line feed that ends the line which holds a byte of a file."""
+    with closing(open_input(uri)) as raw:
+        raw.seek(offset)
+        while data := raw.read(BLOCK_BYTES):
+            found = data.find(b"\n") + 1
+            if found:
+                return offset + found
+            offset += len(data)
+    return offset

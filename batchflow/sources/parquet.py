@@ -15,7 +15,7 @@ from batchflow.model import Input, Span
 from batchflow.sources.base import Block
 from batchflow.sources.cutting import Cuts, whole
 from batchflow.sources.file_source import FileSource
-from batchflow.sources.paths import open_input
+from batchflow.sources.paths import is_elsewhere, open_input
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 8192
 """Rows decoded at a time."""
+_FOOTER_BYTES = 64 << 10
+"""What Arrow reads of the end of a file, where it expects the footer."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,20 @@ class ParquetSource(FileSource):
             return whole(item)
         return RowCuts(item, ends, gap).cut
 
+    def needs(self, span: Span) -> list[tuple[int, int]]:
+        """Return where the row groups of a span lie, and the footer."""
+        import pyarrow.parquet as pq
+
+        size = span.input.size
+        try:
+            with closing(open_input(span.input.uri)) as raw, pq.ParquetFile(raw) as file:
+                groups = row_groups(row_group_ends(file), span.start, span.stop)
+                ranges = [_bytes_of(file.metadata.row_group(at)) for at in groups]
+                footer = max(_FOOTER_BYTES, file.metadata.serialized_size + 8)
+        except Exception:  # noqa: BLE001 - the worker that reads the file tells what is wrong with it
+            return super().needs(span)
+        return [*ranges, (max(0, size - footer), size)]
+
     def record_weight(self, inputs: Sequence[Input]) -> float:
         """Return the bytes on disk of a row of the first file that has any."""
         import pyarrow.parquet as pq
@@ -77,6 +93,9 @@ class ParquetSource(FileSource):
     def blocks(self, span: Span, data: Any) -> Iterator[Block]:
         """Read the rows of one span as tables."""
         del data
+        away = is_elsewhere(span.input.uri)
+        if away:
+            self._open.clear()  # another span of it came with another task
         file = self._opened(span.input)
         try:
             for row, batch in file.rows(span.start, span.stop):
@@ -84,7 +103,7 @@ class ParquetSource(FileSource):
         except Exception:
             self._open.clear()
             raise
-        if span.stop in {None, file.count}:
+        if away or span.stop in {None, file.count}:
             self._open.clear()
 
     def _opened(self, item: Input) -> _OpenFile:
@@ -138,12 +157,12 @@ class _OpenFile:
     def _go(self, row: int, stop: int) -> None:
         """Decode on to the batch that holds a row, of the row groups up to the one that holds the last row."""
         if not self._at <= row < self._stop:
-            first, last = bisect_right(self._ends, row) - 1, bisect_left(self._ends, stop) - 1
-            self._at = self._behind = self._ends[first]
-            self._stop = self._ends[last + 1]
+            groups = row_groups(self._ends, row, stop)
+            self._at = self._behind = self._ends[groups[0]]
+            self._stop = self._ends[groups[-1] + 1]
             # use_threads=False: the cores belong to the other workers.
             self._batches = self._file.iter_batches(
-                BATCH_ROWS, row_groups=list(range(first, last + 1)), columns=self._columns, use_threads=False
+                BATCH_ROWS, row_groups=groups, columns=self._columns, use_threads=False
             )
         while self._behind <= row:
             self._batch = next(self._batches)
@@ -158,6 +177,20 @@ def row_group_ends(file: pq.ParquetFile) -> list[int]:
     """Return 0 and the number of the row behind each row group."""
     meta = file.metadata
     return list(accumulate((meta.row_group(at).num_rows for at in range(meta.num_row_groups)), initial=0))
+
+
+def row_groups(ends: list[int], start: int, stop: int | None) -> list[int]:
+    """Return the numbers of the row groups that hold some rows."""
+    last = len(ends) - 1 if stop is None else bisect_left(ends, stop)
+    return list(range(bisect_right(ends, start) - 1, last))
+
+
+def _bytes_of(group: Any) -> tuple[int, int]:
+    """Return where a row group lies in its file."""
+    columns = [group.column(at) for at in range(group.num_columns)]
+    starts = [one.dictionary_page_offset or one.data_page_offset for one in columns]
+    ends = [start + one.total_compressed_size for start, one in zip(starts, columns, strict=True)]
+    return min(starts), max(ends)
 
 
 def _block(span: Span, batch: pa.RecordBatch, row: int) -> Block:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from batchflow.errors import InputError
 from batchflow.model import Input
@@ -149,8 +150,42 @@ def _translate(pattern: str) -> str:
     )
 
 
+class Opened(NamedTuple):
+    """How files of another machine are opened here, by their names."""
+
+    open: Callable[[str], IO[bytes] | Any]
+    path: Callable[[str], str]
+    """Gives the path of a copy."""
+
+
+_elsewhere: dict[str, Opened] = {}
+
+
+@contextmanager
+def elsewhere(files: Mapping[str, Opened]) -> Iterator[None]:
+    """Have files opened as they are on another machine, whatever is here under their names."""
+    _elsewhere.update(files)
+    try:
+        yield
+    finally:
+        for uri in files:
+            del _elsewhere[uri]
+
+
+def is_elsewhere(uri: str) -> bool:
+    """Whether a file is opened as it is on another machine."""
+    return uri in _elsewhere
+
+
+def path_of(uri: str) -> str:
+    """Return the path at which a file can be opened on this machine."""
+    return _elsewhere[uri].path(uri) if uri in _elsewhere else uri
+
+
 def open_input(uri: str) -> IO[bytes] | Any:
     """Open a file or object for reading bytes, with ``seek``."""
+    if uri in _elsewhere:
+        return _elsewhere[uri].open(uri)
     if not is_uri(uri):
         return open(uri, "rb", buffering=0)  # noqa: PTH123 - callers read big blocks and close
     system, path = filesystem(uri)

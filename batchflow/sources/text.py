@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from batchflow.model import Failure, Span
 from batchflow.sources.base import Block, explain, show
 from batchflow.sources.file_source import FileSource
-from batchflow.sources.lines import Lines, read_lines
+from batchflow.sources.lines import Lines, end_of_line, read_lines
 from batchflow.sources.paths import open_input
 
 
@@ -28,6 +28,13 @@ class LineSource(FileSource):
         with closing(open_input(span.input.uri)) as raw:
             raw.seek(span.start - 1)
             return bool(raw.read(1) == b"\n")
+
+    def needs(self, span: Span) -> list[tuple[int, int]]:
+        """Return the bytes from just before a span to the end of the last line that begins in it."""
+        if span.whole:
+            return super().needs(span)
+        stop = span.stop or span.input.size
+        return [(max(0, span.start - 1), end_of_line(span.input.uri, stop - 1))]
 
     @abstractmethod
     def decoders(self) -> tuple[Callable[[bytes], Any], Callable[[bytes], Any]]:

@@ -211,7 +211,7 @@ def test_credentials_in_a_uri_are_refused_and_not_repeated(uri, capsys, tmp_path
         with pytest.raises(errors.UsageError, match="must not hold credentials") as caught:
             call()
         assert "hush" not in str(caught.value)
-    for command in (["run", "x.py:f", uri], ["run", "x.py:f", "in", "--into", uri], ["verify", uri]):
+    for command in (["run", "x.py:f", uri], ["run", "x.py:f", "in", "--into", uri], ["verify", uri], ["submit", "run", __file__ + ":fn", uri]):
         assert main(command) == 2
         assert "hush" not in "".join(capsys.readouterr())
 

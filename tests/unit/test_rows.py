@@ -63,6 +63,16 @@ def test_objects_are_no_table():
         _ = Rows([[Thing("x")]]).tables
 
 
+@pytest.mark.parametrize("code", ["q", "d"])
+def test_numbers_are_made_again_from_buffers_of_any_kind(code):
+    """Shared memory gives bytes; Ray gives the buffers as they were, with items of eight bytes."""
+    rows = Rows([array(code, range(1000))])
+    buffers = []
+    data = pickle.dumps(rows, protocol=5, buffer_callback=buffers.append)
+    assert pickle.loads(data, buffers=buffers).segments == rows.segments
+    assert pickle.loads(data, buffers=[bytes(buffer.raw()) for buffer in buffers]).segments == rows.segments
+
+
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_every_protocol_of_pickle_takes_rows_results_and_errors(protocol):
     def there_and_back(value):

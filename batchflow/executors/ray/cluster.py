@@ -1,0 +1,304 @@
+"""The Ray that an executor uses: reached or started, what its nodes have, and what fits on them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from batchflow.errors import ExecutorError, ResourceError
+from batchflow.resources import (
+    WAITING,
+    Resources,
+    available_cpus,
+    count_slots,
+    format_bytes,
+    total_memory,
+)  # fmt: skip
+
+QUIET = {
+    "RAY_LOG_TO_DRIVER": "0",
+    "RAY_LOG_TO_DRIVER_EVENT_LEVEL": "ERROR",
+    "RAY_SCHEDULER_EVENTS": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # the rows of a task that died, which nobody asks for
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # What became of a task is told in the error table, and what became of a node by its tasks.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|Raylet is terminated|has been marked dead",
+    "RAY_verbose_spill_logs": "0",
+    "RAY_enable_output_error_log_if_still_retry": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning on machines without a GPU
+    "RAY_worker_niceness": "0",  # by default workers run at nice 15, behind everything else on the machine
+}
+"""What is set before a Ray of our own starts, unless the user set it."""
+
+_LONGEST = 40
+"""Characters of the folder at most: the sockets in it have names of 65 more, and the kernel allows 107."""
+PATIENCE = 60.0
+"""Seconds that a job which has begun waits at least for a node, where all that could run its tasks are gone."""
+_POLL_SECONDS = 1.0
+_HINT = 0.001
+"""Of an accelerator type, which Ray has as a resource of a node: as much as Ray itself asks for."""
+
+_log = logging.getLogger("batchflow")
+
+
+class Node(NamedTuple):
+    """A node that is alive."""
+
+    id: str
+    has: Mapping[str, float]
+    """Amounts of its resources, by Ray's names."""
+    labels: Mapping[str, str]
+
+    def fits(self, need: Mapping[str, float]) -> int:
+        """Return how many tasks of a need have room side by side; of those that need no core, a few for each."""
+        asked = {name: amount for name, amount in need.items() if amount}
+        if not asked.keys() - {"memory"}:
+            asked["CPU"] = 1 / WAITING
+        return min(math.floor(self.has.get(name, 0) / amount + 1e-9) for name, amount in asked.items())
+
+
+class Cluster:
+    """A Ray: one of our own that is stopped again, one that we join and leave, or one of the user's program.
+
+    Parameters
+    ----------
+    address
+        As for `batchflow.Ray`.
+    patience
+        Seconds to wait for a node that can run a task, where none can; ``None``: that is refused at once.
+    labels
+        What a node must have to be used: values by the names of labels.
+    """
+
+    def __init__(self, address: str | None, patience: float | None, labels: Mapping[str, str]) -> None:
+        self._address = address
+        self._patience = patience
+        self._labels = labels
+        self._joined = False
+        self._temporary: str | None = None
+        self._fitted = 0
+        """Tasks that fitted when there was room the last time."""
+        self._unfit: float | None = None
+        """`time.monotonic` since when there is none."""
+        self.here = ""
+        """Identifier of the node that this process is on; none where it is on no node of the cluster."""
+
+    # --- reached and left ----------------------------------------------------------------------------
+
+    @property
+    def starts_its_own(self) -> bool:
+        """Whether there is no Ray yet, and none was named."""
+        ray = sys.modules.get("ray")
+        running = ray is not None and ray.is_initialized()
+        return not (running or self._address or os.environ.get("RAY_ADDRESS"))
+
+    def connect(self) -> Any:
+        """Return the module `ray`, connected.
+
+        Raises
+        ------
+        ExecutorError
+            If the cluster cannot be reached or does not go with this process, with what to do.
+        """
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)  # some are read when ray is imported
+        import ray
+
+        if not ray.is_initialized():
+            self._join(ray)
+        elif not self._joined:
+            self._check_address(ray)
+        if not self.here and not is_client(ray):
+            self.here = ray.get_runtime_context().get_node_id()
+        return ray
+
+    def _join(self, ray: Any) -> None:
+        address = self._address or os.environ.get("RAY_ADDRESS")
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "address": address}
+        if address is None:
+            options |= {"address": "local", "include_dashboard": False, "_temp_dir": self._folder()}
+        try:
+            ray.init(**options)
+        except Exception as error:
+            raise ExecutorError(_unreachable(address, error)) from error
+        self._joined = True
+        self.here = ""
+
+    def _check_address(self, ray: Any) -> None:
+        """Refuse a cluster other than the one that this process is connected to."""
+        if self._address in (None, "auto", "local") or self._address.startswith("ray://"):
+            return
+        present = ray.get_runtime_context().gcs_address
+        if self._address != present and not present.endswith(f":{self._address.rpartition(':')[2]}"):
+            message = (
+                f"this process is connected to the Ray at {present}, so Ray(address={self._address!r}) cannot be "
+                "used: call ray.shutdown() before, or leave the address out"
+            )
+            raise ExecutorError(message)
+
+    def _folder(self) -> str | None:
+        """Return a folder for what our own Ray writes and never removes; ``None``: its usual one."""
+        import tempfile
+
+        self._temporary = tempfile.mkdtemp(prefix="bf-ray-")
+        return self._temporary if len(self._temporary) <= _LONGEST else None
+
+    @property
+    def logs(self) -> str:
+        """Folder, on the node that this process is on, of Ray's messages and of what tasks print."""
+        if not self.here or self._temporary is not None:
+            return ""  # on another machine, or gone before anybody reads of it
+        import ray
+
+        node: Any = ray._private.worker._global_node  # nothing public tells
+        return f"{node.get_session_dir_path()}/logs"
+
+    def close(self) -> None:
+        """Leave the cluster, or stop it if it is our own; one that the user's program started stays."""
+        if self._joined:
+            import ray
+
+            ray.shutdown()
+            self._joined = False
+        self.here = ""
+        if self._temporary is not None:
+            import shutil
+
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
+
+    # --- what it has ---------------------------------------------------------------------------------
+
+    def resources(self) -> dict[str, float]:
+        """Return what all nodes have together."""
+        total: Any = Counter()  # of fractions too
+        for node in self._nodes():
+            total.update(node.has)
+        return dict(total)
+
+    def _nodes(self) -> list[Node]:
+        nodes = [
+            Node(node["NodeID"], node["Resources"], node.get("Labels") or {})
+            for node in self.connect().nodes() if node["Alive"]
+        ]  # fmt: skip
+        return [node for node in nodes if self._labels.items() <= node.labels.items()]
+
+    def slots(self, limits: Resources, per_task: Resources) -> int:
+        """Return how many tasks run side by side, within the limits of their job.
+
+        Raises
+        ------
+        ResourceError
+            If no node can run one, and none that can came in time.
+        """
+        if self.starts_its_own and not per_task.needs_ray:
+            return count_slots(limits, per_task, available_cpus(), total_memory())  # a plan starts nothing
+        need = request_of(per_task)
+        nodes = self._nodes()
+        fitting = sum(node.fits(need) for node in nodes)
+        if not fitting:
+            return self._none_fits(need, nodes, limits, per_task)
+        self._fitted, self._unfit = fitting, None
+        have = self.resources()
+        within = count_slots(limits, per_task, have.get("CPU", 0), int(have.get("memory", 0)))
+        for most, amount in [(limits.gpus, per_task.gpus), *_shares(limits, per_task)]:
+            if most and amount:
+                within = min(within, int(most / amount))
+        return max(1, min(within, fitting))
+
+    def _none_fits(
+        self, need: Mapping[str, float], nodes: list[Node], limits: Resources, per_task: Resources
+    ) -> int:
+        """Wait for a node that can run a task; those that could may have gone in the middle of a job."""
+        now = time.monotonic()
+        if self._unfit is None:
+            self._unfit = now
+            if self._fitted or self._patience is not None:
+                self._call_for(need)
+        patience = max(PATIENCE, self._patience or 0) if self._fitted else self._patience or 0
+        if now - self._unfit >= patience:
+            self._unfit = None
+            raise ResourceError(_refused(need, nodes, self._labels, self._patience))
+        if self._fitted:
+            return self._fitted  # tasks wait at Ray meanwhile
+        time.sleep(_POLL_SECONDS)
+        return self.slots(limits, per_task)
+
+    def _call_for(self, need: Mapping[str, float]) -> None:
+        """Tell whoever watches what is waited for, and the autoscaler what to bring."""
+        _log.warning("no node of the Ray cluster can run a task now: waiting for one with %s", _told(need))
+        if self.here:
+            from ray.autoscaler.sdk import request_resources
+
+            request_resources(bundles=[dict(need)])
+
+
+def is_client(ray: Any) -> bool:
+    """Whether this process is on no node, but connected by a ``ray://`` address."""
+    return bool(ray.util.client.ray.is_connected())
+
+
+def request_of(per_task: Resources) -> dict[str, float]:
+    """Return what one task asks of Ray, by its names."""
+    need = {
+        "CPU": 1 if per_task.cpus is None else per_task.cpus,
+        "GPU": per_task.gpus,
+        "memory": per_task.nbytes or 0,
+        **per_task.custom,
+    }
+    if per_task.accelerator:
+        need[f"accelerator_type:{per_task.accelerator}"] = _HINT
+    return {name: amount for name, amount in need.items() if amount}
+
+
+def _shares(limits: Resources, per_task: Resources) -> Iterable[tuple[float, float]]:
+    return ((limits.custom.get(name, 0), amount) for name, amount in per_task.custom.items())
+
+
+def _told(need: Mapping[str, float]) -> str:
+    """Return amounts in words."""
+    words = {"CPU": "cpus", "GPU": "gpus"}
+    told = []
+    for name, amount in need.items():
+        if name.startswith("accelerator_type:"):
+            told.append(f"a GPU of type {name.partition(':')[2]}")
+        else:
+            told.append(f"{format_bytes(amount) if name == 'memory' else f'{amount:g}'} {words.get(name, name)}")
+    return " and ".join(told) or "any core"
+
+
+def _refused(
+    need: Mapping[str, float], nodes: list[Node], labels: Mapping[str, str], patience: float | None
+) -> str:
+    """Return why no node can run a task, with what there is."""
+    shown = ("CPU", "GPU", "memory", *(name for name in need if name not in ("CPU", "GPU", "memory")))
+    kinds = Counter(
+        _told({name: node.has[name] for name in shown if node.has.get(name)}) for node in nodes
+    )  # fmt: skip
+    there = "; ".join(f"{count:,} with {kind}" for kind, count in kinds.most_common(5)) or "no node"
+    where = f" labelled {', '.join(f'{name}={value}' for name, value in labels.items())}" if labels else ""
+    waited = "wait_for_nodes= waits for others" if patience is None else f"waited {patience:g} s for another"
+    return (
+        f"one task asks for {_told(need)}, which no node of the Ray cluster{where} has; "
+        f"there is: {there} (lower per_task=; {waited})"
+    )
+
+
+def _unreachable(address: str | None, error: Exception) -> str:
+    """Return why a cluster cannot be used, with what to do."""
+    text = " ".join(str(error).split())
+    if address is None:
+        return f"cannot start a local Ray: {text}"
+    if "ersion mismatch" in text or ("version" in text.lower() and "client" in text.lower()):
+        return f"the Ray at {address} does not go with this process: install the same versions. {text}"
+    mode = os.environ.get("RAY_AUTH_MODE", "unset")
+    return (
+        f"cannot reach the Ray at {address}: {text} (is it running there? And are its tokens known here: "
+        f"RAY_AUTH_MODE is {mode} and must be the same on both sides)"
+    )

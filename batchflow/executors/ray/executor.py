@@ -1,0 +1,460 @@
+"""Work as plain remote tasks of Ray, each with one outcome.
+
+::
+
+    driver ── work, reference to its program ──> any node ── outcome ──> driver
+       │   <── "I do not see this file of yours" ──┘   └── rows ──> object store, by reference
+       ├── the same work, with the bytes of the file ──> it
+       └── parts of an output that only the driver sees ──> a worker process beside it
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from batchflow.errors import ExecutorError, UsageError
+from batchflow.executors.base import Executor, pickled, rules_of, take
+from batchflow.executors.ray.cluster import Cluster, is_client, request_of
+from batchflow.executors.ray.driver_side import DriverSide
+from batchflow.executors.ray.remote import (
+    More,
+    Notice,
+    Reply,
+    Terms,
+    pack,
+    perform,
+    repack,
+    unpack,
+    without_values,
+)
+from batchflow.executors.ray.shipping import Shipment, shipped, write_pieces
+from batchflow.model import Assemble, Call, Failed, Inspect, Outcome, Succeeded, Task, Work
+from batchflow.packing import Buffers
+from batchflow.resources import Budget, Resources, capped
+from batchflow.retry import Retry
+from batchflow.sources import Source
+from batchflow.worker import Limits, Program, died, failed, lost, too_slow, was_overtime
+
+if TYPE_CHECKING:
+    from batchflow.rate import Bucket, Rate
+
+_OWN = frozenset({
+    "num_cpus", "num_gpus", "memory", "resources", "accelerator_type", "max_retries", "retry_exceptions",
+    "num_returns", "max_calls", "enable_task_events",
+})  # fmt: skip
+"""Options of tasks that batchflow sets."""
+_GONE = ("NodeDiedError", "ObjectLostError", "LocalRayletDiedError", "NodeDrainedError")
+"""Errors of Ray that are no fault of the work: what it ran on, or what it took, is gone."""
+
+
+class Ray(Executor):
+    """Runs tasks on Ray: a local one that is started and stopped, or one that runs already.
+
+    Parameters
+    ----------
+    address
+        ``None``: the Ray of this process or of ``RAY_ADDRESS`` if there is one, else a local Ray of
+        our own. ``"auto"``, ``"host:6379"`` or ``"ray://host:10001"``: that cluster.
+    options
+        Of each task, passed to Ray as they are: ``label_selector``, ``scheduling_strategy``, ``runtime_env``...
+        Amounts are given as ``per_task=`` of a job.
+    wait_for_nodes
+        Seconds to wait for a node that can run a task, where none can but an autoscaler may bring one;
+        ``None``: that is refused at once.
+
+    Raises
+    ------
+    UsageError
+        If an option is one that batchflow sets.
+    """
+
+    name: ClassVar[str] = "ray"
+    prefetch: ClassVar[int] = 1
+    elastic: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        options: Mapping[str, Any] | None = None,
+        wait_for_nodes: float | None = None,
+    ) -> None:
+        self._options = dict(options or {})
+        owned = sorted(self._options.keys() & _OWN)
+        if owned:
+            message = (
+                f"Ray(options={{{owned[0]!r}: ...}}) is set by batchflow: give amounts as "
+                "per_task=Resources(...), and tries as retry="
+            )
+            raise UsageError(message)
+        labels = self._options.get("label_selector") or {}
+        plain = {name: value for name, value in labels.items() if value.replace("-", "_").isidentifier()}
+        self._cluster = Cluster(address, wait_for_nodes, plain)
+        self._perform: Any = None
+        self._per_task = Resources()
+        self._slots = 1
+        self._loaded = 0
+        self._jobs: dict[int, _Job] = {}
+        self._told: dict[int, bytes] = {}
+        self._waiting: deque[tuple[int, Work]] = deque()
+        self._running: dict[Any, _Sent] = {}
+        self._count: Counter[int] = Counter()
+        """Tasks of each job among them."""
+        self._ready: list[tuple[int, Outcome]] = []
+        self._side = DriverSide()
+
+    # --- what there is -------------------------------------------------------------------------------
+
+    def slots(self, limits: Resources, per_task: Resources) -> int:
+        """Return how many tasks fit into the limits and the cluster side by side, as it is now."""
+        return self._cluster.slots(limits, per_task)
+
+    def budget(self, limits: Resources) -> Budget:
+        """Return what may be in use at the same time: what the cluster has."""
+        self._cluster.connect()
+        have = self._cluster.resources()
+        cpus, memory = have.pop("CPU", 0.0), int(have.pop("memory", 0))
+        return Budget(capped(limits, cpus, memory, **have))
+
+    @property
+    def logs(self) -> str:
+        """Folder with Ray's messages, and with what tasks print."""
+        return self._cluster.logs
+
+    def start(self, slots: int, per_task: Resources, workers: int | None = None) -> None:
+        """Make the remote function with the request of one task."""
+        ray = self._cluster.connect()
+        need = request_of(per_task)
+        options: dict[str, Any] = {"num_cpus": need.pop("CPU", 0)}
+        for name, option in (("GPU", "num_gpus"), ("memory", "memory")):
+            if name in need:
+                options[option] = need.pop(name)
+        if need:
+            options["resources"] = need
+        # The scheduler owns all retries; two returns, so that the driver need not fetch the rows. A worker
+        # with a GPU serves many tasks too, else setup= would run for each.
+        self._perform = ray.remote(
+            max_calls=0, max_retries=0, retry_exceptions=False, num_returns=2, enable_task_events=False,
+            **options,
+        )(perform).options(**self._options)  # fmt: skip
+        self._per_task = per_task
+        self._slots = slots
+
+    def resize(self, job: int, slots: int) -> None:
+        """Let a job have so many tasks at Ray from now on."""
+        known = self._jobs.get(job)
+        if known is not None:
+            self._jobs[job] = known._replace(room=self._room(slots, known.per_task, known.limits))
+            self._dispatch()
+
+    def _room(self, slots: int, per_task: Resources, limits: Limits) -> int:
+        """Return how many tasks of a job may be at Ray.
+
+        They wait there, where the next one is at hand, unless the job has a cap that Ray knows nothing of, or
+        tasks that hold no core and so would not wait, or a time limit: then when one was sent is when it began.
+        """
+        free = slots == self.slots(Resources(), per_task) and per_task.cpus != 0
+        return sys.maxsize if free and not limits.seconds else slots
+
+    # --- jobs ----------------------------------------------------------------------------------------
+
+    def load(self, program: Program) -> int:
+        """Make a program ready to travel: with each task, or if it is large once, by way of the object store."""
+        import ray
+
+        buffers = Buffers()
+        program = self.limited(program)
+        data = pickled(program, buffers.take)
+        self._loaded += 1
+        source = None if program.source.in_memory else program.source
+        local = bool(program.pieces) and "://" not in program.pieces
+        mark = f"{program.pieces}/{os.urandom(8).hex()}.here" if local else ""
+        folder = None if source is None else program.folder
+        packed = data, list(buffers)
+        notice = Notice(list(sys.path), list(sys.argv), packed, program.waits, folder, program.pieces, mark)
+        told = None if buffers or len(data) > _SMALL else pickle.dumps(notice)
+        room = self._room(self._slots, self._per_task, program.limits)
+        self._jobs[self._loaded] = _Job(
+            os.urandom(8).hex(), told, None if told else ray.put(notice), self._perform, self._per_task, room,
+            program.limits, program.retry, program.bucket, source, program.pieces, mark,
+        )  # fmt: skip
+        self._told.clear()
+        return self._loaded
+
+    def bucket(self, rate: Rate) -> Bucket:
+        """Return what keeps all workers of a job to a rate together."""
+        from batchflow.executors.ray.buckets import RayBucket
+
+        return RayBucket.make(rate)
+
+    def unload(self, job: int) -> None:
+        """Forget a program and cancel its tasks."""
+        import ray
+
+        program = self._jobs.pop(job, None)
+        if program is None:
+            return
+        self._told.clear()
+        if program.bucket is not None:
+            program.bucket.close()
+        if program.mark:
+            with suppress(OSError):
+                os.unlink(program.mark)  # noqa: PTH108
+        self._side.forget(job)
+        self._waiting = deque(item for item in self._waiting if item[0] != job)
+        take(self._ready, (job,))
+        for head, sent in list(self._running.items()):
+            if sent.job == job:
+                ray.cancel(head, force=True)
+                del self._running[head]
+        del self._count[job]
+
+    # --- work on its way -----------------------------------------------------------------------------
+
+    def submit(self, job: int, work: Work) -> None:
+        """Submit one remote task, or keep it until there is room for it."""
+        self._waiting.append((job, work))
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        kept: deque[tuple[int, Work]] = deque()
+        for job, work in self._waiting:
+            if self._count[job] < self._jobs[job].room:
+                self._begin(job, work)
+            else:
+                kept.append((job, work))
+        self._waiting = kept
+
+    def _begin(self, job: int, work: Work) -> None:
+        """Send work to where it can be done, with what is known by now to be needed there."""
+        known = self._jobs[job]
+        if isinstance(work, Assemble) and known.writes:
+            self._side.submit(job, work)
+        else:
+            self._send(job, work, self._shipment(known, work) if known.ships else None)
+
+    def _shipment(self, job: _Job, work: Work, *, whole: bool = False) -> Shipment | None:
+        """Return the files of a chunk, for a worker that does not see them."""
+        import ray
+
+        task = work.task if isinstance(work, Inspect) else work
+        if not isinstance(task, Task) or job.source is None:
+            return None
+        return shipped(job.source, task.chunk, ray.put, whole=whole)
+
+    def _send(self, job: int, work: Work, shipment: Shipment | None) -> None:
+        known = self._jobs[job]
+        sent, parts = without_values(work)  # references among the arguments are fetched where the task runs
+        try:
+            packed = pack(sent)
+        except Exception as error:  # noqa: BLE001 - records that cannot be pickled
+            self._ready.append((job, failed(work, "read", error)))
+            return
+        self._mark(known)
+        pickled, buffers = packed
+        more = None
+        if known.notice is not None or buffers or shipment is not None:
+            more = tuple(More(known.notice, buffers, shipment))
+        head, rows = known.perform.remote(self._terms(job), pickled, more, *parts)
+        self._running[head] = _Sent(job, work, rows, time.monotonic())
+        self._count[job] += 1
+
+    def _terms(self, job: int) -> bytes:
+        """Return what goes along with all work of a job, as long as no other one comes or goes."""
+        if job not in self._told:
+            known = self._jobs[job]
+            alive = tuple(other.key for other in self._jobs.values())
+            terms = Terms(known.key, known.told, alive, known.limits, self._cluster.here)
+            self._told[job] = pickle.dumps(terms)
+        return self._told[job]
+
+    def _mark(self, job: _Job) -> None:
+        """Leave a file by which workers know the folder for pieces, once it is there."""
+        if job.mark and not os.path.exists(job.mark):  # noqa: PTH110
+            with suppress(OSError), open(job.mark, "wb"):  # noqa: PTH123
+                pass
+
+    def wait(
+        self, jobs: Collection[int] | None = None, timeout: float | None = None
+    ) -> list[tuple[int, Outcome]]:
+        """Return the outcomes there are; waits for the first one."""
+        while not (taken := take(self._ready, jobs)) and self._busy(jobs):
+            if not self._hear(timeout):
+                break
+            self._dispatch()
+        return taken
+
+    def _hear(self, timeout: float | None) -> bool:
+        """Take over outcomes, if there are any in time."""
+        import ray
+
+        if self._side.busy:  # two that cannot be waited for at once
+            self._ready += self._side.wait(0 if self._running else timeout)
+            timeout = min(_TURN_SECONDS, _TURN_SECONDS if timeout is None else timeout)
+        heads = list(self._running)
+        done, _ = ray.wait(heads, num_returns=1, timeout=0 if self._ready else timeout) if heads else ([], [])
+        if done:
+            done, _ = ray.wait(heads, num_returns=len(heads), timeout=0)  # whatever else is done by now
+        for head in done:
+            self._taken(head)
+        return bool(done or self._ready)
+
+    def _busy(self, jobs: Collection[int] | None) -> bool:
+        """Whether an outcome is still to come."""
+        at_ray = self._running if jobs is None else any(self._count[job] for job in jobs)
+        return bool(at_ray) or any(jobs is None or job in jobs for job in self._side.jobs)
+
+    def _taken(self, head: Any) -> None:
+        """Take over what a worker said of a piece of work; what it could not see is sent to it."""
+        import ray
+
+        sent = self._running.pop(head)
+        self._count[sent.job] -= 1
+        job = self._jobs[sent.job]
+        try:
+            reply: Reply = pickle.loads(ray.get(head))
+            outcome = self._outcome(job, sent, reply)
+        except ray.exceptions.RayError as error:
+            outcome = _death(job, sent, error)
+        if outcome is not None:
+            self._ready.append((sent.job, outcome))
+
+    def _outcome(self, job: _Job, sent: _Sent, reply: Reply) -> Outcome | None:
+        """Return the outcome of work, ``None`` where it is to be done in another way."""
+        if reply.outcome is None:
+            self._do_otherwise(job, sent, reply)
+            return None
+        outcome = reply.outcome._replace(key=sent.work.key)
+        if not isinstance(outcome, Succeeded) or not reply.has:
+            return outcome
+        if reply.has == "pieces":
+            return self._with_pieces(job, sent, outcome)
+        rows = sent.rows
+        if reply.node != self._cluster.here and not isinstance(sent.work, Call):
+            rows = self._kept(rows)
+        return outcome._replace(payload=rows)
+
+    def _do_otherwise(self, job: _Job, sent: _Sent, reply: Reply) -> None:
+        """Do work that a worker could not, since it does not see all that the driver sees."""
+        if isinstance(sent.work, Assemble):
+            self._jobs[sent.job] = job._replace(writes=True)
+            self._side.submit(sent.job, sent.work)
+            return
+        self._jobs[sent.job] = job._replace(ships=True)
+        whole = reply.unseen == "more input"
+        self._send(sent.job, sent.work, self._shipment(job, sent.work, whole=whole))
+
+    def _with_pieces(self, job: _Job, sent: _Sent, outcome: Succeeded) -> Outcome:
+        """Write the pieces of a worker that does not see the output."""
+        import ray
+
+        contents = ray.get(sent.rows)
+        try:
+            return outcome._replace(payload=write_pieces(outcome.payload, contents, job.pieces))
+        except OSError as error:
+            return failed(sent.work, "write", error, retry=job.retry)._replace(unwritten=True)
+
+    def _kept(self, rows: Any) -> Any:
+        """Return a reference to rows that does not end with the node which made them."""
+        import ray
+
+        value = ray.get(rows)
+        return value if is_client(ray) else ray.put(repack(value))
+
+    def fetch(self, payload: Any) -> Any:
+        """Return the rows behind a reference."""
+        import ray
+
+        if isinstance(payload, tuple) and not hasattr(payload, "_fields"):
+            return unpack(payload)
+        if not hasattr(payload, "task_id"):  # of Ray itself, or of its client
+            return payload
+        if not ray.is_initialized():
+            message = "the Ray that held this value was closed meanwhile: ask for the value before"
+            raise ExecutorError(message)
+        try:
+            return unpack(ray.get(payload))
+        except ray.exceptions.ObjectLostError as error:
+            message = "the node that held this value is gone: run the flow again; cache=True keeps values"
+            raise ExecutorError(message) from error
+
+    def close(self) -> None:
+        """Give up what is running; leave Ray, or stop it if it is our own."""
+        for job in list(self._jobs):
+            self.unload(job)
+        self._perform = None
+        self._side.close()
+        self._cluster.close()
+
+
+_SMALL = 32 << 10
+"""Bytes of a program that go along with each task: a reference to it takes Ray longer."""
+_TURN_SECONDS = 0.05
+"""How long Ray is waited for where something runs beside it too."""
+
+
+class _Job(NamedTuple):
+    """What the tasks of a job need."""
+
+    key: str
+    """What workers know it by."""
+    told: bytes | None
+    """What they are told of it, pickled,"""
+    notice: Any
+    """or where that is large a reference to it."""
+    perform: Any
+    """The remote function, with the request of one task."""
+    per_task: Resources
+    room: int
+    """Tasks that may be at Ray."""
+    limits: Limits
+    retry: Retry
+    bucket: Bucket | None
+    source: Source | None
+    """Where it reads files."""
+    pieces: str
+    mark: str
+    ships: bool = False
+    """Whether some worker did not see the input."""
+    writes: bool = False
+    """Whether some worker did not see the output, so that parts are put together beside the driver."""
+
+
+class _Sent(NamedTuple):
+    """A task that is at Ray."""
+
+    job: int
+    work: Work
+    rows: Any
+    """Reference to what it gives back."""
+    since: float
+    """`time.monotonic` when it was sent."""
+
+
+def _death(job: _Job, sent: _Sent, error: Exception) -> Failed:
+    """Return the outcome of work that Ray lost, with what it tells of the cause.
+
+    Ray does not hand over how a worker ended. It is innocent until tried alone, for Ray's own memory watch may
+    have picked it; and altogether where its node is gone.
+    """
+    import ray
+
+    limits, retry = rules_of(sent.work, job.limits, job.retry)
+    seconds = limits.seconds
+    if seconds and was_overtime(sent.since, seconds):
+        return lost(sent.work, "timeout", too_slow(sent.work, seconds), "", retry=retry)
+    cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    message = f"the Ray worker died: {type(error).__name__}: {cause}"
+    suspect = not isinstance(error, ray.exceptions.WorkerCrashedError)
+    outcome = died(sent.work, message, "", retry, suspect=suspect)
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return outcome._replace(failure=outcome.failure._replace(phase="memory"), helped=False)
+    gone = any(kind.__name__ in _GONE for kind in type(error).__mro__)
+    return outcome._replace(gone=gone)

@@ -1,0 +1,256 @@
+"""What runs on Ray's workers: a piece of work, with the program that it belongs to."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import cache, partial
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+from batchflow.executors.base import UNKNOWN, Loaded, add_path, opened
+from batchflow.executors.ray.shipping import Shipment, Unpacked, folder_name, own_folder, read_pieces, sees
+from batchflow.keeping import Kept
+from batchflow.model import Assemble, Call, Inspect, Merge, Outcome, Succeeded, Task, Work
+from batchflow.packing import Packed, dumps
+from batchflow.rows import Rows
+from batchflow.worker import BARE, Limits, Overtime, Program, bare, end_with_parent, failed, lost, over
+
+Unseen = Literal["", "input", "more input", "output"]
+"""What of the driver's disk a worker does not see."""
+
+
+class Notice(NamedTuple):
+    """What a worker is told of a job, beside its program."""
+
+    path: list[str]
+    """Where the driver imports from."""
+    argv: list[str]
+    """Arguments of the driver's program, which functions of it may look at."""
+    program: Any
+    """Packed."""
+    waits: bool
+    """Whether its calls wait."""
+    folder: str | None
+    """Of the driver, where its inputs are files."""
+    pieces: str
+    """Folder for pieces; none where it is at an object store, or there is no output."""
+    mark: str
+    """A file in there, by which a worker knows the folder for that of the driver."""
+
+
+class Terms(NamedTuple):
+    """What goes along with each piece of work of a job."""
+
+    job: str
+    """What the job is known by to workers."""
+    notice: bytes | None
+    """Pickled; ``None`` where it is large, so that each worker fetches it once."""
+    alive: tuple[str, ...]
+    """All jobs under way."""
+    limits: Limits
+    here: str
+    """Node of the driver, which sees all that the driver sees."""
+
+
+class More(NamedTuple):
+    """What goes along with some work only, since Ray takes its time for anything but bytes."""
+
+    notice: Any = None
+    """Reference to a large one."""
+    buffers: Sequence[Any] = ()
+    """Of the work, large ones."""
+    shipment: Shipment | None = None
+
+
+class Reply(NamedTuple):
+    """What a worker says of a piece of work."""
+
+    outcome: Outcome | None
+    node: str
+    has: Literal["", "rows", "pieces"] = ""
+    """What it gives back beside."""
+    unseen: Unseen = ""
+    """Then nothing was done: it needs what it does not see."""
+
+
+class _Known(NamedTuple):
+    """A job on a worker."""
+
+    loaded: Loaded
+    notice: Notice
+    away: bool
+    """Whether the worker does not see the folder for pieces."""
+
+
+_jobs: dict[str, _Known] = {}
+"""The jobs under way, by what they are known by."""
+
+
+def perform(terms: bytes, work: bytes, more: tuple[Any, ...] | None, *parts: Any) -> tuple[bytes, Any]:
+    """Do one piece of work; returns a pickled `Reply`, and the rows, packed.
+
+    Parameters
+    ----------
+    terms
+        Pickled `Terms`.
+    work
+        Pickled.
+    more
+        The fields of a `More`.
+    parts
+        What other tasks gave, which Ray has fetched.
+    """
+    reply, rows = _performed(pickle.loads(terms), work, More(*(more or ())), parts)
+    return pickle.dumps(reply), rows
+
+
+def _performed(terms: Terms, packed: bytes, more: More, parts: Sequence[Any]) -> tuple[Reply, Any]:
+    node = _node()
+    job = _known(terms, more.notice)
+    try:
+        work: Work = opened(partial(unpack, (packed, more.buffers)), terms.limits)
+    except (Overtime, MemoryError) as error:
+        return Reply(over(UNKNOWN, error, terms.limits), node), None
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - records that cannot be made again here
+        return Reply(failed(UNKNOWN, "read", error), node), None
+    unseen = "" if node == terms.here else _unseen(job, work, more.shipment)
+    if unseen:
+        return Reply(None, node, unseen=unseen), None
+    with own_folder() if job.away else nullcontext():
+        return _answer(job, _with_values(work, parts), more.shipment, terms.limits, node)
+
+
+def _answer(
+    job: _Known, work: Work, shipment: Shipment | None, limits: Limits, node: str
+) -> tuple[Reply, Any]:
+    if shipment is None:
+        return _reply(job, work, _outcome(job, work, limits), node)
+    import ray
+
+    files = Unpacked(shipment, ray.get)
+    with files.in_place():
+        outcome = _outcome(job, work, limits)
+    if files.missed:
+        return Reply(None, node, unseen="more input"), None
+    return _reply(job, work, outcome, node)
+
+
+def _outcome(job: _Known, work: Work, limits: Limits) -> Outcome:
+    try:
+        return bare(work) if isinstance(work, BARE) else job.loaded.runner().perform(work)
+    except (Overtime, MemoryError) as error:
+        return over(work, error, limits)
+    except BaseException as error:  # noqa: BLE001 - what is no Exception is a failure all the same
+        return lost(work, "call", error)
+
+
+def _reply(job: _Known, work: Work, outcome: Outcome, node: str) -> tuple[Reply, Any]:
+    """Part an outcome from its rows, or from its pieces where these must travel."""
+    if not isinstance(outcome, Succeeded):
+        return Reply(outcome, node), None
+    try:
+        if job.away and isinstance(work, Task) and outcome.payload:
+            return Reply(outcome, node, "pieces"), read_pieces(outcome.payload)
+        if isinstance(outcome.payload, Rows | Packed):
+            rows = pack(outcome.payload)
+            unpack(rows)  # the driver could not tell any more whose fault it is
+            return Reply(outcome._replace(payload=None), node, "rows"), rows
+    except Exception as error:  # noqa: BLE001 - a value that cannot travel
+        return Reply(lost(work, "convert", error), node), None
+    return Reply(outcome, node), None
+
+
+def _unseen(job: _Known, work: Work, shipment: Shipment | None) -> Unseen:
+    """Return what this worker needs to see for some work, and does not."""
+    if isinstance(work, Assemble):
+        return "output" if job.away else ""
+    chunk = work.chunk if isinstance(work, Task) else work.task.chunk if isinstance(work, Inspect) else None
+    folder = job.notice.folder
+    if chunk is None or folder is None or shipment is not None or sees(chunk, folder):
+        return ""
+    return "input"
+
+
+def without_values(work: Work) -> tuple[Work, tuple[Any, ...]]:
+    """Return work without what other tasks gave, and that apart."""
+    if isinstance(work, Merge):
+        return work._replace(parts=()), work.parts
+    if isinstance(work, Call) and work.values:
+        bare = [given._replace(payloads=(None,) * len(given.payloads)) for given in work.values]
+        return work._replace(values=tuple(bare)), tuple(one for given in work.values for one in given.payloads)
+    return work, ()
+
+
+def _with_values(work: Work, parts: Sequence[Any]) -> Work:
+    """Return work with what other tasks gave."""
+    if isinstance(work, Merge):
+        return work._replace(parts=tuple(map(unpack, parts)))
+    if not isinstance(work, Call):
+        return work
+    left = (part if isinstance(part, Packed | Kept) else unpack(part) for part in parts)  # of the driver's own
+    values = [given._replace(payloads=tuple(islice(left, len(given.payloads)))) for given in work.values]
+    return work._replace(values=tuple(values))
+
+
+def pack(value: Any) -> tuple[bytes, list[Any]]:
+    """Return a value as Ray carries it: what is large beside the pickle is not copied again."""
+    pickled, buffers = dumps(value)
+    return pickled, list(buffers)
+
+
+def unpack(packed: tuple[bytes, Sequence[Any]]) -> Any:
+    """Return a packed value."""
+    pickled, buffers = packed
+    return pickle.loads(pickled, buffers=buffers)
+
+
+def repack(packed: tuple[bytes, list[Any]]) -> tuple[bytes, list[Any]]:
+    """Return a packed value that Ray has carried so that it can carry it on."""
+    pickled, buffers = packed
+    return pickled, [pickle.PickleBuffer(buffer) for buffer in buffers]
+
+
+@cache
+def _node() -> str:
+    import ray
+
+    node: str = ray.get_runtime_context().get_node_id()
+    return node
+
+
+def _known(terms: Terms, reference: Any) -> _Known:
+    """Return a job, made ready once by each worker process; those that ended are dropped."""
+    for key in _jobs.keys() - terms.alive:
+        _jobs.pop(key).loaded.close()
+    if not _jobs:
+        end_with_parent()  # a Ray of our own ends with its driver, and its workers at once with it
+    if terms.job not in _jobs:
+        notice = _fetched(reference) if terms.notice is None else pickle.loads(terms.notice)
+        _jobs[terms.job] = _made_ready(notice, terms.limits)
+    return _jobs[terms.job]
+
+
+def _fetched(reference: Any) -> Notice:
+    import ray
+
+    notice: Notice = ray.get(reference)
+    return notice
+
+
+def _made_ready(notice: Notice, limits: Limits) -> _Known:
+    add_path(notice.path)
+    sys.argv[:] = notice.argv
+    if any(limits):
+        import pyarrow.parquet  # noqa: F401 - what most tasks need is loaded at the expense of none
+    away = bool(notice.mark) and not os.path.exists(notice.mark)  # noqa: PTH110
+    return _Known(Loaded(partial(_program, notice, away), limits, waits=notice.waits), notice, away)
+
+
+def _program(notice: Notice, away: bool) -> Program:
+    program: Program = unpack(notice.program)
+    return replace(program, pieces=folder_name()) if away else program

@@ -1,0 +1,273 @@
+"""Files of the driver's machine for workers that do not see them, and files of workers back to the driver.
+
+::
+
+    driver   file ──ranges that a chunk needs──> blocks in the object store ──┐ references travel with the task
+    worker   open(...) reads of the blocks, one at a time  <──────────────────┘
+    worker   piece written to a folder of its own ──bytes──> driver writes it beside the others
+
+No more than a block is held at a time, on either side; the object store has those of the chunks under way.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+from batchflow.model import Chunk, Input, Piece
+from batchflow.sources import Source
+from batchflow.sources.paths import Opened, elsewhere
+from batchflow.stores.uris import is_uri
+
+BLOCK_BYTES = 16 << 20
+"""Bytes of files in one object, at most; what is smaller shares one."""
+
+
+class Part(NamedTuple):
+    """Some bytes of a file, where they lie in a block."""
+
+    start: int
+    """In the file."""
+    size: int
+    block: int
+    at: int
+    """In the block."""
+
+
+class Shipment(NamedTuple):
+    """Files, or what of them a chunk needs, on their way to a worker."""
+
+    files: Mapping[str, tuple[Input, tuple[Part, ...]]]
+    """By name, as the source has it."""
+    blocks: tuple[Any, ...]
+    """References to bytes."""
+    problems: Mapping[str, OSError]
+    """Files that the driver could not read either."""
+
+
+class _Packer:
+    """Gathers bytes of files into blocks."""
+
+    def __init__(self, put: Callable[[bytes], Any]) -> None:
+        self._put = put
+        self._held = bytearray()
+        self.blocks: list[Any] = []
+
+    def add(self, file: io.FileIO, start: int, stop: int) -> Iterator[Part]:
+        """Take over a range of a file, in one block or in many."""
+        file.seek(start)
+        while start < stop:
+            data = file.read(min(stop - start, BLOCK_BYTES - len(self._held)))
+            if not data:
+                return  # it has become shorter, which its reader tells
+            yield Part(start, len(data), len(self.blocks), len(self._held))
+            self._held += data
+            start += len(data)
+            if len(self._held) == BLOCK_BYTES:
+                self.flush()
+
+    def flush(self) -> None:
+        """Put what is gathered into the object store."""
+        if self._held:
+            self.blocks.append(self._put(bytes(self._held)))
+            self._held.clear()
+
+
+def shipped(source: Source, chunk: Chunk, put: Callable[[bytes], Any], *, whole: bool) -> Shipment:
+    """Return the files of a chunk as they travel.
+
+    Parameters
+    ----------
+    put
+        Puts bytes into the object store and returns a reference to them.
+    whole
+        Ship all of each file, since what the source said to need was not enough.
+    """
+    packer = _Packer(put)
+    files: dict[str, tuple[Input, tuple[Part, ...]]] = {}
+    problems: dict[str, OSError] = {}
+    for span in chunk.spans:
+        item = span.input
+        parts = list(files.get(item.uri, (item, ()))[1])
+        try:
+            with open(item.uri, "rb", buffering=0) as file:  # noqa: PTH123 - reads blocks
+                for start, stop in [(0, item.size)] if whole else source.needs(span):
+                    parts += packer.add(file, start, stop)
+        except OSError as error:
+            problems[item.uri] = error
+        files[item.uri] = item, tuple(sorted(parts))
+    packer.flush()
+    return Shipment(files, tuple(packer.blocks), problems)
+
+
+class _Shipped(io.RawIOBase):
+    """A file that came along, to be read like one on disk; bytes that did not come along cannot be read."""
+
+    def __init__(self, files: Unpacked, item: Input, parts: Sequence[Part]) -> None:
+        self._files = files
+        self._size = item.size
+        self._parts = parts
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as much as there is, across blocks: some readers take less for the end of the file."""
+        view = memoryview(buffer)
+        filled = 0
+        while filled < len(view):
+            data = self._some(len(view) - filled)
+            if not len(data):
+                self._files.missed |= not filled and self._at < self._size
+                break
+            view[filled : filled + len(data)] = data
+            filled += len(data)
+            self._at += len(data)
+        return filled
+
+    def _some(self, size: int) -> Any:
+        """Return bytes from where the file stands, none where none came along."""
+        for part in self._parts:
+            if part.start <= self._at < part.start + part.size:
+                skip = self._at - part.start
+                begin = part.at + skip
+                return memoryview(self._files.block(part.block))[begin : begin + min(size, part.size - skip)]
+        return b""
+
+
+class Unpacked:
+    """The files of a shipment on a worker; used as a context manager they are what `open_input` opens."""
+
+    def __init__(self, shipment: Shipment, get: Callable[[Any], bytes]) -> None:
+        self._shipment = shipment
+        self._get = get
+        self._last: tuple[int, bytes] | None = None
+        self.missed = False
+        """Whether bytes were asked for that did not come along."""
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def block(self, number: int) -> bytes:
+        """Return a block; only the last one asked for is held."""
+        if self._last is None or self._last[0] != number:
+            self._last = None
+            self._last = number, self._get(self._shipment.blocks[number])
+        return self._last[1]
+
+    def open(self, uri: str) -> Any:
+        """Open a file."""
+        problem = self._shipment.problems.get(uri)
+        if problem is not None:
+            raise problem
+        return _Shipped(self, *self._shipment.files[uri])
+
+    def path(self, uri: str) -> str:
+        """Return the path of a copy on this machine, made when it is first asked for."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="bf-files-")
+        folder = os.path.join(self._folder.name, str(list(self._shipment.files).index(uri)))  # noqa: PTH118
+        path = os.path.join(folder, os.path.basename(uri))  # noqa: PTH118, PTH119
+        if not os.path.exists(path):  # noqa: PTH110
+            os.mkdir(folder)  # noqa: PTH102
+            with open(path, "wb") as copy, self.open(uri) as file:  # noqa: PTH123
+                while data := file.read(BLOCK_BYTES):
+                    copy.write(data)
+        return path
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Have the files opened in the place of those of their names."""
+        try:
+            with elsewhere(dict.fromkeys(self._shipment.files, Opened(self.open, self.path))):
+                yield
+        finally:
+            if self._folder is not None:
+                self._folder.cleanup()
+
+
+def sees(chunk: Chunk, folder: str) -> bool:
+    """Whether this process sees the files of a chunk as the driver does: there, of the same size and time.
+
+    Parameters
+    ----------
+    folder
+        Of the driver, which relative paths start from.
+    """
+    return all(_is_same(item, folder) for item in {span.input.uri: span.input for span in chunk.spans}.values())
+
+
+def _is_same(item: Input, folder: str) -> bool:
+    if is_uri(item.uri):
+        return True
+    try:
+        status = os.stat(os.path.join(folder, item.uri))  # noqa: PTH116, PTH118
+    except OSError:
+        return not item.version  # the driver could not tell either
+    return (status.st_size, str(status.st_mtime_ns)) == (item.size, item.version)
+
+
+# --- pieces, on their way back --------------------------------------------------------------------------
+
+
+def folder_name() -> str:
+    """Return the folder of this process for pieces that are shipped back."""
+    return f"{tempfile.gettempdir()}/bf-pieces-{os.getpid()}"
+
+
+@contextmanager
+def own_folder() -> Iterator[None]:
+    """Make the folder for pieces of one task, and remove it."""
+    folder = folder_name()
+    os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+    try:
+        yield
+    finally:
+        for name in os.listdir(folder):  # noqa: PTH208
+            with suppress(OSError):
+                os.unlink(os.path.join(folder, name))  # noqa: PTH108, PTH118
+        with suppress(OSError):
+            os.rmdir(folder)  # noqa: PTH106
+
+
+def read_pieces(pieces: Sequence[Piece]) -> list[bytes]:
+    """Return the bytes of pieces; one without rows has no file."""
+    found = []
+    for piece in pieces:
+        data = b""
+        if piece.path:
+            with open(piece.path, "rb") as file:  # noqa: PTH123
+                data = file.read()
+        found.append(data)
+    return found
+
+
+def write_pieces(pieces: Sequence[Piece], contents: Sequence[Any], folder: str) -> list[Piece]:
+    """Write pieces that came from a worker to the folder of the output, and return them as they are there."""
+    written: list[Piece] = []
+    try:
+        for piece, data in zip(pieces, contents, strict=True):
+            path = f"{folder}/{os.path.basename(piece.path)}" if piece.path else ""  # noqa: PTH119
+            written.append(piece._replace(path=path))
+            if path:
+                with open(path, "wb") as file:  # noqa: PTH123
+                    file.write(data)
+    except BaseException:
+        for piece in written:
+            with suppress(OSError):
+                os.unlink(piece.path)  # noqa: PTH108
+        raise
+    return written

@@ -1,0 +1,1 @@
+"""Commands of ours as jobs of a Ray cluster: packed, submitted, followed and stopped."""

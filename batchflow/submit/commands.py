@@ -1,0 +1,84 @@
+"""The commands that have to do with a Ray cluster: ``submit``, ``jobs``, ``logs`` and ``stop``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+
+from batchflow.printable import printable
+from batchflow.submit.following import Log
+from batchflow.submit.job_server import JobInfo, JobServer
+from batchflow.submit.order import STOP_SECONDS, order, submit
+from batchflow.telling import FAILED, INTERRUPTED, OK, fail, json_lines, show
+
+
+def run_submit(arguments: argparse.Namespace) -> int:
+    """Begin a job unless it runs already, and follow it."""
+    wanted = order(arguments, arguments.parser)
+    cluster = JobServer(arguments.address)
+    job_id, new = submit(wanted, cluster)
+    show([f"{'submitted' if new else 'runs already:'} {job_id}"], sys.stderr)
+    if arguments.wait:
+        return _follow(cluster, job_id, arguments)
+    where = _where(arguments)
+    show([f"next: batchflow logs {job_id} --follow{where}; batchflow stop {job_id}{where}"], sys.stderr)
+    return OK
+
+
+def _where(arguments: argparse.Namespace) -> str:
+    """Return what a command needs to find the same cluster again."""
+    return f" --address {shlex.quote(arguments.address)}" if arguments.address else ""
+
+
+def _follow(cluster: JobServer, job_id: str, arguments: argparse.Namespace) -> int:
+    """Show the log of a job until it ends, and return its exit status."""
+    log = Log(lambda line: show([line], sys.stdout), sys.stderr)
+    try:
+        job = cluster.follow(job_id, log.hear)
+    except KeyboardInterrupt:
+        log.close()
+        stop = f"batchflow stop {job_id}{_where(arguments)}"
+        return fail(f"followed no longer; the job goes on: {stop} stops it", INTERRUPTED)
+    log.close()
+    if why := log.why(job):
+        fail(why, FAILED)
+    show([f"{job_id} {job.status.lower()} after {job.seconds or 0:,.0f} s"], sys.stderr)
+    return job.exit_status
+
+
+def run_jobs(arguments: argparse.Namespace) -> int:
+    """List jobs."""
+    jobs = [job for job in JobServer(arguments.address).jobs() if job.ours or arguments.all]
+    if arguments.json:
+        names = ("id", "status", "begun", "seconds", "what", "into", "exit_code")
+        show(json_lines({name: getattr(job, name) for name in names} for job in jobs), sys.stdout)
+    else:
+        show(map(_job_line, jobs), sys.stdout)
+    return OK
+
+
+def _job_line(job: JobInfo) -> str:
+    begun = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.begun)) if job.begun else "-"
+    return f"{job.id:<28} {job.status:<9} {begun:<19} {job.seconds or 0:>8,.0f} s  {printable(job.what)}"
+
+
+def run_logs(arguments: argparse.Namespace) -> int:
+    """Show what a job has printed."""
+    cluster = JobServer(arguments.address)
+    if arguments.follow:
+        return _follow(cluster, arguments.id, arguments)
+    log = Log(lambda line: show([line], sys.stdout), sys.stderr)
+    log.hear(cluster.logs(arguments.id))
+    log.close()
+    return OK
+
+
+def run_stop(arguments: argparse.Namespace) -> int:
+    """Stop a job."""
+    job = JobServer(arguments.address).stop(arguments.id, 2 * STOP_SECONDS)
+    if not job.over:
+        return fail(f"{job.id} has not ended yet, and is {job.status.lower()}: batchflow logs {job.id}", FAILED)
+    show([f"{job.id} {job.status.lower()} after {job.seconds or 0:,.0f} s"], sys.stderr)
+    return OK

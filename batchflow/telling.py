@@ -1,0 +1,69 @@
+"""What the commands tell: lines to a stream, failures in groups or whole, values as JSON; the exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
+
+from batchflow.printable import printable, printable_json
+
+OK, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def fail(message: str, status: int) -> int:
+    """Tell why nothing more comes, and return the exit status."""
+    lines = message.splitlines() if status == FAILED else [message]  # a traceback may follow
+    show(map(printable, ["batchflow: " + lines[0], *lines[1:]]), sys.stderr)
+    return status
+
+
+def show(lines: Iterable[object], stream: TextIO) -> None:
+    """Print lines, as long as somebody reads them."""
+    try:
+        for line in lines:
+            print(line, file=stream)
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is still to be flushed goes nowhere
+
+
+def json_lines(values: Iterable[Any]) -> Iterator[str]:
+    """Yield values as JSON Lines, as ``--format jsonl`` writes them."""
+    import msgspec
+
+    for value in values:
+        yield printable_json(msgspec.json.encode(value, enc_hook=_plain).decode())
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON does not know as one that it knows: numbers, rows of tables, else text."""
+    if hasattr(value, "num_rows") and hasattr(value, "to_pylist"):
+        return value.to_pylist()
+    return value.item() if type(value).__module__ == "numpy" and not getattr(value, "shape", True) else str(value)
+
+
+def grouped(errors: Any) -> str:
+    """Return the commonest kinds of failure, with a count and an example each."""
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for row in errors.drop_columns(["payload", "traceback"]).to_pylist():
+        groups.setdefault((row["phase"], row["error_type"]), []).append(row)
+    lines = []
+    for (phase, kind), rows in sorted(groups.items(), key=lambda item: -len(item[1])):
+        first = rows[0]
+        record = f", record {first['record']}" if first["record"] is not None else ""
+        step = f"{printable(first['step'])}: " if first.get("step", first["source"]) != first["source"] else ""
+        example = f"{step}{printable(first['source'])}{record}: {printable(first['message'])}"
+        lines.append(f"{len(rows):>7,} x {printable(kind)} in {phase}: {example}")
+    return "\n".join(lines)
+
+
+def told_row(row: dict[str, Any]) -> str:
+    """Return a row of the error table as text, with its traceback."""
+    record = f", record {row['record']}" if row["record"] is not None else ""
+    place = f"{printable(row['source'])}{record} [{row['start']}:{row['stop']}]"
+    head = f"{place} {row['phase']}, {row['attempts']} attempts"
+    payload = f"\n    {printable(row['payload'])}" if row["payload"] else ""
+    trace = "".join(f"    {printable(line)}\n" for line in (row["traceback"] or "").splitlines())
+    return f"{head}\n    {printable(row['error_type'])}: {printable(row['message'])}{payload}\n{trace}"

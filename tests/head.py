@@ -1,0 +1,114 @@
+"""A head node of Ray with a job server, started for tests and ended with them."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+QUIET = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_SCHEDULER_EVENTS": "0"}
+
+
+PORTS = (
+    "port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port",
+    "metrics-export-port", "ray-client-server-port",
+)  # fmt: skip
+"""All that are the same in each Ray otherwise: others may run on this machine."""
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def environment(**more):
+    """Return an environment in which nothing says how this test run itself is made."""
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("BATCHFLOW_", "RAY_"))}
+    return kept | QUIET | {"PATH": path} | more
+
+
+def of_session(folder):
+    """Return the processes whose command names the folder of our Ray."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(folder in word for word in process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@contextmanager
+def head():
+    """Start a head node, and return the address of its job server."""
+    folder = tempfile.mkdtemp(prefix="bfc-", dir="/tmp")  # sockets in it have long names
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    started = subprocess.Popen(
+        [
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2",
+            "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--temp-dir={folder}",
+            "--object-store-memory=200000000", "--disable-usage-stats",
+            *(f"--{name}={port}" for name, port in ports.items()),
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), start_new_session=True,
+    )  # fmt: skip
+    told = []
+    for line in started.stdout:
+        told.append(line)
+        if "Ray runtime started" in line:
+            break
+    else:
+        pytest.fail("".join(told))
+    try:
+        yield f"http://127.0.0.1:{ports['dashboard-port']}"
+    finally:
+        ours = {*psutil.Process(started.pid).children(recursive=True), *of_session(folder)}
+        started.send_signal(signal.SIGTERM)
+        _, alive = psutil.wait_procs(ours, timeout=20)
+        for process in {*alive, *of_session(folder)}:
+            process.kill()
+        started.kill()
+        started.communicate()
+        psutil.wait_procs(ours, timeout=20)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Commands:
+    """The command line of somebody whose job server is ours."""
+
+    def __init__(self, folder, address):
+        self.folder = folder
+        self.address = address
+
+    def start(self, *arguments, **more):
+        return subprocess.Popen(
+            [sys.executable, "-m", "batchflow.cli", *map(str, arguments)], cwd=self.folder, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
+            env=environment(RAY_API_SERVER_ADDRESS=self.address, PYTHONUNBUFFERED="1", **more),
+        )  # fmt: skip
+
+    def __call__(self, *arguments, status=0, **more):
+        running = self.start(*arguments, **more)
+        out, err = running.communicate(timeout=100)
+        assert running.returncode == status, out + err
+        return out, err
+
+    def jobs(self):
+        out, _ = self("jobs", "--json")
+        return [json.loads(line) for line in out.splitlines()]
+
+    def about(self, folder):
+        """Return the jobs that write into a folder of this test."""
+        return [job for job in self.jobs() if job["into"] == str(folder)]
