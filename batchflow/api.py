@@ -56,6 +56,7 @@ def map_records(
         `read_text`, `read_json`, `read_csv`, `read_parquet`, `files` or `records`.
     into
         ``"dir/"``: a dataset of parts; ``"x.parquet"``: one file; ``None``: the result stays in memory.
+        A URI, ``"s3://bucket/dir/"``, is written by the workers; it holds no credentials.
         Run again, a job goes on where the last run was, and adds what new input there is.
     format
         ``"parquet"`` (default), ``"csv"``, ``"jsonl"`` or ``"arrow"``.

@@ -12,7 +12,7 @@ def add_job(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("function", metavar="MODULE:FUNCTION", help="steps.py:clean or package.steps:clean")
     add("inputs", nargs="+", metavar="INPUT", help="files, folders, globs (quoted, ** too) or URIs")
-    add("--into", metavar="PATH", help="folder/ of parts, or one file like x.parquet")
+    add("--into", metavar="PATH", help="folder/ of parts, or one file like x.parquet; may be a URI, s3://bucket/folder/")
     add("--format", metavar="NAME", help="parquet, csv, jsonl or arrow")
     add("--read", metavar="KIND", help="text, json, csv, parquet or files; by default the suffix tells")
     add("--per", choices=("record", "batch"), default="record", help="what the function gets")

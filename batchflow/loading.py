@@ -20,9 +20,10 @@ from batchflow.errors import BatchflowError, FunctionError, InputError
 from batchflow.flow import Flow
 from batchflow.ledger import LEDGER, History
 from batchflow.manifest import inputs_of
-from batchflow.plan import Destination, read_history
+from batchflow.plan import ERRORS, Destination, read_history
 from batchflow.readers import again
 from batchflow.sources import Source
+from batchflow.stores import Uri, is_uri, place_of, why_refused
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -131,12 +132,13 @@ def read_errors(output: str) -> tuple[pa.Table, bool]:
     InputError
         If the output was not made by batchflow.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     destination, plan, history = find_output(output)
-    file = destination.meta / "errors.parquet"
-    if history.ended and file.exists():
-        return pq.read_table(file), True
+    file, store = destination.meta / ERRORS, destination.store
+    if history.ended and store.size(file) is not None:
+        return pq.read_table(pa.BufferReader(store.read(file)) if isinstance(file, Uri) else file), True
     return replay(history, tuple(inputs_of(plan))).table(), history.ended
 
 
@@ -150,16 +152,29 @@ def find_output(output: str) -> tuple[Destination, dict[str, Any], History]:
     LedgerError
         If what is written down of it was changed.
     """
-    path = Path(output).absolute()
-    # A job that stopped before its one file was whole left no such file, but its ledger beside it.
-    destination = Destination(path, "", one_file=not path.is_dir())
-    plan, history = read_history(destination)
+    refused = why_refused(output) if is_uri(output) else None
+    if refused:
+        raise InputError(refused)
+    path = place_of(output)
+    try:
+        destination, plan, history = _looked_up(path)
+    except OSError as error:
+        message = f"cannot read {path}: {error}"
+        raise InputError(message) from error
     if plan is None or history is None:
-        known = path.exists() or destination.meta.exists()
+        store = destination.store
+        known = store.kind(path) or store.kind(destination.meta)
         why = f"there is no {LEDGER} in {destination.meta}" if known else f"{path} does not exist"
         message = f"{output!r} is no output of batchflow: {why}; name the folder or file that a run wrote"
         raise InputError(message)
     return replace(destination, format=plan["format"]), plan, history
+
+
+def _looked_up(path: Path | Uri) -> tuple[Destination, dict[str, Any] | None, History | None]:
+    """Return what is at a path: a job that stopped before its one file was whole left its ledger beside it."""
+    destination = Destination(path, "", one_file=False)
+    destination = replace(destination, one_file=destination.store.kind(path) != "folder")
+    return destination, *read_history(destination)
 
 
 def source_of(plan: dict[str, Any]) -> Source | None:

@@ -15,6 +15,7 @@ from batchflow.errors import ChangedError, LedgerError
 from batchflow.fingerprint import fingerprint
 from batchflow.model import Input
 from batchflow.printable import printable
+from batchflow.stores import Place, store_of
 
 if TYPE_CHECKING:
     from batchflow.plan import JobSpec
@@ -82,30 +83,17 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
-def write_plan(meta: Path, data: bytes) -> None:
-    """Write a plan under its temporary name, on disk when this returns; `publish_plan` gives it the right one."""
-    with (meta / _NEW).open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def write_plan(meta: Place, data: bytes) -> None:
+    """Write a plan under its temporary name, for good when this returns; `publish_plan` gives it the right one."""
+    store_of(meta).put(meta / _NEW, data)
 
 
-def publish_plan(meta: Path) -> None:
+def publish_plan(meta: Place) -> None:
     """Let the plan take the place of the one before, now that the ledger knows it."""
-    (meta / _NEW).replace(meta / PLAN)
-    sync_folder(meta)
+    store_of(meta).move(meta / _NEW, meta / PLAN)
 
 
-def sync_folder(folder: Path) -> None:
-    """Return when the names in a folder are on disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def read_plan(meta: Path) -> tuple[dict[str, Any], str]:
+def read_plan(meta: Place) -> tuple[dict[str, Any], str]:
     """Return the plan in a folder, and its digest; that of the last run, even if it died before it was published.
 
     Raises
@@ -114,7 +102,8 @@ def read_plan(meta: Path) -> tuple[dict[str, Any], str]:
         If it cannot be read.
     """
     try:
-        data = (meta / PLAN if (meta / PLAN).exists() else meta / _NEW).read_bytes()
+        store = store_of(meta)
+        data = store.read(meta / (_NEW if store.size(meta / PLAN) is None else PLAN))
         plan: dict[str, Any] = json.loads(data)
         inputs_of(plan)
     except (OSError, ValueError, TypeError, LookupError) as error:

@@ -167,6 +167,11 @@ class Piece(NamedTuple):
     digest: str = ""
     """Of its bytes."""
 
+    @property
+    def name(self) -> str:
+        """Of its file, without the folder."""
+        return self.path.rpartition("/")[2]
+
 
 class Slice(NamedTuple):
     """Some rows of a finished part, on their way into the part that takes its place."""

@@ -6,7 +6,8 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from batchflow.calling import is_async, side_by_side
 from batchflow.errors import (
@@ -18,7 +19,7 @@ from batchflow.errors import (
     UsageError,
 )  # fmt: skip
 from batchflow.formats import format_of, name_of
-from batchflow.ledger import LEDGER, History, is_begun, read_ledger
+from batchflow.ledger import History, has_ledger, is_begun, read_ledger
 from batchflow.manifest import (
     PLAN,
     check_same,
@@ -38,9 +39,7 @@ from batchflow.retry import NEVER, Retry
 from batchflow.sources import Source
 from batchflow.sources.cutting import total_weight
 from batchflow.splitting import AT_ONCE, RATE_SECONDS, Pace
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from batchflow.stores import Place, Store, Uri, is_uri, place_of, store_of, why_refused
 
 _LONGEST = 10**8
 """Seconds, three years: what clocks of every platform hold."""
@@ -48,6 +47,8 @@ _LEAST_MEMORY = 20_000_000
 """Bytes that a task takes to load what it needs: codecs, pandas' or the user's modules."""
 META = "_batchflow"
 """Folder of a dataset that holds what is not data."""
+ERRORS = "errors.parquet"
+"""The error table in it."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +87,22 @@ class JobSpec:
 class Destination:
     """Where the output goes."""
 
-    path: Path
+    path: Place
     format: str
     one_file: bool
 
     @property
-    def meta(self) -> Path:
+    def store(self) -> Store:
+        """What works on it."""
+        return store_of(self.path)
+
+    @property
+    def meta(self) -> Place:
         """Folder for what is not data: inside a dataset, beside a file."""
         return self.path.with_name(f".{self.path.name}{META}") if self.one_file else self.path / META
 
     @property
-    def pieces(self) -> Path:
+    def pieces(self) -> Place:
         """Folder for what is not yet a part."""
         return self.meta / "pieces"
 
@@ -275,9 +281,11 @@ def _with_history(
 
 def _was_removed(destination: Destination, history: History) -> bool:
     """Whether somebody removed the one file of an output, so that it is made again."""
-    if not destination.one_file or not history.parts or destination.path.exists():
+    if not destination.one_file or not history.parts or destination.store.size(destination.path) is not None:
         return False
-    return not any((destination.pieces / part.temporary).exists() for part in history.parts.values())
+    return not destination.store.sizes(destination.pieces).keys() & {
+        part.temporary for part in history.parts.values()
+    }
 
 
 def read_history(destination: Destination) -> tuple[dict[str, Any], History] | tuple[None, None]:
@@ -289,8 +297,8 @@ def read_history(destination: Destination) -> tuple[dict[str, Any], History] | t
         If they are damaged.
     """
     meta = destination.meta
-    if not is_begun(meta) and not (meta / PLAN).exists():  # a run begins before its plan is published
-        return None, None
+    if not is_begun(meta) and destination.store.size(meta / PLAN) is None:
+        return None, None  # a run begins before its plan is published
     plan, digest = read_plan(meta)
     history = read_ledger(meta, {item.uri: item for item in inputs_of(plan)})
     if digest not in history.plans:
@@ -400,33 +408,60 @@ def _check_limits(spec: JobSpec) -> None:
 
 def _destination(spec: JobSpec) -> Destination:
     into = os.fspath(spec.into or "")
-    if "://" in into:
-        message = f"into={into!r}: only folders and files of this machine can be written"
-        raise DestinationError(message)
+    if is_uri(into):
+        _refuse_uri(into)
     name, one_file = name_of(into, spec.format)
     format_of(name)
-    from pathlib import Path  # 6 ms, which a job in memory need not wait for
-
     # Absolute, since a function may change the working directory under us.
-    destination = Destination(Path(into).expanduser().absolute(), name, one_file)
+    destination = Destination(place_of(into), name, one_file)
+    if isinstance(destination.path, Uri):
+        _refuse_unreachable(destination.path)
+    else:
+        _refuse_forbidden(destination.path)
     _refuse_foreign(destination)
     return destination
 
 
-def _refuse_foreign(destination: Destination) -> None:
-    path = destination.path
-    ours = (destination.meta / LEDGER).exists()
-    parent = next(above for above in [path, *path.absolute().parents] if above.exists())
+def _refuse_uri(into: str) -> None:
+    """Refuse a URI that holds what is no part of a name."""
+    refused = why_refused(into)
+    if refused is None and "?" in into:
+        refused = f"into={into!r}: no options are taken behind '?': set AWS_ENDPOINT_URL, AWS_REGION and the like"
+    if refused is not None:
+        raise DestinationError(refused)
+
+
+def _refuse_unreachable(path: Uri) -> None:
+    """Refuse a bucket that is not there, or does not let itself be asked."""
+    scheme, _, rest = path.text.partition("://")
+    bucket = Uri(f"{scheme}://{rest.partition('/')[0]}")
+    try:
+        known = store_of(path).sizes(path) or scheme != "s3" or store_of(bucket).kind(bucket)
+    except (OSError, ValueError) as error:
+        message = f"cannot reach {path}: {printable(str(error))}"
+        raise DestinationError(message) from error
+    if not known:
+        message = f"cannot write to {path}: there is no bucket {bucket}"
+        raise DestinationError(message)
+
+
+def _refuse_forbidden(path: Path) -> None:
+    parent = next(above for above in [path, *path.parents] if above.exists())
     if not os.access(parent, os.W_OK):
         message = f"cannot write to {path}: no permission for {parent}"
         raise DestinationError(message)
-    taken = path.is_file() or (path.is_dir() and any(item.name != META for item in path.iterdir()))
-    if path.is_dir() and destination.one_file:
+
+
+def _refuse_foreign(destination: Destination) -> None:
+    path, store = destination.path, destination.store
+    kind = store.kind(path)
+    if kind == "folder" and destination.one_file:
         message = f"{path} is a folder: end the name of a dataset with '/'"
         raise DestinationError(message)
-    if path.is_file() and not destination.one_file:
+    if kind == "file" and not destination.one_file:
         message = f"{path} is a file, but the output is a folder of parts: choose another name"
         raise DestinationError(message)
-    if taken and not ours:
+    taken = kind == "file" or store.sizes(path).keys() - {META}
+    if taken and not has_ledger(destination.meta):
         message = f"{path} exists and was not made by batchflow: choose another destination or remove it"
         raise DestinationError(message)

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from batchflow.combining.recovery import in_order, part_file
+from batchflow.combining.recovery import in_order, part_file, part_sizes
 from batchflow.coverage import Coverage, missing_windows
 from batchflow.errors import DestinationError
-from batchflow.formats import digest
-from batchflow.ledger import LEDGER, DoneChunk, DonePart, History, refuse_busy
+from batchflow.ledger import LEDGER, DoneChunk, DonePart, History, ledger_size, refuse_busy
 from batchflow.manifest import difference, inputs_of
 from batchflow.model import Chunk, Input
-from batchflow.plan import Destination
+from batchflow.plan import ERRORS, Destination
 from batchflow.sources import Source
 
 
@@ -35,7 +33,7 @@ def verify(
     """
     if not history.ended:
         yield _unended(destination)
-    elif (destination.meta / LEDGER).stat().st_size != history.size:
+    elif ledger_size(destination.meta) != history.size:
         yield f"{LEDGER} goes on behind its last line"
     inputs = inputs_of(plan)
     if source is not None:
@@ -43,9 +41,10 @@ def verify(
     yield from _tiles(source, inputs, history)
     yield from _accounts(history)
     yield from _order(inputs, history)
+    sizes = part_sizes(destination)
     for part in history.parts.values():
-        yield from _check_part(destination, part)
-    yield from _strangers(destination, history)
+        yield from _check_part(destination, part, sizes.get(part.name))
+    yield from _strangers(destination, sizes, history)
     yield from _check_errors(destination, history)
 
 
@@ -165,31 +164,30 @@ def _check_failures(done: DoneChunk) -> Iterator[str]:
         yield f"{done.stats.failed} records of {_name(done.chunk)} failed, but {single} errors tell why"
 
 
-def _check_part(destination: Destination, part: DonePart) -> Iterator[str]:
-    file = part_file(destination, part.name)
+def _check_part(destination: Destination, part: DonePart, size: int | None) -> Iterator[str]:
     held = sum(rows for _, rows in part.chunks)
     if held != part.rows:
         yield f"{part.name} should hold {part.rows} rows, but its chunks have {held}"
-    if not file.exists():
+    if size is None:
         yield f"{part.name} is gone"
-    elif file.stat().st_size != part.nbytes:
-        yield f"{part.name} has {file.stat().st_size} bytes and not {part.nbytes}: it was cut off or added to"
-    elif digest(str(file)) != part.digest:
+    elif size != part.nbytes:
+        yield f"{part.name} has {size} bytes and not {part.nbytes}: it was cut off or added to"
+    elif destination.store.digest(part_file(destination, part.name)) != part.digest:
         yield f"{part.name} was changed after it was written"
 
 
-def _strangers(destination: Destination, history: History) -> Iterator[str]:
+def _strangers(destination: Destination, sizes: Mapping[str, int | None], history: History) -> Iterator[str]:
     """Look for files beside the parts that a reader of the folder would take for some."""
-    if destination.one_file or not destination.path.is_dir():
+    if destination.one_file:
         return
-    for file in sorted(destination.path.iterdir()):
-        if not file.name.startswith(("_", ".")) and file.name not in history.parts:
-            yield f"{file.name} is no part of this output, but a reader of the folder would take it for one"
+    for name in sorted(sizes):
+        if not name.startswith(("_", ".")) and name not in history.parts:
+            yield f"{name} is no part of this output, but a reader of the folder would take it for one"
 
 
 def _check_errors(destination: Destination, history: History) -> Iterator[str]:
-    file: Path = destination.meta / "errors.parquet"
-    if history.ended and (not file.exists() or digest(str(file)) != history.errors):
+    file, store = destination.meta / ERRORS, destination.store
+    if history.ended and (store.size(file) is None or store.digest(file) != history.errors):
         yield f"{file.name} is gone or was changed after it was written"
 
 

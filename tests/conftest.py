@@ -13,8 +13,11 @@ os.environ.setdefault("BATCHFLOW_EXECUTOR", "processes")  # whichever test has s
 import crash
 import psutil
 import pytest
+import s3
 
 import batchflow as bf
+
+s3.server.announce()  # before any executor starts: its workers know then where the tests' own S3 server will be
 
 NAMES = ("serial", "processes", "ray")
 

@@ -3,8 +3,10 @@
 import os
 
 from batchflow.combining import dataset
-from batchflow.ledger import writing as ledgers
+from batchflow.ledger import appending as ledgers
+from batchflow.ledger import putting, syncing
 from batchflow.loading import find_output, source_of
+from batchflow.stores import filesystem, objects
 from batchflow.verifying import verify
 
 
@@ -54,6 +56,45 @@ def wire(monkeypatch):
     monkeypatch.setattr(dataset, "publish_plan", guarded(dataset.publish_plan))
     monkeypatch.setattr(dataset.Dataset, "leave", lambda *_: None)
     monkeypatch.setattr(dataset.Dataset, "close", lambda self, complete: self._ledger and self._ledger.close())
+
+    def limit(steps):
+        fuse.left = steps
+
+    return limit
+
+
+def wire_store(monkeypatch):
+    """Return a function that sets how many steps a store sees; the last one may happen, unknown to the driver."""
+    fuse = Fuse(10**9)
+
+    def guarded(step, *, twice=True):
+        def run(*arguments, **options):
+            if fuse.burn():
+                raise Crash
+            step(*arguments, **options)
+            if twice and fuse.burn():
+                raise Crash
+
+        return run
+
+    def move(self, old, new):
+        system, path = filesystem(str(old))
+        system.copy_file(path, filesystem(str(new))[1])
+        if fuse.burn():
+            raise Crash
+        system.delete_file(path)
+
+    put = putting.Segments._put
+    alive = lambda self, **options: None if fuse.left < 0 else put(self, **options)  # noqa: E731 - nothing runs any more
+    monkeypatch.setattr(syncing, "SYNC_SECONDS", 3600)
+    monkeypatch.setattr(putting.Segments, "_put", alive)
+    monkeypatch.setattr(objects.Objects, "put", guarded(objects.Objects.put))
+    monkeypatch.setattr(objects.Objects, "move", guarded(move))
+    monkeypatch.setattr(objects.Objects, "remove_all", guarded(objects.Objects.remove_all, twice=False))
+    monkeypatch.setattr(dataset.Dataset, "leave", lambda *_: None)
+    closing = dataset.Dataset.close
+    close = lambda self, complete: closing(self, complete=complete and fuse.left >= 0)  # noqa: E731
+    monkeypatch.setattr(dataset.Dataset, "close", close)
 
     def limit(steps):
         fuse.left = steps

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -16,17 +15,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.fitting import Fitting, name_of
 from batchflow.combining.order import Settled
-from batchflow.combining.recovery import behind, in_order, part_file, publish, recover
+from batchflow.combining.recovery import behind, in_order, part_file, part_sizes, publish, recover
 from batchflow.errors import GO_ON, BatchflowError, InputError, OutputError
-from batchflow.formats import Format, digest, format_of
+from batchflow.formats import Format, format_of
 from batchflow.ledger import DoneChunk, DonePart, History, Ledger, refuse_busy
 from batchflow.manifest import digest_of, publish_plan, write_plan
 from batchflow.marks import unmarked
 from batchflow.model import Assemble, Failed, Failure, Key, Outcome, Piece, Slice, Task, Work
-from batchflow.plan import Destination, Plan
+from batchflow.plan import ERRORS, Destination, Plan
 from batchflow.printable import printable
 from batchflow.report import Report
 from batchflow.resources import parse_bytes
+from batchflow.stores import Place, Uri, is_uri, place_of, store_of
+from batchflow.stores.transit import sweep
 from batchflow.tables import unify
 
 if TYPE_CHECKING:
@@ -129,8 +130,7 @@ class Dataset:
         try:
             if history is None:
                 self._clear()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._destination.pieces.mkdir(parents=True, exist_ok=True)
+            self._destination.store.make(self._destination.pieces)
             self._ledger = Ledger(meta, history or History())
             write_plan(meta, self._plan.manifest)
             self.ledger.run(digest_of(self._plan.manifest), self._plan.spec.version, mends=mends)
@@ -143,13 +143,10 @@ class Dataset:
         """Remove what an earlier run of ours made, and nothing else; the plan refused what is not ours."""
         destination = self._destination
         refuse_busy(destination.meta)
-        if destination.one_file:
-            destination.path.unlink(missing_ok=True)
-        else:
-            for part in destination.path.glob("part-*"):
-                if _PART_NAME.fullmatch(part.name):
-                    part.unlink()
-        shutil.rmtree(destination.meta, ignore_errors=True)
+        names = part_sizes(destination)
+        ours = [name for name in names if destination.one_file or _PART_NAME.fullmatch(name)]
+        destination.store.remove(part_file(destination, name) for name in ours)
+        destination.store.remove_all(destination.meta)
 
     def _take_over(self, history: History) -> list[Settled]:
         done = recover(self._destination, history)
@@ -157,7 +154,7 @@ class Dataset:
             self.ledger.void(gone)
         self._parts = dict(history.parts)
         self._begun = len(self._parts)
-        if history.ended:
+        if history.ended or history.mends:  # else it is told again, chunk after chunk
             self._fitting.schema = self._schema_of(history)
         self._committed = history.committed()
         ordered = in_order(done, self._plan.inputs)
@@ -231,8 +228,8 @@ class Dataset:
         try:
             return task._replace(data=self._plan.source.records_of(task.chunk))
         except InputError as error:  # a generator is past them, so the next run does anew what is in no part
-            for piece in self._destination.pieces.iterdir():
-                piece.unlink(missing_ok=True)
+            store, pieces = self._destination.store, self._destination.pieces
+            store.remove(pieces / name for name in store.sizes(pieces))
             message = f"{name_of(Settled(task))}: its types do not go with those before it; {GO_ON}"
             raise OutputError(message) from error
 
@@ -304,6 +301,11 @@ class Dataset:
 
     def _unwritten(self, part: DonePart, failure: Failure) -> OutputError:
         file = part_file(self._destination, part.name)
+        try:
+            self.ledger.refuse_others()  # who took the pieces away, perhaps
+        except OSError as error:
+            if isinstance(error, BatchflowError):
+                raise
         return OutputError(f"cannot write {file}: {failure.error_type}: {printable(failure.message)}; {GO_ON}")
 
     def flush(self) -> None:
@@ -324,19 +326,22 @@ class Dataset:
         """Write the error table and the report beside the parts, and then that everything is done."""
         try:
             table = self._write_tables(errors, report)
-            self.ledger.end(digest(str(table)))
+            self.ledger.end(self._destination.store.digest(table))
         except OSError as error:
             raise _cannot_write(self._destination.path, error) from error
 
-    def _write_tables(self, errors: ErrorTable, report: Report) -> Path:
+    def _write_tables(self, errors: ErrorTable, report: Report) -> Place:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        meta = self._destination.meta
-        new = meta / "errors.parquet.new"
-        pq.write_table(errors.table(), new)
-        new.replace(meta / "errors.parquet")
-        _write_json(meta / "report.json", report.as_dict())
-        return meta / "errors.parquet"
+        self.ledger.refuse_others()
+        meta, store = self._destination.meta, self._destination.store
+        table = pa.BufferOutputStream()
+        pq.write_table(errors.table(), table)
+        store.write(meta / ERRORS, table.getvalue())
+        told = json.dumps(report.as_dict(), indent=1, default=str)
+        store.write(meta / "report.json", told.encode())
+        return meta / ERRORS
 
     def leave(self, errors: ErrorTable, report: Report) -> None:
         """Write the tables of a run that did not come to its end."""
@@ -348,12 +353,16 @@ class Dataset:
         """Give the output free; what is needed to go on with it stays."""
         if self._ledger is None:
             return
-        if complete:
-            shutil.rmtree(self._destination.pieces, ignore_errors=True)
-        self._ledger.close()
+        try:
+            if complete:
+                self._destination.store.remove_all(self._destination.pieces)
+        finally:
+            self._ledger.close()
+        if isinstance(self._destination.path, Uri):
+            sweep()
 
 
-def _cannot_write(path: Path, error: OSError) -> OutputError:
+def _cannot_write(path: Place, error: OSError) -> OutputError:
     if isinstance(error, BatchflowError):
         raise error
     return OutputError(f"cannot write to {path}: {error.strerror or error}; {GO_ON}")
@@ -361,17 +370,17 @@ def _cannot_write(path: Path, error: OSError) -> OutputError:
 
 def _patience(pieces: Iterable[Piece | Slice]) -> float:
     """Return the seconds after which a part that is still not written must be on a disk that hangs."""
-    nbytes = 0
-    for path in {piece.path for piece in pieces}:
+    nbytes = sum(piece.nbytes for piece in pieces if isinstance(piece, Piece))
+    for place in {place_of(piece.path) for piece in pieces if isinstance(piece, Slice)}:
         with suppress(OSError):  # whoever reads it tells that it is gone
-            nbytes += os.stat(path).st_size  # noqa: PTH116
+            nbytes += store_of(place).size(place) or 0
     return PATIENCE + nbytes / LEAST_SPEED
 
 
 def _remove(pieces: Any) -> None:
-    """Remove the files of pieces."""
+    """Remove the files of pieces; of a store they all go in the end, a thousand in each request."""
     for piece in pieces or ():
-        if piece.path:
+        if piece.path and not is_uri(piece.path):
             Path(piece.path).unlink(missing_ok=True)
 
 
@@ -380,11 +389,3 @@ def _no_columns() -> pa.Schema:
 
     return pa.schema([])
 
-
-def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_name(f"{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, default=str)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

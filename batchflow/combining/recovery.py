@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from batchflow.coverage import key_of
 from batchflow.errors import LedgerError
-from batchflow.formats import digest
 from batchflow.ledger import DoneChunk, DonePart, History
-from batchflow.manifest import sync_folder
 from batchflow.model import Input, Key, Piece
 from batchflow.plan import Destination
+from batchflow.stores import Place, Uri
 
 
-def part_file(destination: Destination, name: str) -> Path:
+def part_file(destination: Destination, name: str) -> Place:
     """Return where a part stands."""
     return destination.path if destination.one_file else destination.path / name
 
 
 def publish(destination: Destination, part: DonePart) -> None:
     """Give a part that is written down its final name; on disk when this returns."""
-    final = part_file(destination, part.name)
-    (destination.pieces / part.temporary).replace(final)
-    sync_folder(final.parent)
+    destination.store.move(destination.pieces / part.temporary, part_file(destination, part.name))
 
 
 def recover(destination: Destination, history: History) -> dict[int, DoneChunk]:
@@ -34,23 +30,23 @@ def recover(destination: Destination, history: History) -> dict[int, DoneChunk]:
     LedgerError
         If a part is not what it was when it was written.
     """
+    there = destination.store.sizes(destination.pieces)
     for part in history.parts.values():
-        if (destination.pieces / part.temporary).exists():  # it was written down, and not yet renamed
+        if part.temporary in there:  # it was written down, and not yet renamed
             publish(destination, part)
+            del there[part.temporary]
     check_parts(destination, history)
     done, wanted = {}, set()
     committed = history.committed()
     for number, chunk in history.chunks.items():
         waiting = behind(chunk.pieces, committed.get(number, 0))
-        if all(map(_is_whole, waiting)):
+        if all(_is_whole(piece, destination, there) for piece in waiting):
             done[number] = chunk
-            wanted |= {piece.path for piece in waiting}
+            wanted |= {piece.name for piece in waiting}
         elif number in committed:
             message = f"rows that belong behind those in the last part of {destination.path} are gone: {_ANEW}"
             raise LedgerError(message)
-    for left in destination.pieces.iterdir():
-        if str(left) not in wanted:
-            left.unlink()
+    destination.store.remove(destination.pieces / name for name in there if name not in wanted)
     return done
 
 
@@ -69,13 +65,22 @@ _ANEW = "fresh=True (--fresh) makes all of it again"
 
 def check_parts(destination: Destination, history: History) -> None:
     """Raise `LedgerError` if a part is gone or of another size than it was when it was written."""
+    sizes = part_sizes(destination)
     for part in history.parts.values():
-        _check_size(destination, part)
+        _check_size(destination, part, sizes.get(part.name))
 
 
-def _check_size(destination: Destination, part: DonePart) -> None:
+def part_sizes(destination: Destination) -> dict[str, int | None]:
+    """Return the bytes of all that a reader of the output would see, by name."""
+    path = destination.path
+    if destination.one_file:
+        size = destination.store.size(path)
+        return {} if size is None else {path.name: size}
+    return destination.store.sizes(path)
+
+
+def _check_size(destination: Destination, part: DonePart, size: int | None) -> None:
     file = part_file(destination, part.name)
-    size = file.stat().st_size if file.exists() else None
     if size != part.nbytes:
         found = "is gone" if size is None else f"has {size:,} bytes and not {part.nbytes:,}"
         message = (
@@ -85,14 +90,14 @@ def _check_size(destination: Destination, part: DonePart) -> None:
         raise LedgerError(message)
 
 
-def _is_whole(piece: Piece) -> bool:
-    path = piece.path
-    if not path:
+def _is_whole(piece: Piece, destination: Destination, there: dict[str, int | None]) -> bool:
+    """Whether a piece is what was written: on a disk it may have its size and not its bytes."""
+    if not piece.path:
         return True  # it has no rows
-    try:
-        return Path(path).stat().st_size == piece.nbytes and digest(path) == piece.digest
-    except OSError:
+    if there.get(piece.name) != piece.nbytes:
         return False
+    file = destination.pieces / piece.name
+    return isinstance(file, Uri) or destination.store.digest(file) == piece.digest  # who fetches an object looks
 
 
 def in_order(done: dict[int, DoneChunk], inputs: tuple[Input, ...]) -> list[tuple[Key, int, DoneChunk]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +13,7 @@ from batchflow.plan import Destination
 from batchflow.printable import printable
 from batchflow.report import Report
 from batchflow.rows import Rows
+from batchflow.stores import Uri, filesystem
 from batchflow.tables import concat, table_to_values
 
 if TYPE_CHECKING:
@@ -67,9 +69,12 @@ class Result:
         return self._errors.table()
 
     @property
-    def path(self) -> Path | None:
-        """The folder or file that was written, ``None`` for a result in memory."""
-        return self._destination.path if self._destination else None
+    def path(self) -> Path | str | None:
+        """The folder or file that was written, or its URI; ``None`` for a result in memory."""
+        if self._destination is None:
+            return None
+        path = self._destination.path
+        return str(path) if isinstance(path, Uri) else path
 
     @property
     def table(self) -> pa.Table:
@@ -132,18 +137,27 @@ class Result:
         return f"<Result{where}: {self.report}>"
 
 
-def _files(destination: Destination) -> list[Path]:
-    """Return the file, or the parts in the order of their numbers, which outgrow their five digits."""
+def _files(destination: Destination) -> dict[str, int | None]:
+    """Return file or parts, with their sizes, in the order of their numbers, which outgrow their five digits."""
+    path = destination.path
     if destination.one_file:
-        return [destination.path]
-    parts = destination.path.glob(f"part-[0-9]*{format_of(destination.format).suffix}")
-    return sorted(parts, key=lambda part: (len(part.name), part.name))
+        return {str(path): destination.store.size(path)}
+    suffix = format_of(destination.format).suffix
+    parts = {
+        name: size for name, size in destination.store.sizes(path).items()
+        if re.match(r"part-\d", name) and name.endswith(suffix)
+    }  # fmt: skip
+    return {str(path / name): parts[name] for name in sorted(parts, key=lambda name: (len(name), name))}
 
 
 def _dataset(destination: Destination, kind: Any, schema: pa.Schema | None = None) -> Any:
     import pyarrow.dataset as ds
 
-    return ds.dataset([str(file) for file in _files(destination)], schema, kind)
+    files = list(_files(destination))
+    if not isinstance(destination.path, Uri):
+        return ds.dataset(files, schema, kind)
+    system = filesystem(files[0])[0] if files else None
+    return ds.dataset([filesystem(file)[1] for file in files], schema, kind, filesystem=system)
 
 
 def _unread(count: int, schema: pa.Schema | None) -> Any:
@@ -157,7 +171,7 @@ def _unread(count: int, schema: pa.Schema | None) -> Any:
 
 def _block(destination: Destination) -> int:
     """Return the bytes that are parsed at a time: a row must fit into them, and Arrow's own 1 MB is soon full."""
-    return max(1, min(BLOCK, max(file.stat().st_size for file in _files(destination))))
+    return max(1, min(BLOCK, max(size or 0 for size in _files(destination).values())))
 
 
 def _csv(destination: Destination, schema: pa.Schema | None) -> Any:

@@ -17,7 +17,10 @@ nothing is taken; a line that was changed is found, since no later one goes with
 """
 
 from batchflow.ledger.history import LEDGER, DoneChunk, DonePart, History
-from batchflow.ledger.reading import is_begun, read_ledger
+from batchflow.ledger.reading import has_ledger, is_begun, ledger_size, read_ledger
 from batchflow.ledger.writing import Ledger, refuse_busy
 
-__all__ = ["LEDGER", "DoneChunk", "DonePart", "History", "Ledger", "is_begun", "read_ledger", "refuse_busy"]
+__all__ = [
+    "LEDGER", "DoneChunk", "DonePart", "History", "Ledger", "has_ledger", "is_begun", "ledger_size", "read_ledger",
+    "refuse_busy",
+]  # fmt: skip

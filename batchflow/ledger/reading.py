@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from batchflow.errors import LedgerError
 from batchflow.ledger.history import LEDGER, LINK, DoneChunk, DonePart, History, link_of
+from batchflow.ledger.segments import FOLDER, read_all
 from batchflow.model import Chunk, Failure, Input, Piece, Span, SpanCount, Stats
+from batchflow.stores import Place, Uri, store_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 _TAIL = len(',"chain":""}') + LINK
 
 
-def read_ledger(meta: Path, inputs: Mapping[str, Input] | None = None) -> History:
+def read_ledger(meta: Place, inputs: Mapping[str, Input] | None = None) -> History:
     """Return what the ledger in a folder says.
 
     Parameters
@@ -34,7 +36,7 @@ def read_ledger(meta: Path, inputs: Mapping[str, Input] | None = None) -> Histor
     history = History()
     reader = _Reader(history, meta / "pieces", inputs or {})
     try:
-        with (meta / LEDGER).open("rb") as file:
+        with _opened(meta) as file:
             for number, line in enumerate(whole_lines(file), start=1):
                 text = _checked(line, history.link, f"{meta / LEDGER}, line {number}")
                 reader.take(json.loads(text))
@@ -49,13 +51,37 @@ def read_ledger(meta: Path, inputs: Mapping[str, Input] | None = None) -> Histor
     return history
 
 
-def is_begun(meta: Path) -> bool:
+def _opened(meta: Place) -> IO[bytes]:
+    """Return a stream of all lines."""
+    if not isinstance(meta, Uri):
+        return (meta / LEDGER).open("rb")
+    data = read_all(meta)
+    if not data:
+        raise FileNotFoundError(str(meta / LEDGER))
+    return io.BytesIO(data)
+
+
+def is_begun(meta: Place) -> bool:
     """Whether a run has begun in a folder: what died before left a ledger without a whole line, or none."""
+    if isinstance(meta, Uri):
+        return has_ledger(meta)
     try:
-        with (meta / LEDGER).open("rb") as file:
+        with _opened(meta) as file:
             return next(whole_lines(file), None) is not None
     except OSError:
         return False
+
+
+def has_ledger(meta: Place) -> bool:
+    """Whether there is a ledger in a folder, whatever it says."""
+    store = store_of(meta)
+    return store.size(meta / LEDGER) is not None or (isinstance(meta, Uri) and bool(store.sizes(meta / FOLDER)))
+
+
+def ledger_size(meta: Place) -> int:
+    """Return the bytes of a ledger, those behind its last whole line too."""
+    with _opened(meta) as file:
+        return file.seek(0, io.SEEK_END)
 
 
 def whole_lines(file: IO[bytes]) -> Iterator[bytes]:
@@ -79,7 +105,7 @@ def _checked(line: bytes, before: str, place: str) -> str:
 class _Reader:
     """Adds line after line to a history."""
 
-    def __init__(self, history: History, pieces: Path, inputs: Mapping[str, Input]) -> None:
+    def __init__(self, history: History, pieces: Place, inputs: Mapping[str, Input]) -> None:
         self._history = history
         self._pieces = pieces
         self._inputs = inputs

@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
-import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from batchflow.errors import DestinationError
-from batchflow.ledger.history import LEDGER, DoneChunk, DonePart, History, link_of
-from batchflow.ledger.reading import whole_lines
+from batchflow.ledger.appending import File, Journal, refuse_locked
+from batchflow.ledger.history import DoneChunk, DonePart, History, link_of
 from batchflow.model import Piece
-
-SYNC_SECONDS = 0.5
-"""How often what was written down is synced to disk, at least; a part always is before it is visible."""
+from batchflow.stores import Place
 
 
-def refuse_busy(meta: Path) -> None:
-    """Raise `DestinationError` if a run is writing to an output at this moment."""
-    with suppress(FileNotFoundError):
-        file = os.open(meta / LEDGER, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _lock(file, meta)
-        finally:
-            os.close(file)
+def refuse_busy(meta: Place) -> None:
+    """Raise `DestinationError` if a run is writing to an output at this moment; of a store nobody can tell."""
+    if isinstance(meta, Path):
+        refuse_locked(meta)
 
 
-def _lock(file: int, meta: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        message = f"another run is writing to {meta.parent}: wait for its end, or write elsewhere"
-        raise DestinationError(message) from error
+def _journal(meta: Place, history: History) -> Journal:
+    if isinstance(meta, Path):
+        return File(meta, history)
+    from batchflow.ledger.putting import Segments  # who writes to a disk needs it never
+
+    return Segments(meta, history)
 
 
 class Ledger:
@@ -55,29 +44,11 @@ class Ledger:
         If another run has it open, or has gone on with it since.
     """
 
-    def __init__(self, meta: Path, history: History) -> None:
-        self._file = os.open(meta / LEDGER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            _lock(self._file, meta)
-            self._check_tail(meta, history)
-        except BaseException:
-            os.close(self._file)
-            raise
+    def __init__(self, meta: Place, history: History) -> None:
+        self._journal = _journal(meta, history)
         self._link = history.link
         self._schemas = list(history.schemas)
         self._chunks = max(history.chunks, default=-1) + 1
-        self._syncer = _Syncer(self._file)
-
-    def _check_tail(self, meta: Path, history: History) -> None:
-        """Cut off a line that was half written; refuse lines that came meanwhile."""
-        with (meta / LEDGER).open("rb") as file:
-            file.seek(history.size)
-            more = next(whole_lines(file), None)
-        if more is not None:
-            message = f"another run has gone on with {meta.parent} meanwhile: run this one again"
-            raise DestinationError(message)
-        os.ftruncate(self._file, history.size)
-        os.lseek(self._file, history.size, os.SEEK_SET)
 
     def run(self, plan: str, version: str | None, *, mends: bool = False) -> None:
         """Write down that a run begins, with the digest of its plan.
@@ -87,7 +58,8 @@ class Ledger:
         mends
             It tries only what failed: as long as it changes nothing, all that is done stays done.
         """
-        self._write([{"run": True, "plan": plan, "version": version, **({"mends": True} if mends else {})}])
+        mark = {"mends": True} if mends else {}
+        self._write([{"run": True, "plan": plan, "version": version, **mark, **self._journal.marks}])
         self.sync()
 
     def number(self) -> int:
@@ -97,9 +69,8 @@ class Ledger:
 
     def chunk(self, number: int, done: DoneChunk) -> None:
         """Write down a chunk; what it left on disk is synced soon, by another thread."""
-        self._syncer.check()
         self._write(self._chunk_lines(number, done))
-        self._syncer.soon([piece.path for piece in done.pieces if piece.path])
+        self._journal.soon([piece.path for piece in done.pieces if piece.path])
 
     def void(self, numbers: Iterable[int]) -> None:
         """Write down that chunks are not done after all, since their rows are gone."""
@@ -108,8 +79,7 @@ class Ledger:
 
     def sync_pieces(self, pieces: Iterable[Piece]) -> None:
         """Return when pieces are on disk."""
-        for piece in pieces:
-            _sync_file(piece.path)
+        self._journal.sync_pieces(piece.path for piece in pieces)
 
     def parts(self, parts: Iterable[DonePart], chunks: Mapping[int, DoneChunk] | None = None) -> None:
         """Write down parts that are whole, and chunks that they change, at one stroke; then it is on disk."""
@@ -128,7 +98,7 @@ class Ledger:
     def end(self, errors: str) -> None:
         """Write down that everything is done."""
         self._write([{"end": True, "errors": errors}])
-        self.sync()
+        self._journal.sync(ended=True)
 
     def _chunk_lines(self, number: int, done: DoneChunk) -> Iterator[dict[str, Any]]:
         yield from self._new_schemas([piece.schema for piece in done.pieces])
@@ -146,7 +116,7 @@ class Ledger:
             "worker": done.stats.worker,
             "seconds": round(done.stats.seconds, 6),
             "pieces": [
-                [Path(piece.path).name, piece.rows, piece.nbytes, piece.digest, self._schema_number(piece.schema)]
+                [piece.name, piece.rows, piece.nbytes, piece.digest, self._schema_number(piece.schema)]
                 for piece in done.pieces
             ],
             "errors": [list(failure) for failure in done.failures],
@@ -170,72 +140,16 @@ class Ledger:
             text = json.dumps(line, separators=(",", ":"), default=str)
             self._link = link_of(self._link, text)
             written.append(f'{text[:-1]},"chain":"{self._link}"}}\n')
-        data = "".join(written).encode()
-        while data:
-            data = data[os.write(self._file, data) :]
+        self._journal.write("".join(written).encode())
 
     def sync(self) -> None:
         """Return when everything written so far is on disk."""
-        self._syncer.check()
-        os.fsync(self._file)
+        self._journal.sync()
+
+    def refuse_others(self) -> None:
+        """Raise `DestinationError` if another run has taken over; where there is a lock, none can."""
+        self._journal.refuse_others()
 
     def close(self) -> None:
         """Sync and give the ledger free."""
-        self._syncer.close()
-        fcntl.flock(self._file, fcntl.LOCK_UN)  # a fork that the function left running may hold it too
-        os.close(self._file)
-
-
-class _Syncer:
-    """A thread that syncs files, so that the loop of the job need not wait for the disk."""
-
-    def __init__(self, ledger: int) -> None:
-        self._ledger = ledger
-        self._paths: list[str] = []
-        self._lock = threading.Lock()
-        self._ending = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._error: OSError | None = None
-
-    def check(self) -> None:
-        """Raise what kept something from getting to disk: the kernel tells of it only once."""
-        if self._error is not None:
-            raise self._error
-
-    def soon(self, paths: Iterable[str]) -> None:
-        """Have files, and then the ledger, synced within `SYNC_SECONDS`, and what syncing itself takes."""
-        with self._lock:
-            self._paths.extend(paths)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="batchflow-sync", daemon=True)
-            self._thread.start()
-
-    def _run(self) -> None:
-        going = True
-        while going:
-            going = not self._ending.wait(SYNC_SECONDS)
-            with self._lock:
-                paths, self._paths = self._paths, []
-            try:
-                for path in paths:
-                    _sync_file(path)
-                os.fsync(self._ledger)
-            except OSError as error:
-                self._error = error
-
-    def close(self) -> None:
-        """Sync what is left and end the thread."""
-        self._ending.set()
-        if self._thread is not None:
-            self._thread.join()
-
-
-def _sync_file(path: str) -> None:
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return  # it is in a part by now
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+        self._journal.close()

@@ -12,7 +12,8 @@ from batchflow.model import Input, Span
 from batchflow.sources.base import Block
 from batchflow.sources.cutting import weigh
 from batchflow.sources.file_source import FileSource
-from batchflow.sources.paths import is_elsewhere, is_uri, open_input, path_of
+from batchflow.sources.paths import is_elsewhere, open_input, path_of
+from batchflow.stores.uris import is_uri
 from batchflow.tables import rows_to_table
 
 if TYPE_CHECKING:

@@ -7,40 +7,39 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from batchflow.errors import InputError
 from batchflow.model import Input
 from batchflow.sources.compression import by_suffix
+from batchflow.stores.uris import filesystem, is_uri, plain_path, why_refused
 
 if TYPE_CHECKING:
-    from pyarrow.fs import FileInfo, FileSystem
+    from pyarrow.fs import FileInfo
 
 Paths: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"
 
-_URI = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _MAGIC = re.compile(r"[*?[]")
 
 
-def is_uri(path: str) -> bool:
-    """Whether a path is a URI, to be reached through `pyarrow.fs`."""
-    return _URI.match(path) is not None
-
-
 def as_paths(paths: Paths) -> tuple[str, ...]:
-    """Return one path or many as a tuple of text, with ``~`` expanded and ``file://`` URIs as paths."""
+    """Return one path or many as a tuple of text, with ``~`` expanded and ``file://`` URIs as paths.
+
+    Raises
+    ------
+    InputError
+        If a URI holds credentials.
+    """
     many = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     return tuple(_plain(os.fspath(path)) for path in many)
 
 
 def _plain(path: str) -> str:
-    if path.startswith("file://"):
-        from urllib.parse import unquote  # takes 5 ms
-
-        return unquote(path.removeprefix("file://").removeprefix("localhost"), errors="surrogateescape")
-    return path if is_uri(path) else os.path.expanduser(path)  # noqa: PTH111
+    refused = why_refused(path) if is_uri(path) else None
+    if refused:
+        raise InputError(refused)
+    return plain_path(path)
 
 
 def expand(paths: tuple[str, ...]) -> list[Input]:
@@ -136,7 +135,9 @@ def _remote(uri: str) -> Iterator[Input]:
 
 
 def _remote_input(uri: str, info: FileInfo) -> Input:
-    return Input(uri, info.size or 0, str(info.mtime_ns or ""), by_suffix(uri))
+    """Return an object as an input; its time in whole seconds, since stores tell more of them in lists only."""
+    version = str(info.mtime_ns // 10**9 * 10**9) if info.mtime_ns else ""
+    return Input(uri, info.size or 0, version, by_suffix(uri))
 
 
 def _translate(pattern: str) -> str:
@@ -147,21 +148,6 @@ def _translate(pattern: str) -> str:
         meanings.get(part) or (part.replace("[!", "[^") if part.startswith("[") else re.escape(part))
         for part in parts
     )
-
-
-@lru_cache(maxsize=64)
-def _system(root: str) -> FileSystem:
-    from pyarrow.fs import FileSystem
-
-    return FileSystem.from_uri(root)[0]
-
-
-def filesystem(uri: str) -> tuple[FileSystem, str]:
-    """Return the `pyarrow.fs` file system of a URI, kept per process, and the path inside it."""
-    scheme, _, rest = uri.partition("://")
-    host, _, _ = rest.partition("/")
-    system = _system(f"{scheme}://{host}")
-    return system, rest if scheme in {"s3", "gs", "gcs", "mock"} else rest[len(host) :]
 
 
 class Opened(NamedTuple):

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from batchflow.brake import DRAIN_SECONDS
 from batchflow.errors import UsageError
 from batchflow.progress import LINES
+from batchflow.stores import is_uri, why_refused
 from batchflow.submit.job_server import PREFIX, JobServer
 from batchflow.submit.parcel import Parcel
 
@@ -142,6 +143,9 @@ def _is_inside(path: str) -> bool:
 
 def _is_anywhere(path: str) -> bool:
     """Whether a path means the same in every folder; on the head node it does, if it is there."""
+    refused = why_refused(path) if is_uri(path) else None
+    if refused:
+        raise UsageError(refused)
     return "://" in path or path.startswith(("/", "~"))
 
 

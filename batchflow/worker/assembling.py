@@ -7,6 +7,7 @@ from contextlib import nullcontext, suppress
 
 from batchflow.formats import digest, format_of
 from batchflow.model import Assemble, Outcome, Stats, Succeeded
+from batchflow.stores.transit import incoming, outgoing
 from batchflow.worker.failures import failed, over, worker_name
 from batchflow.worker.guard import Guard, Overtime
 from batchflow.worker.program import Limits
@@ -22,9 +23,10 @@ def assembled(work: Assemble, *, guarded: bool) -> Outcome:
     """
     limits = Limits(work.seconds)
     try:
-        with Guard(*limits) if guarded else nullcontext():
-            format_of(work.format).assemble(work.pieces, work.schema, work.path)
-            written = os.stat(work.path).st_size, digest(work.path)  # noqa: PTH116
+        guard = Guard(*limits) if guarded else nullcontext()
+        with guard, incoming(work.pieces) as pieces, outgoing(work.path) as path:
+            format_of(work.format).assemble(pieces, work.schema, path)
+            written = os.stat(path).st_size, digest(path)  # noqa: PTH116
     except BaseException as error:
         with suppress(OSError):
             os.unlink(work.path)  # noqa: PTH108

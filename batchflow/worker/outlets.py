@@ -12,6 +12,8 @@ from batchflow.formats import digest, format_of
 from batchflow.marks import marked
 from batchflow.model import Piece
 from batchflow.rows import Rows, as_numbers
+from batchflow.stores import is_uri
+from batchflow.stores.transit import outgoing
 from batchflow.tables import concat, plain, unify, values_to_table
 from batchflow.worker.program import Program
 
@@ -175,11 +177,11 @@ class Pieces(Tables):
         if table.num_rows:
             path = f"{self._folder}/{os.urandom(16).hex()}{self._format.piece_suffix}"
             try:
-                self._format.write_piece(table.combine_chunks(), path)
-                size, checksum = os.stat(path).st_size, digest(path)  # noqa: PTH116
+                with outgoing(path) as file:
+                    self._format.write_piece(table.combine_chunks(), file)
+                    size, checksum = os.stat(file).st_size, digest(file)  # noqa: PTH116
             except BaseException as error:
-                with suppress(OSError):
-                    os.unlink(path)  # noqa: PTH108
+                _remove(path)
                 if isinstance(error, Exception | SystemExit) and not isinstance(error, MemoryError):
                     raise WriteError from error
                 raise
@@ -194,7 +196,13 @@ class Pieces(Tables):
     def drop(self) -> None:
         """Remove the pieces written so far."""
         for piece in self._pieces:
-            with suppress(OSError):
-                os.unlink(piece.path)  # noqa: PTH108
+            _remove(piece.path)
         super().drop()
         self._pieces = []
+
+
+def _remove(path: str) -> None:
+    """Remove a piece that is no use, to make room; of a store they all go in the end."""
+    if not is_uri(path):
+        with suppress(OSError):
+            os.unlink(path)  # noqa: PTH108

@@ -111,3 +111,31 @@ def test_what_was_lost_as_a_whole_is_tried_as_a_whole_and_any_instant_may_be_the
     table = pq.read_table(tmp_path / "out")
     assert [int(n) for n in table["n"].to_pylist()] == list(range(size))
     assert proved(tmp_path / "out") == []
+
+
+def test_a_retry_that_ends_at_any_instant_can_be_repeated(tmp_path, fused):
+    """Even where nothing is left to be tried, only to be told."""
+
+    def job(broken, version=None):
+        def fn(n):
+            if n in broken:
+                raise ValueError(n)
+            return {"n": n}
+
+        return bf.Job(fn, bf.records(range(9)), into=f"{tmp_path}/out/", chunk=3, version=version, executor=FakeExecutor(1))
+
+    steps, ended = 0, False
+    while not ended:
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        fused(10**9)
+        job({1, 5}).run()
+        fused(steps)
+        try:
+            job(set(), "2").retry_failed()
+            ended = True
+        except Crash:
+            fused(10**9)
+            assert job(set(), "2").retry_failed().table["n"].to_pylist() == list(range(9))
+        assert proved(tmp_path / "out") == []
+        steps += 1
+    assert steps > 5

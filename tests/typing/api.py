@@ -35,7 +35,7 @@ def use() -> None:
     result: bf.Result = bf.map_records(parse, bf.read_json("logs/**/*.jsonl.gz"), into="clean/")
     errors: pa.Table = result.errors
     report: bf.Report = result.report
-    path: Path | None = result.path
+    path: Path | str | None = result.path
     rows: int = report.rows_in + errors.num_rows + len(result)
     print(path, rows, result.raise_for_errors().values)
 

@@ -12,7 +12,8 @@ from reading import read, writer
 from batchflow.errors import InputError
 from batchflow.model import Input
 from batchflow.readers import files, read_text
-from batchflow.sources.paths import as_paths, expand, filesystem
+from batchflow.sources.paths import as_paths, expand
+from batchflow.stores import filesystem, uris
 
 
 @pytest.fixture
@@ -187,11 +188,9 @@ def test_objects_of_a_store_are_cut(bucket):
 
 
 def test_a_store_with_a_host_keeps_it_in_the_names_of_its_objects(bucket, monkeypatch):
-    from batchflow.sources import paths
-
     system, _ = filesystem("mock://bucket")
     asked = []
-    monkeypatch.setattr(paths, "_system", lambda root: asked.append(root) or system)
+    monkeypatch.setattr(uris, "_system", lambda root, _: asked.append(root) or system)
     found = expand(("hdfs://host:8020/bucket/in/*.txt",))
     assert [item.uri for item in found] == [
         "hdfs://host:8020/bucket/in/a.txt",

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 from batchflow.model import Chunk, Input, Piece
 from batchflow.sources import Source
-from batchflow.sources.paths import Opened, elsewhere, is_uri
+from batchflow.sources.paths import Opened, elsewhere
+from batchflow.stores.uris import is_uri
 
 BLOCK_BYTES = 16 << 20
 """Bytes of files in one object, at most; what is smaller shares one."""

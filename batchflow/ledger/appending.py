@@ -1,0 +1,148 @@
+"""The journal of an output on a disk: one file, locked, that is appended to and synced."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from batchflow.errors import DestinationError
+from batchflow.ledger.history import LEDGER, History
+from batchflow.ledger.reading import whole_lines
+from batchflow.ledger.syncing import Syncer
+
+
+class Journal(Protocol):
+    """What keeps the lines of a ledger."""
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """What the line of a run says of its driver, for what keeps no second one away."""
+
+    def write(self, data: bytes) -> None:
+        """Take whole lines."""
+
+    def soon(self, paths: Iterable[str]) -> None:
+        """Have pieces, and then all lines, synced before long."""
+
+    def sync(self, *, ended: bool = False) -> None:
+        """Return when all lines so far can be relied on; after the last one where the job has ended."""
+
+    def sync_pieces(self, paths: Iterable[str]) -> None:
+        """Return when pieces can be relied on."""
+
+    def refuse_others(self) -> None:
+        """Raise `DestinationError` if another run has taken over."""
+
+    def close(self) -> None:
+        """Sync all lines and give the ledger free."""
+
+
+class File(Journal):
+    """One file that no other run can open meanwhile.
+
+    Raises
+    ------
+    DestinationError
+        If another run has it open, or has gone on with it since.
+    """
+
+    def __init__(self, meta: Path, history: History) -> None:
+        self._file = os.open(meta / LEDGER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            _lock(self._file, meta)
+            self._check_tail(meta, history)
+        except BaseException:
+            os.close(self._file)
+            raise
+        self._syncer = Syncer(self._sync)
+
+    def _check_tail(self, meta: Path, history: History) -> None:
+        """Cut off a line that was half written; refuse lines that came meanwhile."""
+        with (meta / LEDGER).open("rb") as file:
+            file.seek(history.size)
+            more = next(whole_lines(file), None)
+        if more is not None:
+            raise gone_on(meta)
+        os.ftruncate(self._file, history.size)
+        os.lseek(self._file, history.size, os.SEEK_SET)
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """Nothing: there is a lock."""
+        return {}
+
+    def write(self, data: bytes) -> None:
+        """Append lines."""
+        self._syncer.check()
+        while data:
+            data = data[os.write(self._file, data) :]
+
+    def soon(self, paths: Iterable[str]) -> None:
+        """Have files, and then the ledger, synced by another thread."""
+        self._syncer.soon(paths)
+
+    def _sync(self, paths: list[str]) -> None:
+        self.sync_pieces(paths)
+        os.fsync(self._file)
+
+    def sync(self, *, ended: bool = False) -> None:
+        """Return when everything written so far is on disk."""
+        del ended
+        self._syncer.check()
+        os.fsync(self._file)
+
+    def sync_pieces(self, paths: Iterable[str]) -> None:
+        """Return when pieces are on disk."""
+        for path in paths:
+            _sync_file(path)
+
+    def refuse_others(self) -> None:
+        """Do nothing: there is a lock."""
+
+    def close(self) -> None:
+        """Sync and give the ledger free."""
+        self._syncer.close()
+        fcntl.flock(self._file, fcntl.LOCK_UN)  # a fork that the function left running may hold it too
+        os.close(self._file)
+
+
+def refuse_locked(meta: Path) -> None:
+    """Raise `DestinationError` if a run has the ledger of a folder open."""
+    with suppress(FileNotFoundError):
+        file = os.open(meta / LEDGER, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _lock(file, meta)
+        finally:
+            os.close(file)
+
+
+def _lock(file: int, meta: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise busy(meta) from error
+
+
+def busy(meta: Any) -> DestinationError:
+    """Return the refusal of an output that another run is writing to."""
+    return DestinationError(f"another run is writing to {meta.parent}: wait for its end, or write elsewhere")
+
+
+def gone_on(meta: Any) -> DestinationError:
+    """Return the refusal of an output that another run went on with since it was planned."""
+    return DestinationError(f"another run has gone on with {meta.parent} meanwhile: run this one again")
+
+
+def _sync_file(path: str) -> None:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # it is in a part by now
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

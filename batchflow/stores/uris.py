@@ -1,0 +1,93 @@
+"""URIs: what they may hold, and the file system of `pyarrow.fs` behind them."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+_URI = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_SECRET_OPTION = re.compile(r"[?&][^=&/]*(key|secret|token|password|credential|signature)[^=&/]*=", re.IGNORECASE)
+_OBJECTS = frozenset({"s3", "gs", "gcs", "abfs", "mock"})
+"""Schemes whose host is the first part of a path."""
+
+
+def is_uri(path: str) -> bool:
+    """Whether a path is a URI, to be reached through `pyarrow.fs`."""
+    return _URI.match(path) is not None
+
+
+def plain_path(path: str) -> str:
+    """Return a path with ``~`` expanded, a ``file://`` URI as the path that it is, any other URI as it is."""
+    if path.startswith("file://"):
+        from urllib.parse import unquote  # takes 5 ms
+
+        return unquote(path.removeprefix("file://").removeprefix("localhost"), errors="surrogateescape")
+    return path if is_uri(path) else os.path.expanduser(path)  # noqa: PTH111
+
+
+def why_refused(uri: str) -> str | None:
+    """Return why a URI is not taken: it holds credentials, which would get into logs and ledgers; never which."""
+    scheme, _, rest = uri.partition("://")
+    user, at, _ = rest.partition("/")[0].rpartition("@")
+    if not (at and (":" in user or scheme in _OBJECTS)) and not _SECRET_OPTION.search(rest):
+        return None
+    return (
+        f"a URI ({scheme}://...) must not hold credentials, which would stand in plans and logs: "
+        "leave them to the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...), a profile or the machine's role"
+    )
+
+
+@dataclass(frozen=True)
+class Uri:
+    """A place behind a URI, as `pathlib.Path` is one on a disk; its names are what they are, nothing is quoted."""
+
+    text: str
+    """Without a slash at the end."""
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __truediv__(self, name: str) -> Uri:
+        return Uri(f"{self.text}/{name}")
+
+    @property
+    def name(self) -> str:
+        """What follows the last slash."""
+        return self.text.rpartition("/")[2]
+
+    @property
+    def parent(self) -> Uri:
+        """The place that holds this one."""
+        return Uri(self.text.rpartition("/")[0])
+
+    def with_name(self, name: str) -> Uri:
+        """Return the place beside this one that has a name."""
+        return self.parent / name
+
+
+def filesystem(uri: str) -> tuple[FileSystem, str]:
+    """Return the `pyarrow.fs` file system of a URI, kept per process, and the path inside it."""
+    scheme, _, rest = uri.partition("://")
+    host, _, _ = rest.partition("/")
+    # Objects that fit into one part go up in one request and not three.
+    system = _system(f"{scheme}://{host}{'?allow_delayed_open=true' if scheme == 's3' else ''}", _endpoint())
+    return system, rest if scheme in _OBJECTS else rest[len(host) :]
+
+
+def _endpoint() -> str | None:
+    """Return what the AWS SDK is told of its server, which a program may set late."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+@lru_cache(maxsize=64)
+def _system(root: str, endpoint: str | None = None) -> FileSystem:
+    del endpoint  # another one is another file system; Arrow takes it from the environment
+    from pyarrow.fs import FileSystem
+
+    return FileSystem.from_uri(root)[0]
