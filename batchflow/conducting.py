@@ -413,8 +413,7 @@ class _Conductor:
     def job_ended(self, step: Doing, result: Result, payloads: Sequence[Any], state: State) -> None:
         """Note that a step which is a job came to its end."""
         step.report = result.report
-        step.failed = result.report.failed
-        step.succeeded = max(0, result.report.rows_in - step.failed)  # nobody may have counted what was lost
+        step.succeeded, step.failed = result.report.succeeded, result.report.lost
         step.errors.append(result.errors)
         rows = result.path is None
         self._gave(step, Given(tuple(payloads) if rows else (pack(str(result.path)),), rows), state)
