@@ -463,7 +463,7 @@ class _Conductor:
 
     def _check_failures(self) -> None:
         limit = self._how.max_errors
-        if isinstance(limit, int) and not isinstance(limit, bool) and self._failures > limit:
+        if isinstance(limit, int) and self._failures > limit:
             self._over = True
             self._end_early()
 
