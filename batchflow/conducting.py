@@ -13,10 +13,9 @@ Values stay packed, or at Ray, and go from step to step as they are.
 from __future__ import annotations
 
 import heapq
-import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,11 +23,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from batchflow.brake import Brake
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.result import Result, tell
-from batchflow.doing import Doing, call_of, errors_of, missing, nodes_of_run, place_of
+from batchflow.doing import Doing, errors_of, missing, nodes_of_run, place_of
 from batchflow.errors import InterruptedRun, ResourceError, StoppedError, UsageError
 from batchflow.events import Event, JobEnded, JobStarted, Listener, StepEnded, StepStarted, TaskEnded
 from batchflow.executors import Executor, chosen
 from batchflow.executors.base import UNKNOWN
+from batchflow.flow_calls import Calls
 from batchflow.flow_jobs import Jobs
 from batchflow.flow_run import FlowRun, State, StepRun
 from batchflow.inflight import FOLLOW_SECONDS
@@ -38,9 +38,8 @@ from batchflow.progress import Progress
 from batchflow.resources import Budget, Resources, amounts
 from batchflow.retry import NEVER
 from batchflow.scheduler import LISTEN_SECONDS
-from batchflow.sources.records import RecordsSource
 from batchflow.steps import Need, Step, StepSpec, Tolerant, flows_of, need_of, unused
-from batchflow.worker import Program, failed, value_of
+from batchflow.worker import failed, value_of
 
 if TYPE_CHECKING:
     from batchflow.flow import Flow
@@ -105,13 +104,9 @@ class _Conductor:
         self._budget: Budget
         self._follows = time.monotonic() + FOLLOW_SECONDS
         """When to look next how much there is."""
-        self._programs: dict[tuple[Any, ...], int] = {}
-        """Of calls, at the executor, by what each takes."""
-        self._ready: dict[tuple[Any, ...], deque[Doing]] = {}
         self._ready_jobs: deque[Doing] = deque()
         self._later: list[tuple[float, int, Doing]] = []
-        self._calls: dict[int, Doing] = {}
-        """Under way, by number."""
+        self._calls: Calls
         self._jobs: Jobs
         self._ending: deque[Doing] = deque()
         """Steps at their end, of which those that wait for them are still to be told."""
@@ -182,12 +177,13 @@ class _Conductor:
                 other.next.append(step)
                 step.waits += 1
         if not step.waits:
-            self._is_ready(step)
+            self.is_ready(step)
 
     def _open(self, specs: Sequence[StepSpec]) -> None:
         """Start the executor, and refuse steps that it can never run."""
         self._executor.start(1, Resources(), workers=1)
         self._budget = self._executor.budget(self._how.limits)
+        self._calls = Calls(self._executor, self._budget, self._stop, self)
         self._jobs = Jobs(self._executor, self._budget, self._stop, self._how.listeners, self)
         self._check(specs)
 
@@ -204,7 +200,9 @@ class _Conductor:
     def _loop(self) -> None:
         while True:
             self._follow()
-            if not self._stops():
+            if self._stops():
+                self._calls.recall()
+            else:
                 self._start_ready()
             if self._jobs.turn():
                 continue  # what they gave may set others going
@@ -222,7 +220,7 @@ class _Conductor:
         """Whether anything is left to do."""
         if self._calls or self._jobs:
             return True
-        return not self._stops() and bool(self._later or self._ready_jobs or any(self._ready.values()))
+        return not self._stops() and bool(self._later or self._ready_jobs or self._calls.are_ready)
 
     def _stops(self) -> bool:
         """Whether nothing more is to begin; what still runs is given up once it had its time."""
@@ -233,10 +231,7 @@ class _Conductor:
     def _give_up(self) -> None:
         """Cancel what is still running."""
         self._jobs.give_up()
-        for program in self._programs.values():
-            self._executor.unload(program)
-        self._programs.clear()
-        self._calls.clear()
+        self._calls.give_up()
         if self._stop.pressed:
             self._end_rest()
 
@@ -252,8 +247,10 @@ class _Conductor:
 
     # --- what is begun ----------------------------------------------------------------------------
 
-    def _is_ready(self, step: Doing) -> None:
+    def is_ready(self, step: Doing) -> None:
         """Take a step to which nothing is left to come: run it, or skip it where something is missing."""
+        if step.line is not None:
+            return  # it was sent ahead
         lacks = missing(step)
         if lacks is not None:
             why, step.broken = lacks
@@ -261,7 +258,7 @@ class _Conductor:
         elif step.spec.fn is None:
             self._ready_jobs.append(step)
         elif not self._is_kept_already(step):
-            self._ready.setdefault(step.takes, deque()).append(step)
+            self._calls.add(step)
 
     def _is_kept_already(self, step: Doing) -> bool:
         """Whether an earlier run kept the value of a step, which then need not run."""
@@ -277,38 +274,20 @@ class _Conductor:
     def _start_ready(self) -> None:
         """Start what has room, in the order in which it was ready."""
         while self._later and self._later[0][0] <= time.monotonic():
-            step = heapq.heappop(self._later)[2]
-            self._ready.setdefault(step.takes, deque()).append(step)
+            self._calls.add(heapq.heappop(self._later)[2])
         while self._ready_jobs and self._budget.fits(dict(self._ready_jobs[0].takes)):
             step = self._ready_jobs.popleft()
-            self._begin(step)
+            self.call_begins(step)
             self._jobs.start(step)
-        for takes, queue in self._ready.items():
-            need = dict(takes)
-            while queue and self._budget.fits(need):
-                self._budget.take(need)
-                self._start_call(queue.popleft())
+        self._calls.turn()
 
-    def _begin(self, step: Doing) -> None:
+    def call_begins(self, step: Doing) -> None:
+        """Note that a step begins a try."""
         step.attempts += 1
         step.begun = self._now()
         if step.start is None:
             step.start = step.begun
-        self._tell(StepStarted(step.spec.name, step.attempts))
-
-    def _start_call(self, step: Doing) -> None:
-        self._begin(step)
-        self._calls[step.number] = step
-        self._executor.grow(self._budget.tasks)
-        program = self._programs.get(step.takes)
-        if program is None:
-            program = self._programs[step.takes] = self._load(step.spec.per_task)
-        self._executor.submit(program, call_of(step))
-
-    def _load(self, per_task: Resources) -> int:
-        """Return the number of a program for calls that take so much; they bring along what they need."""
-        self._executor.start(sys.maxsize, per_task, workers=1)
-        return self._executor.load(Program(_nothing, RecordsSource(data=None)))
+        self._tell(StepStarted, step.spec.name, step.attempts)
 
     # --- what came of it --------------------------------------------------------------------------
 
@@ -318,25 +297,21 @@ class _Conductor:
             time.sleep(self._patience())
             return
         jobs = self._jobs.programs
-        for program, outcome in self._executor.wait({*jobs, *self._programs.values()}, self._patience()):
+        for program, outcome in self._executor.wait({*jobs, *self._calls.programs}, self._patience()):
             if program in jobs:
                 self._jobs.hear(jobs[program], outcome)
             else:
-                self._take(outcome)
+                self._calls.hear(outcome)
 
     def _patience(self) -> float:
         """Return the seconds to wait for an outcome."""
-        times = [LISTEN_SECONDS, *self._jobs.patience]
+        times = [LISTEN_SECONDS, *self._jobs.patience, *self._calls.patience]
         if self._later and not self._stop.pressed:
             times.append(self._later[0][0] - time.monotonic())
         return max(0.0, min(times))
 
-    def _take(self, outcome: Outcome) -> None:
+    def call_ended(self, step: Doing, outcome: Outcome) -> None:
         """Take over what came of a call."""
-        step = self._calls.pop(outcome.key[0], None)
-        if step is None:
-            return
-        self._budget.give(dict(step.takes))
         if step.attempts == 1 and outcome.stats.started:  # by the worker's clock, which may be another machine's
             step.start = min(max(step.begun, outcome.stats.started - self._epoch), self._now())
         step.worker = outcome.stats.worker or getattr(outcome, "failure", _NO_FAILURE).worker
@@ -423,8 +398,7 @@ class _Conductor:
     def job_ended(self, step: Doing, result: Result, payloads: Sequence[Any], state: State) -> None:
         """Note that a step which is a job came to its end."""
         step.report = result.report
-        step.failed = result.report.failed
-        step.succeeded = max(0, result.report.rows_in - step.failed)  # nobody may have counted what was lost
+        step.succeeded, step.failed = result.report.succeeded, result.report.lost
         step.errors.append(result.errors)
         rows = result.path is None
         self._gave(step, Given(tuple(payloads) if rows else (pack(str(result.path)),), rows), state)
@@ -446,7 +420,7 @@ class _Conductor:
         if step.start is not None:
             step.end = self._now()
         self._release(step)
-        self._tell(StepEnded(step.spec.name, state, step.attempts, why))
+        self._tell(StepEnded, step.spec.name, state, step.attempts, why)
         self._progress(TaskEnded((step.number,), step.attempts, 1, _NO_STATS, state != "failed", again=False))
         if step.errors:
             self._failures += sum(errors.num_rows for errors in step.errors)
@@ -457,7 +431,7 @@ class _Conductor:
                 for other in self._ending[0].next:
                     other.waits -= 1
                     if not other.waits:
-                        self._is_ready(other)
+                        self.is_ready(other)
                 self._ending.popleft()
 
     def _release(self, step: Doing) -> None:
@@ -474,7 +448,7 @@ class _Conductor:
 
     def _check_failures(self) -> None:
         limit = self._how.max_errors
-        if isinstance(limit, int) and not isinstance(limit, bool) and self._failures > limit:
+        if isinstance(limit, int) and self._failures > limit:
             self._over = True
             self._end_early()
 
@@ -488,9 +462,9 @@ class _Conductor:
     def _now(self) -> float:
         return time.monotonic() - self._began
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, kind: Callable[..., Event], *what: Any) -> None:
         for listener in self._how.listeners:
-            listener(event)
+            listener(kind(*what))
 
     def _interrupted(self, run: FlowRun | None = None) -> InterruptedRun:
         done = sum(step.state in ("succeeded", "cached") for step in self._steps)
@@ -528,10 +502,6 @@ class _Conductor:
         if self._over:
             message = f"stopped: more than max_errors={limit} failed; {tell(run.errors)}"
             raise StoppedError(message, run.errors, run)
-
-
-def _nothing() -> None:
-    """Stand for the function of a program whose calls bring along their own."""
 
 
 def _same(value: Any) -> Any:

@@ -23,6 +23,8 @@ from batchflow.steps import ONE_CORE, Need, StepSpec
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from batchflow.lines import Line
+
 
 class JobUnderWay(NamedTuple):
     """A step that is a whole job, under way."""
@@ -63,6 +65,12 @@ class Doing:
     """Its value is made of those of steps that it returned."""
     last: Failure | None = None
     """Of the last try."""
+    line: Line | None = None
+    """Where it stands while it is under way,"""
+    seconds: float = 0.0
+    """what it was taken to take there,"""
+    ahead: bool = False
+    """and whether it was sent ahead, and is not known to have begun."""
     attempts: int = 0
     begun: float = 0.0
     """When the last try was handed over,"""
@@ -75,6 +83,12 @@ class Doing:
     """Itself, or its records."""
     failed: int = 0
     report: Report | None = None
+
+    @property
+    def can_follow(self) -> bool:
+        """Whether it may be sent ahead of the values that it takes: nothing has to be done here between them."""
+        spec = self.spec
+        return spec.fn is not None and spec.keep is None and not any(need.tolerant for need, _ in self.needs)
 
     @property
     def takes(self) -> tuple[tuple[str, float], ...]:
@@ -93,10 +107,11 @@ def call_of(step: Doing) -> Call:
     for need, steps in step.needs:
         at: list[int | None] = []
         for giver in steps:
-            if giver.given is not None and giver.number not in values:
+            value = giver.given if giver.line is None else Given(earlier=(giver.number,))
+            if value is not None and giver.number not in values:
                 values[giver.number] = len(given)
-                given.append(giver.given)
-            if giver.given is not None or not need.tolerant:
+                given.append(value)
+            if value is not None or not need.tolerant:
                 at.append(values.get(giver.number))
         told = _tolerant(steps, single=need.single) if need.tolerant else None
         places.append(Slot(tuple(at), told, need.single))

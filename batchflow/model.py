@@ -236,6 +236,10 @@ class Skipped(NamedTuple):
     """What comes of a call that its ``when=`` did not want."""
 
 
+class Unbegun(NamedTuple):
+    """What comes of a call that was sent ahead, and did not begin."""
+
+
 class Grown(NamedTuple):
     """What a step gave that returned more steps to run."""
 
@@ -260,6 +264,8 @@ class Given(NamedTuple):
     payloads: tuple[Any, ...] = ()
     """Or an executor's references to them."""
     rows: bool = False
+    earlier: Key | None = None
+    """It is still to come: of the call with this key, which the same worker does before the one that takes it."""
 
 
 class Call(NamedTuple):

@@ -48,6 +48,10 @@ class Report:
     rows_out: int = 0
     failed: int = 0
     """Rows of the error table."""
+    succeeded: int = 0
+    """Of the records in, those that did not fail."""
+    lost: int = 0
+    """Records that failed: all of a chunk that failed as a whole, or each row of one that nobody could count."""
     chunks: int = 0
     retries: int = 0
     """Tasks beyond the first one of each chunk, and calls with records that were tried before."""
@@ -105,7 +109,7 @@ class ReportBuilder:
         self._complete = False
         self._slots = 0
         self._totals = dict.fromkeys(
-            ("rows_in", "before", "rows_out", "failed", "chunks", "retries", "bytes_read"), 0
+            ("rows_in", "before", "rows_out", "failed", "succeeded", "lost", "chunks", "retries", "bytes_read"), 0
         )
         self._phases = dict.fromkeys(("read", "call", "convert", "write"), 0.0)
         self._busy: dict[str, float] = {}
@@ -141,6 +145,8 @@ class ReportBuilder:
         self._totals["before"] += stats.rows_in if event.before else 0
         self._totals["rows_out"] += stats.rows_out
         self._totals["failed"] += len(event.failures)
+        self._totals["succeeded"] += stats.rows_in - stats.failed
+        self._totals["lost"] += stats.failed or len(event.failures)
         span = event.chunk.spans[0]
         slow = SlowChunk(span.input.uri, span.start, span.stop, stats.seconds)
         heapq.heappush(self._slowest, (stats.seconds, self._totals["chunks"], slow))

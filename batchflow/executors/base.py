@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from batchflow.errors import FunctionError, ResourceError
-from batchflow.model import Assemble, Call, Merge, Outcome, Work
+from batchflow.model import Assemble, Call, Key, Merge, Outcome, Work
 from batchflow.pickling import dumps
 from batchflow.resources import Budget, Resources, available_cpus, capped, count_slots, total_memory
 from batchflow.retry import NEVER, Retry
@@ -37,6 +37,8 @@ class Executor(ABC):
     """Tasks that wait beside each running one, so that a worker need not wait for the driver."""
     elastic: ClassVar[bool] = False
     """Whether there is room for more tasks, or for fewer, as time goes by."""
+    ahead: ClassVar[int] = 0
+    """Short calls that may be sent ahead to the worker of another one, at most."""
     warm = False
 
     def slots(self, limits: Resources, per_task: Resources) -> int:
@@ -94,6 +96,23 @@ class Executor(ABC):
     @abstractmethod
     def submit(self, job: int, work: Work) -> None:
         """Take over one piece of work; returns at once."""
+
+    def follow(self, job: int, call: Call, last: Key) -> bool:
+        """Send a call ahead, to be done by the worker of another one after it; returns whether that can be.
+
+        It is not begun where the one before it failed, or a value is not there that was to come from it, or
+        the worker is gone: its outcome is `Unbegun` then.
+
+        Parameters
+        ----------
+        last
+            Key of what was sent to the worker last.
+        """
+        return False
+
+    def recall(self, job: int, key: Key) -> list[Key]:
+        """Take back what was sent ahead to the worker of some work and did not begin; return the keys."""
+        return []
 
     @abstractmethod
     def wait(

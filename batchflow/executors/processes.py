@@ -16,52 +16,30 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from batchflow import launch
 from batchflow.errors import ExecutorError
 from batchflow.executors import wire
 from batchflow.executors.base import Executor, pickled, rules_of, take
+from batchflow.executors.lean import full_outcome, lean_call
+from batchflow.executors.members import Member, Piece
+from batchflow.executors.permits import Permits
 from batchflow.executors.zygote import REQUEST, Ended, Load, Tally, Unload
-from batchflow.model import Call, Failed, Outcome, Work
+from batchflow.model import Call, Failed, Key, Outcome, Work
 from batchflow.packing import Buffers
 from batchflow.resources import Budget, Resources, available_cpus, capped, total_memory
 from batchflow.retry import Retry
-from batchflow.worker import BARE, OVERTIME, Limits, Program, died, failed, lost, too_slow, was_overtime
+from batchflow.worker import BARE, CALLS, OVERTIME, Limits, Program, died, failed, lost, too_slow, was_overtime
+from batchflow.worker.earlier import NOT_BEGUN
 
 if TYPE_CHECKING:
     from batchflow.rate import Bucket
 
 _STILLBORN = 100
 """Workers in a row that ended without any work, after which there is no point in making more."""
-
-
-@dataclass(eq=False)
-class _Worker:
-    """What the driver knows of one worker process."""
-
-    number: int
-    socket: socket.socket
-    tally: Tally
-    queue: deque[tuple[int, Work]] = field(default_factory=deque)
-    """Work sent and not yet answered; the first one is running."""
-    answered: int = 0
-    loaded: set[int] = field(default_factory=set)
-    lost: bool = False
-    """Its socket closed; how it ended is still to be told."""
-
-    @property
-    def name(self) -> str:
-        """What names it in reports."""
-        return f"{socket.gethostname()}:{self.tally.pid}"
-
-    @property
-    def at_work(self) -> bool:
-        """Whether it began what stands first in its queue."""
-        return bool(self.queue) and self.tally.begun > self.answered
 
 
 class Processes(Executor):
@@ -75,6 +53,7 @@ class Processes(Executor):
 
     name: ClassVar[str] = "processes"
     prefetch: ClassVar[int] = 1
+    ahead: ClassVar[int] = 16  # small ones, so that no socket fills up
 
     def __init__(self, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
@@ -83,14 +62,14 @@ class Processes(Executor):
         self._count = workers
         self._zygote: launch.Zygote | None = None
         self._selector = selectors.PollSelector()  # unlike epoll it shares nothing with a fork of this process
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, Member] = {}
         self._wanted = 0
         self._made = 0
         self._stillborn = 0
         self._slots = 1
         self._programs: dict[int, _Loaded] = {}
         self._loaded = 0
-        self._waiting: deque[tuple[int, Work]] = deque()
+        self._waiting: deque[Piece] = deque()
         self._ready: list[tuple[int, Outcome]] = []
 
     def slots(self, limits: Resources, per_task: Resources) -> int:
@@ -127,15 +106,16 @@ class Processes(Executor):
             ours, theirs = socket.socketpair()
             tally, file = Tally.make()
             self._made += 1
+            worker = Member(self._made, ours, tally, Permits.make())
             try:
-                self._ask(self._made, theirs.fileno(), file)
+                self._ask(self._made, theirs.fileno(), file, worker.permits.outlet)
             except OSError as error:
-                ours.close()
+                worker.close()
                 raise self._broken() from error
             finally:
                 theirs.close()
                 os.close(file)
-            worker = self._workers[self._made] = _Worker(self._made, ours, tally)
+            self._workers[self._made] = worker
             self._selector.register(ours, selectors.EVENT_READ, worker)
 
     def _ask(self, number: int, *fds: int) -> None:
@@ -147,7 +127,7 @@ class Processes(Executor):
         """Pickle a program once; all workers share its memory."""
         buffers = Buffers()
         program = self.limited(program)
-        data = pickled(program, buffers.take)
+        data = b"" if program is CALLS else pickled(program, buffers.take)
         self._loaded += 1
         parcel = wire.Parcel(data, buffers)
         path = list(sys.path)
@@ -161,65 +141,79 @@ class Processes(Executor):
         program = self._programs.pop(job, None)
         if program is not None:
             program.close()
-        self._waiting = deque(item for item in self._waiting if item[0] != job)
+        self._waiting = deque(piece for piece in self._waiting if piece.job != job)
         take(self._ready, (job,))
         for worker in list(self._workers.values()):
-            if any(item[0] == job for item in worker.queue):
+            if any(piece.job == job for piece in worker.queue):
                 self._kill(worker)
             elif job in worker.loaded:
                 worker.loaded.discard(job)
-                self._send(worker, Unload(job))
+                worker.send(Unload(job))
 
-    def _kill(self, worker: _Worker) -> None:
+    def _kill(self, worker: Member) -> None:
         """Kill a worker whose work nobody wants any more; work of other jobs goes back to the queue."""
-        self._waiting.extendleft(item for item in reversed(worker.queue) if item[0] in self._programs)
+        self._return(worker.queue)
         self._drop(worker)
         with suppress(OSError):  # without a zygote there is no worker either
             self._ask(worker.number)
 
+    def _return(self, pieces: Iterable[Piece]) -> None:
+        """Have work that did not begin done by another worker; what was sent ahead has to be sent again."""
+        wanted = [piece for piece in pieces if piece.job in self._programs]
+        self._waiting.extendleft(reversed([piece for piece in wanted if not piece.permit]))
+        self._ready += [(piece.job, NOT_BEGUN._replace(key=piece.work.key)) for piece in wanted if piece.permit]
+
     def submit(self, job: int, work: Work) -> None:
         """Send work to the worker with the shortest queue, or keep it until one has room."""
-        self._waiting.append((job, work))
+        self._waiting.append(Piece(job, work))
         self._dispatch()
 
+    def follow(self, job: int, call: Call, last: Key) -> bool:
+        """Send a call ahead, if it is small; it needs a permit to begin, which `recall` takes back."""
+        worker = next((one for one in self._workers.values() if one.ends_with(job, last)), None)
+        if worker is None or worker.lost or not _is_packed(call):
+            return False
+        return worker.send_ahead(job, call)
+
+    def recall(self, job: int, key: Key) -> list[Key]:
+        """Take back what was sent ahead to a worker and did not begin."""
+        worker = next((one for one in self._workers.values() if one.has(job, key)), None)
+        return [] if worker is None else [piece.work.key for piece in worker.take_back()]
+
     def _dispatch(self) -> None:
-        self._fill()
+        if len(self._workers) < self._wanted:
+            self._fill()
         while self._waiting:
-            worker = self._free_for(self._waiting[0][0])
+            worker = self._free_for(self._waiting[0].job)
             if worker is None or len(worker.queue) > self.prefetch:
                 return
-            self._give(worker, *self._waiting.popleft())
+            self._give(worker, self._waiting.popleft())
 
-    def _free_for(self, job: int) -> _Worker | None:
+    def _free_for(self, job: int) -> Member | None:
         """Return the worker with the shortest queue; no more of them work for a job than it has slots."""
         able = [worker for worker in self._workers.values() if not worker.lost]
         slots = self._programs[job].slots
         if slots < len(able):
-            own = [worker for worker in able if any(item[0] == job for item in worker.queue)]
+            own = [worker for worker in able if any(piece.job == job for piece in worker.queue)]
             able = own if len(own) >= slots else able
         return min(able, key=lambda worker: len(worker.queue), default=None)
 
-    def _give(self, worker: _Worker, job: int, work: Work) -> None:
+    def _give(self, worker: Member, piece: Piece) -> None:
+        job, work = piece.job, piece.work
         try:
-            parcel = wire.pack((job, work), packed=_is_packed(work))
+            sent = lean_call(work) if isinstance(work, Call) else work
+            parcel = wire.pack((job, sent), packed=_is_packed(work))
         except Exception as error:  # noqa: BLE001 - records that cannot be pickled
             self._ready.append((job, failed(work, "read", error)))
             return
         if job not in worker.loaded and not isinstance(work, BARE):
             worker.loaded.add(job)
             program = self._programs[job]
-            self._send(worker, Load(job, program.path, program.limits, program.waits))
-            self._post(worker, program.parcel)
-        self._post(worker, parcel)
+            worker.send(Load(job, program.path, program.limits, program.waits))
+            worker.post(program.parcel)
+        worker.post(parcel)
         parcel.close()
-        worker.queue.append((job, work))
-
-    def _send(self, worker: _Worker, message: Any) -> None:
-        self._post(worker, wire.pack(message))
-
-    def _post(self, worker: _Worker, parcel: wire.Parcel) -> None:
-        with suppress(OSError):  # a worker that is gone is found out when its socket is read
-            parcel.send(worker.socket)
+        worker.queue.append(piece)
 
     def wait(
         self, jobs: Collection[int] | None = None, timeout: float | None = None
@@ -234,15 +228,17 @@ class Processes(Executor):
                     self._hear_zygote()
                 elif key.data.number in self._workers and not key.data.lost:
                     self._hear(key.data)
+                    while key.data.has_answered and not key.data.lost:
+                        self._hear(key.data)
             self._dispatch()
         return taken
 
     def _busy(self, jobs: Collection[int] | None) -> bool:
         """Whether an outcome is still to come."""
         queues = (self._waiting, *(worker.queue for worker in self._workers.values()))
-        return any(jobs is None or owner in jobs for queue in queues for owner, _ in queue)
+        return any(jobs is None or piece.job in jobs for queue in queues for piece in queue)
 
-    def _hear(self, worker: _Worker) -> None:
+    def _hear(self, worker: Member) -> None:
         """Take over one outcome from a worker, or note that it is gone."""
         problem: BaseException | None = None
         try:
@@ -253,11 +249,11 @@ class Processes(Executor):
             return
         except pickle.UnpicklingError as error:
             problem = error.__cause__ or error
-        job, work = worker.queue.popleft()
+        job, work, _ = worker.queue.popleft()
         worker.answered += 1
         self._stillborn = 0
         if job in self._programs:
-            answer = lost(work, "convert", problem, worker.name) if problem else outcome._replace(key=work.key)
+            answer = lost(work, "convert", problem, worker.name) if problem else full_outcome(outcome, work.key)
             self._ready.append((job, answer))
 
     def _hear_zygote(self) -> None:
@@ -274,19 +270,19 @@ class Processes(Executor):
         while not worker.lost:
             self._hear(worker)  # what it sent before it died counts
         if worker.at_work:
-            job, work = worker.queue.popleft()
+            job, work, _ = worker.queue.popleft()
             if job in self._programs:
                 self._ready.append((job, self._death(job, work, worker, ended.status)))
         else:
             self._stillborn += 1
-        self._waiting.extendleft(item for item in reversed(worker.queue) if item[0] in self._programs)
+        self._return(worker.queue)
         self._drop(worker)
         if self._stillborn > _STILLBORN:
             self.close()
             message = f"workers end before they do any work; the last one {_how(ended.status)}"
             raise ExecutorError(message)
 
-    def _death(self, job: int, work: Work, worker: _Worker, status: int) -> Failed:
+    def _death(self, job: int, work: Work, worker: Member, status: int) -> Failed:
         """Return the outcome of the work that a worker was at when it ended."""
         program = self._programs[job]
         limits, retry = rules_of(work, program.limits, program.retry)
@@ -296,11 +292,11 @@ class Processes(Executor):
         message = f"the worker process {_how(status)}"
         return died(work, message, worker.name, retry, suspect=status == -signal.SIGKILL)
 
-    def _drop(self, worker: _Worker) -> None:
+    def _drop(self, worker: Member) -> None:
         del self._workers[worker.number]
         if not worker.lost:
             self._selector.unregister(worker.socket)
-        worker.socket.close()
+        worker.close()
 
     def _broken(self) -> ExecutorError:
         """Return what to raise when the zygote is gone; a later job starts anew."""
@@ -351,7 +347,7 @@ class _Loaded(NamedTuple):
 
 def _is_packed(work: Work) -> bool:
     """Whether all in some work that is the user's is packed already."""
-    return isinstance(work, Call) and work.retry.on is None and not any(given.rows for given in work.values)
+    return isinstance(work, Call) and not work.retry.on and not any(given.rows for given in work.values)
 
 
 def _how(status: int) -> str:

@@ -1,9 +1,9 @@
 """Objects between processes over a Unix socket: small ones in line, large ones in shared memory.
 
-A frame is a header (length of the body, of the pickle in it, number of buffers, whether shared
-memory follows) and a body: the lengths of the buffers, the pickle, the buffers. A body larger than
-`INLINE_BYTES` stands in an anonymous file whose descriptor goes along. No frame fills a socket, so
-neither side can block the other.
+A frame is a header (length of the body, of the pickle in it, number of buffers, whether shared memory
+follows, number of the permit that is needed to open it) and a body: the lengths of the buffers, the
+pickle, the buffers. A body larger than `INLINE_BYTES` stands in an anonymous file whose descriptor goes
+along. No frame fills a socket, so neither side can block the other.
 """
 
 from __future__ import annotations
@@ -19,20 +19,28 @@ from typing import Any
 from batchflow.packing import Buffers, dumps
 
 INLINE_BYTES = 32 << 10
-_HEADER = struct.Struct("<QQQQ")
+_HEADER = struct.Struct("<QQQQQ")
 
 
 class Parcel:
-    """A pickled object, ready to be sent to one process or to many, which share its memory."""
+    """A pickled object, ready to be sent to one process or to many, which share its memory.
 
-    def __init__(self, pickled: bytes, buffers: Sequence[pickle.PickleBuffer] = ()) -> None:
+    Parameters
+    ----------
+    pickled, buffers
+        As `dumps` returns them.
+    permit
+        Number of the permit that is needed to open it; 0: none.
+    """
+
+    def __init__(self, pickled: bytes, buffers: Sequence[pickle.PickleBuffer] = (), permit: int = 0) -> None:
         raw = [buffer.raw() for buffer in buffers]
         sizes = struct.pack(f"<{len(raw)}Q", *(part.nbytes for part in raw))
         parts: list[bytes | memoryview] = [sizes, pickled, *raw]
         total = 8 * len(raw) + len(pickled) + sum(part.nbytes for part in raw)
         shared = total > INLINE_BYTES
         self._file = _shared_file(parts) if shared else None
-        header = _HEADER.pack(total, len(pickled), len(raw), shared)
+        header = _HEADER.pack(total, len(pickled), len(raw), shared, permit)
         self._message = header if shared else b"".join([header, *parts])
 
     def send(self, to: socket.socket) -> None:
@@ -76,7 +84,9 @@ def send(to: socket.socket, value: Any) -> None:
 class Frame:
     """An object that has arrived and is still to be made again, which may run code of the user's."""
 
-    def __init__(self, body: memoryview, length: int, count: int) -> None:
+    def __init__(self, body: memoryview, length: int, count: int, permit: int) -> None:
+        self.permit = permit
+        """Number of the permit that is needed to open it; 0: none."""
         self._body = body
         self._length = length
         self._count = count
@@ -126,19 +136,19 @@ def next_frame(source: socket.socket, *, mapped: bool = False) -> Frame:
         raise EOFError from error
 
 
-def _receive_body(source: socket.socket, mapped: bool) -> tuple[memoryview, int, int]:
+def _receive_body(source: socket.socket, mapped: bool) -> tuple[memoryview, int, int, int]:
     head, fds, _, _ = socket.recv_fds(source, _HEADER.size, 1)
     if not head:
         raise EOFError
     head += _receive_exactly(source, _HEADER.size - len(head))
-    total, length, count, shared = _HEADER.unpack(head)
+    total, length, count, shared, permit = _HEADER.unpack(head)
     if not shared:
-        return memoryview(_receive_exactly(source, total)), length, count
+        return memoryview(_receive_exactly(source, total)), length, count, permit
     try:
         memory = mmap.mmap(fds[0], total, access=mmap.ACCESS_COPY) if mapped else _copied(fds[0], total)
     finally:
         os.close(fds[0])
-    return memoryview(memory), length, count
+    return memoryview(memory), length, count, permit
 
 
 def _receive_exactly(source: socket.socket, size: int) -> bytes:

@@ -6,8 +6,9 @@ driver's. It tells the driver how each worker ended. When the driver is gone its
 zygote kills the workers and ends; when the zygote is gone the kernel kills the workers. A worker
 leads a process group of its own, so that what the user's function started dies with it.
 
-Between driver and zygote: a number with two descriptors asks for a worker of that number (they are
-its socket and its `Tally`), a number alone asks to kill it; back comes an `Ended` for each.
+Between driver and zygote: a number with three descriptors asks for a worker of that number (they are
+its socket, its `Tally` and where its `Permits` come from), a number alone asks to kill it; back comes an
+`Ended` for each.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from typing import Any, NamedTuple
 
 from batchflow.executors import wire
 from batchflow.executors.base import UNKNOWN, Loaded, add_path, opened
-from batchflow.model import Outcome, Work
+from batchflow.executors.lean import full_call, lean_outcome
+from batchflow.executors.permits import Permits
+from batchflow.model import Call, Failed, Outcome, Work
 from batchflow.worker import BARE, Limits, Overtime, bare, end_with_parent, failed, lost, over
+from batchflow.worker.earlier import NOT_BEGUN, EarlierValues
 
 REQUEST = struct.Struct("<Q")
 _ENDED = struct.Struct("<Qi")
@@ -142,7 +146,7 @@ class Zygote:
     def _serve(self) -> bool:
         """Fork or kill one worker; false when the driver is gone."""
         try:
-            request, fds, _, _ = socket.recv_fds(self._driver, REQUEST.size, 2)
+            request, fds, _, _ = socket.recv_fds(self._driver, REQUEST.size, 3)
         except OSError:
             return False
         if not request:
@@ -162,7 +166,7 @@ class Zygote:
         self._children[pid] = number
         return True
 
-    def _become_worker(self, work: int, tally: int) -> None:
+    def _become_worker(self, work: int, tally: int, permits: int) -> None:
         status = 1
         try:
             with suppress(OSError):
@@ -171,7 +175,7 @@ class Zygote:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._driver.close()
             end_with_parent()  # elsewhere than on Linux the socket tells
-            Worker(socket.socket(fileno=work), Tally(tally)).run()
+            Worker(socket.socket(fileno=work), Tally(tally), Permits(permits)).run()
             status = 0
         except BaseException:  # noqa: BLE001 - a worker must never run the zygote's code
             import traceback
@@ -227,12 +231,16 @@ class Unload(NamedTuple):
 class Worker:
     """Does the work that arrives on a socket; each piece has one answer, in the order of arrival."""
 
-    def __init__(self, driver: socket.socket, tally: Tally) -> None:
+    def __init__(self, driver: socket.socket, tally: Tally, permits: Permits) -> None:
         self._driver = driver
+        self._permits = permits
         self._tally = tally
         self._tally.pid = self._pid = os.getpid()
         self._answered = 0
+        self._broken = False
+        """Whether the last work gave nothing, so that none begins that was sent ahead."""
         self._programs: dict[int, Loaded] = {}
+        self._earlier = EarlierValues()
 
     def run(self) -> None:
         """Work until the driver closes the socket."""
@@ -242,6 +250,12 @@ class Worker:
 
     def _next(self) -> None:
         frame = wire.next_frame(self._driver, mapped=True)
+        if frame.permit:
+            if not self._permits.take(frame.permit):
+                return  # it was taken back
+            if self._broken:
+                self._answer(NOT_BEGUN)
+                return
         self._tally.begin(self._answered + 1)  # records may kill their worker too when they are made again
         limits = self._loosest()
         try:
@@ -269,13 +283,16 @@ class Worker:
             if message.job in self._programs:
                 self._programs.pop(message.job).close()
         else:
-            self._answer(self._perform(*message))
+            job, work = message
+            self._answer(self._perform(job, full_call(work) if type(work) is tuple else work))
             return
         self._tally.begin(self._answered)  # that was no work
 
     def _perform(self, job: int, work: Work) -> Outcome:
         limits = Limits()
         try:
+            if isinstance(work, Call):
+                return self._earlier.called(job, work)
             if isinstance(work, BARE):
                 return bare(work)
             program = self._programs[job]
@@ -292,8 +309,9 @@ class Worker:
 
     def _answer(self, outcome: Outcome) -> None:
         self._answered += 1
+        self._broken = isinstance(outcome, Failed) or outcome is NOT_BEGUN
         try:
-            parcel = wire.pack(outcome)
+            parcel = wire.pack(lean_outcome(outcome))
         except Exception as error:  # noqa: BLE001 - a value that cannot be pickled
             parcel = wire.pack(lost(UNKNOWN, "convert", error))
         try:

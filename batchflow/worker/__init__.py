@@ -8,10 +8,11 @@ from batchflow.worker.calls import Handle, finished_value, found, value_of
 from batchflow.worker.failures import died, failed, lost, over, placed
 from batchflow.worker.guard import OVERTIME, Guard, Overtime, end_with_parent, settle, too_slow, was_overtime
 from batchflow.worker.program import Limits, Program
-from batchflow.worker.runner import BARE, Runner, bare
+from batchflow.worker.runner import BARE, CALLS, Runner, bare
 
 __all__ = [
     "BARE",
+    "CALLS",
     "OVERTIME",
     "Guard",
     "Handle",

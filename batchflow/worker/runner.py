@@ -8,6 +8,7 @@ from batchflow.errors import WorkerDied
 from batchflow.model import Assemble, Call, Inspect, Merge, Outcome, Phase, Stats, Succeeded, Task, Work
 from batchflow.rows import Rows
 from batchflow.sources.base import Block
+from batchflow.sources.records import RecordsSource
 from batchflow.tables import as_table, concat
 from batchflow.worker.assembling import assembled
 from batchflow.worker.batches import BatchRun
@@ -136,6 +137,14 @@ class Runner:
 
 BARE = (Assemble, Call)
 """Work that needs nothing of a job, whatever became of its program."""
+
+
+def _nothing() -> None:
+    """Stand for the function of a program whose calls bring along their own."""
+
+
+CALLS = Program(_nothing, RecordsSource(data=None))
+"""Of calls only, so that nothing of it has to be sent."""
 
 
 def bare(work: Assemble | Call, *, guarded: bool = True) -> Outcome:

@@ -1,0 +1,98 @@
+"""What the driver knows of one worker process, and what it sends there."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pickle import dumps
+from typing import Any, NamedTuple
+
+from batchflow.executors import wire
+from batchflow.executors.lean import lean_call
+from batchflow.executors.permits import Permits
+from batchflow.executors.zygote import Tally
+from batchflow.model import Call, Key, Work
+from batchflow.worker.earlier import SMALL
+
+_HOST = socket.gethostname()
+
+
+class Piece(NamedTuple):
+    """A piece of work, and which program it is of."""
+
+    job: int
+    work: Work
+    permit: int = 0
+    """Number of its permit, if it was sent ahead."""
+
+
+@dataclass(eq=False)
+class Member:
+    """One worker process, as the driver sees it."""
+
+    number: int
+    socket: socket.socket
+    tally: Tally
+    permits: Permits
+    queue: deque[Piece] = field(default_factory=deque)
+    """Work sent and not yet answered; the first one is running."""
+    answered: int = 0
+    loaded: set[int] = field(default_factory=set)
+    lost: bool = False
+    """Its socket closed; how it ended is still to be told."""
+
+    @property
+    def name(self) -> str:
+        """What names it in reports."""
+        return f"{_HOST}:{self.tally.pid}"
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it began what stands first in its queue."""
+        return bool(self.queue) and self.tally.begun > self.answered
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether an answer is there for sure: all are that it gave before it began what it is at."""
+        return bool(self.queue) and self.tally.begun - 1 > self.answered
+
+    def has(self, job: int, key: Key) -> bool:
+        """Whether some work stands in its queue."""
+        return any(piece.job == job and piece.work.key == key for piece in self.queue)
+
+    def ends_with(self, job: int, key: Key) -> bool:
+        """Whether some work stands in its queue last."""
+        return bool(self.queue) and self.queue[-1].job == job and self.queue[-1].work.key == key
+
+    def send(self, message: Any) -> None:
+        """Send a message."""
+        self.post(wire.pack(message))
+
+    def post(self, parcel: wire.Parcel) -> None:
+        """Send a parcel."""
+        with suppress(OSError):  # a worker that is gone is found out when its socket is read
+            parcel.send(self.socket)
+
+    def send_ahead(self, job: int, call: Call) -> bool:
+        """Send a small call, which may be taken back; returns whether it is one."""
+        pickled = dumps((job, lean_call(call)), protocol=5)
+        if len(pickled) > SMALL:
+            return False
+        permit = self.permits.give()
+        self.post(wire.Parcel(pickled, (), permit))
+        self.queue.append(Piece(job, call, permit))
+        return True
+
+    def take_back(self) -> list[Piece]:
+        """Take back what was sent ahead and did not begin."""
+        permits = set(self.permits.take_back())
+        taken = [piece for piece in self.queue if piece.permit in permits]
+        self.queue = deque(piece for piece in self.queue if piece.permit not in permits)
+        return taken
+
+    def close(self) -> None:
+        """Let it end, if it has not."""
+        self.socket.close()
+        self.permits.close()

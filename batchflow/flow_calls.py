@@ -1,0 +1,210 @@
+"""The steps of a flow that are calls: each in its turn within the budget, short ones sent ahead.
+
+::
+
+    ready ──turn──> head of a line ─ follows ─ follows      (one line for each worker that is in use)
+      ^                   │             │
+      └── not begun <─────┴── outcome <─┘
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from typing import Any, Protocol
+
+from batchflow.doing import Doing, call_of
+from batchflow.executors import Executor
+from batchflow.lines import STUCK_SECONDS, Line, Pace
+from batchflow.model import Failed, Outcome, Unbegun
+from batchflow.resources import Budget
+from batchflow.running import Stopper
+from batchflow.worker import CALLS
+
+
+class Hears(Protocol):
+    """Hears what became of the steps."""
+
+    def call_begins(self, step: Doing) -> None:
+        """Hear that one began a try, as far as is known."""
+
+    def call_ended(self, step: Doing, outcome: Outcome) -> None:
+        """Hear what came of a try."""
+
+    def is_ready(self, step: Doing) -> None:
+        """Hear that one which did not begin may begin now."""
+
+
+class Calls:
+    """Runs calls of a flow.
+
+    Parameters
+    ----------
+    executor, budget, stop
+        As for `Run`.
+    hears
+        Hears what became of the steps.
+    """
+
+    def __init__(self, executor: Executor, budget: Budget, stop: Stopper, hears: Hears) -> None:
+        self._executor = executor
+        self._budget = budget
+        self._stop = stop
+        self._hears = hears
+        self._programs: dict[tuple[Any, ...], int] = {}
+        """At the executor, by what each call takes."""
+        self._ready: dict[tuple[Any, ...], deque[Doing]] = {}
+        self._lines: dict[Line, None] = {}
+        self._under_way: dict[int, Doing] = {}
+        self._pace = Pace()
+
+    def __len__(self) -> int:
+        """Return how many are under way."""
+        return len(self._under_way)
+
+    @property
+    def programs(self) -> list[int]:
+        """Their numbers at the executor."""
+        return list(self._programs.values())
+
+    @property
+    def are_ready(self) -> bool:
+        """Whether any wait for their turn."""
+        return any(self._ready.values())
+
+    @property
+    def patience(self) -> list[float]:
+        """Seconds after which to look whether a line is stuck."""
+        return [STUCK_SECONDS] if any(line.has_unbegun for line in self._lines) else []
+
+    def add(self, step: Doing) -> None:
+        """Take a step that may begin."""
+        self._ready.setdefault(step.takes, deque()).append(step)
+
+    def turn(self) -> None:
+        """Begin what has room, in the order in which it was ready, and send ahead what is short."""
+        self._recall(everything=False)
+        for takes, queue in self._ready.items():
+            need = dict(takes)
+            while queue and self._budget.fits(need):
+                self._budget.take(need)
+                self._start(queue.popleft())
+            for line in self._lines if queue and self._executor.ahead else ():
+                while queue and line.takes == takes and self._follows(queue[0], line):
+                    queue.popleft()
+
+    def _start(self, step: Doing) -> None:
+        """Begin a call, and send ahead those that wait for it only."""
+        self._hears.call_begins(step)
+        self._executor.grow(self._budget.tasks)
+        line = Line(step.takes, self._program(step))
+        self._lines[line] = None
+        self._executor.submit(line.program, call_of(step))
+        self._stands_in(line, step, self._pace.expected(step))
+        self._extend(line)
+
+    def _program(self, step: Doing) -> int:
+        """Return the number of a program for calls that take so much."""
+        program = self._programs.get(step.takes)
+        if program is None:
+            self._executor.start(sys.maxsize, step.spec.per_task, workers=1)
+            program = self._programs[step.takes] = self._executor.load(CALLS)
+        return program
+
+    def _stands_in(self, line: Line, step: Doing, seconds: float) -> None:
+        line.add(step, seconds)
+        self._under_way[step.number] = step
+
+    def _follows(self, step: Doing, line: Line) -> bool:
+        """Send a call ahead, if there is room in a line."""
+        seconds = self._pace.expected(step)
+        if not line.has_room(seconds, self._executor.ahead):
+            return False
+        line.is_open = self._executor.follow(line.program, call_of(step), (line.steps[-1].number,))
+        if line.is_open:
+            step.ahead = True
+            self._stands_in(line, step, seconds)
+        return line.is_open
+
+    def _extend(self, line: Line) -> None:
+        """Send those ahead that wait for the last one of a line, and for others in it."""
+        last = deque((line.steps[-1],))
+        while last and self._executor.ahead:
+            for step in last.popleft().next:
+                if not line.is_open:
+                    return
+                if step.line is None and line.waits_for_nothing_else(step) and self._follows(step, line):
+                    last.append(step)
+
+    def hear(self, outcome: Outcome) -> None:
+        """Take over what came of a call."""
+        step = self._under_way.get(outcome.key[0])
+        if step is None:
+            return
+        assert step.line is not None
+        line = step.line
+        self._leaves(step)
+        line.is_open = not isinstance(outcome, Failed) and not isinstance(outcome.payload, Unbegun)
+        if line.is_open or isinstance(outcome, Failed):
+            self._ended(step, outcome)
+        else:
+            self._did_not_begin(step)
+        if line.steps and line.is_open and not self._stop.pressed:
+            self._extend(line)
+
+    def _ended(self, step: Doing, outcome: Outcome) -> None:
+        self._knows_that_it_began(step)
+        self._pace.saw(step, outcome.stats.seconds)
+        self._hears.call_ended(step, outcome)
+
+    def _knows_that_it_began(self, step: Doing) -> None:
+        if step.ahead:
+            step.ahead = False
+            self._hears.call_begins(step)
+
+    def _did_not_begin(self, step: Doing) -> None:
+        if not step.ahead:
+            step.attempts -= 1  # it was taken to have begun
+        step.ahead = False
+        if not step.waits:
+            self._hears.is_ready(step)
+
+    def _leaves(self, step: Doing) -> None:
+        """Take a call out of its line; the last one gives back what the line took of the budget."""
+        assert step.line is not None
+        line = step.line
+        del self._under_way[step.number]
+        line.remove(step)
+        if not line.steps:
+            del self._lines[line]
+            self._budget.give(dict(line.takes))
+
+    def recall(self) -> None:
+        """Take back all that did not begin."""
+        self._recall(everything=True)
+
+    def _recall(self, *, everything: bool) -> None:
+        """Take back what did not begin; of all lines, or of those that are stuck."""
+        for line in list(self._lines):
+            if line.has_unbegun and (everything or line.is_stuck):
+                self._take_back(line)
+
+    def _take_back(self, line: Line) -> None:
+        """Take back what did not begin; what is left of a line begins with what runs."""
+        line.is_open = False
+        keys = self._executor.recall(line.program, (line.steps[0].number,))
+        back = [self._under_way[number] for (number,) in keys]
+        for step in reversed(back):
+            self._leaves(step)
+        if line.steps:
+            self._knows_that_it_began(line.steps[0])
+        for step in back:
+            self._did_not_begin(step)
+
+    def give_up(self) -> None:
+        """Cancel what is under way."""
+        for program in self._programs.values():
+            self._executor.unload(program)
+        self._programs.clear()
+        self._under_way.clear()
+        self._lines.clear()

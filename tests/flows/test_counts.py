@@ -1,0 +1,68 @@
+"""What steps that allow failures are told of jobs, where the error table has not a row for each record."""
+
+import os
+
+import pytest
+
+import batchflow as bf
+
+
+def refuse(value, *_):
+    if value in (2, "c"):
+        raise ValueError(value)
+    return value
+
+
+def told(partial):
+    return partial.succeeded, partial.failed, partial.errors.num_rows
+
+
+def run(executor, source, **options):
+    """Return what a step is told of a job."""
+    flow = bf.Flow()
+    job = flow.map_records(refuse, source, **options)
+    step = flow.step(told, flow.allow_failed(job))
+    return flow.run(executor=executor)[step].value
+
+
+def test_each_record_that_failed_is_one(executor):
+    assert run(executor, range(6), chunk=3) == (5, 1, 1)
+
+
+@pytest.mark.parametrize(("share", "came"), [(0.5, (3, 3, 1)), (0.6, None)])
+def test_all_records_of_a_chunk_that_failed_as_a_whole_failed(executor, share, came):
+    def first(table):
+        if 2 in table["value"].to_pylist():
+            raise ValueError("no")
+        return table
+
+    flow = bf.Flow()
+    job = flow.map_batches(first, range(6), chunk=3, isolate=False)
+    step = flow.step(told, flow.allow_failed(job, share), name="told")
+    run = flow.run(executor=executor, on_error="continue")
+    assert (run[step].value if run[step].state == "succeeded" else None) == came
+
+
+class BreaksOnce:
+    """A setup= that fails the first time, whichever process that is in: the records of that chunk are not read."""
+
+    def __init__(self, folder):
+        self.note = f"{folder}/broke"
+
+    def __call__(self):
+        try:
+            os.close(os.open(self.note, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+        raise RuntimeError("no")
+
+
+def test_records_that_nobody_could_count_take_none_away(executor, tmp_path):
+    assert run(executor, [1, 3, 4, 5, 6, 7, 8, 9, 10], chunk=3, setup=BreaksOnce(tmp_path)) == (6, 1, 1)
+
+
+def test_nothing_succeeded_of_what_nobody_could_count(executor):
+    def broken():
+        raise RuntimeError("no")
+
+    assert run(executor, range(6), chunk=3, setup=broken) == (0, 2, 2)
