@@ -1,6 +1,6 @@
 # make demo               the main job on real input; EXECUTOR=ray or serial for another executor
 # make test               the whole test suite
-# make cluster          what is submitted to a real Ray cluster, started for it
+# make cluster            what goes beyond one machine: real Ray clusters, a real S3 server
 # make check              linters, types, import contracts
 # make bench              benchmarks, peers beside us in the same run
 # make chaos              random kills: is anything lost or doubled? KILLS=100

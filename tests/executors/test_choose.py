@@ -59,6 +59,7 @@ def test_no_workers():
         bf.Processes(0)
 
 
+@pytest.mark.cluster
 def test_a_ray_of_our_own_leaves_nothing_in_the_temporary_folder():
     code = (
         "import batchflow as bf\n"

@@ -189,7 +189,7 @@ def test_closures_and_lambdas(executor):
     assert run(lambda x: x + offset + names["a"], range(5), executor).values == [x + 8 for x in range(5)]
 
 
-@pytest.mark.parametrize("name", ["serial", "processes", "ray"])
+@pytest.mark.parametrize("name", ["serial", "processes", pytest.param("ray", marks=pytest.mark.cluster)])
 def test_a_script_needs_no_main_guard(script, name):
     done = script(
         """

@@ -405,6 +405,7 @@ def test_a_fork_of_the_driver_does_not_disturb_it(processes):
     assert run(lambda x: x, range(4), processes).values == [0, 1, 2, 3]
 
 
+@pytest.mark.cluster
 def test_quiet_on_ray(script):
     """Nothing is printed, whatever dies, and a Ray of our own is gone in the end."""
     done = script(

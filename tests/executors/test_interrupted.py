@@ -110,7 +110,7 @@ def check_resumed(driver, at_least):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("executor", ["processes", "ray"])
+@pytest.mark.parametrize("executor", ["processes", pytest.param("ray", marks=pytest.mark.cluster)])
 def test_workers_end_with_a_driver_that_was_killed_and_the_same_command_goes_on(tmp_path, executor):
     before = {path for path in os.listdir(tempfile.gettempdir()) if path.startswith("bf-ray-")}
     driver = Driver(tmp_path, executor)
@@ -123,7 +123,7 @@ def test_workers_end_with_a_driver_that_was_killed_and_the_same_command_goes_on(
         shutil.rmtree(Path(tempfile.gettempdir(), left))  # nobody was left to remove it
 
 
-@pytest.mark.parametrize("executor", ["processes", "serial", "ray"])
+@pytest.mark.parametrize("executor", ["processes", "serial", pytest.param("ray", marks=pytest.mark.cluster)])
 def test_the_first_interrupt_lets_running_tasks_finish(tmp_path, executor):
     driver = Driver(tmp_path, executor)
     driver.process.send_signal(signal.SIGINT)
@@ -142,7 +142,7 @@ def test_the_first_interrupt_lets_running_tasks_finish(tmp_path, executor):
     check_resumed(driver, 8)  # the chunk of the record that waited is done, too
 
 
-@pytest.mark.parametrize("executor", ["processes", "ray"])
+@pytest.mark.parametrize("executor", ["processes", pytest.param("ray", marks=pytest.mark.cluster)])
 def test_the_second_interrupt_stops_at_once(tmp_path, executor):
     driver = Driver(tmp_path, executor)
     driver.process.send_signal(signal.SIGINT)

@@ -3,6 +3,9 @@
 import os
 
 import psutil
+import pytest
+
+pytestmark = pytest.mark.cluster
 
 CODE = """
     import sys, time

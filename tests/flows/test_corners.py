@@ -237,6 +237,7 @@ def test_a_job_over_what_is_left_of_another(executor):
     assert flow.run(executor=executor)[rows].value["value"].to_pylist() == [7, 4]
 
 
+@pytest.mark.cluster
 def test_a_value_of_a_ray_that_is_gone(script):
     done = script(
         """

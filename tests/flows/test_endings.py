@@ -253,6 +253,7 @@ def test_on_ray_values_stay_in_the_object_store(warm, monkeypatch):
     assert over.run(executor=warm("ray"))[total].value["value"].to_pylist() == [1, 2]
 
 
+@pytest.mark.cluster
 def test_an_own_ray_is_asked_for_what_is_kept_before_it_ends(script):
     done = script(
         """

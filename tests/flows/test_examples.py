@@ -358,7 +358,7 @@ class TestMail:
     """
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("name", ["serial", "processes", "ray"])
+    @pytest.mark.parametrize("name", ["serial", "processes", pytest.param("ray", marks=pytest.mark.cluster)])
     def test_interrupted_and_begun_again_nobody_gets_it_twice(self, name, script, tmp_path, mail_server):
         """Ctrl-C after the 35th mail: the batches under way are finished, and no other one is begun."""
         mail_server.interrupt_after(35, tmp_path / "pid")

@@ -146,7 +146,7 @@ def test_what_cannot_work_is_refused_in_one_line(capsys, arguments, message):
     assert err.startswith(f"batchflow: {message}")
 
 
-@pytest.mark.parametrize("executor", ["processes", "ray"])
+@pytest.mark.parametrize("executor", ["processes", pytest.param("ray", marks=pytest.mark.cluster)])
 def test_ctrl_c_lets_running_steps_finish(tmp_path, executor):
     """And the line that starts it again is printed."""
     command = ["-m", "batchflow.cli", "flow", "flows_of_test.py:waiting", "--arg", f"folder={tmp_path}", "--executor", executor]

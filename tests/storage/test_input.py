@@ -7,6 +7,8 @@ import pytest
 import batchflow as bf
 from batchflow.sources.paths import as_paths, expand
 
+pytestmark = pytest.mark.cluster
+
 NAMES = ["a b.txt", "a+b.txt", "50%.txt", "50%41.txt", "日本 ü.txt", "it's.txt", "a&b=c.txt", "#x.txt", "~.txt"]
 
 

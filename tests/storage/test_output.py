@@ -11,6 +11,8 @@ from batchflow import errors
 from batchflow.cli import main
 from batchflow.stores import filesystem, objects, transit
 
+pytestmark = pytest.mark.cluster
+
 MADE = ["_batchflow/errors.parquet", "_batchflow/ledger.jsonl", "_batchflow/plan.json", "_batchflow/report.json"]
 
 

@@ -15,6 +15,8 @@ from batchflow import errors
 from batchflow.cli import main
 from batchflow.ledger import putting, syncing
 
+pytestmark = pytest.mark.cluster
+
 
 def fn(n):
     if n % 7 == 3:
