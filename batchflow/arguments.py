@@ -60,6 +60,7 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     add("--memory", metavar="SIZE", help="memory of the whole job, like 16GB")
     add("--cpus-per-task", type=float, metavar="N")
     add("--memory-per-task", metavar="SIZE")
+    add("--gpus-per-task", type=float, default=0, metavar="N", help="a fraction too; placed by Ray")
     add("--retry", type=int, metavar="N", help="tries at most, where another one may help")
     add("--timeout", type=float, metavar="SECONDS", help="of one task")
     add("--concurrency", type=int, metavar="N", help="calls at once in each worker, for functions that wait")

@@ -182,7 +182,7 @@ def _limits(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "args": dict(map(keyword, arguments.arg)),
         "limits": Resources(cpus=arguments.workers, memory=arguments.memory),
-        "per_task": Resources(cpus=arguments.cpus_per_task, memory=arguments.memory_per_task),
+        "per_task": Resources(arguments.cpus_per_task, arguments.memory_per_task, arguments.gpus_per_task),
         "retry": NEVER if arguments.retry is None else Retry(attempts=arguments.retry),
         "timeout": arguments.timeout,
         "concurrency": arguments.concurrency,

@@ -169,6 +169,7 @@ def test_errors_of_a_clean_run(folder):
         (("run", "steps.py:clean", "in/*.csv", "--into", "in/"), "/in exists and was not made by batchflow"),
         (("run", "steps.py:clean", "in/*.csv", "--format", "xls", "--into", "o/"), "unknown output format 'xls'"),
         (("run", "steps.py:clean", "in/*.csv", "--cpus-per-task", "9999"), "one task asks for 9999 cpus"),
+        (("run", "steps.py:clean", "in/*.csv", "--gpus-per-task", "1", "--executor", "processes"), "GPUs and custom"),
         (("run", "steps.py:clean", "in/*.csv", "--memory-per-task", "lots"), "'lots' is not an amount of bytes"),
         (("run", "steps.py:clean", "in/*.csv", "--max-errors", "few"), "--max-errors 'few' is not a number"),
         (("run", "steps.py:clean", "in/*.csv", "--arg", "5"), "--arg '5': write it like name=value"),
