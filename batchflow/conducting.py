@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflow.brake import Brake
@@ -214,6 +215,8 @@ class _Conductor:
         """Use as much as there is by now: a cluster grows, and shrinks."""
         if self._executor.elastic and time.monotonic() > self._follows:
             self._budget.follow(self._executor.budget(self._how.limits))
+            for step in (*self._calls.first, *islice(self._ready_jobs, 1)):
+                self._executor.slots(self._how.limits, step.spec.per_task)  # raises where none came for too long
             self._follows = time.monotonic() + FOLLOW_SECONDS
 
     def _is_left(self) -> bool:

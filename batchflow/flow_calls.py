@@ -73,6 +73,11 @@ class Calls:
         return any(self._ready.values())
 
     @property
+    def first(self) -> list[Doing]:
+        """Those that are next, one of each kind."""
+        return [queue[0] for queue in self._ready.values() if queue]
+
+    @property
     def patience(self) -> list[float]:
         """Seconds after which to look whether a line is stuck."""
         return [STUCK_SECONDS] if any(line.has_unbegun for line in self._lines) else []

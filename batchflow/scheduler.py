@@ -334,7 +334,11 @@ class Scheduler:
         if isinstance(outcome, Failed) and outcome.gone and self._losses[task.key] < LOSSES:
             self._losses[task.key] += 1
             self._told(task, outcome, again=True)
-            self._backlog.again([task._replace(attempt=task.attempt + 1)])
+            again = task._replace(attempt=task.attempt + 1)
+            if task.alone:
+                self._backlog.suspects.append(again)
+            else:
+                self._backlog.again([again])
             return
         self._check_barren(outcome)
         if isinstance(outcome, Succeeded):
@@ -415,7 +419,7 @@ class Scheduler:
             self._split(task._replace(blind=True), [(part, task.data) for part in parts])
         elif records == 1 and outcome.suspect and not task.alone:
             self._backlog.suspects.append(whole._replace(alone=True))
-        elif records == 1 and outcome.died and outcome.failure.phase == "worker" and task.attempt == 1:
+        elif records == 1 and outcome.died and outcome.failure.phase == "worker" and self._tried(task) == 1:
             self._backlog.again([whole])
         else:
             again = False
@@ -426,9 +430,13 @@ class Scheduler:
     def _helps(self, task: Task, outcome: Failed) -> bool:
         """Whether the same chunk is tried again: what broke off only once it is a single record."""
         tries = self._plan.spec.retry.tries(asked=outcome.after is not None)
-        if not outcome.helped or task.attempt >= tries:
+        if not outcome.helped or self._tried(task) >= tries:
             return False
         return not outcome.died or outcome.records == 1
+
+    def _tried(self, task: Task) -> int:
+        """Return how often a chunk was tried, but for those times when its node went."""
+        return task.attempt - self._losses[task.key]
 
     def _halve(self, task: Task, records: int) -> None:
         self._split(task, self._plan.source.halve(task.chunk, task.data, records))

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import batchflow
 from batchflow.brake import DRAIN_SECONDS
 from batchflow.errors import UsageError
 from batchflow.progress import LINES
@@ -233,7 +234,7 @@ def _environment(order: Order, parcel: Path) -> dict[str, Any]:
         environment["pip"] = list(order.pip)
     if not any(_names_us(package) for package in order.pip):
         # The batchflow that reads these arguments is the one that runs them, whatever the cluster has.
-        environment["py_modules"] = [str(Path(__file__).resolve().parent)]
+        environment["py_modules"] = [str(Path(batchflow.__file__).resolve().parent)]
     return environment
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import batchflow as bf
 from batchflow.executors.ray import shipping
 from batchflow.executors.ray.shipping import Unpacked, sees, shipped
+from batchflow.model import Input, Span
 
 LINES = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=12), max_size=40)
 
@@ -112,3 +113,26 @@ def test_a_file_that_the_driver_cannot_read_is_told_by_its_reader(tmp_path):
     with Unpacked(shipped(source, chunk, bytes, whole=False), bytes).in_place():
         (block,) = source.read(chunk)
     assert isinstance(block.error, FileNotFoundError)
+
+
+def test_a_file_that_has_become_shorter_is_told_by_its_reader(tmp_path):
+    """And not asked for again and again."""
+    path = tmp_path / "a"
+    path.write_bytes(b"1\n" * 400)
+    source = bf.read_text(str(path))
+    (chunk,) = chunks_of(source, 10_000)
+    path.write_bytes(b"1\n" * 200)
+    files = Unpacked(shipped(source, chunk, bytes, whole=True), bytes)
+    with files.in_place():
+        blocks = list(source.read(chunk))
+    assert (sum(len(block.numbers) for block in blocks), files.missed) == (200, False)
+    assert "the file ends at byte 400, but had at least 800" in str(blocks[-1].error)
+
+
+def test_objects_are_left_to_the_worker(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"1\n")
+    (chunk,) = chunks_of(bf.read_text(str(path)), 100)
+    both = chunk._replace(spans=(*chunk.spans, Span(Input("s3://bucket/b", 10))))
+    shipment = shipped(bf.read_text(str(path)), both, bytes, whole=False)
+    assert (list(shipment.files), shipment.problems) == ([str(path)], {})

@@ -128,7 +128,9 @@ def test_the_command_is_the_one_that_was_typed_with_paths_of_the_parcel(folder, 
 def test_batchflow_goes_along_unless_it_is_asked_for(folder, tmp_path):
     def shipped(*packages):
         options = [word for package in packages for word in ("--pip", package)]
-        return "py_modules" in _environment(ordered("run", "steps.py:clean", "/x", *options), tmp_path)
+        modules = _environment(ordered("run", "steps.py:clean", "/x", *options), tmp_path).get("py_modules", ())
+        assert [os.path.exists(f"{module}/cli.py") for module in modules] in ([], [True])
+        return bool(modules)
 
     assert shipped("polars", "batchflowers")
     assert not shipped("polars", "batchflow==0.1")

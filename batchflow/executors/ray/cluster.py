@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from batchflow.errors import ExecutorError, ResourceError
@@ -83,10 +85,12 @@ class Cluster:
         self._labels = labels
         self._joined = False
         self._temporary: str | None = None
-        self._fitted = 0
-        """Tasks that fitted when there was room the last time."""
-        self._unfit: float | None = None
+        self._fitted: dict[str, int] = {}
+        """Tasks that fitted when there was room the last time, by what was asked."""
+        self._unfit: dict[str, float] = {}
         """`time.monotonic` since when there is none."""
+        self._called_for = False
+        """Whether an autoscaler was asked for a node."""
         self.here = ""
         """Identifier of the node that this process is on; none where it is on no node of the cluster."""
 
@@ -141,7 +145,7 @@ class Cluster:
         if self._address in (None, "auto", "local") or self._address.startswith("ray://"):
             return
         present = ray.get_runtime_context().gcs_address
-        if self._address != present and not present.endswith(f":{self._address.rpartition(':')[2]}"):
+        if _resolved(self._address) != _resolved(present):
             message = (
                 f"this process is connected to the Ray at {present}, so Ray(address={self._address!r}) cannot be "
                 "used: call ray.shutdown() before, or leave the address out"
@@ -167,6 +171,8 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster, or stop it if it is our own; one that the user's program started stays."""
+        self._fitted.clear()
+        self._unfit.clear()
         if self._joined:
             import ray
 
@@ -205,12 +211,24 @@ class Cluster:
         """
         if self.starts_its_own and not per_task.needs_ray:
             return count_slots(limits, per_task, available_cpus(), total_memory())  # a plan starts nothing
+        asked = repr((limits, per_task))
         need = request_of(per_task)
-        nodes = self._nodes()
-        fitting = sum(node.fits(need) for node in nodes)
+        while not (slots := self._fitting(limits, per_task, need)):
+            before = self._fitted.get(asked, 0)
+            self._wait(asked, need, begun=before > 0)
+            if before:
+                return before  # tasks wait at Ray meanwhile
+            time.sleep(_POLL_SECONDS)
+        self._unfit.pop(asked, None)
+        self._call_off()
+        self._fitted[asked] = slots
+        return slots
+
+    def _fitting(self, limits: Resources, per_task: Resources, need: Mapping[str, float]) -> int:
+        """Return how many tasks run side by side now, 0 where no node can run one."""
+        fitting = sum(node.fits(need) for node in self._nodes())
         if not fitting:
-            return self._none_fits(need, nodes, limits, per_task)
-        self._fitted, self._unfit = fitting, None
+            return 0
         have = self.resources()
         within = count_slots(limits, per_task, have.get("CPU", 0), int(have.get("memory", 0)))
         for most, amount in [(limits.gpus, per_task.gpus), *_shares(limits, per_task)]:
@@ -218,31 +236,48 @@ class Cluster:
                 within = min(within, int(most / amount))
         return max(1, min(within, fitting))
 
-    def _none_fits(
-        self, need: Mapping[str, float], nodes: list[Node], limits: Resources, per_task: Resources
-    ) -> int:
-        """Wait for a node that can run a task; those that could may have gone in the middle of a job."""
+    def _wait(self, asked: str, need: Mapping[str, float], *, begun: bool) -> None:
+        """Let a moment pass for a node that can run a task; raises `ResourceError` where there were enough.
+
+        Parameters
+        ----------
+        begun
+            Whether some could, which went in the middle of a job.
+        """
+        patience = max(PATIENCE, self._patience or 0) if begun else self._patience
         now = time.monotonic()
-        if self._unfit is None:
-            self._unfit = now
-            if self._fitted or self._patience is not None:
+        if asked not in self._unfit:
+            self._unfit[asked] = now
+            if patience:
+                _log.warning("no node of the Ray cluster can run a task now: waiting for one with %s", _told(need))
                 self._call_for(need)
-        patience = max(PATIENCE, self._patience or 0) if self._fitted else self._patience or 0
-        if now - self._unfit >= patience:
-            self._unfit = None
-            raise ResourceError(_refused(need, nodes, self._labels, self._patience))
-        if self._fitted:
-            return self._fitted  # tasks wait at Ray meanwhile
-        time.sleep(_POLL_SECONDS)
-        return self.slots(limits, per_task)
+        if now - self._unfit[asked] >= (patience or 0):
+            del self._unfit[asked]
+            self._call_off()
+            raise ResourceError(_refused(need, self._nodes(), self._labels, patience))
 
     def _call_for(self, need: Mapping[str, float]) -> None:
-        """Tell whoever watches what is waited for, and the autoscaler what to bring."""
-        _log.warning("no node of the Ray cluster can run a task now: waiting for one with %s", _told(need))
+        """Ask an autoscaler for a node; it keeps one until that is called off."""
         if self.here:
             from ray.autoscaler.sdk import request_resources
 
             request_resources(bundles=[dict(need)])
+            self._called_for = True
+
+    def _call_off(self) -> None:
+        if self._called_for:
+            from ray.autoscaler.sdk import request_resources
+
+            request_resources(bundles=[])
+            self._called_for = False
+
+
+def _resolved(address: str) -> tuple[str, str]:
+    """Return host and port of an address, the host as a number where it can be told."""
+    host, _, port = address.rpartition(":")
+    with suppress(OSError):
+        host = socket.gethostbyname(host)
+    return host, port
 
 
 def is_client(ray: Any) -> bool:

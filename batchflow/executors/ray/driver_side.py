@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from batchflow.executors.processes import Processes
 from batchflow.model import Assemble, Outcome
 from batchflow.resources import Resources
-from batchflow.sources.records import RecordsSource
-from batchflow.worker import Program
+from batchflow.worker import CALLS
 
 
 class DriverSide:
@@ -14,48 +15,44 @@ class DriverSide:
 
     def __init__(self) -> None:
         self._processes = Processes(workers=1)
-        self._program: int | None = None
-        self._owners: dict[tuple[int, ...], int] = {}
-        """Jobs that wait for work, by its key, which no other work of theirs has."""
+        self._programs: dict[int, int] = {}
+        """Numbers there, by those of the jobs; parts are put together without anything of the job."""
+        self._under_way: Counter[int] = Counter()
 
     @property
     def busy(self) -> bool:
         """Whether any work is under way."""
-        return bool(self._owners)
+        return any(self._under_way.values())
 
     @property
     def jobs(self) -> list[int]:
         """Those that wait for work."""
-        return list(self._owners.values())
+        return [job for job, count in self._under_way.items() if count]
 
     def submit(self, job: int, work: Assemble) -> None:
         """Take over work of a job."""
-        if self._program is None:
+        if job not in self._programs:
             self._processes.start(1, Resources())
-            self._program = self._processes.load(Program(_nothing, RecordsSource(data=None)))
-        key = (job, *work.key)
-        self._owners[key] = job
-        self._processes.submit(self._program, work._replace(key=key))
+            self._programs[job] = self._processes.load(CALLS)
+        self._under_way[job] += 1
+        self._processes.submit(self._programs[job], work)
 
     def wait(self, timeout: float | None) -> list[tuple[int, Outcome]]:
         """Return the outcomes there are, each with its job; waits for the first one."""
-        found = []
-        for _, outcome in self._processes.wait(timeout=timeout):
-            job = self._owners.pop(outcome.key, None)
-            if job is not None:
-                found.append((job, outcome._replace(key=outcome.key[1:])))
+        jobs = {program: job for job, program in self._programs.items()}
+        found = [(jobs[program], outcome) for program, outcome in self._processes.wait(timeout=timeout)]
+        self._under_way.subtract(job for job, _ in found)
         return found
 
     def forget(self, job: int) -> None:
-        """Take no outcome of a job any more."""
-        self._owners = {key: owner for key, owner in self._owners.items() if owner != job}
+        """Give up the work of a job."""
+        program = self._programs.pop(job, None)
+        if program is not None:
+            self._processes.unload(program)
+            del self._under_way[job]
 
     def close(self) -> None:
         """End the worker process."""
         self._processes.close()
-        self._program = None
-        self._owners.clear()
-
-
-def _nothing() -> None:
-    """Stand for a function: parts are put together without one."""
+        self._programs.clear()
+        self._under_way.clear()

@@ -103,6 +103,7 @@ class Ray(Executor):
         self._loaded = 0
         self._jobs: dict[int, _Job] = {}
         self._told: dict[int, bytes] = {}
+        self._tellings = time.monotonic_ns()
         self._waiting: deque[tuple[int, Work]] = deque()
         self._running: dict[Any, _Sent] = {}
         self._count: Counter[int] = Counter()
@@ -185,7 +186,7 @@ class Ray(Executor):
             os.urandom(8).hex(), told, None if told else ray.put(notice), self._perform, self._per_task, room,
             program.limits, program.retry, program.bucket, source, program.pieces, mark,
         )  # fmt: skip
-        self._told.clear()
+        self._tell_anew()
         return self._loaded
 
     def bucket(self, rate: Rate) -> Bucket:
@@ -201,7 +202,7 @@ class Ray(Executor):
         program = self._jobs.pop(job, None)
         if program is None:
             return
-        self._told.clear()
+        self._tell_anew()
         if program.bucket is not None:
             program.bucket.close()
         if program.mark:
@@ -247,7 +248,8 @@ class Ray(Executor):
         task = work.task if isinstance(work, Inspect) else work
         if not isinstance(task, Task) or job.source is None:
             return None
-        return shipped(job.source, task.chunk, ray.put, whole=whole)
+        shipment = shipped(job.source, task.chunk, ray.put, whole=whole)
+        return shipment if shipment.files else None
 
     def _send(self, job: int, work: Work, shipment: Shipment | None) -> None:
         known = self._jobs[job]
@@ -266,12 +268,17 @@ class Ray(Executor):
         self._running[head] = _Sent(job, work, rows, time.monotonic())
         self._count[job] += 1
 
+    def _tell_anew(self) -> None:
+        """Forget what workers were told, since a job came or went."""
+        self._told.clear()
+        self._tellings += 1
+
     def _terms(self, job: int) -> bytes:
         """Return what goes along with all work of a job, as long as no other one comes or goes."""
         if job not in self._told:
             known = self._jobs[job]
             alive = tuple(other.key for other in self._jobs.values())
-            terms = Terms(known.key, known.told, alive, known.limits, self._cluster.here)
+            terms = Terms(known.key, known.told, self._tellings, alive, known.limits, self._cluster.here)
             self._told[job] = pickle.dumps(terms)
         return self._told[job]
 
@@ -448,13 +455,15 @@ def _death(job: _Job, sent: _Sent, error: Exception) -> Failed:
 
     limits, retry = rules_of(sent.work, job.limits, job.retry)
     seconds = limits.seconds
-    if seconds and was_overtime(sent.since, seconds):
+    gone = any(kind.__name__ in _GONE for kind in type(error).__mro__)
+    if seconds and not gone and was_overtime(sent.since, seconds):
         return lost(sent.work, "timeout", too_slow(sent.work, seconds), "", retry=retry)
     cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    message = f"the Ray worker died: {type(error).__name__}: {cause}"
+    set_up = isinstance(error, ray.exceptions.RuntimeEnvSetupError)
+    what = "its environment cannot be made" if set_up else "the Ray worker died"
+    message = f"{what}: {type(error).__name__}: {cause}"
     suspect = not isinstance(error, ray.exceptions.WorkerCrashedError)
     outcome = died(sent.work, message, "", retry, suspect=suspect)
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return outcome._replace(failure=outcome.failure._replace(phase="memory"), helped=False)
-    gone = any(kind.__name__ in _GONE for kind in type(error).__mro__)
     return outcome._replace(gone=gone)

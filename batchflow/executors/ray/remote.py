@@ -6,18 +6,19 @@ import os
 import pickle
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache, partial
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from batchflow.executors.base import UNKNOWN, Loaded, add_path, opened
-from batchflow.executors.ray.shipping import Shipment, Unpacked, folder_name, own_folder, read_pieces, sees
+from batchflow.executors.ray.shipping import Shipment, Unpacked, read_pieces, sees
 from batchflow.keeping import Kept
 from batchflow.model import Assemble, Call, Inspect, Merge, Outcome, Succeeded, Task, Work
 from batchflow.packing import Packed, dumps
 from batchflow.rows import Rows
+from batchflow.stores.transit import workshop
 from batchflow.worker import BARE, Limits, Overtime, Program, bare, end_with_parent, failed, lost, over
 
 Unseen = Literal["", "input", "more input", "output"]
@@ -50,6 +51,8 @@ class Terms(NamedTuple):
     """What the job is known by to workers."""
     notice: bytes | None
     """Pickled; ``None`` where it is large, so that each worker fetches it once."""
+    number: int
+    """Counts up; older ones arrive late, of tasks that waited at Ray."""
     alive: tuple[str, ...]
     """All jobs under way."""
     limits: Limits
@@ -75,7 +78,7 @@ class Reply(NamedTuple):
     has: Literal["", "rows", "pieces"] = ""
     """What it gives back beside."""
     unseen: Unseen = ""
-    """Then nothing was done: it needs what it does not see."""
+    """What it needs and does not see: the work is to be done anew, with that."""
 
 
 class _Known(NamedTuple):
@@ -83,12 +86,20 @@ class _Known(NamedTuple):
 
     loaded: Loaded
     notice: Notice
-    away: bool
-    """Whether the worker does not see the folder for pieces."""
+    opened: ExitStack
+    away: str
+    """Folder for pieces of a worker that does not see that of the driver."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        self.loaded.close()
+        self.opened.close()
 
 
 _jobs: dict[str, _Known] = {}
 """The jobs under way, by what they are known by."""
+_newest = [0]
+"""Number of the newest terms so far."""
 
 
 def perform(terms: bytes, work: bytes, more: tuple[Any, ...] | None, *parts: Any) -> tuple[bytes, Any]:
@@ -124,8 +135,7 @@ def _performed(terms: Terms, packed: bytes, more: More, parts: Sequence[Any]) ->
     unseen = "" if node == terms.here else _unseen(job, work, more.shipment)
     if unseen:
         return Reply(None, node, unseen=unseen), None
-    with own_folder() if job.away else nullcontext():
-        return _answer(job, _with_values(work, parts), more.shipment, terms.limits, node)
+    return _answer(job, _with_values(work, parts), more.shipment, terms.limits, node)
 
 
 def _answer(
@@ -228,8 +238,10 @@ def _node() -> str:
 
 def _known(terms: Terms, reference: Any) -> _Known:
     """Return a job, made ready once by each worker process; those that ended are dropped."""
-    for key in _jobs.keys() - terms.alive:
-        _jobs.pop(key).loaded.close()
+    if terms.number > _newest[0]:
+        _newest[0] = terms.number
+        for key in _jobs.keys() - terms.alive:
+            _jobs.pop(key).close()
     if not _jobs:
         end_with_parent()  # a Ray of our own ends with its driver, and its workers at once with it
     if terms.job not in _jobs:
@@ -250,10 +262,12 @@ def _made_ready(notice: Notice, limits: Limits) -> _Known:
     sys.argv[:] = notice.argv
     if any(limits):
         import pyarrow.parquet  # noqa: F401 - what most tasks need is loaded at the expense of none
-    away = bool(notice.mark) and not os.path.exists(notice.mark)  # noqa: PTH110
-    return _Known(Loaded(partial(_program, notice, away), limits, waits=notice.waits), notice, away)
+    opened = ExitStack()
+    sees_output = not notice.mark or os.path.exists(notice.mark)  # noqa: PTH110
+    away = "" if sees_output else opened.enter_context(workshop())
+    return _Known(Loaded(partial(_program, notice, away), limits, waits=notice.waits), notice, opened, away)
 
 
-def _program(notice: Notice, away: bool) -> Program:
+def _program(notice: Notice, away: str) -> Program:
     program: Program = unpack(notice.program)
-    return replace(program, pieces=folder_name()) if away else program
+    return replace(program, pieces=away) if away else program

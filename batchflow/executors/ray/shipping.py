@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
 from batchflow.model import Chunk, Input, Piece
 from batchflow.sources import Source
 from batchflow.sources.paths import Opened, elsewhere
+from batchflow.stores.transit import workshop
 from batchflow.stores.uris import is_uri
 
 BLOCK_BYTES = 16 << 20
@@ -47,6 +47,8 @@ class Shipment(NamedTuple):
     """References to bytes."""
     problems: Mapping[str, OSError]
     """Files that the driver could not read either."""
+    whole: bool
+    """Whether all there is of each file came along: one that has become shorter is told by its reader."""
 
 
 class _Packer:
@@ -92,6 +94,8 @@ def shipped(source: Source, chunk: Chunk, put: Callable[[bytes], Any], *, whole:
     problems: dict[str, OSError] = {}
     for span in chunk.spans:
         item = span.input
+        if is_uri(item.uri):
+            continue  # which workers reach by themselves
         parts = list(files.get(item.uri, (item, ()))[1])
         try:
             with open(item.uri, "rb", buffering=0) as file:  # noqa: PTH123 - reads blocks
@@ -101,7 +105,7 @@ def shipped(source: Source, chunk: Chunk, put: Callable[[bytes], Any], *, whole:
             problems[item.uri] = error
         files[item.uri] = item, tuple(sorted(parts))
     packer.flush()
-    return Shipment(files, tuple(packer.blocks), problems)
+    return Shipment(files, tuple(packer.blocks), problems, whole)
 
 
 class _Shipped(io.RawIOBase):
@@ -133,7 +137,7 @@ class _Shipped(io.RawIOBase):
         while filled < len(view):
             data = self._some(len(view) - filled)
             if not len(data):
-                self._files.missed |= not filled and self._at < self._size
+                self._files.misses(not filled and self._at < self._size)
                 break
             view[filled : filled + len(data)] = data
             filled += len(data)
@@ -159,7 +163,12 @@ class Unpacked:
         self._last: tuple[int, bytes] | None = None
         self.missed = False
         """Whether bytes were asked for that did not come along."""
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder = ""
+        self._opened = ExitStack()
+
+    def misses(self, more: bool) -> None:
+        """Note that a reader asked for bytes which did not come along, though they may be there."""
+        self.missed |= more and not self._shipment.whole
 
     def block(self, number: int) -> bytes:
         """Return a block; only the last one asked for is held."""
@@ -177,9 +186,9 @@ class Unpacked:
 
     def path(self, uri: str) -> str:
         """Return the path of a copy on this machine, made when it is first asked for."""
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="bf-files-")
-        folder = os.path.join(self._folder.name, str(list(self._shipment.files).index(uri)))  # noqa: PTH118
+        if not self._folder:
+            self._folder = self._opened.enter_context(workshop())
+        folder = os.path.join(self._folder, str(list(self._shipment.files).index(uri)))  # noqa: PTH118
         path = os.path.join(folder, os.path.basename(uri))  # noqa: PTH118, PTH119
         if not os.path.exists(path):  # noqa: PTH110
             os.mkdir(folder)  # noqa: PTH102
@@ -191,12 +200,8 @@ class Unpacked:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Have the files opened in the place of those of their names."""
-        try:
-            with elsewhere(dict.fromkeys(self._shipment.files, Opened(self.open, self.path))):
-                yield
-        finally:
-            if self._folder is not None:
-                self._folder.cleanup()
+        with self._opened, elsewhere(dict.fromkeys(self._shipment.files, Opened(self.open, self.path))):
+            yield
 
 
 def sees(chunk: Chunk, folder: str) -> bool:
@@ -223,34 +228,15 @@ def _is_same(item: Input, folder: str) -> bool:
 # --- pieces, on their way back --------------------------------------------------------------------------
 
 
-def folder_name() -> str:
-    """Return the folder of this process for pieces that are shipped back."""
-    return f"{tempfile.gettempdir()}/bf-pieces-{os.getpid()}"
-
-
-@contextmanager
-def own_folder() -> Iterator[None]:
-    """Make the folder for pieces of one task, and remove it."""
-    folder = folder_name()
-    os.makedirs(folder, exist_ok=True)  # noqa: PTH103
-    try:
-        yield
-    finally:
-        for name in os.listdir(folder):  # noqa: PTH208
-            with suppress(OSError):
-                os.unlink(os.path.join(folder, name))  # noqa: PTH108, PTH118
-        with suppress(OSError):
-            os.rmdir(folder)  # noqa: PTH106
-
-
 def read_pieces(pieces: Sequence[Piece]) -> list[bytes]:
-    """Return the bytes of pieces; one without rows has no file."""
+    """Return the bytes of pieces, whose files are of no use any more; one without rows has none."""
     found = []
     for piece in pieces:
         data = b""
         if piece.path:
             with open(piece.path, "rb") as file:  # noqa: PTH123
                 data = file.read()
+            os.unlink(piece.path)  # noqa: PTH108
         found.append(data)
     return found
 
