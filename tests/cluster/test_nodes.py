@@ -367,8 +367,7 @@ def test_a_head_that_dies_leaves_what_a_later_run_goes_on_with(tmp_path):
         import sys, os
         sys.path.insert(0, sys.argv[3])
         import batchflow as bf
-        from head import head
-from nodes import Gate
+        from nodes import Gate
 
         def number(line):
             if int(line) == 500:
