@@ -19,6 +19,7 @@ import threading
 import time
 from contextlib import suppress
 from functools import cache
+from types import FrameType
 from typing import Any, TextIO
 
 from batchflow.model import Assemble, Work
@@ -28,6 +29,8 @@ GRACE = 1.0
 """Seconds between the exception and the end of the process."""
 
 
+IMPORT_SECONDS = 0.01
+"""After what time it is looked again whether an import is over that must not be broken off."""
 OVERTIME = 1
 """Exit status of a process that `faulthandler` ended."""
 
@@ -68,8 +71,10 @@ class Guard:
             self._before = signal.signal(signal.SIGALRM, self._ring)
             signal.setitimer(signal.ITIMER_REAL, seconds)
 
-    def _ring(self, *_: object) -> None:
-        if self._on:
+    def _ring(self, _: int, frame: FrameType | None) -> None:
+        if self._on and is_importing(frame):
+            signal.setitimer(signal.ITIMER_REAL, IMPORT_SECONDS)
+        elif self._on:
             raise Overtime
 
     def __exit__(self, *_: object) -> None:
@@ -86,6 +91,15 @@ class Guard:
             faulthandler.cancel_dump_traceback_later()
         if self._limits is not None:
             _set_limits(self._limits)
+
+
+def is_importing(frame: FrameType | None) -> bool:
+    """Whether a frame is inside of an import; broken off there it leaves locks behind that no import gets past."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def give_back() -> None:

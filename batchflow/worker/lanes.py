@@ -11,6 +11,7 @@ import asyncio
 import ctypes
 import inspect
 import queue
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -21,7 +22,7 @@ from typing import Any, ClassVar
 
 from batchflow.calling import is_async
 from batchflow.worker.caller import Caller, Gate, RecordCall
-from batchflow.worker.guard import GRACE, Overtime
+from batchflow.worker.guard import GRACE, IMPORT_SECONDS, Overtime, is_importing
 from batchflow.worker.program import Program
 from batchflow.worker.run import PASSING
 
@@ -171,10 +172,18 @@ class Threads(Lanes):
         for _ in self._threads:
             self._begun.put(None)
         for thread in list(self._busy):
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Overtime))
+            _interrupt(thread)
         if broken:
             for worker in self._threads:
                 worker.join()
+
+
+def _interrupt(thread: int) -> None:
+    """Have a thread told that its time is over, but not in the middle of an import."""
+    end = time.monotonic() + GRACE
+    while is_importing(sys._current_frames().get(thread)) and time.monotonic() < end:
+        time.sleep(IMPORT_SECONDS)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Overtime))
 
 
 class Loop(Lanes):

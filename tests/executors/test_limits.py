@@ -165,3 +165,27 @@ def test_other_workers_never_notice(remote):
     assert len(result.values) == 19
     if remote.name == "processes":
         assert set(result.values) <= pids
+
+
+def test_an_import_is_not_broken_off(tmp_path):
+    """It would leave half a module behind, or a lock that no other import gets past; the limit comes right after."""
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(0.6)\nvalue = 7\n")
+
+    def load(_, folder):
+        import sys
+
+        sys.path.append(folder)
+        import slow_to_import
+
+        threading.Event().wait()
+        return slow_to_import.value
+
+    def look(_):
+        import slow_to_import
+
+        return slow_to_import.value
+
+    with bf.Processes(workers=1) as one:
+        result = run(load, [1], one, args={"folder": str(tmp_path)}, timeout=0.3)
+        assert told(result) == [(1, "1", "timeout", "TimeoutError")]
+        assert run(look, [1], one).values == [7]
