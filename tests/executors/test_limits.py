@@ -169,7 +169,9 @@ def test_other_workers_never_notice(remote):
 
 def test_an_import_is_not_broken_off(tmp_path):
     """It would leave half a module behind, or a lock that no other import gets past; the limit comes right after."""
-    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(0.6)\nvalue = 7\n")
+    begins = tmp_path / "begins"
+    code = f"import time\nopen({str(begins)!r}, 'a').write('x')\ntime.sleep(0.6)\nvalue = 7\n"
+    (tmp_path / "slow_to_import.py").write_text(code)
 
     def load(_, folder):
         import sys
@@ -189,3 +191,4 @@ def test_an_import_is_not_broken_off(tmp_path):
         result = run(load, [1], one, args={"folder": str(tmp_path)}, timeout=0.3)
         assert told(result) == [(1, "1", "timeout", "TimeoutError")]
         assert run(look, [1], one).values == [7]
+    assert begins.read_text() == "x"  # it is imported once, and stays
