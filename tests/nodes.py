@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-import batchflow as bf
 from batchflow.executors.ray.cluster import QUIET
 
 for _name, _value in {"RAY_AUTH_MODE": "disabled", **QUIET}.items():
@@ -110,8 +109,3 @@ class Gate:
     def open(self):
         with open(f"{self.folder}/open", "w"):
             pass
-
-
-def joined(cluster, **options):
-    """Return an executor on a cluster, to be used as a context manager."""
-    return bf.Ray(cluster.address, **options)
