@@ -76,7 +76,7 @@ def warm(nothing_left):
 def _start_ray():
     import batchflow.executors.ray.cluster as ours
 
-    for name, value in ours.QUIET.items():
+    for name, value in ours.SETTINGS.items():
         os.environ.setdefault(name, value)
     import ray
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-from batchflow.executors.ray.cluster import QUIET
+from batchflow.executors.ray.cluster import SETTINGS
 
-for _name, _value in {"RAY_AUTH_MODE": "disabled", **QUIET}.items():
+for _name, _value in {"RAY_AUTH_MODE": "disabled", **SETTINGS}.items():
     os.environ.setdefault(_name, _value)
 
 _STARTS = "import sys; from ray.scripts.scripts import main; sys.exit(main())"

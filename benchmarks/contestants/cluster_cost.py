@@ -6,13 +6,13 @@ import sys
 import time
 
 import batchflow as bf
-from batchflow.executors.ray.cluster import QUIET
+from batchflow.executors.ray.cluster import SETTINGS
 from benchmarks.functions import windowed
 from benchmarks.reporting import report
 
 CPUS = 16
 
-for name, value in {"RAY_AUTH_MODE": "disabled", **QUIET}.items():
+for name, value in {"RAY_AUTH_MODE": "disabled", **SETTINGS}.items():
     os.environ.setdefault(name, value)
 
 

@@ -261,10 +261,10 @@ class Ray(Executor):
             return
         self._mark(known)
         pickled, buffers = packed
-        more = None
-        if known.notice is not None or buffers or shipment is not None:
-            more = tuple(More(known.notice, buffers, shipment))
-        head, rows = known.perform.remote(self._terms(job), pickled, more, *parts)
+        rest: tuple[Any, ...] = ()
+        if parts or known.notice is not None or buffers or shipment is not None:
+            rest = tuple(More(known.notice, buffers, shipment)), *parts
+        head, rows = known.perform.remote(self._terms(job), pickled, *rest)
         self._running[head] = _Sent(job, work, rows, time.monotonic())
         self._count[job] += 1
 

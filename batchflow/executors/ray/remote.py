@@ -70,6 +70,11 @@ class More(NamedTuple):
     shipment: Shipment | None = None
 
 
+INLINE_BYTES = 32 << 10
+"""Rows up to this size go within the reply: they would be in the driver's memory anyway, for Ray keeps objects
+up to 100 KiB with their owner, and a second object costs the driver a look-up more for each chunk."""
+
+
 class Reply(NamedTuple):
     """What a worker says of a piece of work."""
 
@@ -102,7 +107,7 @@ _newest = [0]
 """Number of the newest terms so far."""
 
 
-def perform(terms: bytes, work: bytes, more: tuple[Any, ...] | None, *parts: Any) -> tuple[bytes, Any]:
+def perform(terms: bytes, work: bytes, more: tuple[Any, ...] = (), *parts: Any) -> tuple[bytes, Any]:
     """Do one piece of work; returns a pickled `Reply`, and the rows, packed.
 
     Parameters
@@ -117,7 +122,7 @@ def perform(terms: bytes, work: bytes, more: tuple[Any, ...] | None, *parts: Any
         What other tasks gave, which Ray has fetched.
     """
     told: Terms = pickle.loads(terms)
-    reply, rows = _performed(told, work, More(*(more or ())), parts)
+    reply, rows = _performed(told, work, More(*more), parts)
     if reply.has == "rows" and not told.here:
         rows = rows[0], [bytes(buffer.raw()) for buffer in rows[1]]  # Ray's client takes nothing else
     return pickle.dumps(reply), rows
@@ -172,6 +177,8 @@ def _reply(job: _Known, work: Work, outcome: Outcome, node: str) -> tuple[Reply,
         if isinstance(outcome.payload, Rows | Packed):
             rows = pack(outcome.payload)
             unpack(rows)  # the driver could not tell any more whose fault it is
+            if not rows[1] and len(rows[0]) <= INLINE_BYTES and not isinstance(work, Call):
+                return Reply(outcome._replace(payload=rows), node), None
             return Reply(outcome._replace(payload=None), node, "rows"), rows
     except Exception as error:  # noqa: BLE001 - a value that cannot travel
         return Reply(lost(work, "convert", error), node), None
