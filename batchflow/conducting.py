@@ -22,6 +22,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflow.brake import Brake
+from batchflow.collecting import seldom
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.result import Result, tell
 from batchflow.doing import Doing, errors_of, missing, nodes_of_run, place_of
@@ -64,7 +65,7 @@ class Conduct(NamedTuple):
 def conduct(flow: Flow, how: Conduct, executor: Executor | str | None) -> FlowRun:
     """Run a flow; see `batchflow.Flow.run`."""
     needs_ray = any(spec.per_task.needs_ray for spec in flow.steps)
-    with chosen(executor, needs_ray=needs_ray) as where, Brake() as brake:
+    with chosen(executor, needs_ray=needs_ray) as where, Brake() as brake, seldom():
         return _Conductor(flow, how, where, brake).run()
 
 

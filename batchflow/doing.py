@@ -164,6 +164,8 @@ def _counts(steps: Sequence[Doing], *, single: bool) -> tuple[int, int]:
 
 def missing(step: Doing) -> tuple[str, bool] | None:
     """Return why a step to which nothing is left to come cannot run, and whether something failed for that."""
+    if not step.needs and not step.after:
+        return None
     lost = [giver for need, steps in step.needs if not need.tolerant for giver in steps if giver.given is None]
     lost = [*lost, *(one for one in step.after if one.broken)]
     if lost:

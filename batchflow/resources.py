@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from batchflow.errors import ResourceError
 
@@ -171,6 +172,7 @@ def available_cpus() -> int:
     return max(1, min(cores, _cgroup_cores() or cores))
 
 
+@cache  # a flow of few short steps would spend a tenth of its time on these files
 def _cgroup_cores() -> int | None:
     """Return the whole cores of a cgroup v2 quota (a container's CPU limit), if there is one."""
     try:
@@ -185,6 +187,7 @@ def _read(path: str) -> str:
         return file.read()
 
 
+@cache
 def total_memory() -> int:
     """Return the bytes of memory this process may use: of the machine, or of its cgroup."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -28,6 +28,9 @@ NONE: Final = object()
 """Stands for a value that was not given, where ``None`` may be one."""
 _UNSET: Final = frozenset(map(id, (None, NONE, NEVER, False, ())))
 """Where the values stand that options of a step have by themselves."""
+_NOTHING: Final[frozenset[str]] = frozenset()
+_PLAIN: Final = frozenset({int, float, bool, str, bytes, type(None)})
+"""Types of arguments in which no handle can stand."""
 
 
 class Functions:
@@ -68,9 +71,12 @@ class Functions:
         given
             Options of the step.
         """
+        call = (id(fn), len(args), *kwargs)
+        if self._unfilled.get(call) == _NOTHING:
+            return  # as another step calls it, and no parameter is left that an option may be meant for
         options = [key for key, value in given.items() if _is_given(value)]
         try:
-            unfilled = self._unfilled_by(name, fn, args, kwargs)
+            unfilled = self._unfilled_by(call, name, fn, args, kwargs)
         except FunctionError as error:
             taken = [key for key in options if f"'{key}'" in str(error)]
             hint = f" ({taken[0]}= is an option of the step: pass it by position)" if taken else ""
@@ -85,10 +91,14 @@ class Functions:
             raise FunctionError(message)
 
     def _unfilled_by(
-        self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        call: tuple[Any, ...],
+        name: str,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
     ) -> frozenset[str]:
         """Return the parameters to which a call gives nothing; none for a builtin that does not tell any."""
-        call = (id(fn), len(args), *kwargs)
         if call not in self._unfilled:
             try:
                 signature = inspect.signature(fn)
@@ -115,7 +125,7 @@ class Needs(list[Need]):
     def pack(self, value: Any, what: str) -> Packed:
         """Return arguments with places where handles stood in them."""
         try:
-            return pack(value, self._place)
+            return pack(value, None if _is_plain(value) else self._place)
         except UsageError:
             raise
         except Exception as error:
@@ -135,6 +145,11 @@ class Needs(list[Need]):
             self._at[need] = len(self)
             self.append(need)
         return self._at[need]
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether arguments are by position and of plain types, as for a step for each of many names or numbers."""
+    return type(value) is tuple and value[1:] == ({},) and all(type(one) in _PLAIN for one in value[0])
 
 
 def check_own(flow: Flow, name: str, step: Step) -> None:

@@ -38,10 +38,15 @@ class Member:
     permits: Permits
     queue: deque[Piece] = field(default_factory=deque)
     """Work sent and not yet answered; the first one is running."""
+    inbox: wire.Inbox = field(init=False)
+    """What it answers."""
     answered: int = 0
     loaded: set[int] = field(default_factory=set)
     lost: bool = False
     """Its socket closed; how it ended is still to be told."""
+
+    def __post_init__(self) -> None:
+        self.inbox = wire.Inbox(self.socket)
 
     @property
     def name(self) -> str:
@@ -55,8 +60,8 @@ class Member:
 
     @property
     def has_answered(self) -> bool:
-        """Whether an answer is there for sure: all are that it gave before it began what it is at."""
-        return bool(self.queue) and self.tally.begun - 1 > self.answered
+        """Whether an answer is there for sure: it was read, or was given before the worker began what it is at."""
+        return bool(self.queue) and (self.inbox.has_whole or self.tally.begun - 1 > self.answered)
 
     def has(self, job: int, key: Key) -> bool:
         """Whether some work stands in its queue."""
@@ -95,4 +100,5 @@ class Member:
     def close(self) -> None:
         """Let it end, if it has not."""
         self.socket.close()
+        self.inbox.close()
         self.permits.close()

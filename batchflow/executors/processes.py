@@ -242,7 +242,7 @@ class Processes(Executor):
         """Take over one outcome from a worker, or note that it is gone."""
         problem: BaseException | None = None
         try:
-            outcome = wire.receive(worker.socket)
+            outcome = worker.inbox.receive()
         except EOFError:
             worker.lost = True  # the zygote tells how it ended
             self._selector.unregister(worker.socket)

@@ -13,12 +13,16 @@ import os
 import pickle
 import socket
 import struct
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from batchflow.packing import Buffers, dumps
 
 INLINE_BYTES = 32 << 10
+_READ_BYTES = 64 << 10
+_READ_FILES = 16
+"""Descriptors that one call of the system takes at most; Linux hands over those of one message, so one."""
 _HEADER = struct.Struct("<QQQQQ")
 
 
@@ -111,19 +115,11 @@ class Frame:
             raise pickle.UnpicklingError(message) from error
 
 
-def receive(source: socket.socket) -> Any:
-    """Return the next object; raises what `next_frame` and `Frame.open` do."""
-    return next_frame(source).open()
-
-
-def next_frame(source: socket.socket, *, mapped: bool = False) -> Frame:
+def next_frame(source: socket.socket) -> Frame:
     """Wait for the next object.
 
-    Parameters
-    ----------
-    mapped
-        Large buffers stay in memory shared with the sender, copied where they are written to; each
-        object holds a file descriptor then. Otherwise they are copied.
+    Its large buffers stay in memory shared with the sender, copied where they are written to; each object
+    holds a file descriptor then.
 
     Raises
     ------
@@ -131,12 +127,80 @@ def next_frame(source: socket.socket, *, mapped: bool = False) -> Frame:
         If the other side is gone.
     """
     try:
-        return Frame(*_receive_body(source, mapped))
+        return Frame(*_receive_body(source))
     except OSError as error:
         raise EOFError from error
 
 
-def _receive_body(source: socket.socket, mapped: bool) -> tuple[memoryview, int, int, int]:
+class Inbox:
+    """What arrives at a socket, read ahead: several small objects with one call of the system.
+
+    Large buffers are copied, so that objects hold no file descriptors.
+
+    Parameters
+    ----------
+    source
+        The socket, from which nobody else reads.
+    """
+
+    def __init__(self, source: socket.socket) -> None:
+        self._source = source
+        self._arrived = b""
+        self._at = 0
+        self._files: deque[int] = deque()
+        """Descriptors that arrived, in the order of the frames that they belong to."""
+
+    @property
+    def has_whole(self) -> bool:
+        """Whether the next object has arrived already."""
+        left = len(self._arrived) - self._at
+        if left < _HEADER.size:
+            return False
+        total, _, _, shared, _ = _HEADER.unpack_from(self._arrived, self._at)
+        return bool(shared) or left >= _HEADER.size + total
+
+    def receive(self) -> Any:
+        """Wait for the next object and return it.
+
+        Raises
+        ------
+        EOFError
+            If the other side is gone.
+        pickle.UnpicklingError
+            As `Frame.open` does.
+        """
+        try:
+            total, length, count, shared, permit = _HEADER.unpack(self._next(_HEADER.size))
+            body = memoryview(self._file(total) if shared else self._next(total))
+        except OSError as error:
+            raise EOFError from error
+        return Frame(body, length, count, permit).open()
+
+    def _next(self, size: int) -> bytes:
+        while len(self._arrived) - self._at < size:
+            more, files, _, _ = socket.recv_fds(self._source, _READ_BYTES, _READ_FILES)
+            if not more:
+                raise EOFError
+            self._arrived = self._arrived[self._at :] + more
+            self._at = 0
+            self._files += files
+        start, self._at = self._at, self._at + size
+        return self._arrived[start : self._at]
+
+    def _file(self, total: int) -> mmap.mmap:
+        file = self._files.popleft()
+        try:
+            return _copied(file, total)
+        finally:
+            os.close(file)
+
+    def close(self) -> None:
+        """Give back what arrived and was not asked for."""
+        while self._files:
+            os.close(self._files.pop())
+
+
+def _receive_body(source: socket.socket) -> tuple[memoryview, int, int, int]:
     head, fds, _, _ = socket.recv_fds(source, _HEADER.size, 1)
     if not head:
         raise EOFError
@@ -145,7 +209,7 @@ def _receive_body(source: socket.socket, mapped: bool) -> tuple[memoryview, int,
     if not shared:
         return memoryview(_receive_exactly(source, total)), length, count, permit
     try:
-        memory = mmap.mmap(fds[0], total, access=mmap.ACCESS_COPY) if mapped else _copied(fds[0], total)
+        memory = mmap.mmap(fds[0], total, access=mmap.ACCESS_COPY)
     finally:
         os.close(fds[0])
     return memoryview(memory), length, count, permit

@@ -249,7 +249,7 @@ class Worker:
                 self._next()
 
     def _next(self) -> None:
-        frame = wire.next_frame(self._driver, mapped=True)
+        frame = wire.next_frame(self._driver)
         if frame.permit:
             if not self._permits.take(frame.permit):
                 return  # it was taken back
@@ -277,7 +277,7 @@ class Worker:
     def _heed(self, message: Any) -> None:
         if isinstance(message, Load):
             add_path(message.path)
-            frame = wire.next_frame(self._driver, mapped=True)
+            frame = wire.next_frame(self._driver)
             self._programs[message.job] = Loaded(frame.open, message.limits, waits=message.waits)
         elif isinstance(message, Unload):
             if message.job in self._programs:

@@ -22,27 +22,41 @@ def pair():
         yield ours, theirs
 
 
+def receive(source):
+    """Wait for an object as a worker does."""
+    return wire.next_frame(source).open()
+
+
+def receive_ahead(source):
+    """Wait for an object as the driver does."""
+    return wire.Inbox(source).receive()
+
+
+BOTH = pytest.mark.parametrize("receive", [receive, receive_ahead])
+
+
 def files():
     return len(os.listdir("/proc/self/fd"))
 
 
-@pytest.mark.parametrize("mapped", [False, True])
+@BOTH
 @pytest.mark.parametrize("size", [0, 1, 1000, wire.INLINE_BYTES - 200, wire.INLINE_BYTES, 10_000_000])
-def test_bytes_of_every_size(pair, size, mapped):
+def test_bytes_of_every_size(pair, size, receive):
     value = {"data": os.urandom(size), "n": [1, None]}
     wire.send(pair[0], value)
-    assert wire.next_frame(pair[1], mapped=mapped).open() == value
+    assert receive(pair[1]) == value
 
 
 @given(
-    st.lists(st.integers(0, 60_000), max_size=5), st.integers(0, 40_000), st.booleans()
+    st.lists(st.integers(0, 60_000), max_size=5), st.integers(0, 40_000),
+    st.sampled_from([receive, receive_ahead]),
 )
-def test_buffers_of_every_size(sizes, text, mapped):
+def test_buffers_of_every_size(sizes, text, receive):
     arrays = [np.arange(size, dtype=np.uint8) for size in sizes]
     ours, theirs = socket.socketpair()
     with ours, theirs:
         wire.send(ours, ("x" * text, arrays))
-        got_text, got = wire.next_frame(theirs, mapped=mapped).open()
+        got_text, got = receive(theirs)
     assert got_text == "x" * text
     assert [array.tobytes() for array in got] == [array.tobytes() for array in arrays]
 
@@ -51,7 +65,39 @@ def test_several_objects_one_after_the_other(pair):
     values = [1, "x" * 50_000, None, b"y" * 100, "z" * 200_000]
     for value in values:
         wire.send(pair[0], value)
-    assert [wire.receive(pair[1]) for _ in values] == values
+    assert [receive(pair[1]) for _ in values] == values
+
+
+@given(st.lists(st.sampled_from([0, 10, 3_000, 30_000, 50_000]), max_size=8), st.data())
+def test_objects_that_arrive_together_or_in_pieces(sizes, data):
+    """Each is read once and whole, however the bytes come, and what has arrived can be told."""
+    values = [os.urandom(size) for size in sizes]
+    before = files()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        inbox = wire.Inbox(theirs)
+        got = []
+        for value in values:
+            wire.send(ours, value)
+            if data.draw(st.booleans()):
+                got.append(inbox.receive())
+                while inbox.has_whole:
+                    got.append(inbox.receive())
+        while len(got) < len(values):
+            got.append(inbox.receive())
+        assert not inbox.has_whole
+    assert got == values
+    assert files() == before
+
+
+def test_what_was_read_and_not_asked_for_is_given_back(pair):
+    before = files()
+    for value in (1, b"x" * 100_000):
+        wire.send(pair[0], value)
+    inbox = wire.Inbox(pair[1])
+    assert inbox.receive() == 1
+    inbox.close()
+    assert files() <= before
 
 
 def test_a_great_many_buffers_do_not_fill_the_socket(pair):
@@ -59,7 +105,7 @@ def test_a_great_many_buffers_do_not_fill_the_socket(pair):
     arrays = [np.full(600, n) for n in range(40_000)]
     pair[0].settimeout(10)
     wire.send(pair[0], arrays)
-    assert all(np.array_equal(one, other) for one, other in zip(wire.receive(pair[1]), arrays, strict=True))
+    assert all(np.array_equal(one, other) for one, other in zip(receive(pair[1]), arrays, strict=True))
 
 
 def test_one_parcel_for_many_receivers_shares_their_memory(pair):
@@ -70,7 +116,7 @@ def test_one_parcel_for_many_receivers_shares_their_memory(pair):
         parcel.send(pair[0])
     parcel.close()
     parcel.close()
-    one, other = (wire.next_frame(pair[1], mapped=True).open() for _ in range(2))
+    one, other = (receive(pair[1]) for _ in range(2))
     one[0] = 7  # its own from now on
     assert (one[0], other[0]) == (7, 0)
     del one, other
@@ -82,19 +128,21 @@ def test_what_is_received_by_copy_holds_no_file_open(pair):
     kept = []
     for _ in range(20):
         wire.send(pair[0], np.zeros(100_000))
-        kept.append(wire.receive(pair[1]))
+        kept.append(receive_ahead(pair[1]))
     assert files() == before
     kept[0][0] = 1  # and may be written to
 
 
-def test_the_other_side_is_gone(pair):
+@BOTH
+def test_the_other_side_is_gone(pair, receive):
     pair[0].close()
     with pytest.raises(EOFError):
-        wire.receive(pair[1])
+        receive(pair[1])
 
 
+@BOTH
 @pytest.mark.parametrize("cut", [1, 39, 40, 48])
-def test_the_other_side_is_gone_in_the_middle_of_an_object(pair, cut):
+def test_the_other_side_is_gone_in_the_middle_of_an_object(pair, cut, receive):
     ours, theirs = socket.socketpair()
     with ours, theirs:
         wire.send(ours, "x" * 100)
@@ -102,7 +150,7 @@ def test_the_other_side_is_gone_in_the_middle_of_an_object(pair, cut):
     pair[0].sendall(message[:cut])
     pair[0].close()
     with pytest.raises(EOFError):
-        wire.receive(pair[1])
+        receive(pair[1])
 
 
 def test_sending_to_nobody_is_an_os_error(pair):
@@ -124,12 +172,13 @@ def _explode():
 
 
 def test_an_object_that_cannot_be_made_again_leaves_the_next_one_whole(pair):
+    inbox = wire.Inbox(pair[1])
     wire.send(pair[0], Bomb())
     wire.send(pair[0], 1)
     with pytest.raises(pickle.UnpicklingError, match="OSError: bomb") as caught:
-        wire.receive(pair[1])
+        inbox.receive()
     assert isinstance(caught.value.__cause__, OSError)
-    assert wire.receive(pair[1]) == 1
+    assert inbox.receive() == 1
 
 
 def test_lambdas_and_local_classes_travel():
