@@ -40,6 +40,7 @@ class Runner:
         self._program = program
         self._guarded = guarded
         self._state: Any = _NOTHING
+        self._waits = program.side_by_side is not None
         self._lanes: Lanes | None = None
         self._reopen()
 
@@ -68,7 +69,7 @@ class Runner:
 
     def _reopen(self) -> None:
         """Make anew what went with a task that broke off; outside the limits of the next one."""
-        if self._lanes is None and self._program.side_by_side is not None:
+        if self._waits and self._lanes is None:
             from batchflow.worker.lanes import lanes_of  # with asyncio, 40 ms
 
             self._lanes = lanes_of(self._program)

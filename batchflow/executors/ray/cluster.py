@@ -30,7 +30,8 @@ SETTINGS = {
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # the rows of a task that died, which nobody asks for
     "RAY_USAGE_STATS_ENABLED": "0",
     # What became of a task is told in the error table, and what became of a node by its tasks.
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|Raylet is terminated|has been marked dead",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|Raylet is terminated|has been marked dead"
+    "|worker processes have been started",
     "RAY_verbose_spill_logs": "0",
     "RAY_enable_output_error_log_if_still_retry": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning on machines without a GPU
