@@ -11,7 +11,10 @@ from typing import Any
 from benchmarks.harness import Suite, race
 from benchmarks.tables import as_json, machine, markdown
 
-SUITES = ("start", "warm", "tiny", "one_file", "safety", "memory", "flow", "waiting", "cluster")
+SUITES = (
+    "start", "warm", "tiny", "files", "one_file", "csv", "columns", "results", "skew", "waiting", "many_chunks",
+    "ray", "memory", "safety", "flow", "cluster",
+)  # fmt: skip
 
 
 def main() -> None:

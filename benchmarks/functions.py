@@ -16,6 +16,18 @@ def square(number: int) -> int:
     return number * number
 
 
+BURNS = 4_000
+"""Numbers of which `burn` takes a thousand times as long for the last as for the first."""
+
+
+def burn(number: int) -> int:
+    """Return a sum that takes the longer the larger the number is."""
+    return sum(range(int(600 * 1_000 ** (number / BURNS))))
+
+
+FUNCTIONS: dict[str, Callable[[int], int]] = {"square": square, "burn": burn}
+
+
 def clean(event: dict[str, Any]) -> dict[str, Any]:
     """Return an event of `datasets.events_jsonl` as a flat row: the work of many a first job."""
     user = event["user"]
@@ -31,6 +43,51 @@ def clean(event: dict[str, Any]) -> dict[str, Any]:
         "coupon": event["coupon"],
         "tags": len(event["tags"]),
     }
+
+
+def receipt(sale: dict[str, Any]) -> dict[str, Any]:
+    """Return a record of `datasets.sales_csv` as a row, whatever types its reader gave it."""
+    price = sale["price"]
+    return {
+        "id": f"{int(sale['order']):010}",
+        "day": str(sale["day"])[:10],
+        "customer": " ".join(sale["customer"].casefold().split()),
+        "total": round(float(price) * int(sale["quantity"]), 2) if price else 0.0,
+        "paid": str(sale["paid"]) == "True",
+        "lines": len(sale["note"].splitlines()) if sale["note"] else 0,
+    }
+
+
+RECORDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"json": clean, "csv": receipt}
+"""What is done with a record, by the kind of file that it is read from."""
+
+
+def calibrated(batch: Any) -> Any:
+    """Return the good readings of a table in other units, with Arrow's functions: whole numbers throughout."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    good = pc.not_equal(pc.bit_wise_and(batch["quality"], 15), 0)
+    batch = batch.filter(good)
+    nine = pc.multiply(batch["value"].cast(pa.int64()), 9)
+    below = pc.subtract(nine, pc.multiply(pc.divide(nine, 5), 5))  # Arrow rounds towards zero
+    floor = pc.subtract(pc.divide(nine, 5), pc.cast(pc.less(below, 0), pa.int64()))
+    ones = pa.repeat(pa.scalar(1, pa.int64()), batch.num_rows)
+    return pa.table({"sensor": batch["sensor"], "value": pc.add(floor, 320), "count": ones})
+
+
+def summed(table: Any) -> Any:
+    """Return the sums for each sensor."""
+    sums = table.group_by("sensor", use_threads=False).aggregate([("value", "sum"), ("count", "sum")])
+    return sums.rename_columns(["sensor", "value", "count"])
+
+
+def made(number: int) -> Any:
+    """Return a table of 16 MB."""
+    import numpy as np
+    import pyarrow as pa
+
+    return pa.table({"x": np.arange(number, number + 2_000_000, dtype=np.int64)})
 
 
 def same(value: Any) -> Any:

@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from typing import Any
 
 CHECK = "BENCHMARK_CHECK"
@@ -43,6 +44,16 @@ def parquet_rows(folder: str) -> Iterator[dict[str, Any]]:
 
     for batch in ds.dataset(folder, format="parquet").to_batches():
         yield from batch.to_pylist()
+
+
+def comparable(rows: Iterable[dict[str, Any]], key: str = "id") -> list[dict[str, Any]]:
+    """Return rows in an order of their own and times without a zone: not all who take part keep those."""
+    plain = ({name: _without_zone(value) for name, value in row.items()} for row in rows)
+    return sorted(plain, key=lambda row: str(row[key]))
+
+
+def _without_zone(value: Any) -> Any:
+    return value.replace(tzinfo=None) if isinstance(value, datetime) else value
 
 
 def _digest(rows: Iterable[Any]) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 
 from benchmarks.harness import Standing, Suite
 
-_PACKAGES = ("batchflow", "pyarrow", "msgspec", "joblib", "mpire", "dask", "distributed", "aiohttp")
+_PACKAGES = ("batchflow", "pyarrow", "msgspec", "joblib", "mpire", "dask", "distributed", "ray", "daft", "polars",
+             "duckdb", "aiohttp")  # fmt: skip
 
 
 def markdown(suite: Suite, standings: Sequence[Standing]) -> str:

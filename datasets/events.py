@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from datasets.making import SEED, make_once
+from datasets.making import SEED, gzipped, make_once, within
 from datasets.words import COUNTRIES, FIRST, LAST, ODDITIES, TAGS, WORDS
 
 _START = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
@@ -20,7 +20,28 @@ _AS_ASCII = json.JSONEncoder(ensure_ascii=True).encode
 
 def events_jsonl(size: int, seed: int = SEED) -> Path:
     """Return a JSON Lines file of events, of a size in bytes; a longer one begins with the same lines."""
-    return make_once(f"events-{size}-{seed}.jsonl", _lines(Random(seed)), size)
+    return make_once(f"events-{size}-{seed}.jsonl", within(_lines(Random(seed)), size))
+
+
+def events_gz(size: int, files: int = 40, largest: float = 0.15, seed: int = SEED) -> list[Path]:
+    """Return gz files of very unequal size with so many bytes of events in all.
+
+    Parameters
+    ----------
+    size
+        Bytes before they are compressed.
+    files
+        How many; each is as large as its number, beside the last one.
+    largest
+        Share of the last one.
+    """
+    shares = [(1 - largest) * number / (files * (files - 1) / 2) for number in range(1, files)] + [largest]
+    made = []
+    for number, share in enumerate(shares):
+        name = f"events-{size}-{files}-{number:03}-{seed}.jsonl.gz"
+        plain = within(_lines(Random(seed * 1_000 + number)), int(size * share))
+        made.append(make_once(name, gzipped(plain)))
+    return made
 
 
 def _lines(rng: Random) -> Iterator[bytes]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 MADE = Path(__file__).with_name("made")
@@ -13,8 +14,8 @@ SEED = 1
 """Seed of all data, and part of each file's name: raise it when a generator changes."""
 
 
-def make_once(name: str, records: Iterable[bytes], size: int) -> Path:
-    """Return a file of the records that fit into a size in bytes (the first fits always)."""
+def make_once(name: str, content: Iterable[bytes]) -> Path:
+    """Return a file with this content, which is asked for only if there is no such file yet."""
     path = MADE / name
     if path.exists():
         return path
@@ -22,11 +23,26 @@ def make_once(name: str, records: Iterable[bytes], size: int) -> Path:
     partial = path.with_name(f".{name}.{os.getpid()}")
     try:
         with partial.open("wb", buffering=1_000_000) as file:
-            for record in records:
-                if file.tell() and file.tell() + len(record) > size:
-                    break
-                file.write(record)
+            file.writelines(content)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def within(records: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Yield the records that fit into a size in bytes (the first fits always)."""
+    total = 0
+    for record in records:
+        if total and total + len(record) > size:
+            return
+        total += len(record)
+        yield record
+
+
+def gzipped(content: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield content as the bytes of a gz file without a time in it, the same each time."""
+    packer = zlib.compressobj(wbits=31)
+    for part in content:
+        yield packer.compress(part)
+    yield packer.flush()

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from datasets.making import SEED, make_once
+from datasets.making import SEED, make_once, within
 from datasets.words import COUNTRIES, FIRST, LAST, ODDITIES, PRODUCTS, WORDS
 
 COLUMNS = ["order", "day", "customer", "country", "product", "quantity", "price", "paid", "note"]
@@ -19,7 +19,7 @@ _START = date(2024, 1, 1)
 def sales_csv(size: int, *, crlf: bool = False, seed: int = SEED) -> Path:
     """Return a CSV file of sales, of a size in bytes, its records ended by LF or by CRLF."""
     name = f"sales-{size}-{'crlf' if crlf else 'lf'}-{seed}.csv"
-    return make_once(name, _records(Random(seed), "\r\n" if crlf else "\n"), size)
+    return make_once(name, within(_records(Random(seed), "\r\n" if crlf else "\n"), size))
 
 
 class _Echo:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.functions import CORES, clean
-from benchmarks.reporting import parquet_rows, report
+from benchmarks.reporting import comparable, parquet_rows, report
 
 ROWS = 50_000
 """Rows of a table: large enough for Arrow, small enough for memory."""
@@ -66,4 +66,4 @@ if __name__ == "__main__":
         process.join()
     if any(process.exitcode for process in shares):
         sys.exit("a share failed")
-    report(lambda: parquet_rows(str(out)))
+    report(lambda: comparable(parquet_rows(str(out))))

@@ -4,7 +4,7 @@ import sys
 
 import batchflow as bf
 from benchmarks.functions import CORES, clean
-from benchmarks.reporting import parquet_rows, report
+from benchmarks.reporting import comparable, parquet_rows, report
 
 
 def cleaned(event, _):
@@ -18,4 +18,4 @@ if __name__ == "__main__":
         cleaned, bf.read_json(source), into=f"{out}/", progress=False, limits=limits, setup=int,
         retry=bf.Retry(), timeout=600,
     )  # fmt: skip
-    report(lambda: parquet_rows(out))
+    report(lambda: comparable(parquet_rows(out)))

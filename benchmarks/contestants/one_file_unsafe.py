@@ -6,7 +6,7 @@ import sys
 import batchflow as bf
 from batchflow.combining import dataset
 from benchmarks.functions import CORES, clean
-from benchmarks.reporting import parquet_rows, report
+from benchmarks.reporting import comparable, parquet_rows, report
 
 
 class NoLedger:
@@ -43,4 +43,4 @@ if __name__ == "__main__":
     os.fsync = lambda _: None
     limits = bf.Resources(cpus=CORES)
     bf.map_records(cleaned, bf.read_json(source), into=f"{out}/", progress=False, limits=limits, setup=unsafe)
-    report(lambda: parquet_rows(out))
+    report(lambda: comparable(parquet_rows(out)))

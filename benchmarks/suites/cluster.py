@@ -37,8 +37,8 @@ def suites(scale: float) -> dict[str, Suite]:
     ]
     empty = str(max(100, int(EMPTY * scale)))
     cost = [
-        Contestant("batchflow", "cluster_cost.py", ("batchflow", empty)),
-        Contestant("plain Ray tasks", "cluster_cost.py", ("ray", empty), target=1.3),
+        Contestant("batchflow", "cluster_cost.py", ("batchflow", empty, "cpu")),
+        Contestant("plain Ray tasks", "cluster_cost.py", ("ray", empty, "cpu"), target=1.3),
     ]
     return {
         "cluster: sleeping": Suite(__doc__ or "", sleeping, "call"),

@@ -15,7 +15,7 @@ def suite(scale: float) -> Suite:
     """Return the race of the job with itself: the large one must not need more than the small one."""
     large, small = (str(events_jsonl(int(BYTES * scale * share))) for share in (1, 0.1))
     contestants = [
-        Contestant("10 times as large", "one_file_batchflow.py", (large, OUT)),
-        Contestant("small", "one_file_batchflow.py", (small, OUT), target=1.05),
+        Contestant("10 times as large", "records_batchflow.py", ("json", OUT, large)),
+        Contestant("small", "records_batchflow.py", ("json", OUT, small), target=1.05),
     ]
     return Suite(__doc__ or "", contestants, measure="megabytes", same_output=False)

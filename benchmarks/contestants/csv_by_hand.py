@@ -1,0 +1,62 @@
+"""By hand: a CSV file with line breaks in its cells, a process for each half of it, into Parquet."""
+
+import csv
+import io
+import sys
+from itertools import islice
+from multiprocessing import Process
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.functions import CORES, receipt
+from benchmarks.reporting import comparable, parquet_rows, report
+
+ROWS = 50_000
+"""Rows of a table."""
+
+
+def cut(source, share):
+    """Return where a share ends: at the first line break outside of quotes, which are counted from the start."""
+    wanted = source.stat().st_size * share // CORES
+    with source.open("rb") as file:
+        inside = file.read(wanted).count(b'"') % 2
+        while True:
+            inside = (inside + file.readline().count(b'"')) % 2
+            if not inside:
+                return file.tell()
+
+
+def convert(source, start, stop, target):
+    """Write the rows of one share."""
+    with source.open("rb") as file:
+        names = next(csv.reader([file.readline().decode()]))
+        file.seek(max(start, file.tell()))
+        text = io.StringIO(file.read(stop - file.tell()).decode(), newline="")
+    records = csv.DictReader(text, names)
+    writer = schema = None
+    while rows := [receipt(record) for record in islice(records, ROWS)]:
+        table = pa.Table.from_pylist(rows, schema=schema)
+        schema = table.schema
+        writer = writer or pq.ParquetWriter(target, schema)
+        writer.write_table(table)
+    if writer:
+        writer.close()
+
+
+if __name__ == "__main__":
+    _, out, source = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    out.mkdir()
+    ends = [0, *(cut(source, share) for share in range(1, CORES)), source.stat().st_size]
+    shares = [
+        Process(target=convert, args=(source, ends[at], ends[at + 1], out / f"part-{at}.parquet"))
+        for at in range(CORES)
+    ]
+    for process in shares:
+        process.start()
+    for process in shares:
+        process.join()
+    if any(process.exitcode for process in shares):
+        sys.exit("a share failed")
+    report(lambda: comparable(parquet_rows(str(out))))

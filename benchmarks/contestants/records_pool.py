@@ -1,0 +1,73 @@
+"""Without a library: a file for each task of `multiprocessing.Pool` or `concurrent.futures`, into Parquet."""
+
+import gzip
+import json
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.functions import CORES, RECORDS
+from benchmarks.reporting import comparable, parquet_rows, report
+
+ROWS = 50_000
+"""Rows of a table: large enough for Arrow, small enough for memory."""
+
+
+def convert(job):
+    """Write the rows of one file."""
+    source, target = job
+    writer = schema = None
+    with (gzip.open if source.endswith(".gz") else open)(source, "rb") as lines:
+        while rows := [RECORDS["json"](json.loads(line)) for line in islice(lines, ROWS)]:
+            table = pa.Table.from_pylist(rows, schema=schema)
+            schema = table.schema
+            writer = writer or pq.ParquetWriter(target, schema)
+            writer.write_table(table)
+    if writer:
+        writer.close()
+
+
+def with_pool(jobs):
+    with multiprocessing.Pool(CORES) as pool:
+        for _ in pool.imap_unordered(convert, jobs):
+            pass
+
+
+def with_futures(jobs):
+    with ProcessPoolExecutor(CORES) as pool:
+        list(pool.map(convert, jobs))
+
+
+def with_joblib(jobs):
+    from joblib import Parallel, delayed
+
+    Parallel(n_jobs=CORES)(delayed(convert)(job) for job in jobs)
+
+
+def with_mpire(jobs):
+    from mpire import WorkerPool
+
+    with WorkerPool(n_jobs=CORES) as pool:
+        pool.map(convert, [(job,) for job in jobs])
+
+
+def largest_first(jobs):
+    """Do what nobody can do better who does not cut files: the largest first, whoever is free takes the next."""
+    with_pool(sorted(jobs, key=lambda job: -Path(job[0]).stat().st_size))
+
+
+WAYS = {
+    "pool": with_pool, "futures": with_futures, "joblib": with_joblib, "mpire": with_mpire,
+    "limit": largest_first,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    way, out, *sources = sys.argv[1:]
+    Path(out).mkdir()
+    WAYS[way]([(source, f"{out}/part-{at:06}.parquet") for at, source in enumerate(sources)])
+    report(lambda: comparable(parquet_rows(out)))

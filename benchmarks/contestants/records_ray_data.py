@@ -1,0 +1,21 @@
+"""Ray Data: records through a function of each, into Parquet."""
+
+import os
+import sys
+
+from benchmarks.functions import CORES, RECORDS
+from benchmarks.reporting import comparable, parquet_rows, report
+
+if __name__ == "__main__":
+    kind, out, *sources = sys.argv[1:]
+    import ray
+
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    ray.init("local", num_cpus=CORES, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    read = {"json": ray.data.read_json, "csv": ray.data.read_csv}[kind]
+    read(sources).map(RECORDS[kind]).write_parquet(out)
+    ray.shutdown()
+    report(lambda: comparable(parquet_rows(out)))
