@@ -8,8 +8,8 @@ TARGET_SECONDS = 0.5
 """What a chunk should take: long against the cost of a task (0.1 ms here, 0.5 ms on Ray), short
 against the patience of somebody who watches, and of the last worker."""
 FLOOR_SECONDS = 0.002
-"""What a chunk takes at least at the end of a job, where chunks shrink so that all workers finish together: no more,
-for where later records cost a thousand times as much as those measured, such a chunk takes seconds."""
+"""What a chunk takes at least at the end of a job, where chunks shrink so that all workers finish together. It is
+told from records before, and those to come may cost a thousand times as much."""
 FIRST_BYTES = 4_000
 FIRST_RECORDS = 4
 """Size of the first chunks, before anything is known of the function."""
