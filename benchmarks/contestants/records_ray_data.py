@@ -15,7 +15,12 @@ if __name__ == "__main__":
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
-    read = {"json": ray.data.read_json, "csv": ray.data.read_csv}[kind]
-    read(sources).map(RECORDS[kind]).write_parquet(out)
+    if kind == "csv":
+        from pyarrow.csv import ParseOptions
+
+        data = ray.data.read_csv(sources, parse_options=ParseOptions(newlines_in_values=True))
+    else:
+        data = ray.data.read_json(sources)
+    data.map(RECORDS[kind]).write_parquet(out)
     ray.shutdown()
     report(lambda: comparable(parquet_rows(out)))
