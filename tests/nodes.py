@@ -11,7 +11,10 @@ import psutil
 
 from batchflow.executors.ray.cluster import SETTINGS
 
-for _name, _value in {"RAY_AUTH_MODE": "disabled", **SETTINGS}.items():
+_LEASE = {"RAY_worker_lease_timeout_milliseconds": "100"}
+"""So that a node which drains is left as soon as what runs there is done, not after 5 s."""
+
+for _name, _value in {"RAY_AUTH_MODE": "disabled", **SETTINGS, **_LEASE}.items():
     os.environ.setdefault(_name, _value)
 
 _STARTS = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
@@ -35,7 +38,13 @@ class Nodes:
 
     def add(self, cpus=2, **more):
         """Add a node; returns once it is there."""
-        return self._cluster.add_node(num_cpus=cpus, object_store_memory=150_000_000, **more)
+        for last in (False, True):  # Ray's own start of a node sometimes times out
+            try:
+                return self._cluster.add_node(num_cpus=cpus, object_store_memory=150_000_000, **more)
+            except Exception:
+                if last:
+                    raise
+        return None
 
     def add_blind(self, folder, cpus=2):
         """Begin to add a node for which a folder is empty, as on a machine with another disk."""

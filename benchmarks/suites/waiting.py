@@ -27,6 +27,6 @@ def suite(scale: float) -> Suite:
         __doc__ or "",
         [
             Contestant("batchflow", "waiting_batchflow.py", args, needs="aiohttp"),
-            Contestant("asyncio by hand", "waiting_by_hand.py", args, target=1.2, needs="aiohttp"),
+            Contestant("asyncio by hand", "waiting_by_hand.py", args, target=1.1, needs="aiohttp"),
         ],
     )

@@ -37,8 +37,9 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning on machines without a GPU
     "RAY_worker_niceness": "0",  # by default workers run at nice 15, behind everything else on the machine
     # A driver gives a worker back after this time even where more waits for it, and asks for one anew: with
-    # several nodes that takes 90 ms, since what they have free is told each 100 ms. By default it is 0.5 s.
-    "RAY_worker_lease_timeout_milliseconds": "10000",
+    # several nodes that takes 90 ms, since what they have free is told each 100 ms. By default it is 0.5 s. No
+    # longer than this, for so long short chunks go on to a node that drains, which has 30 s and more.
+    "RAY_worker_lease_timeout_milliseconds": "5000",
 }
 """What is set before a Ray is started or joined, unless the user set it."""
 
