@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 CORES = 2
@@ -60,6 +61,26 @@ def receipt(sale: dict[str, Any]) -> dict[str, Any]:
 
 RECORDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"json": clean, "csv": receipt}
 """What is done with a record, by the kind of file that it is read from."""
+
+
+ROWS = 50_000
+"""Rows of a table that is written by hand: large enough for Arrow, small enough for memory."""
+
+
+def write_parquet(rows: Iterable[dict[str, Any]], target: Any) -> None:
+    """Write rows to a Parquet file, table by table."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    left = iter(rows)
+    writer = schema = None
+    while some := list(islice(left, ROWS)):
+        table = pa.Table.from_pylist(some, schema=schema)
+        schema = table.schema
+        writer = writer or pq.ParquetWriter(target, schema)
+        writer.write_table(table)
+    if writer:
+        writer.close()
 
 
 def calibrated(batch: Any) -> Any:

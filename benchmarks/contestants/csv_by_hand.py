@@ -3,18 +3,11 @@
 import csv
 import io
 import sys
-from itertools import islice
 from multiprocessing import Process
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from benchmarks.functions import CORES, receipt
+from benchmarks.functions import CORES, receipt, write_parquet
 from benchmarks.reporting import comparable, parquet_rows, report
-
-ROWS = 50_000
-"""Rows of a table."""
 
 
 def cut(source, share):
@@ -34,15 +27,7 @@ def convert(source, start, stop, target):
         names = next(csv.reader([file.readline().decode()]))
         file.seek(max(start, file.tell()))
         text = io.StringIO(file.read(stop - file.tell()).decode(), newline="")
-    records = csv.DictReader(text, names)
-    writer = schema = None
-    while rows := [receipt(record) for record in islice(records, ROWS)]:
-        table = pa.Table.from_pylist(rows, schema=schema)
-        schema = table.schema
-        writer = writer or pq.ParquetWriter(target, schema)
-        writer.write_table(table)
-    if writer:
-        writer.close()
+    write_parquet((receipt(record) for record in csv.DictReader(text, names)), target)
 
 
 if __name__ == "__main__":

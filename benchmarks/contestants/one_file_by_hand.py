@@ -3,18 +3,12 @@
 import json
 import sys
 from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import pairwise
 from multiprocessing import Process
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from benchmarks.functions import CORES, clean
+from benchmarks.functions import CORES, clean, write_parquet
 from benchmarks.reporting import comparable, parquet_rows, report
-
-ROWS = 50_000
-"""Rows of a table: large enough for Arrow, small enough for memory."""
 
 
 def cuts(source: Path) -> list[int]:
@@ -42,15 +36,7 @@ def lines(source: Path, start: int, stop: int) -> Iterator[bytes]:
 
 def convert(source: Path, start: int, stop: int, target: Path) -> None:
     """Write the rows of one share."""
-    records = lines(source, start, stop)
-    writer = schema = None
-    while rows := [clean(json.loads(line)) for line in islice(records, ROWS)]:
-        table = pa.Table.from_pylist(rows, schema=schema)
-        schema = table.schema
-        writer = writer or pq.ParquetWriter(target, schema)
-        writer.write_table(table)
-    if writer:
-        writer.close()
+    write_parquet((clean(json.loads(line)) for line in lines(source, start, stop)), target)
 
 
 if __name__ == "__main__":

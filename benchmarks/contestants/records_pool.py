@@ -5,31 +5,17 @@ import json
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from itertools import islice
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from benchmarks.functions import CORES, RECORDS
+from benchmarks.functions import CORES, RECORDS, write_parquet
 from benchmarks.reporting import comparable, parquet_rows, report
-
-ROWS = 50_000
-"""Rows of a table: large enough for Arrow, small enough for memory."""
 
 
 def convert(job):
     """Write the rows of one file."""
     source, target = job
-    writer = schema = None
     with (gzip.open if source.endswith(".gz") else open)(source, "rb") as lines:
-        while rows := [RECORDS["json"](json.loads(line)) for line in islice(lines, ROWS)]:
-            table = pa.Table.from_pylist(rows, schema=schema)
-            schema = table.schema
-            writer = writer or pq.ParquetWriter(target, schema)
-            writer.write_table(table)
-    if writer:
-        writer.close()
+        write_parquet((RECORDS["json"](json.loads(line)) for line in lines), target)
 
 
 def with_pool(jobs):
