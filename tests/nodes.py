@@ -11,10 +11,7 @@ import psutil
 
 from batchflow.executors.ray.cluster import SETTINGS
 
-_LEASE = {"RAY_worker_lease_timeout_milliseconds": "100"}
-"""So that a node which drains is left as soon as what runs there is done, not after 5 s."""
-
-for _name, _value in {"RAY_AUTH_MODE": "disabled", **SETTINGS, **_LEASE}.items():
+for _name, _value in {"RAY_AUTH_MODE": "disabled", **SETTINGS}.items():
     os.environ.setdefault(_name, _value)
 
 _STARTS = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
