@@ -16,9 +16,9 @@ for name, value in {"RAY_AUTH_MODE": "disabled", **SETTINGS}.items():
 
 
 def sleep(seconds):
-    """Return which process it was that slept."""
+    """Return how long it slept, and which process it was."""
     time.sleep(seconds)
-    return os.getpid()
+    return seconds, os.getpid()
 
 
 def by_hand(naps, cpus):
@@ -45,11 +45,11 @@ if __name__ == "__main__":
             while executor.slots(bf.Resources(), bf.Resources()) < cpus:
                 time.sleep(0.1)
             executor.start(cpus, bf.Resources())
-            while len(set(run([seconds] * cpus))) < cpus:
+            while len({process for _, process in run([seconds] * cpus)}) < cpus:
                 pass  # until there is a worker for each, which takes a while on few cores
             began = time.perf_counter()
             done = run([seconds] * each * cpus)
             taken = time.perf_counter() - began
     finally:
         cluster.shutdown()
-    report(lambda: [len(done)], taken)
+    report(lambda: [slept for slept, _ in done], taken)

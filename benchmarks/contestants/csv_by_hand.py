@@ -3,10 +3,9 @@
 import csv
 import io
 import sys
-from multiprocessing import Process
 from pathlib import Path
 
-from benchmarks.functions import CORES, receipt, write_parquet
+from benchmarks.functions import CORES, in_processes, receipt, write_parquet
 from benchmarks.reporting import comparable, parquet_rows, report
 
 
@@ -34,14 +33,5 @@ if __name__ == "__main__":
     _, out, source = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     out.mkdir()
     ends = [0, *(cut(source, share) for share in range(1, CORES)), source.stat().st_size]
-    shares = [
-        Process(target=convert, args=(source, ends[at], ends[at + 1], out / f"part-{at}.parquet"))
-        for at in range(CORES)
-    ]
-    for process in shares:
-        process.start()
-    for process in shares:
-        process.join()
-    if any(process.exitcode for process in shares):
-        sys.exit("a share failed")
+    in_processes(convert, ((source, ends[at], ends[at + 1], out / f"part-{at}.parquet") for at in range(CORES)))
     report(lambda: comparable(parquet_rows(str(out))))

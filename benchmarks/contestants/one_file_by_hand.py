@@ -4,10 +4,9 @@ import json
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
-from multiprocessing import Process
 from pathlib import Path
 
-from benchmarks.functions import CORES, clean, write_parquet
+from benchmarks.functions import CORES, clean, in_processes, write_parquet
 from benchmarks.reporting import comparable, parquet_rows, report
 
 
@@ -42,14 +41,9 @@ def convert(source: Path, start: int, stop: int, target: Path) -> None:
 if __name__ == "__main__":
     source, out = map(Path, sys.argv[1:])
     out.mkdir()
-    shares = [
-        Process(target=convert, args=(source, start, stop, out / f"part-{at}.parquet"))
+    shares = (
+        (source, start, stop, out / f"part-{at}.parquet")
         for at, (start, stop) in enumerate(pairwise(cuts(source)))
-    ]
-    for process in shares:
-        process.start()
-    for process in shares:
-        process.join()
-    if any(process.exitcode for process in shares):
-        sys.exit("a share failed")
+    )
+    in_processes(convert, shares)
     report(lambda: comparable(parquet_rows(str(out))))

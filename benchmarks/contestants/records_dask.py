@@ -14,11 +14,10 @@ BLOCK = 16 << 20
 """Bytes of a partition of a file that is not compressed."""
 
 
-def write(rows, out, partition_info=None):
+def write(rows, out, number):
     """Write one partition."""
     rows = list(rows)
     if rows:
-        number = partition_info["number"] if partition_info else hash(str(rows[0]))
         pq.write_table(pa.Table.from_pylist(rows), f"{out}/part-{number:06}.parquet")
     return [len(rows)]
 
@@ -32,6 +31,6 @@ if __name__ == "__main__":
     block = None if sources[0].endswith(".gz") else BLOCK
     text = db.read_text(sources, blocksize=block)
     rows = text.map(json.loads).map(RECORDS[kind])
-    parts = [dask.delayed(write)(part, out, {"number": at}) for at, part in enumerate(rows.to_delayed())]
+    parts = [dask.delayed(write)(part, out, at) for at, part in enumerate(rows.to_delayed())]
     dask.compute(*parts, scheduler="processes", num_workers=CORES)
     report(lambda: comparable(parquet_rows(out)))
