@@ -21,7 +21,7 @@ class JobStarted(NamedTuple):
     done: int = 0
     """Weight of what earlier runs did."""
     logs: str = ""
-    """Folder with messages of the engine, and with what tasks print."""
+    """File or folder with messages of the engine, and with what tasks print."""
 
 
 class SlotsChanged(NamedTuple):

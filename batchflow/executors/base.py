@@ -66,7 +66,7 @@ class Executor(ABC):
 
     @property
     def logs(self) -> str:
-        """Folder where messages of the engine are, and what tasks print, if they do not go to the terminal."""
+        """File or folder of messages of the engine, and of what tasks print, if they do not go to the terminal."""
         return ""
 
     @abstractmethod
