@@ -58,11 +58,13 @@ class Head(NamedTuple):
     """The job server."""
     client: str
     """The server of programs that are on no node."""
+    node: str
+    """The cluster, for programs on this machine."""
 
 
 @contextmanager
-def head():
-    """Start a head node, and return where it is reached."""
+def head(**more):
+    """Start a head node, with more in its environment, and return where it is reached."""
     folder = tempfile.mkdtemp(prefix="bfc-", dir="/tmp")  # sockets in it have long names
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     started = subprocess.Popen(
@@ -72,7 +74,7 @@ def head():
             "--object-store-memory=200000000", "--disable-usage-stats",
             *(f"--{name}={port}" for name, port in ports.items()),
         ],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(**more), start_new_session=True,
     )  # fmt: skip
     told = []
     for line in started.stdout:
@@ -82,7 +84,8 @@ def head():
     else:
         pytest.fail("".join(told))
     try:
-        yield Head(f"http://127.0.0.1:{ports['dashboard-port']}", f"ray://127.0.0.1:{ports['ray-client-server-port']}")
+        at = [f"127.0.0.1:{ports[name]}" for name in ("dashboard-port", "ray-client-server-port", "port")]
+        yield Head(f"http://{at[0]}", f"ray://{at[1]}", at[2])
     finally:
         ours = {*psutil.Process(started.pid).children(recursive=True), *of_session(folder)}
         started.send_signal(signal.SIGTERM)

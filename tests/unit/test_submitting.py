@@ -318,6 +318,10 @@ def test_what_a_job_lacked_is_told():
     assert ours.startswith("the cluster has no package 'msgspec': submit it with --pip ")
     assert "--pip msgspec" in ours
     assert "--pip ray" not in ours
+    assert why(1, "ModuleNotFoundError: No module named 'ray'\n") == (
+        "the `python` on the PATH of the cluster's head node is one without Ray: put the one that Ray was started with "
+        "first there, as activating its environment before `ray start` does"
+    )
     assert why(1, "ValueError\n") is None
 
 
