@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from batchflow.errors import FunctionError, UsageError
 from batchflow.keeping import SUFFIXES
@@ -100,9 +101,8 @@ class Functions:
     ) -> frozenset[str]:
         """Return the parameters to which a call gives nothing; none for a builtin that does not tell any."""
         if call not in self._unfilled:
-            try:
-                signature = inspect.signature(fn)
-            except (TypeError, ValueError):
+            signature = _signature(fn)
+            if signature is None:
                 return frozenset()
             try:
                 bound = signature.bind(*args, **kwargs).arguments
@@ -111,6 +111,26 @@ class Functions:
                 raise FunctionError(message) from error
             self._unfilled[call] = frozenset(signature.parameters.keys() - bound.keys())
         return self._unfilled[call]
+
+
+_signatures: WeakKeyDictionary[Callable[..., Any], inspect.Signature | None] = WeakKeyDictionary()
+
+
+def _signature(fn: Callable[..., Any]) -> inspect.Signature | None:
+    """Return what a function takes, ``None`` if it does not tell; looked at once for all flows."""
+    try:
+        if fn not in _signatures:
+            _signatures[fn] = _told_signature(fn)
+        return _signatures[fn]
+    except TypeError:  # it cannot be a key
+        return _told_signature(fn)
+
+
+def _told_signature(fn: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(fn)
+    except (TypeError, ValueError):
+        return None
 
 
 class Needs(list[Need]):
