@@ -85,7 +85,7 @@ class Flow:
 
     def __init__(self, name: str = "flow", *, folder: str | os.PathLike[str] | None = None) -> None:
         self.name = name
-        self.folder = os.fspath(folder) if folder is not None else f".batchflow/{file_name(name)}"
+        self.folder: str = os.fspath(folder) if folder is not None else f".batchflow/{file_name(name)}"
         self.steps: list[StepSpec] = []
         """What was written so far."""
         self._names: dict[str, int] = {}
@@ -93,7 +93,7 @@ class Flow:
         """Steps that were named after each function."""
         self.has_run = False
         """Whether it ran, so that it stays as it is."""
-        self.token = os.urandom(8).hex()
+        self.token: str = os.urandom(8).hex()
         """Tells it from other flows, also where it comes back from another process."""
         self._functions = Functions()
 

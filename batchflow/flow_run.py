@@ -83,9 +83,9 @@ class FlowRun:
         seconds: float,
         slots: int,
     ) -> None:
-        self.name = flow.name
+        self.name: str = flow.name
         self._flow = flow
-        self.steps = list(steps)
+        self.steps: list[StepRun] = list(steps)
         self._errors = [(step, table) for step, table in errors if table.num_rows]
         self.seconds = seconds
         self._nodes = cache(lambda: list(nodes()))

@@ -50,7 +50,7 @@ class Rows:
     __slots__ = ("segments",)
 
     def __init__(self, segments: Iterable[Any] = ()) -> None:
-        self.segments = list(segments)
+        self.segments: list[Any] = list(segments)
 
     @property
     def nbytes(self) -> int:
