@@ -25,6 +25,7 @@ from batchflow.arguments import (
     number,
     whole,
 )
+from batchflow.parser import Parser
 from batchflow.printable import printable
 from batchflow.telling import FAILED, INTERRUPTED, OK, STOPPED, USAGE, fail, grouped, json_lines, show, told_row
 
@@ -75,8 +76,8 @@ def _arrive() -> None:
         arrived()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="batchflow",
         description="Run a Python function over a very large set of files or records.",
         epilog="exit status: 0 all ok, 1 some or the run failed, 2 wrong usage or plan, nothing has run, "

@@ -16,6 +16,7 @@ from batchflow.resources import Resources
 from batchflow.retry import NEVER, Retry
 from batchflow.sources import Source
 from batchflow.steps import ONE_CORE, Step, StepSpec, Tolerant, nodes_of, unused
+from batchflow.suggesting import did_you_mean
 from batchflow.worker import Handle
 from batchflow.writing import (
     NONE,
@@ -104,6 +105,7 @@ class Flow:
         """Return a step by its name."""
         if name not in self._names:
             message = f"flow {self.name!r} has no step {name!r}; it has {', '.join(self._names) or 'none'}"
+            message += did_you_mean(name, self._names)
             raise UsageError(message)
         return Step(self, self._names[name])
 

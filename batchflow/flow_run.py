@@ -15,6 +15,7 @@ from batchflow.graph import Node
 from batchflow.printable import printable
 from batchflow.report import Report
 from batchflow.steps import Step
+from batchflow.suggesting import did_you_mean
 
 if TYPE_CHECKING:
     import os
@@ -99,7 +100,7 @@ class FlowRun:
             raise UsageError(message)
         name = step if isinstance(step, str) else step.name
         if name not in self._names:
-            message = f"flow {self.name!r} ran no step {name!r}"
+            message = f"flow {self.name!r} ran no step {name!r}{did_you_mean(name, self._names)}"
             raise UsageError(message)
         return self._names[name]
 
