@@ -69,6 +69,17 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="no progress line and no summary")
 
 
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that asks for one JSON object."""
+    text = 'for programs: all of standard output is one JSON object; rows that go nowhere else are its "values"'
+    parser.add_argument("--json", action="store_true", help=text)
+
+
+def add_json_lines(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the argument that asks for JSON Lines."""
+    parser.add_argument("--json", action="store_true", dest="lines", help=f"for programs: {what} as JSON Lines")
+
+
 def add_submit(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say what goes to a cluster along with a command."""
     group = parser.add_argument_group("on a cluster", _SENT)

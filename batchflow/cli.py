@@ -19,6 +19,8 @@ from batchflow.arguments import (
     add_flow,
     add_id,
     add_job,
+    add_json,
+    add_json_lines,
     add_retry,
     add_submit,
     keyword,
@@ -27,42 +29,76 @@ from batchflow.arguments import (
 )
 from batchflow.parser import Parser
 from batchflow.printable import printable
-from batchflow.telling import FAILED, INTERRUPTED, OK, STOPPED, USAGE, fail, grouped, json_lines, show, told_row
+from batchflow.telling import (
+    FAILED,
+    INTERRUPTED,
+    OK,
+    STOPPED,
+    USAGE,
+    fail,
+    grouped,
+    json_lines,
+    kept_for_json,
+    show,
+    tell,
+    told_row,
+)
 
 if TYPE_CHECKING:
     from batchflow.combining.result import Result
     from batchflow.events import Event
+    from batchflow.flow import Flow
     from batchflow.flow_run import FlowRun
     from batchflow.job import Job
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    arguments = _parser().parse_args(argv, argparse.Namespace(begun=False, into=None))
+    arguments = _parser().parse_args(argv, argparse.Namespace(begun=False, into=None, json=False, told=None))
     _arrive()
+    if not arguments.json:
+        return _settled(arguments, argv)
+    with kept_for_json():
+        status = _settled(arguments, argv)
+    show(json_lines([arguments.told]), sys.stdout)
+    return status
+
+
+def _settled(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
+    """Run a command, tell what it could not do, and return its exit status."""
     from batchflow.errors import BatchflowError, StoppedError, UsageError
 
     try:
         status: int = arguments.command(arguments)
     except UsageError as error:
-        return fail(str(error), USAGE)
+        return _failed(arguments, error, str(error), USAGE)
     except StoppedError as error:
-        fail(str(error), STOPPED)
+        _failed(arguments, error, str(error), STOPPED)
         if arguments.into:
             show([f"next: batchflow errors {arguments.into}; or go on with a larger --max-errors"], sys.stderr)
         return STOPPED
     except BatchflowError as error:
-        return fail(str(error) or type(error).__name__, FAILED)
+        return _failed(arguments, error, str(error) or type(error).__name__, FAILED)
     except (ValueError, OverflowError, OSError, RuntimeError) as error:
         if arguments.begun:
             raise
-        return fail(f"{type(error).__name__}: {error}", USAGE)  # what Python says to impossible arguments
+        # what Python says to impossible arguments
+        return _failed(arguments, error, f"{type(error).__name__}: {error}", USAGE)
     except KeyboardInterrupt as error:
         again = shlex.join(["batchflow", *(sys.argv[1:] if argv is None else argv)])
-        fail(str(error) or "interrupted: run it again", INTERRUPTED)
+        _failed(arguments, error, str(error) or "interrupted: run it again", INTERRUPTED)
         show([f"  {printable(again)}"], sys.stderr)
         return INTERRUPTED
     return status
+
+
+def _failed(arguments: argparse.Namespace, error: BaseException, message: str, status: int) -> int:
+    """Tell why nothing more comes, to a machine too if it is one that asked, and return the exit status."""
+    if arguments.json:
+        from batchflow.shapes import of_error
+
+        tell(arguments, status, of_error(error))
+    return fail(message, status)
 
 
 def _arrive() -> None:
@@ -83,27 +119,31 @@ def _parser() -> Parser:
         epilog="exit status: 0 all ok, 1 some or the run failed, 2 wrong usage or plan, nothing has run, "
         "3 stopped over --max-errors, 130 interrupted",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="verb")
     for name, command, text in (
         ("run", _run, "run a function over files"),
         ("plan", _plan, "show what run would do; runs nothing"),
     ):
         sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         add_job(sub)
+        add_json(sub)
         sub.set_defaults(command=command)
     flow = commands.add_parser("flow", help="run, explain or draw a flow", description="Run a flow.")
     add_flow(flow)
+    add_json(flow)
     flow.set_defaults(command=_flow)
     errors = commands.add_parser("errors", help="show what failed in a run")
     errors.add_argument("output", help="folder or file that a run wrote")
     errors.add_argument("--all", action="store_true", help="every row, with its traceback; otherwise grouped")
-    errors.add_argument("--json", action="store_true", help="the rows as JSON Lines")
+    add_json_lines(errors, "the rows")
     errors.set_defaults(command=_errors)
     retry = commands.add_parser("retry", help="run again only what failed, and put it into its place")
     add_retry(retry)
+    add_json(retry)
     retry.set_defaults(command=_retry)
     verify = commands.add_parser("verify", help="prove that output and errors cover the input exactly once")
     verify.add_argument("output", help="folder or file that a run wrote")
+    add_json(verify)
     verify.set_defaults(command=_verify)
     _add_cluster(commands)
     return parser
@@ -134,10 +174,11 @@ def _add_cluster(commands: Any) -> None:
         sub = submitted.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]} on a Ray cluster.")
         add(sub)
         add_submit(sub)
+        add_json(sub)
         sub.set_defaults(command=_remote("run_submit"), submitted=name, parser=sub)
     jobs = commands.add_parser("jobs", help="list the jobs of a cluster, the newest first")
     jobs.add_argument("--all", action="store_true", help="those that batchflow did not submit, too")
-    jobs.add_argument("--json", action="store_true", help="as JSON Lines")
+    add_json_lines(jobs, "the jobs")
     add_address(jobs)
     jobs.set_defaults(command=_remote("run_jobs"))
     logs = commands.add_parser("logs", help="show what a job of a cluster has printed")
@@ -146,6 +187,7 @@ def _add_cluster(commands: Any) -> None:
     logs.set_defaults(command=_remote("run_logs"))
     stop = commands.add_parser("stop", help="stop a job of a cluster; what is done is kept")
     add_id(stop)
+    add_json(stop)
     stop.set_defaults(command=_remote("run_stop"))
 
 
@@ -213,10 +255,7 @@ def _flow(arguments: argparse.Namespace) -> int:
 
     flow = load_flow(arguments.flow, dict(map(keyword, arguments.arg)))
     if arguments.explain:
-        show([flow.explain()], sys.stdout)
-        if arguments.draw:
-            flow.draw(arguments.draw)
-        return OK
+        return _explained(flow, arguments)
     run = flow.run(
         on_error=arguments.on_error,
         max_errors=number(arguments.max_errors, "--max-errors"),
@@ -231,13 +270,30 @@ def _flow(arguments: argparse.Namespace) -> int:
     return _told_flow(run, arguments)
 
 
+def _explained(flow: Flow, arguments: argparse.Namespace) -> int:
+    """Tell what runs with what, and return the exit status."""
+    if arguments.draw:
+        flow.draw(arguments.draw)
+    if arguments.json:
+        from batchflow.shapes import of_graph
+
+        return tell(arguments, OK, of_graph(flow))
+    show([flow.explain()], sys.stdout)
+    return OK
+
+
 def _told_flow(run: FlowRun, arguments: argparse.Namespace) -> int:
     """Tell what a flow came to, and return its exit status: what steps gave that no other one took, in JSON."""
+    status = OK if run.ok else FAILED
+    if arguments.json:
+        from batchflow.shapes import of_flow
+
+        return tell(arguments, status, of_flow(run))
     values = [{"step": step.name, "value": step.value} for step in run.steps if step.opened is not None]
     show(json_lines(values), sys.stdout)
     if not arguments.quiet:
         show([run, *([grouped(run.errors)] if run.errors.num_rows else [])], sys.stderr)
-    return OK if run.ok else FAILED
+    return status
 
 
 def _retry(arguments: argparse.Namespace) -> int:
@@ -271,7 +327,7 @@ def _retry(arguments: argparse.Namespace) -> int:
     )
     result = job.retry_failed()
     left = result.errors.num_rows
-    if failed and not arguments.quiet:
+    if failed and not arguments.quiet and not arguments.json:
         show([f"{failed:,} errors tried again: {failed - left:,} are gone, {left:,} stay"], sys.stderr)
     return _told_result(result, arguments, arguments.output)
 
@@ -280,21 +336,33 @@ def _verify(arguments: argparse.Namespace) -> int:
     from batchflow.errors import LedgerError
     from batchflow.loading import find_output, source_of
     from batchflow.printable import printable
-    from batchflow.verifying import proof, verify
+    from batchflow.verifying import accounted, proof, verify
 
+    counts = None
     try:
         destination, plan, history = find_output(arguments.output)
         problems = list(verify(destination, plan, history, source_of(plan)))
+        counts = accounted(history)
     except LedgerError as error:
         problems = [str(error)]
-    show(map(printable, problems or [proof(history)]), sys.stdout)
+    status = FAILED if problems else OK
+    if arguments.json:
+        from batchflow.shapes import of_proof
+
+        return tell(arguments, status, of_proof(problems, counts))
+    show(map(printable, problems if problems or counts is None else [proof(counts)]), sys.stdout)
     if problems:
         show(["what is missing is made by running the job again; what was changed, with --fresh"], sys.stderr)
-    return FAILED if problems else OK
+    return status
 
 
 def _told_result(result: Result, arguments: argparse.Namespace, output: str | None) -> int:
     """Tell what a run came to, and return its exit status."""
+    status = FAILED if result.errors.num_rows else OK
+    if arguments.json:
+        from batchflow.shapes import of_result
+
+        return tell(arguments, status, of_result(result, output))
     told: list[object] = [result.report]
     if result.errors.num_rows:
         told.append(grouped(result.errors))
@@ -307,11 +375,16 @@ def _told_result(result: Result, arguments: argparse.Namespace, output: str | No
             told.append(f"next: batchflow errors {output} --all; once mended, {again}")
     if not arguments.quiet:
         show(told, sys.stderr)
-    return FAILED if result.errors.num_rows else OK
+    return status
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    show([_job(arguments).plan().explain()], sys.stdout)
+    plan = _job(arguments).plan()
+    if arguments.json:
+        from batchflow.shapes import of_plan
+
+        return tell(arguments, OK, of_plan(plan))
+    show([plan.explain()], sys.stdout)
     return OK
 
 
@@ -320,7 +393,7 @@ def _errors(arguments: argparse.Namespace) -> int:
 
     errors, ended = read_errors(arguments.output)
     lines: Iterable[str]
-    if arguments.json:
+    if arguments.lines:
         lines = json_lines(errors.to_pylist())
     elif arguments.all:
         lines = map(told_row, errors.to_pylist())
