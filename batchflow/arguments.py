@@ -69,6 +69,18 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="no progress line and no summary")
 
 
+def add_shell(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that says which shell is meant, and what to write into its file."""
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "Write the line of your shell into its file, and open a new one:\n"
+        "  ~/.bashrc                    eval \"$(batchflow completion bash)\"\n"
+        "  ~/.zshrc, behind compinit    eval \"$(batchflow completion zsh)\"\n"
+        "  ~/.config/fish/config.fish   batchflow completion fish | source"
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the argument that asks for one JSON object."""
     text = 'for programs: all of standard output is one JSON object; rows that go nowhere else are its "values"'

@@ -22,6 +22,7 @@ from batchflow.arguments import (
     add_json,
     add_json_lines,
     add_retry,
+    add_shell,
     add_submit,
     keyword,
     number,
@@ -54,7 +55,12 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    arguments = _parser().parse_args(argv, argparse.Namespace(begun=False, into=None, json=False, told=None))
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:
+        from batchflow.completing import complete
+
+        complete(parser)
+    arguments = parser.parse_args(argv, argparse.Namespace(begun=False, into=None, json=False, told=None))
     _arrive()
     if not arguments.json:
         return _settled(arguments, argv)
@@ -146,6 +152,9 @@ def _parser() -> Parser:
     add_json(verify)
     verify.set_defaults(command=_verify)
     _add_cluster(commands)
+    completion = commands.add_parser("completion", help="print what your shell needs to complete commands on TAB")
+    add_shell(completion)
+    completion.set_defaults(command=_completion)
     return parser
 
 
@@ -354,6 +363,13 @@ def _verify(arguments: argparse.Namespace) -> int:
     if problems:
         show(["what is missing is made by running the job again; what was changed, with --fresh"], sys.stderr)
     return status
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    from batchflow.completing import script
+
+    show([script(arguments.shell)], sys.stdout)
+    return OK
 
 
 def _told_result(result: Result, arguments: argparse.Namespace, output: str | None) -> int:
