@@ -361,6 +361,13 @@ class Flow:
 
         draw(nodes_of(self.steps), self.name, path)
 
+    def _repr_html_(self) -> str:
+        """Show the flow in a notebook, as `draw` draws it."""
+        from batchflow.drawing import svg
+        from batchflow.notebook import page
+
+        return page(svg(nodes_of(self.steps), self.name))
+
     # --- how a step is added ----------------------------------------------------------------------
 
     def _map(

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 State: TypeAlias = Literal["succeeded", "failed", "skipped", "cancelled", "cached"]
 
+_SHOWN = 5
+"""Errors that are shown in a notebook."""
+
 
 class StepRun(NamedTuple):
     """What became of one step."""
@@ -143,6 +146,16 @@ class FlowRun:
     def draw(self, path: str | os.PathLike[str]) -> None:
         """Draw the graph, coloured by what became of each step: ``.svg``, or Mermaid as ``.mmd``."""
         draw(self._nodes(), self.name, path)
+
+    def _repr_html_(self) -> str:
+        """Show the run in a notebook: its graph with what became of each step, and the first errors."""
+        from batchflow.drawing import svg
+        from batchflow.notebook import line, page, table
+
+        names = ["step", "source", "record", "phase", "error_type", "message"]
+        errors = self.errors.select(names).slice(0, _SHOWN).to_pylist() if self._errors else []
+        shown = table("error", self.errors.num_rows, errors)
+        return page(line(str(self)), svg(self._nodes(), self.name), shown)
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count:,} {state}" for state, count in self.counts.items())

@@ -78,6 +78,16 @@ class Rows:
                 values += segment.tolist() if is_numbers(segment) else segment
         return values
 
+    def head(self, count: int) -> list[Any]:
+        """Return the first few of these values, without making all of them."""
+        values: list[Any] = []
+        for segment in self.segments:
+            if len(values) < count:
+                left = count - len(values)
+                first = segment.slice(0, left) if is_tabular(segment) else segment[:left]
+                values += Rows([first]).values()
+        return values
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         buffer = pickle.PickleBuffer if protocol >= 5 else bytes  # what older protocols know
         return _from_wire, ([_to_wire(segment, buffer) for segment in self.segments],)
