@@ -15,12 +15,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchflow.arguments import (
+    EXAMPLES,
     add_address,
+    add_errors,
     add_flow,
     add_id,
     add_job,
     add_json,
     add_json_lines,
+    add_output,
     add_retry,
     add_shell,
     add_submit,
@@ -31,6 +34,7 @@ from batchflow.arguments import (
 from batchflow.parser import Parser
 from batchflow.printable import printable
 from batchflow.telling import (
+    EXIT_STATUS,
     FAILED,
     INTERRUPTED,
     OK,
@@ -119,43 +123,38 @@ def _arrive() -> None:
 
 
 def _parser() -> Parser:
+    meanings = "".join(f"\n  {status:<4} {text}" for status, text in EXIT_STATUS.items())
     parser = Parser(
         prog="batchflow",
         description="Run a Python function over a very large set of files or records.",
-        epilog="exit status: 0 all ok, 1 some or the run failed, 2 wrong usage or plan, nothing has run, "
-        "3 stopped over --max-errors, 130 interrupted",
+        epilog=f"batchflow COMMAND --help tells the options of each, with examples.\n\nexit status:{meanings}",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="verb")
-    for name, command, text in (
-        ("run", _run, "run a function over files"),
-        ("plan", _plan, "show what run would do; runs nothing"),
+
+    def add(name: str, text: str, command: Callable[[argparse.Namespace], int]) -> Parser:
+        made: Parser = commands.add_parser(name, help=text, **_told(name, text))
+        made.set_defaults(command=command)
+        return made
+
+    for name, text, command, *adders in (
+        ("run", "run a function over files", _run, add_job, add_json),
+        ("plan", "show what run would do; runs nothing", _plan, add_job, add_json),
+        ("flow", "run, explain or draw a flow", _flow, add_flow, add_json),
+        ("errors", "show what failed in a run", _errors, add_errors),
+        ("retry", "run again only what failed, and put it into its place", _retry, add_retry, add_json),
+        ("verify", "prove that output and errors cover the input exactly once", _verify, add_output, add_json),
     ):
-        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        add_job(sub)
-        add_json(sub)
-        sub.set_defaults(command=command)
-    flow = commands.add_parser("flow", help="run, explain or draw a flow", description="Run a flow.")
-    add_flow(flow)
-    add_json(flow)
-    flow.set_defaults(command=_flow)
-    errors = commands.add_parser("errors", help="show what failed in a run")
-    errors.add_argument("output", help="folder or file that a run wrote")
-    errors.add_argument("--all", action="store_true", help="every row, with its traceback; otherwise grouped")
-    add_json_lines(errors, "the rows")
-    errors.set_defaults(command=_errors)
-    retry = commands.add_parser("retry", help="run again only what failed, and put it into its place")
-    add_retry(retry)
-    add_json(retry)
-    retry.set_defaults(command=_retry)
-    verify = commands.add_parser("verify", help="prove that output and errors cover the input exactly once")
-    verify.add_argument("output", help="folder or file that a run wrote")
-    add_json(verify)
-    verify.set_defaults(command=_verify)
-    _add_cluster(commands)
-    completion = commands.add_parser("completion", help="print what your shell needs to complete commands on TAB")
-    add_shell(completion)
-    completion.set_defaults(command=_completion)
+        made = add(name, text, command)
+        for add_arguments in adders:
+            add_arguments(made)
+    _add_cluster(commands, add)
+    add_shell(add("completion", "print what your shell needs to complete commands on TAB", _completion))
     return parser
+
+
+def _told(name: str, text: str) -> dict[str, Any]:
+    """Return what the help of a command says before and behind its arguments."""
+    return {"description": f"{text[0].upper()}{text[1:]}.", "epilog": f"examples:{EXAMPLES[name]}"}
 
 
 def _remote(name: str) -> Callable[[argparse.Namespace], int]:
@@ -170,34 +169,31 @@ def _remote(name: str) -> Callable[[argparse.Namespace], int]:
     return command
 
 
-def _add_cluster(commands: Any) -> None:
+def _add_cluster(commands: Any, add: Callable[[str, str, Callable[[argparse.Namespace], int]], Parser]) -> None:
     """Add the commands that have to do with jobs of a Ray cluster."""
     text = "send a command to a Ray cluster, and follow it there"
-    submit = commands.add_parser("submit", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    submit = commands.add_parser("submit", help=text, **_told("submit", text))
     submitted = submit.add_subparsers(required=True, metavar="COMMAND")
-    for name, add, text in (
+    for name, add_arguments, text in (
         ("run", add_job, "run a function over files"),
         ("flow", add_flow, "run a flow"),
         ("retry", add_retry, "run again only what failed"),
     ):
-        sub = submitted.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]} on a Ray cluster.")
-        add(sub)
+        sub = submitted.add_parser(name, help=text, **_told("submit", f"{text} on a Ray cluster"))
+        add_arguments(sub)
         add_submit(sub)
         add_json(sub)
         sub.set_defaults(command=_remote("run_submit"), submitted=name, parser=sub)
-    jobs = commands.add_parser("jobs", help="list the jobs of a cluster, the newest first")
+    jobs = add("jobs", "list the jobs of a cluster, the newest first", _remote("run_jobs"))
     jobs.add_argument("--all", action="store_true", help="those that batchflow did not submit, too")
     add_json_lines(jobs, "the jobs")
     add_address(jobs)
-    jobs.set_defaults(command=_remote("run_jobs"))
-    logs = commands.add_parser("logs", help="show what a job of a cluster has printed")
+    logs = add("logs", "show what a job of a cluster has printed", _remote("run_logs"))
     logs.add_argument("--follow", action="store_true", help="until it ends; the exit status is that of the job")
     add_id(logs)
-    logs.set_defaults(command=_remote("run_logs"))
-    stop = commands.add_parser("stop", help="stop a job of a cluster; what is done is kept")
+    stop = add("stop", "stop a job of a cluster; what is done is kept", _remote("run_stop"))
     add_id(stop)
     add_json(stop)
-    stop.set_defaults(command=_remote("run_stop"))
 
 
 def _job(arguments: argparse.Namespace) -> Job:

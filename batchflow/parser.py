@@ -9,14 +9,24 @@ from typing import Any, NoReturn
 from batchflow.suggesting import did_you_mean
 
 
+class Help(argparse.HelpFormatter):
+    """Leaves texts of several lines, as examples are, as they stand; others are wrapped."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
 class Parser(argparse.ArgumentParser):
     """Tells what may have been meant by an option or a choice that it does not know.
 
-    An option that a command does not know is told with the usage of that command.
+    An option that a command does not know is told with the name of that command.
     """
 
     suggest_on_error = False
     """Python does it from 3.14 on, for choices only."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": Help} | options)
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None

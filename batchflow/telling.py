@@ -12,6 +12,14 @@ from typing import Any, TextIO
 from batchflow.printable import printable, printable_json
 
 OK, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_STATUS = {
+    OK: "all ok",
+    FAILED: "done, and some records or steps failed; or the run itself failed",
+    USAGE: "wrong usage or plan; nothing has run",
+    STOPPED: "stopped over --max-errors",
+    INTERRUPTED: "interrupted",
+}
+"""What each means, in the help and in docs/command-line.md."""
 
 
 def fail(message: str, status: int) -> int:
