@@ -24,6 +24,8 @@ cluster: .venv/test
 check: .venv/check
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	PATH="$(CURDIR)/$(BIN):$$PATH" basedpyright
+	PATH="$(CURDIR)/$(BIN):$$PATH" basedpyright --verifytypes batchflow --ignoreexternal > .venv/types.txt || (cat .venv/types.txt; false)
 	$(BIN)/lint-imports
 	$(BIN)/codespell batchflow benchmarks datasets tests *.md
 

@@ -81,6 +81,27 @@ class Report:
         slowest = [chunk._asdict() for chunk in self.slowest]
         return vars(self) | {"sources": sources, "slowest": slowest, "speedup": self.speedup}
 
+    def _repr_html_(self) -> str:
+        """Show the report in a notebook."""
+        from batchflow.notebook import facts, page  # only for those who look
+
+        rate = (self.rows_in - self.before) / self.seconds if self.seconds else 0
+        return page(
+            facts(
+                "Report" if self.complete else "Report of a run that did not come to its end",
+                {
+                    "records in": f"{self.rows_in:,}",
+                    "rows out": f"{self.rows_out:,}",
+                    "failed": f"{self.failed:,}",
+                    "retries": f"{self.retries:,}",
+                    "time": f"{self.seconds:.2f} s, {rate:,.0f} records/s",
+                    "workers": f"{self.speedup:.1f} workers' worth on {self.slots} ({self.executor or 'none'})",
+                    "chunks": f"{self.chunks:,}",
+                    "peak memory": f"{self.peak_memory / 1e6:,.0f} MB per worker",
+                },
+            )
+        )
+
     def __str__(self) -> str:
         counts = (
             f"{self.rows_in:,} records in, {self.rows_out:,} rows out, {self.failed:,} failed, "

@@ -20,6 +20,7 @@ from batchflow.readers import records
 from batchflow.resources import Resources
 from batchflow.retry import NEVER, Retry
 from batchflow.steps import ONE_CORE, Need, Step, Tolerant, need_of
+from batchflow.suggesting import did_you_mean
 from batchflow.worker import Handle
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def check_job(name: str, options: dict[str, Any]) -> None:
     known = {one.name for one in fields(JobSpec)}
     unknown = sorted(options.keys() - known)
     if unknown:
-        message = f"step {name!r}: a job has no option {', '.join(unknown)}"
+        message = f"step {name!r}: a job has no option {', '.join(unknown)}{did_you_mean(unknown[0], known)}"
         raise UsageError(message)
     try:
         check_spec(JobSpec(source=records([]), **options))

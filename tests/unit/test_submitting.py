@@ -110,8 +110,9 @@ def test_the_command_is_the_one_that_was_typed_with_paths_of_the_parcel(folder, 
         "--workers", "2",
     )  # fmt: skip
     assert wanted.argv == (
-        "run", "steps.py:clean", "data/**/*.csv", "s3://b/x", "/there/y", "--into", "s3://b/out/",
-        "--setup", "other.py:load", "--max-errors=-1", "--fresh", "--arg", "a=b c", "--arg", "d=1", "--workers", "2",
+        "run", "steps.py:clean", "data/**/*.csv", "s3://b/x", "/there/y",
+        "--setup", "other.py:load", "--arg", "a=b c", "--arg", "d=1", "--into", "s3://b/out/", "--fresh",
+        "--max-errors=-1", "--workers", "2",
     )  # fmt: skip
     assert wanted.parcel.root == folder
     assert (wanted.into, wanted.pip) == ("s3://b/out", ("x",))

@@ -99,7 +99,7 @@ class Cluster:
         """`time.monotonic` since when there is none."""
         self._called_for = False
         """Whether an autoscaler was asked for a node."""
-        self.here = ""
+        self.here: str = ""
         """Identifier of the node that this process is on; none where it is on no node of the cluster."""
 
     # --- reached and left ----------------------------------------------------------------------------
