@@ -19,12 +19,13 @@ from pathlib import Path
 
 RECORDED = Path(__file__).with_suffix(".json")
 FEW, MANY = 1_000, 5_000
+_JOB = "bf.map_records(same, bf.{source}, chunk={{count}}, executor='serial'{more})"
 PATHS = {
-    "records": "bf.map_records(same, bf.records(range({count})), chunk={count}, executor='serial')",
-    "text": "bf.map_records(same, bf.read_text('{file}'), chunk={count}, executor='serial')",
-    "json": "bf.map_records(same, bf.read_json('{file}'), chunk={count}, executor='serial')",
-    "json to parquet": "bf.map_records(same, bf.read_json('{file}'), into='{out}/', chunk={count}, executor='serial')",
-    "csv": "bf.map_records(same, bf.read_csv('{file}'), chunk={count}, executor='serial')",
+    "records": _JOB.format(source="records(range({count}))", more=""),
+    "text": _JOB.format(source="read_text('{file}')", more=""),
+    "json": _JOB.format(source="read_json('{file}')", more=""),
+    "json to parquet": _JOB.format(source="read_json('{file}')", more=", into='{out}/'"),
+    "csv": _JOB.format(source="read_csv('{file}')", more=""),
 }
 
 
@@ -47,12 +48,11 @@ def main() -> None:
 def per_record(code: str) -> int:
     """Return what a record takes."""
     with tempfile.TemporaryDirectory() as folder:
-        files = [_input(Path(folder), code, count) for count in (FEW, MANY)]
-        calls = [
-            code.format(count=count, file=file, out=Path(folder, f"out-{count}-{{}}"))
-            for count, file in zip((FEW, MANY), files, strict=True)
-        ]
-        program = _PROGRAM.format(warm=calls[0].format("warm"), few=calls[0].format("few"), many=calls[1].format("many"))
+        warm, few, many = (
+            code.format(count=count, file=_input(Path(folder), code, count), out=Path(folder, name))
+            for name, count in [("warm", FEW), ("few", FEW), ("many", MANY)]
+        )
+        program = _PROGRAM.format(warm=warm, few=few, many=many)
         done = subprocess.run(
             ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/counts",
              sys.executable, "-c", program],
@@ -60,8 +60,8 @@ def per_record(code: str) -> int:
         )  # fmt: skip
         if done.returncode:
             sys.exit(done.stderr)
-        few, many = (_total(Path(folder, f"counts.{number}")) for number in (1, 2))
-    return round((many - few) / (MANY - FEW))
+        counts = [_total(Path(folder, f"counts.{number}")) for number in (1, 2)]
+    return round((counts[1] - counts[0]) / (MANY - FEW))
 
 
 _PROGRAM = """
@@ -96,7 +96,8 @@ def _input(folder: Path, code: str, count: int) -> Path:
     csv = "read_csv" in code
     form = "{at},name {at},{at}.5" if csv else '{{"id": {at}, "name": "name {at}", "price": {at}.5}}'
     file = folder / f"{count}.{'csv' if csv else 'jsonl'}"
-    file.write_text("\n".join([*(["id,name,price"] if csv else []), *(form.format(at=at) for at in range(count))]) + "\n")
+    lines = [*(["id,name,price"] if csv else []), *(form.format(at=at) for at in range(count))]
+    file.write_text("\n".join(lines) + "\n")
     return file
 
 
