@@ -203,7 +203,7 @@ def _begins(arguments: argparse.Namespace) -> Callable[[Event], None]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return _told_result(_job(arguments).run(), arguments, arguments.into)
+    return _told_result(_job(arguments).run(), arguments)
 
 
 def _flow(arguments: argparse.Namespace) -> int:
@@ -272,7 +272,7 @@ def _retry(arguments: argparse.Namespace) -> int:
     left = result.errors.num_rows
     if failed and not arguments.quiet:
         show([f"{failed:,} errors tried again: {failed - left:,} are gone, {left:,} stay"], sys.stderr)
-    return _told_result(result, arguments, arguments.output)
+    return _told_result(result, arguments)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -292,20 +292,12 @@ def _verify(arguments: argparse.Namespace) -> int:
     return FAILED if problems else OK
 
 
-def _told_result(result: Result, arguments: argparse.Namespace, output: str | None) -> int:
+def _told_result(result: Result, arguments: argparse.Namespace) -> int:
     """Tell what a run came to, and return its exit status."""
-    told: list[object] = [result.report]
-    if result.errors.num_rows:
-        told.append(grouped(result.errors))
     if result.path is None:
         show(json_lines(result.values), sys.stdout)
-    else:
-        told.append(f"output in {output}")
-        if result.errors.num_rows:
-            again = f"batchflow retry {output} --version 2"
-            told.append(f"next: batchflow errors {output} --all; once mended, {again}")
     if not arguments.quiet:
-        show(told, sys.stderr)
+        show([result.report], sys.stderr)
     return FAILED if result.errors.num_rows else OK
 
 

@@ -15,7 +15,7 @@ from batchflow.mending import failed_chunks
 from batchflow.plan import JobSpec, Plan, make_plan
 from batchflow.progress import Progress
 from batchflow.report import ReportBuilder
-from batchflow.running import Run
+from batchflow.running import Run, terms_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,7 +118,7 @@ def finished(plan: Plan, listeners: Sequence[Listener] = ()) -> Result:
     assert plan.history is not None
     assert plan.destination is not None
     check_parts(plan.destination, plan.history)
-    report = ReportBuilder()
+    report = ReportBuilder(terms_of(plan))
     errors = replay(plan.history, plan.inputs, [report, *listeners])
     schema = next((part.schema for part in reversed(plan.history.parts.values())), None)
     return Result(errors, report.report(), (), plan.destination, schema)
