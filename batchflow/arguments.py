@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 
-def add_job(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say what a job does."""
+def add_job(parser: argparse.ArgumentParser, *, workers: bool = True) -> None:
+    """Add the arguments that say what a job does, and unless told otherwise by how many workers."""
     add = parser.add_argument
     add("function", metavar="MODULE:FUNCTION", help="steps.py:clean or package.steps:clean")
     add("inputs", nargs="+", metavar="INPUT", help="files, folders, globs (quoted, ** too) or URIs")
@@ -23,7 +23,18 @@ def add_job(parser: argparse.ArgumentParser) -> None:
     add("--part-size", default="128MB", metavar="SIZE")
     add("--version", metavar="NAME", help="names the function: what is done stays, though it was changed")
     add("--fresh", action="store_true", help="replace the output of an earlier run")
-    add_limits(parser)
+    add_limits(parser, workers=workers)
+
+
+def add_scale(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what is measured, and how."""
+    add_job(parser, workers=False)
+    add = parser.add_argument
+    add("--workers", metavar="N,N", help="1,2,4,8: how many side by side; by default up to the cores")
+    add("--sample", metavar="N", help="records, or a share like 5%%, spread over the input; by default all of it")
+    add("--rounds", type=int, default=3, metavar="N", help="turns of each number of workers (3); medians count")
+    add("--plot", metavar="FILE", help="the curve as SVG: scale.svg")
+    add("--json", action="store_true", help="what was measured as JSON")
 
 
 def add_flow(parser: argparse.ArgumentParser) -> None:
@@ -52,11 +63,12 @@ def add_retry(parser: argparse.ArgumentParser) -> None:
     add_limits(parser)
 
 
-def add_limits(parser: argparse.ArgumentParser) -> None:
+def add_limits(parser: argparse.ArgumentParser, *, workers: bool = True) -> None:
     """Add the arguments that say how a function is called, and where."""
     add = parser.add_argument
     add("--arg", action="append", default=[], metavar="NAME=VALUE", help="keyword argument (JSON or text)")
-    add("--workers", type=int, metavar="N", help="tasks side by side at most")
+    if workers:
+        add("--workers", type=int, metavar="N", help="tasks side by side at most")
     add("--memory", metavar="SIZE", help="memory of the whole job, like 16GB")
     add("--cpus-per-task", type=float, metavar="N")
     add("--memory-per-task", metavar="SIZE")
@@ -82,7 +94,7 @@ def add_submit(parser: argparse.ArgumentParser) -> None:
 
 
 _SENT = (
-    "These may stand anywhere behind run, flow or retry. The folder is sent without hidden files, __pycache__, "
+    "These may stand anywhere behind the command. The folder is sent without hidden files, __pycache__, "
     "node_modules and virtual environments (500 MiB at most), and batchflow itself with it; the job runs in a "
     "copy of it on the head node. So relative inputs must stand in the folder, absolute paths are those of the "
     "head node, and --into is an absolute path or a URI. The same command given again while its job runs "

@@ -1,4 +1,4 @@
-"""The command line: ``run``, ``plan``, ``flow``, ``errors``, ``retry``, ``verify``; ``submit`` and its kin.
+"""The command line: ``run``, ``plan``, ``scale``, ``flow``, ``errors``, ``retry``, ``verify``; ``submit`` and kin.
 
 Exit status: 0 all ok; 1 done, some records failed, or the run itself failed; 2 wrong usage or plan,
 nothing has run; 3 stopped over ``--max-errors``; 130 interrupted. A reader of the output that goes away,
@@ -20,6 +20,7 @@ from batchflow.arguments import (
     add_id,
     add_job,
     add_retry,
+    add_scale,
     add_submit,
     keyword,
     number,
@@ -90,6 +91,10 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         add_job(sub)
         sub.set_defaults(command=command)
+    text = "run a function by several numbers of workers, and tell what more of them gain"
+    scale = commands.add_parser("scale", help=text, description=_SCALE)
+    add_scale(scale)
+    scale.set_defaults(command=_scale)
     flow = commands.add_parser("flow", help="run, explain or draw a flow", description="Run a flow.")
     add_flow(flow)
     flow.set_defaults(command=_flow)
@@ -106,6 +111,13 @@ def _parser() -> argparse.ArgumentParser:
     verify.set_defaults(command=_verify)
     _add_cluster(commands)
     return parser
+
+
+_SCALE = (
+    "Run a function in turn by several numbers of workers, and tell what more of them gain. It is called for real "
+    "and several times on the same records; what it returns is thrown away, and with --into written to a folder "
+    "beside it that is removed."
+)
 
 
 def _remote(name: str) -> Callable[[argparse.Namespace], int]:
@@ -129,6 +141,7 @@ def _add_cluster(commands: Any) -> None:
         ("run", add_job, "run a function over files"),
         ("flow", add_flow, "run a flow"),
         ("retry", add_retry, "run again only what failed"),
+        ("scale", add_scale, "measure what more workers gain"),
     ):
         sub = submitted.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]} on a Ray cluster.")
         add(sub)
@@ -299,6 +312,28 @@ def _told_result(result: Result, arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         show([result.report], sys.stderr)
     return FAILED if result.errors.num_rows else OK
+
+
+def _scale(arguments: argparse.Namespace) -> int:
+    from batchflow.resources import available_cpus
+
+    counts = tuple(map(whole, arguments.workers.split(","))) if arguments.workers else _doubled(available_cpus())
+    arguments.workers = None
+
+    def tell(line: str) -> None:
+        if not arguments.quiet:
+            show([line], sys.stderr)
+
+    scaling = _job(arguments).scale(counts, sample=arguments.sample, rounds=arguments.rounds, tell=tell)
+    show(json_lines([scaling.as_dict()]) if arguments.json else [scaling], sys.stdout)
+    if arguments.plot:
+        scaling.draw(arguments.plot)
+    return OK
+
+
+def _doubled(most: int) -> Sequence[int]:
+    """Return 1, 2, 4 and so on, and the last number itself."""
+    return sorted({1 << power for power in range(most.bit_length())} | {most})
 
 
 def _plan(arguments: argparse.Namespace) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchflow.combining.replay import replay
 from batchflow.combining.result import Result
@@ -19,6 +19,8 @@ from batchflow.running import Run, terms_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from batchflow.curve import Scaling
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,39 @@ class Job(JobSpec):
     def _streamed(self, plan: Plan, *, ordered: bool) -> Iterator[pa.Table]:
         with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor:
             yield from self._run_of(plan, executor).tables(ordered=ordered)
+
+    def scale(
+        self,
+        workers: Sequence[Any] = (1, 2),
+        *,
+        sample: int | str | None = None,
+        rounds: int = 3,
+        tell: Callable[[str], object] = len,
+    ) -> Scaling:
+        """Run the job in turn with several numbers of workers, and return how its speed grows with them.
+
+        The function is called for real, several times on the same records. What comes of it is thrown away: with
+        ``into=`` it is written to a temporary folder beside the output.
+
+        Parameters
+        ----------
+        workers
+            How many run side by side; one is always among them.
+        sample
+            Records, or a share like ``"5%"``, in pieces spread over the whole input; by default all of it.
+        rounds
+            How often each number has its turn; medians count.
+        tell
+            Called with a line of text after each run.
+
+        Raises
+        ------
+        UsageError
+            If the job cannot work, or its records come from a generator.
+        """
+        from batchflow.measuring import measure  # only who measures needs it
+
+        return measure(self, self.executor, workers, sample, rounds, tell)
 
     def _run_of(self, plan: Plan, executor: Executor) -> Run:
         return Run(plan, executor, [Progress(self.progress), *self.listeners])

@@ -26,6 +26,7 @@ from batchflow.report import ReportBuilder, Terms
 from batchflow.resources import Budget
 from batchflow.rows import Rows
 from batchflow.scheduler import Scheduler
+from batchflow.sources.base import Cursor
 from batchflow.tables import concat
 from batchflow.worker import Program
 
@@ -70,6 +71,8 @@ class Run:
         What all jobs that share the executor may take together.
     lazy
         Rows stay where they are, and not in the result.
+    cursor
+        Gives the chunks, in the place of the plan's own source.
 
     Attributes
     ----------
@@ -86,8 +89,10 @@ class Run:
         budget: Budget | None = None,
         *,
         lazy: bool = False,
+        cursor: Cursor | None = None,
     ) -> None:
         self._lazy = lazy
+        self._cursor = cursor
         self.payloads: list[Any] = []
         self._plan = plan
         self._executor = executor
@@ -133,7 +138,7 @@ class Run:
     def _opened(self, resume: Callable[[], Sequence[Settled]] = tuple) -> Iterator[None]:
         complete = False
         try:
-            self.scheduler.open(resume)
+            self.scheduler.open(resume, self._cursor)
             yield
             complete = True
         finally:

@@ -174,7 +174,7 @@ class Scheduler:
         self._cursor = cursor or source.cursor(self._plan.inputs, self._heavy, covered)
         for settled in done:
             self._order.settle(settled)
-        left = self._cursor.total if done else self._plan.total
+        left = self._plan.total if cursor is None and not done else self._cursor.total
         first = FIRST_RECORDS if source.in_memory else FIRST_BYTES
         self._sizer = ChunkSizer(left, self._slots, first, self._plan.chunk_weight, self._plan.pace)
         unit = "records" if source.in_memory else "bytes"
