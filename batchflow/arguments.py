@@ -37,6 +37,15 @@ def add_scale(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="what was measured as JSON")
 
 
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what is planned, and how much of it is tried out."""
+    add_job(parser)
+    add = parser.add_argument
+    add("--sample", type=int, metavar="K", help="records at most that are tried, for 0.3 s of work (5000)")
+    add("--no-sample", dest="sample", action="store_const", const=0, help="call nothing")
+    add("--json", action="store_true", help="the plan as JSON")
+
+
 def add_flow(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say which flow is run, and how."""
     add = parser.add_argument

@@ -62,6 +62,7 @@ def find(one: Report, many: Report, cold: float, share: float, splitting: float 
 def _running(one: Report, many: Report, splitting: float) -> Iterator[tuple[float, str, str]]:
     """Yield what more was spent by many than by one, by what it was spent on."""
     more = {name: max(0.0, many.time[name] - one.time[name]) for name in many.time}
+    yield _waiting(many, more["wait"], splitting)
     work = more["call"] + more["convert"]
     computed = min(work, max(0.0, many.cpu_seconds - one.cpu_seconds))
     yield (
@@ -77,7 +78,6 @@ def _running(one: Report, many: Report, splitting: float) -> Iterator[tuple[floa
     yield more["write"], "combining", "writing takes longer side by side: disk or network take no more"
     yield more["other"], "splitting", "each chunk costs time beside its work: larger ones cost less"
     yield more["start"], "start-up", "each run makes its workers ready first: setup=, imports, the function itself"
-    yield _waiting(many, more["wait"], splitting)
 
 
 def _waiting(many: Report, waited: float, splitting: float) -> tuple[float, str, str]:

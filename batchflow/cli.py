@@ -19,6 +19,7 @@ from batchflow.arguments import (
     add_flow,
     add_id,
     add_job,
+    add_plan,
     add_retry,
     add_scale,
     add_submit,
@@ -84,12 +85,12 @@ def _parser() -> argparse.ArgumentParser:
         "3 stopped over --max-errors, 130 interrupted",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, command, text in (
-        ("run", _run, "run a function over files"),
-        ("plan", _plan, "show what run would do; runs nothing"),
+    for name, add, command, text in (
+        ("run", add_job, _run, "run a function over files"),
+        ("plan", add_plan, _plan, "show what run would do, and what would go wrong; tries a few records"),
     ):
         sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        add_job(sub)
+        add(sub)
         sub.set_defaults(command=command)
     text = "run a function by several numbers of workers, and tell what more of them gain"
     scale = commands.add_parser("scale", help=text, description=_SCALE)
@@ -337,8 +338,11 @@ def _doubled(most: int) -> Sequence[int]:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    show([_job(arguments).plan().explain()], sys.stdout)
-    return OK
+    forecast = _job(arguments).forecast(**({} if arguments.sample is None else {"records": arguments.sample}))
+    show(json_lines([forecast.as_dict()]) if arguments.json else [forecast], sys.stdout)
+    if forecast.refused:
+        return USAGE
+    return FAILED if forecast.problems else OK
 
 
 def _errors(arguments: argparse.Namespace) -> int:

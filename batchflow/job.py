@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from batchflow.curve import Scaling
+    from batchflow.forecast import Forecast
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,27 @@ class Job(JobSpec):
         with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor:
             executor.slots(self.limits, self.per_task)
         return plan
+
+    def forecast(self, records: int = 5000) -> Forecast:
+        """Plan the job, and try a sample of it in one worker, for a fraction of a second.
+
+        The function is called for real, with records from all over the input, inside the limits of a task; what
+        comes of it is thrown away.
+
+        Parameters
+        ----------
+        records
+            At most, if there is time for so many; 0 calls nothing.
+
+        Raises
+        ------
+        UsageError
+            As for `plan`; what only trying tells is in `Forecast.problems`.
+        """
+        from batchflow.trying import forecast  # only who plans needs it
+
+        with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor:
+            return forecast(self, executor, records)
 
     def run(self) -> Result:
         """Run the job to its end; what earlier runs did of its output is not done again.

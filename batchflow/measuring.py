@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from statistics import median_low
 from typing import Any
 
@@ -22,7 +18,7 @@ from batchflow.resources import Resources
 from batchflow.running import Run
 from batchflow.sampling import PieceCursor, Sample, take_sample
 from batchflow.scaling import fit_amdahl, fit_usl
-from batchflow.stores import is_uri
+from batchflow.tryout import room
 
 PIECES = 16
 """Of a sample for each worker, so that none waits long for the last one;"""
@@ -43,7 +39,7 @@ def measure(
     if rounds < 1:
         message = f"rounds={rounds}: at least one is needed"
         raise UsageError(message)
-    with _room(spec) as (trial, notes), ExitStack() as stack:
+    with room(spec) as (trial, notes), ExitStack() as stack:
         plan = make_plan(trial)
         taken = _sample(plan, sample, counts[-1])
         bench = _Bench(plan, taken, stack, executor, notes)
@@ -65,23 +61,6 @@ def _counts(workers: Sequence[Any]) -> list[int]:
             message = f"workers={count!r}: give whole numbers of workers, like (1, 2, 4)"
             raise UsageError(message)
     return sorted({1, *workers})
-
-
-@contextmanager
-def _room(spec: JobSpec) -> Iterator[tuple[JobSpec, list[str]]]:
-    """Give the job as it is tried out: what it writes goes to a folder that is removed, on the same disk."""
-    if spec.into is None:
-        yield replace(spec, fresh=False), []
-        return
-    into = os.fspath(spec.into)
-    notes = [f"written to a temporary folder of this machine, and not to {into}"] if is_uri(into) else []
-    parent = None if is_uri(into) else next(p for p in Path(into).expanduser().absolute().parents if p.exists())
-    folder = tempfile.mkdtemp(prefix=".bf-scale-", dir=parent)
-    try:
-        name = into.rstrip("/").rpartition("/")[2] + ("/" if into.endswith("/") else "")
-        yield replace(spec, into=f"{folder}/{name}", fresh=True), notes
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sample(plan: Plan, sample: int | str | None, most: int) -> Sample | None:

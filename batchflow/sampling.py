@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from batchflow.errors import UsageError
 from batchflow.model import Chunk, Input, Key
 from batchflow.sources import Source
 from batchflow.sources.base import Cursor, Drawn
+from batchflow.sources.cutting import FILE_WEIGHT
 
 _END: Key = (sys.maxsize,)
 _STEP = 16 << 20
@@ -41,17 +43,23 @@ class Sample(NamedTuple):
 
 
 class PieceCursor(Cursor):
-    """Draws pieces that were cut before, in the order in which they are given."""
+    """Draws pieces that were cut before, in the order in which they are given.
 
-    def __init__(self, pieces: Sequence[Drawn], seconds: float | None = None) -> None:
+    Parameters
+    ----------
+    allows
+        Asked with each piece whether there is time for it; otherwise no more come.
+    """
+
+    def __init__(self, pieces: Sequence[Drawn], allows: Callable[[Drawn], bool] | None = None) -> None:
         self._pieces = list(reversed(pieces))
-        self._until = None if seconds is None else time.monotonic() + seconds
+        self._allows = allows
         self.total: int | None = sum(piece.chunk.weight for piece in pieces)
 
     def draw(self, weight: int) -> Drawn | None:
-        """Return the next piece, whatever weight is asked for; none once the time is over."""
+        """Return the next piece, whatever weight is asked for."""
         del weight
-        if self._until is not None and time.monotonic() > self._until:
+        if self._pieces and self._allows is not None and not self._allows(self._pieces[-1]):
             self._pieces.clear()
         return self._pieces.pop() if self._pieces else None
 
@@ -62,7 +70,12 @@ class PieceCursor(Cursor):
 
 
 def take_sample(
-    source: Source, inputs: Sequence[Input], wanted: int, pieces: int, seconds: float | None = None
+    source: Source,
+    inputs: Sequence[Input],
+    wanted: int,
+    pieces: int,
+    seconds: float | None = None,
+    within: int | None = None,
 ) -> Sample:
     """Cut pieces off an input, each from a random place within its share of it, so that each part is in it.
 
@@ -76,6 +89,8 @@ def take_sample(
         How many there are to be.
     seconds
         What may be spent on it; what lies behind is not in the sample then.
+    within
+        Weight at the beginning of the input that the sample is from; by default all of it.
 
     Raises
     ------
@@ -88,21 +103,23 @@ def take_sample(
         message = "these records come from a generator, of which no sample can be taken: pass a list instead"
         raise UsageError(message)
     until = None if seconds is None else began + seconds
-    strata = _Strata(source, cursor, max(1, wanted), max(1, pieces), until)
-    found = tuple(strata.pieces())
+    total = min(cursor.total, within or cursor.total)
+    strata = _Strata(source, cursor, total, min(total, max(1, wanted)), max(1, pieces), until)
+    found = tuple(islice(strata.pieces(), None if within is None else pieces))
     return Sample(found, cursor.total, time.monotonic() - began, strata.reached)
 
 
 class _Strata:
     """Parts of an input, as many as there are to be pieces, with a piece from a random place in each."""
 
-    def __init__(self, source: Source, cursor: Cursor, wanted: int, pieces: int, until: float | None) -> None:
+    def __init__(
+        self, source: Source, cursor: Cursor, total: int, wanted: int, pieces: int, until: float | None
+    ) -> None:
         self._source = source
         self._cursor = cursor
         self._until = until
-        total = cursor.total or 1
-        self._piece = -(-wanted // pieces)
-        self._gap = max(0.0, (total - wanted) / (wanted / self._piece))
+        self._piece = max(1, -(-wanted // pieces))
+        self._gap = max(0.0, (total - wanted) * self._piece / max(1, wanted))
         self._random = random.Random(total)
         self.reached = True
 
@@ -132,8 +149,14 @@ class _Strata:
                 return None, passed
             if passed + drawn.chunk.weight > skip and self._is_uncut(drawn.chunk):
                 return drawn, passed
-            passed += drawn.chunk.weight
+            passed += self._weight(drawn.chunk)
         return self._cursor.draw(self._piece), passed
+
+    def _weight(self, chunk: Chunk) -> float:
+        """Return the weight of a chunk as the total counts it, where a short file is more than its bytes."""
+        item = chunk.spans[0].input
+        short = not self._source.in_memory and not chunk.spans[0].whole and item.size < FILE_WEIGHT
+        return chunk.weight * FILE_WEIGHT / max(1, item.size) if short else chunk.weight
 
     def _is_uncut(self, chunk: Chunk) -> bool:
         return len(chunk.spans) == 1 and not self._source.cuttable(chunk.spans[0].input)

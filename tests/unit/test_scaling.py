@@ -102,6 +102,15 @@ class TestSample:
         assert all(len(line) == 7 for line in lines)
         assert 600 < len(lines) < 1400
 
+    def test_files_of_a_few_bytes_count_as_what_they_cost(self, tmp_path):
+        for name in range(300):
+            (tmp_path / f"{name:03}.txt").write_text("x\n")
+        sample = drawn(bf.read_text(tmp_path), 10, 10)
+        taken = [int(piece.chunk.spans[0].input.uri[-7:-4]) for piece in sample.pieces]
+        assert 8 <= len(taken) <= 12
+        assert taken == sorted(taken)
+        assert max(taken) - min(taken) > 200
+
     def test_a_file_that_cannot_be_cut_is_taken_whole_or_not(self, tmp_path):
         (tmp_path / "a.txt").write_text("x\n" * 200_000)
         (tmp_path / "b.gz").write_bytes(gzip.compress(os.urandom(200_000)))
@@ -130,7 +139,7 @@ def burn(_):
 
 
 def sleep(number):
-    time.sleep(0.02)
+    time.sleep(0.05)
     return number
 
 
@@ -142,10 +151,10 @@ def locked(path):
 
 class TestScale:
     def test_a_function_that_sleeps_scales_ideally(self):
-        scaling = bf.Job(sleep, bf.records(range(60)), executor="processes").scale((1, 2, 4), rounds=1)
+        scaling = bf.Job(sleep, bf.records(range(40)), executor="processes").scale((1, 2, 4), rounds=1)
         assert [point.workers for point in scaling.points] == [1, 2, 4]
-        assert all(point.efficiency > 0.85 for point in scaling.points)
-        assert scaling.usl.contention < 0.1
+        assert all(point.efficiency > 0.75 for point in scaling.points)
+        assert scaling.usl.contention < 0.2
         assert scaling.best.workers == 4
         assert scaling.bottleneck.name in ("", "start-up")
         assert "concurrency=" in scaling.advice
@@ -158,7 +167,7 @@ class TestScale:
         job = bf.Job(locked, bf.records([str(tmp_path / "lock")] * 60_000), executor="processes")
         scaling = job.scale((2,), sample=60, rounds=1)  # so that the start counts for little
         assert [point.workers for point in scaling.points] == [1, 2]
-        assert scaling.points[1].speedup < 1.3
+        assert scaling.points[1].speedup < 1.5
         assert scaling.bottleneck.name == "function"
         assert "wait for each other" in scaling.bottleneck.why
         assert scaling.best.workers == 1
@@ -176,7 +185,7 @@ class TestScale:
         assert 'executor="serial"' in scaling.advice
 
     def test_the_breakdown_is_that_of_the_report(self):
-        scaling = bf.Job(sleep, bf.records(range(20)), executor="processes").scale((1, 2), rounds=2)
+        scaling = bf.Job(sleep, bf.records(range(8)), executor="processes").scale((1, 2), rounds=2)
         for point in scaling.points:
             assert point.fastest <= point.seconds == point.report.seconds <= point.slowest
             assert sum(point.report.time.values()) == pytest.approx(point.workers * point.seconds, rel=0.02)
