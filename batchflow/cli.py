@@ -1,8 +1,9 @@
 """The command line: ``run``, ``plan``, ``scale``, ``flow``, ``errors``, ``retry``, ``verify``; ``submit`` and kin.
 
-Exit status: 0 all ok; 1 done, some records failed, or the run itself failed; 2 wrong usage or plan,
-nothing has run; 3 stopped over ``--max-errors``; 130 interrupted. A reader of the output that goes away,
-like ``| head``, changes nothing. Only `argparse` is loaded until a command is known to be right.
+Exit status: 0 all ok; 1 done, some records failed, or the run itself failed, or the sample of ``plan`` shows a
+problem; 2 wrong usage or plan, nothing has run; 3 stopped over ``--max-errors``; 130 interrupted. A reader of the
+output that goes away, like ``| head``, changes nothing. Only `argparse` is loaded until a command is known to be
+right.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class Forecast:
 
     @property
     def left(self) -> float:
-        """Weight of the input that no earlier run did, ``None`` as 0."""
+        """Weight of the input that no earlier run did; 0 where nobody knows it."""
         done = 0
         if self.plan.history is not None:
             done = sum(chunk.chunk.weight for chunk in self.plan.history.chunks.values())
@@ -152,6 +152,7 @@ _MANY = 1000
 def _told(trial: Trial, seconds: float | None) -> Iterator[str]:
     """Yield what is wrong in a sample."""
     report = trial.report
+    yield from report.advice
     if report.rows_in and report.lost >= report.rows_in:
         yield f"each of the {report.rows_in:,} records of the sample failed, {_kind(report.commonest[0])}"
         return

@@ -137,7 +137,7 @@ class Job(JobSpec):
         *,
         sample: int | str | None = None,
         rounds: int = 3,
-        tell: Callable[[str], object] = len,
+        tell: Callable[[str], object] | None = None,
     ) -> Scaling:
         """Run the job in turn with several numbers of workers, and return how its speed grows with them.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,6 +21,8 @@ from batchflow.sampling import PieceCursor, Sample, take_sample
 from batchflow.scaling import fit_amdahl, fit_usl
 from batchflow.tryout import room
 
+BUSY = 0.5
+"""Processes for each core in the minute before: what is measured beside them tells little."""
 PIECES = 16
 """Of a sample for each worker, so that none waits long for the last one;"""
 MOST_PIECES = 10_000
@@ -32,7 +35,7 @@ def measure(
     workers: Sequence[int],
     sample: int | str | None,
     rounds: int,
-    tell: Callable[[str], object],
+    tell: Callable[[str], object] | None,
 ) -> Scaling:
     """Run a job in turn with several numbers of workers; see `Job.scale`."""
     counts = _counts(workers)
@@ -49,7 +52,9 @@ def measure(
         for round_ in range(rounds):
             for count in counts[:: -1 if round_ % 2 else 1]:  # what changes with time hits each number alike
                 report = bench.run(count)
-                tell(f"{count} workers, round {round_ + 1} of {rounds}: {report.seconds:.2f} s")
+                if tell is not None:
+                    many = "workers" if count > 1 else "worker"
+                    tell(f"{count} {many}, round {round_ + 1} of {rounds}: {report.seconds:.2f} s")
                 seen[count].append(report)
         return _found(bench, seen, rounds, cold)
 
@@ -116,6 +121,10 @@ class _Bench:
             stack.enter_context(self._first)
         self.name = self._first.name
         self.cores = self._first.budget(Resources()).slots
+        load = os.getloadavg()[0]
+        if load > BUSY * self.cores and self.name != "ray":
+            busy = f"{load:.1f} processes for {self.cores} cores"
+            notes.append(f"the machine was busy before ({busy}): measure again when it is idle")
 
     @property
     def share(self) -> float:

@@ -17,7 +17,7 @@ class Occupancy:
 
     ``start``: until a worker began its first task, so with ``setup=`` and imports. ``other``: inside of tasks,
     but none of their phases; tasks that broke off are whole in it. ``wait``: all the rest, so between tasks and
-    behind the last one.
+    behind the last one; on Ray also tasks whose worker died, as nobody knows when they began.
 
     Attributes
     ----------

@@ -190,9 +190,10 @@ class ReportBuilder:
         self._totals["succeeded"] += stats.rows_in - stats.failed
         self._totals["lost"] += stats.failed or len(event.failures)
         self._kinds.add(event.failures)
-        heapq.heappush(self._slowest, (stats.seconds, self._totals["chunks"], _slow(event.chunk, stats)))
-        if len(self._slowest) > _SLOWEST:
-            heapq.heappop(self._slowest)
+        if len(self._slowest) < _SLOWEST:
+            heapq.heappush(self._slowest, (stats.seconds, self._totals["chunks"], _slow(event.chunk, stats)))
+        elif stats.seconds > self._slowest[0][0]:
+            heapq.heapreplace(self._slowest, (stats.seconds, self._totals["chunks"], _slow(event.chunk, stats)))
         for count in stats.spans:
             before = self._sources.get(count.uri)
             if before is None and len(self._sources) >= self.SOURCES and not count.failed:

@@ -81,6 +81,11 @@ class TestProblems:
         assert "write the result with into=" in told.problems[0]
         assert told.memory > 1_000_000_000
 
+    def test_tasks_that_come_near_to_their_cap(self):
+        tight = bf.Resources(memory="300MB")
+        told = job(lambda _: len(b"x" * 280_000_000), bf.records(range(100)), per_task=tight).forecast(8)
+        assert any("raise per_task memory" in problem for problem in told.problems)
+
     def test_a_healthy_job_has_none(self, text, tmp_path):
         told = job(len, text, into=str(tmp_path / "out/") + "/").forecast()
         assert told.problems == ()

@@ -1,6 +1,7 @@
 """What a report says: the workers' time adds up, the summary is short, advice rests on what was measured."""
 
 import gzip
+import os
 import time
 from itertools import count
 
@@ -79,6 +80,14 @@ class TestTime:
         report = bf.map_records(lambda _: time.sleep(60), bf.records([1]), executor=remote, timeout=0.3).report
         assert report.failed == 1
         assert report.time["other"] >= 0.3
+
+    def test_nor_is_what_a_worker_did_before_it_died(self, warm):
+        def die(_):
+            burn(0.2)
+            os._exit(7)
+
+        report = bf.map_records(die, bf.records([1]), executor=warm("processes")).report
+        assert report.time["other"] >= 2 * 0.19  # it is tried once more
 
     def test_the_driver_is_told_of_too(self, tmp_path):
         report = bf.map_records(str, bf.records(burn(0.02) for _ in range(10)), executor="serial").report

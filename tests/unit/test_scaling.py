@@ -204,7 +204,13 @@ class TestScale:
     def test_an_executor_of_the_user_is_used_as_it_is(self):
         scaling = bf.Job(str, bf.records(range(100)), executor=bf.Serial()).scale((1, 2), rounds=1)
         assert [point.workers for point in scaling.points] == [1]
-        assert scaling.notes == ("2 workers were not measured: serial has room for 1",)
+        assert "2 workers were not measured: serial has room for 1" in scaling.notes
+
+    @pytest.mark.parametrize(("load", "told"), [(0.1, False), (99.0, True)])
+    def test_a_busy_machine_is_told(self, load, told, monkeypatch):
+        monkeypatch.setattr("batchflow.measuring.os.getloadavg", lambda: (load, 0, 0))
+        scaling = bf.Job(str, bf.records(range(10)), executor=bf.Serial()).scale((1,), rounds=1)
+        assert ("the machine was busy before (99.0" in str(scaling)) is told
 
     @pytest.mark.parametrize(
         ("options", "words"),
@@ -271,7 +277,7 @@ class TestCommand:
         out, err = capsys.readouterr()
         assert "bottleneck: " in out
         assert "advice: 2 workers" in out
-        assert "1 workers, round 1 of 1: " in err
+        assert "1 worker, round 1 of 1: " in err
         root = ET.fromstring((folder / "scale.svg").read_text())
         assert len(root.findall("{*}circle")) == 3  # two points, one of the legend
         assert {"ideal", "measured", "Amdahl's law"} <= {text.text for text in root.findall("{*}text")}
