@@ -83,7 +83,7 @@ class TestProblems:
 
     def test_tasks_that_come_near_to_their_cap(self):
         tight = bf.Resources(memory="300MB")
-        told = job(lambda _: len(b"x" * 280_000_000), bf.records(range(100)), per_task=tight).forecast(8)
+        told = job(lambda _: len(b"x" * 292_000_000), bf.records(range(100)), per_task=tight).forecast(8)
         assert any("raise per_task memory" in problem for problem in told.problems)
 
     def test_a_healthy_job_has_none(self, text, tmp_path):

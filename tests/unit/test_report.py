@@ -1,7 +1,9 @@
 """What a report says: the workers' time adds up, the summary is short, advice rests on what was measured."""
 
+import cProfile
 import gzip
 import os
+import pstats
 import time
 from itertools import count
 
@@ -75,6 +77,21 @@ class TestTime:
         assert report.time["call"] == pytest.approx(sum(result.values), rel=0.05)
         assert report.cpu_seconds >= 10 * BURNT * 0.99
         assert report.phases == {name: report.time[name] for name in ("read", "call", "convert", "write")}
+
+    def test_it_agrees_with_the_profile(self, tmp_path):
+        def convertible(_):
+            burn(0.01)
+            return {"n": 1}
+
+        (tmp_path / "in.txt").write_text("x\n" * 20)
+        profile = cProfile.Profile()
+        source = SlowDisk((str(tmp_path / "in.txt"),))
+        report = profile.runcall(bf.map_records, convertible, source, executor="serial", into=tmp_path / "out/").report
+        seen = {name: spent for (_, _, name), (_, _, _, spent, _) in pstats.Stats(profile).stats.items()}
+        assert report.time["call"] == pytest.approx(seen["convertible"], rel=0.1)
+        slept = pstats.Stats(profile).stats["~", 0, "<built-in method time.sleep>"][3]
+        assert slept <= report.time["read"] < slept + 0.2
+        assert report.time["start"] + report.time["wait"] < report.seconds - slept - seen["convertible"] + 0.01
 
     def test_tasks_that_broke_off_are_not_taken_for_waiting(self, remote):
         report = bf.map_records(lambda _: time.sleep(60), bf.records([1]), executor=remote, timeout=0.3).report
@@ -186,7 +203,7 @@ def pool(warm):
 
 class TestAdvice:
     def test_a_healthy_job_hears_none(self, pool):
-        report = bf.map_records(lambda _: burn(0.05), bf.records(range(60)), executor=pool).report
+        report = bf.map_records(lambda _: burn(0.05), bf.records(range(46)), executor=pool).report
         assert report.seconds > advice.WORTH_SECONDS
         assert report.advice == ()
 

@@ -151,9 +151,9 @@ def locked(path):
 
 class TestScale:
     def test_a_function_that_sleeps_scales_ideally(self):
-        scaling = bf.Job(sleep, bf.records(range(40)), executor="processes").scale((1, 2, 4), rounds=1)
+        scaling = bf.Job(sleep, bf.records(range(28)), executor="processes").scale((1, 2, 4), rounds=1)
         assert [point.workers for point in scaling.points] == [1, 2, 4]
-        assert all(point.efficiency > 0.75 for point in scaling.points)
+        assert all(point.efficiency > 0.7 for point in scaling.points)
         assert scaling.usl.contention < 0.2
         assert scaling.best.workers == 4
         assert scaling.bottleneck.name in ("", "start-up")
@@ -164,8 +164,8 @@ class TestScale:
 
     def test_one_behind_a_lock_does_not_and_more_workers_do_not_pay(self, tmp_path):
         (tmp_path / "lock").touch()
-        job = bf.Job(locked, bf.records([str(tmp_path / "lock")] * 60_000), executor="processes")
-        scaling = job.scale((2,), sample=60, rounds=1)  # so that the start counts for little
+        job = bf.Job(locked, bf.records([str(tmp_path / "lock")] * 40_000), executor="processes")
+        scaling = job.scale((2,), sample=40, rounds=1)  # so that the start counts for little
         assert [point.workers for point in scaling.points] == [1, 2]
         assert scaling.points[1].speedup < 1.5
         assert scaling.bottleneck.name == "function"
