@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 
-def add_job(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say what a job does."""
+def add_job(parser: argparse.ArgumentParser, *, workers: bool = True) -> None:
+    """Add the arguments that say what a job does, and unless told otherwise by how many workers."""
     parser.add_argument("function", metavar="MODULE:FUNCTION", help="steps.py:clean or package.steps:clean")
     text = "files, folders, globs (quoted, ** too) or URIs"
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help=text)
@@ -26,9 +26,27 @@ def add_job(parser: argparse.ArgumentParser) -> None:
     add("--fresh", action="store_true", help="replace the output of an earlier run; by default the run goes on")
     add = _group(parser, "failures").add_argument
     add("--max-errors", metavar="N", help=_MAX_ERRORS)
-    add_limits(parser)
+    add_limits(parser, workers=workers)
     text = "of a task: records, or bytes like 8MB; by default about half a second's worth"
     _group(parser, "caps").add_argument("--chunk", metavar="SIZE", help=text)
+
+
+def add_scale(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what is measured, and how."""
+    add_job(parser, workers=False)
+    add = _group(parser, "measuring").add_argument
+    add("--workers", metavar="N,N", help="1,2,4,8: how many side by side; by default up to the cores")
+    add("--sample", metavar="N", help="records, or a share like 5%%, spread over the input; by default all of it")
+    add("--rounds", type=int, default=3, metavar="N", help="turns of each number; medians count; by default 3")
+    add("--plot", metavar="FILE", help="the curve as SVG: scale.svg")
+
+
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what is planned, and how much of it is tried out."""
+    add_job(parser)
+    add = _group(parser, "trying out").add_argument
+    add("--sample", type=int, metavar="K", help="records that are tried at most, for 0.3 s; by default 5000")
+    add("--no-sample", dest="sample", action="store_const", const=0, help="call nothing")
 
 
 def add_flow(parser: argparse.ArgumentParser) -> None:
@@ -61,13 +79,14 @@ def add_retry(parser: argparse.ArgumentParser) -> None:
     add_limits(parser)
 
 
-def add_limits(parser: argparse.ArgumentParser) -> None:
+def add_limits(parser: argparse.ArgumentParser, *, workers: bool = True) -> None:
     """Add the arguments that say how a function is called, and where."""
     add = _group(parser, "failures").add_argument
     add("--retry", type=int, metavar="N", help="tries at most, where another one may help; by default 1")
     add("--timeout", type=float, metavar="SECONDS", help="of one task, from its real start; by default none")
     add = _group(parser, "caps").add_argument
-    add("--workers", type=int, metavar="N", help="tasks side by side at most; by default one for each core")
+    if workers:
+        add("--workers", type=int, metavar="N", help="tasks side by side at most; by default one for each core")
     add("--memory", metavar="SIZE", help="of the whole job, like 16GB; by default that of the machine")
     add("--cpus-per-task", type=float, metavar="N", help="0 for one that only waits; by default 1")
     add("--memory-per-task", metavar="SIZE", help="like 1GB; a task that takes more is stopped; by default no cap")
@@ -138,7 +157,7 @@ def add_submit(parser: argparse.ArgumentParser) -> None:
 
 
 _SENT = (
-    "These may stand anywhere behind run, flow or retry. The folder is sent without hidden files, __pycache__, "
+    "These may stand anywhere behind the command. The folder is sent without hidden files, __pycache__, "
     "node_modules and virtual environments (500 MiB at most), and batchflow itself with it; the job runs in a "
     "copy of it on the head node. So relative inputs must stand in the folder, absolute paths are those of the "
     "head node, and --into is an absolute path or a URI. The same command given again while its job runs "
@@ -169,7 +188,11 @@ EXAMPLES = {
   batchflow run steps.py:fetch urls.csv --into pages/ --concurrency 200 --rate 50/s
   batchflow run steps.py:totals sales/ --read parquet --per batch --combine steps.py:totals --json""",
     "plan": """
-  batchflow plan steps.py:clean 'sales/*.csv' --into clean/""",
+  batchflow plan steps.py:clean 'sales/*.csv' --into clean/
+  batchflow plan steps.py:clean 'sales/*.csv' --into clean/ --no-sample --json""",
+    "scale": """
+  batchflow scale steps.py:clean 'sales/*.csv' --workers 1,2,4,8 --sample 5%
+  batchflow scale steps.py:clean 'sales/*.csv' --plot scale.svg""",
     "flow": """
   batchflow flow sales/flow.py:flow --on-error continue --draw flow.svg
   batchflow flow sales/flow.py:flow --explain
@@ -187,7 +210,8 @@ EXAMPLES = {
     "submit": """
   batchflow submit run steps.py:clean 's3://b/in/*.csv' --into s3://b/clean/ --address http://head:8265
   batchflow submit flow sales/flow.py:flow --no-wait
-  batchflow submit retry s3://b/clean/ steps.py:clean --version 2""",
+  batchflow submit retry s3://b/clean/ steps.py:clean --version 2
+  batchflow submit scale steps.py:clean 's3://b/in/*.csv' --workers 8,16,32 --sample 1%""",
     "jobs": """
   batchflow jobs
   batchflow jobs --all --json --address http://head:8265""",

@@ -1,8 +1,9 @@
-"""The command line: ``run``, ``plan``, ``flow``, ``errors``, ``retry``, ``verify``; ``submit`` and its kin.
+"""The command line: ``run``, ``plan``, ``scale``, ``flow``, ``errors``, ``retry``, ``verify``; ``submit`` and kin.
 
-Exit status: 0 all ok; 1 done, some records failed, or the run itself failed; 2 wrong usage or plan,
-nothing has run; 3 stopped over ``--max-errors``; 130 interrupted. A reader of the output that goes away,
-like ``| head``, changes nothing. Only `argparse` is loaded until a command is known to be right.
+Exit status: 0 all ok; 1 done, some records failed, or the run itself failed, or the sample of ``plan`` shows a
+problem; 2 wrong usage or plan, nothing has run; 3 stopped over ``--max-errors``; 130 interrupted. A reader of the
+output that goes away, like ``| head``, changes nothing. Only `argparse` is loaded until a command is known to be
+right.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from batchflow.arguments import (
     add_json,
     add_json_lines,
     add_output,
+    add_plan,
     add_retry,
+    add_scale,
     add_shell,
     add_submit,
     keyword,
@@ -138,7 +141,8 @@ def _parser() -> Parser:
 
     for name, text, command, *adders in (
         ("run", "run a function over files", _run, add_job, add_json),
-        ("plan", "show what run would do; runs nothing", _plan, add_job, add_json),
+        ("plan", "show what run would do and what would go wrong", _plan, add_plan, add_json),
+        ("scale", _SCALE, _scale, add_scale, add_json),
         ("flow", "run, explain or draw a flow", _flow, add_flow, add_json),
         ("errors", "show what failed in a run", _errors, add_errors),
         ("retry", "run again only what failed, and put it into its place", _retry, add_retry, add_json),
@@ -155,6 +159,9 @@ def _parser() -> Parser:
 def _told(name: str, text: str) -> dict[str, Any]:
     """Return what the help of a command says before and behind its arguments."""
     return {"description": f"{text[0].upper()}{text[1:]}.", "epilog": f"examples:{EXAMPLES[name]}"}
+
+
+_SCALE = "measure how much faster more workers are, and tell what more of them gain"
 
 
 def _remote(name: str) -> Callable[[argparse.Namespace], int]:
@@ -178,6 +185,7 @@ def _add_cluster(commands: Any, add: Callable[[str, str, Callable[[argparse.Name
         ("run", add_job, "run a function over files"),
         ("flow", add_flow, "run a flow"),
         ("retry", add_retry, "run again only what failed"),
+        ("scale", add_scale, "measure what more workers gain"),
     ):
         sub = submitted.add_parser(name, help=text, **_told("submit", f"{text} on a Ray cluster"))
         add_arguments(sub)
@@ -251,7 +259,7 @@ def _begins(arguments: argparse.Namespace) -> Callable[[Event], None]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return _told_result(_job(arguments).run(), arguments, arguments.into)
+    return _told_result(_job(arguments).run(), arguments)
 
 
 def _flow(arguments: argparse.Namespace) -> int:
@@ -334,7 +342,7 @@ def _retry(arguments: argparse.Namespace) -> int:
     left = result.errors.num_rows
     if failed and not arguments.quiet and not arguments.json:
         show([f"{failed:,} errors tried again: {failed - left:,} are gone, {left:,} stay"], sys.stderr)
-    return _told_result(result, arguments, arguments.output)
+    return _told_result(result, arguments)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -368,36 +376,51 @@ def _completion(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _told_result(result: Result, arguments: argparse.Namespace, output: str | None) -> int:
+def _told_result(result: Result, arguments: argparse.Namespace) -> int:
     """Tell what a run came to, and return its exit status."""
     status = FAILED if result.errors.num_rows else OK
     if arguments.json:
         from batchflow.shapes import of_result
 
-        return tell(arguments, status, of_result(result, output))
-    told: list[object] = [result.report]
-    if result.errors.num_rows:
-        told.append(grouped(result.errors))
+        return tell(arguments, status, of_result(result))
     if result.path is None:
         show(json_lines(result.values), sys.stdout)
-    else:
-        told.append(f"output in {output}")
-        if result.errors.num_rows:
-            again = f"batchflow retry {output} --version 2"
-            told.append(f"next: batchflow errors {output} --all; once mended, {again}")
     if not arguments.quiet:
-        show(told, sys.stderr)
+        show([result.report], sys.stderr)
     return status
 
 
-def _plan(arguments: argparse.Namespace) -> int:
-    plan = _job(arguments).plan()
-    if arguments.json:
-        from batchflow.shapes import of_plan
+def _scale(arguments: argparse.Namespace) -> int:
+    from batchflow.resources import available_cpus
 
-        return tell(arguments, OK, of_plan(plan))
-    show([plan.explain()], sys.stdout)
+    counts = tuple(map(whole, arguments.workers.split(","))) if arguments.workers else _doubled(available_cpus())
+    arguments.workers = None
+
+    def told(line: str) -> None:
+        if not arguments.quiet:
+            show([line], sys.stderr)
+
+    scaling = _job(arguments).scale(counts, sample=arguments.sample, rounds=arguments.rounds, tell=told)
+    if arguments.plot:
+        scaling.draw(arguments.plot)
+    if arguments.json:
+        return tell(arguments, OK, scaling.as_dict())
+    show([scaling], sys.stdout)
     return OK
+
+
+def _doubled(most: int) -> Sequence[int]:
+    """Return 1, 2, 4 and so on, and the last number itself."""
+    return sorted({1 << power for power in range(most.bit_length())} | {most})
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    forecast = _job(arguments).forecast(**({} if arguments.sample is None else {"records": arguments.sample}))
+    status = USAGE if forecast.refused else FAILED if forecast.problems else OK
+    if arguments.json:
+        return tell(arguments, status, forecast.as_dict())
+    show([forecast], sys.stdout)
+    return status
 
 
 def _errors(arguments: argparse.Namespace) -> int:

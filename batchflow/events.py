@@ -54,11 +54,23 @@ class ChunkSettled(NamedTuple):
     """Whether an earlier run did it."""
 
 
+class CombineEnded(NamedTuple):
+    """A worker put results together."""
+
+    part: bool
+    """A part of the output was written; otherwise neighbours were made one by ``combine=``."""
+    stats: Stats
+
+
 class JobEnded(NamedTuple):
     """The job is over."""
 
     complete: bool
     """Whether every chunk came to its end."""
+    splitting: float = 0.0
+    """Seconds in which the driver cut the input into chunks,"""
+    combining: float = 0.0
+    """and in which it took over what came of them."""
 
 
 class StepStarted(NamedTuple):
@@ -79,5 +91,7 @@ class StepEnded(NamedTuple):
     """Of one that did not succeed."""
 
 
-Event: TypeAlias = JobStarted | SlotsChanged | TaskEnded | ChunkSettled | JobEnded | StepStarted | StepEnded
+Event: TypeAlias = (
+    JobStarted | SlotsChanged | TaskEnded | ChunkSettled | CombineEnded | JobEnded | StepStarted | StepEnded
+)
 Listener: TypeAlias = Callable[[Event], None]

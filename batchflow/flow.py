@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
+from batchflow.checking import check_max_errors
 from batchflow.errors import FunctionError, UsageError
 from batchflow.fingerprint import fingerprint
 from batchflow.launch import ahead
 from batchflow.packing import Shipped
-from batchflow.plan import check_max_errors
 from batchflow.readers import records
 from batchflow.resources import Resources
 from batchflow.retry import NEVER, Retry

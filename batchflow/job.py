@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchflow.combining.replay import replay
 from batchflow.combining.result import Result
@@ -15,10 +15,13 @@ from batchflow.mending import failed_chunks
 from batchflow.plan import JobSpec, Plan, make_plan
 from batchflow.progress import Progress
 from batchflow.report import ReportBuilder
-from batchflow.running import Run
+from batchflow.running import Run, terms_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from batchflow.curve import Scaling
+    from batchflow.forecast import Forecast
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,27 @@ class Job(JobSpec):
         with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor:
             executor.slots(self.limits, self.per_task)
         return plan
+
+    def forecast(self, records: int = 5000) -> Forecast:
+        """Plan the job, and try a sample of it in one worker, for a fraction of a second.
+
+        The function is called for real, with records from all over the input, inside the limits of a task; what
+        comes of it is thrown away.
+
+        Parameters
+        ----------
+        records
+            At most, if there is time for so many; 0 calls nothing.
+
+        Raises
+        ------
+        UsageError
+            As for `plan`; what only trying tells is in `Forecast.problems`.
+        """
+        from batchflow.trying import forecast  # only who plans needs it
+
+        with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor:
+            return forecast(self, executor, records)
 
     def run(self) -> Result:
         """Run the job to its end; what earlier runs did of its output is not done again.
@@ -107,6 +131,39 @@ class Job(JobSpec):
         with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor:
             yield from self._run_of(plan, executor).tables(ordered=ordered)
 
+    def scale(
+        self,
+        workers: Sequence[Any] = (1, 2),
+        *,
+        sample: int | str | None = None,
+        rounds: int = 3,
+        tell: Callable[[str], object] | None = None,
+    ) -> Scaling:
+        """Run the job in turn with several numbers of workers, and return how its speed grows with them.
+
+        The function is called for real, several times on the same records. What comes of it is thrown away: with
+        ``into=`` it is written to a temporary folder beside the output.
+
+        Parameters
+        ----------
+        workers
+            How many run side by side; one is always among them.
+        sample
+            Records, or a share like ``"5%"``, in pieces spread over the whole input; by default all of it.
+        rounds
+            How often each number has its turn; medians count.
+        tell
+            Called with a line of text after each run.
+
+        Raises
+        ------
+        UsageError
+            If the job cannot work, or its records come from a generator.
+        """
+        from batchflow.measuring import measure  # only who measures needs it
+
+        return measure(self, self.executor, workers, sample, rounds, tell)
+
     def _run_of(self, plan: Plan, executor: Executor) -> Run:
         return Run(plan, executor, [Progress(self.progress), *self.listeners])
 
@@ -118,7 +175,7 @@ def finished(plan: Plan, listeners: Sequence[Listener] = ()) -> Result:
     assert plan.history is not None
     assert plan.destination is not None
     check_parts(plan.destination, plan.history)
-    report = ReportBuilder()
+    report = ReportBuilder(terms_of(plan))
     errors = replay(plan.history, plan.inputs, [report, *listeners])
     schema = next((part.schema for part in reversed(plan.history.parts.values())), None)
     return Result(errors, report.report(), (), plan.destination, schema)

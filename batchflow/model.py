@@ -138,6 +138,8 @@ class Stats(NamedTuple):
     spans: tuple[SpanCount, ...] = ()
     retries: int = 0
     """Calls of the function with records that were tried before, inside the task."""
+    cpu: float = 0.0
+    """Seconds that its process computed meanwhile, on all its threads: the rest of its time it waited."""
 
     @property
     def rows_in(self) -> int:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import heapq
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from batchflow.events import ChunkSettled, Event, JobEnded, JobStarted, SlotsChanged, TaskEnded
-from batchflow.model import Stats
+from batchflow.events import ChunkSettled, CombineEnded, Event, JobEnded, JobStarted, SlotsChanged, TaskEnded
+from batchflow.grouping import ErrorKind, ErrorKinds
+from batchflow.model import Chunk, Stats
+from batchflow.occupancy import PHASES, Occupancy
 
 _SLOWEST = 5
+_COMMONEST = 3
 
 
 class SourceCount(NamedTuple):
@@ -29,6 +31,28 @@ class SlowChunk(NamedTuple):
     start: int
     stop: int | None
     seconds: float
+    uncut: bool = False
+    """Whether it is a compressed file, which cannot be cut."""
+
+
+class Terms(NamedTuple):
+    """What was asked of a job, as far as its report speaks of it."""
+
+    kind: str = ""
+    """Of its source."""
+    per: str = "record"
+    chunk: int | str | None = None
+    calls: int | None = None
+    """At once in each worker."""
+    rate: bool = False
+    cpus: float = 1
+    """Of one task,"""
+    memory: int | None = None
+    """and bytes."""
+    output: str = ""
+    """Folder or file that is written,"""
+    meta: str = ""
+    """and the folder with what is not data."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +83,16 @@ class Report:
     seconds: float = 0.0
     """From the start of the job to its end."""
     task_seconds: float = 0.0
-    """Summed over all tasks."""
+    """Summed over all tasks, and what put their results together."""
+    cpu_seconds: float = 0.0
+    """Of these, what the processes computed; the rest they waited. Threads count one by one."""
     phases: Mapping[str, float] = field(default_factory=dict)
     """Seconds in read, call, convert and write, summed over all tasks."""
+    time: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of all workers by what they went into: start, read, call, convert, write, other, wait. They add
+    up to the slots times the seconds of the job; `batchflow.occupancy` says what each of them is."""
+    driver: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of the driver: splitting the input, combining what came back."""
     busy: Mapping[str, float] = field(default_factory=dict)
     """Share of the job's time in which each worker had a task, by worker."""
     peak_memory: int = 0
@@ -69,17 +100,33 @@ class Report:
     sources: Mapping[str, SourceCount] = field(default_factory=dict)
     """Rows by input; inputs without a failure are left out where there are more than a thousand."""
     slowest: tuple[SlowChunk, ...] = ()
+    commonest: tuple[ErrorKind, ...] = ()
+    """The commonest kinds of failure, with a count and an example each."""
+    kinds: int = 0
+    """Of failure there are."""
+    advice: tuple[str, ...] = ()
+    """What the job would gain by, where what was measured shows it."""
+    output: str = ""
+    """Folder or file that was written,"""
+    meta: str = ""
+    """and the folder with the error table and this report."""
 
     @property
     def speedup(self) -> float:
-        """How many workers' worth of task time was done in each second."""
+        """How many workers' worth of task time was done in each second.
+
+        It is at most this many times as fast as one worker: tasks side by side may each take longer than one
+        alone would, for want of memory bandwidth or disk. `Job.scale` measures that.
+        """
         return self.task_seconds / self.seconds if self.seconds else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain values, for JSON."""
         sources = {uri: count._asdict() for uri, count in self.sources.items()}
         slowest = [chunk._asdict() for chunk in self.slowest]
-        return vars(self) | {"sources": sources, "slowest": slowest, "speedup": self.speedup}
+        commonest = [kind._asdict() for kind in self.commonest]
+        told = {"sources": sources, "slowest": slowest, "commonest": commonest, "speedup": self.speedup}
+        return vars(self) | told
 
     def _repr_html_(self) -> str:
         """Show the report in a notebook."""
@@ -103,40 +150,35 @@ class Report:
         )
 
     def __str__(self) -> str:
-        counts = (
-            f"{self.rows_in:,} records in, {self.rows_out:,} rows out, {self.failed:,} failed, "
-            f"{self.retries:,} retries\n"
-        )
-        if self.complete and not self.executor:
-            return f"{counts}nothing to do: all of it was done before"
-        rate = (self.rows_in - self.before) / self.seconds if self.seconds else 0
-        resumed = f"{self.before:,} of them were done before\n" if self.before else ""
-        logs = f"\nmessages and what tasks print: {self.logs}" if self.logs else ""
-        return (
-            f"{counts}{resumed}"
-            f"{self.seconds:.2f} s, {rate:,.0f} records/s, {self.speedup:.1f} workers' worth on {self.slots} "
-            f"({self.executor}), {self.chunks:,} chunks, peak {self.peak_memory / 1e6:,.0f} MB per worker{logs}"
-        )
+        from batchflow.summary import summary  # only where somebody reads it
+
+        return summary(self)
 
 
 class ReportBuilder:
-    """A listener that adds a report up."""
+    """A listener that adds a report up.
+
+    Parameters
+    ----------
+    terms
+        What was asked of the job.
+    """
 
     SOURCES = 1000
 
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
+    def __init__(self, terms: Terms = Terms()) -> None:  # noqa: B008 - it is frozen
+        self._terms = terms
         self._start = JobStarted("", None, "", 0)
-        self._complete = False
+        self._end = JobEnded(complete=False)
         self._slots = 0
         self._totals = dict.fromkeys(
             ("rows_in", "before", "rows_out", "failed", "succeeded", "lost", "chunks", "retries", "bytes_read"), 0
         )
-        self._phases = dict.fromkeys(("read", "call", "convert", "write"), 0.0)
-        self._busy: dict[str, float] = {}
+        self._time = Occupancy()
         self._peak = 0
         self._sources: dict[str, SourceCount] = {}
         self._slowest: list[tuple[float, int, SlowChunk]] = []
+        self._kinds = ErrorKinds()
 
     def __call__(self, event: Event) -> None:
         """Hear one event."""
@@ -144,20 +186,20 @@ class ReportBuilder:
             self._task(event.stats, event)
         elif isinstance(event, ChunkSettled):
             self._chunk(event)
-        elif isinstance(event, JobStarted):
-            self._start, self._slots = event, event.slots
-        elif isinstance(event, SlotsChanged):
+        elif isinstance(event, CombineEnded):
+            self._time.combined(event.stats, part=event.part)
+        elif isinstance(event, JobStarted | SlotsChanged):
+            self._time.resize(event.slots)
             self._slots = max(self._slots, event.slots)
+            self._start = event if isinstance(event, JobStarted) else self._start
         elif isinstance(event, JobEnded):
-            self._complete = event.complete
+            self._end = event
 
     def _task(self, stats: Stats, event: TaskEnded) -> None:
         self._totals["retries"] += (event.attempt > 1) + stats.retries
         self._totals["bytes_read"] += stats.nbytes
-        self._busy[stats.worker] = self._busy.get(stats.worker, 0.0) + stats.seconds
+        self._time.task(stats)
         self._peak = max(self._peak, stats.peak_memory)
-        for phase in self._phases:
-            self._phases[phase] += getattr(stats, phase)
 
     def _chunk(self, event: ChunkSettled) -> None:
         stats = event.stats
@@ -168,11 +210,11 @@ class ReportBuilder:
         self._totals["failed"] += len(event.failures)
         self._totals["succeeded"] += stats.rows_in - stats.failed
         self._totals["lost"] += stats.failed or len(event.failures)
-        span = event.chunk.spans[0]
-        slow = SlowChunk(span.input.uri, span.start, span.stop, stats.seconds)
-        heapq.heappush(self._slowest, (stats.seconds, self._totals["chunks"], slow))
-        if len(self._slowest) > _SLOWEST:
-            heapq.heappop(self._slowest)
+        self._kinds.add(event.failures)
+        if len(self._slowest) < _SLOWEST:
+            heapq.heappush(self._slowest, (stats.seconds, self._totals["chunks"], _slow(event.chunk, stats)))
+        elif stats.seconds > self._slowest[0][0]:
+            heapq.heapreplace(self._slowest, (stats.seconds, self._totals["chunks"], _slow(event.chunk, stats)))
         for count in stats.spans:
             before = self._sources.get(count.uri)
             if before is None and len(self._sources) >= self.SOURCES and not count.failed:
@@ -185,22 +227,36 @@ class ReportBuilder:
     def totals(self) -> dict[str, Any]:
         """Return records, rows and failures, of which the chunks tell and not the tasks."""
         counted = ("rows_in", "before", "rows_out", "failed", "chunks")
-        return {name: self._totals[name] for name in counted} | {"sources": dict(self._sources)}
+        kinds = {"commonest": self._kinds.commonest(_COMMONEST), "kinds": len(self._kinds)}
+        return {name: self._totals[name] for name in counted} | {"sources": dict(self._sources)} | kinds
 
     def report(self) -> Report:
         """Return the report as of now."""
-        seconds = time.perf_counter() - self._began
-        return Report(
+        from batchflow.advice import advise  # as above
+
+        spent, seconds = self._time.losses(), self._time.seconds
+        report = Report(
             executor=self._start.executor,
             slots=self._slots,
             logs=self._start.logs,
-            complete=self._complete,
+            complete=self._end.complete,
             seconds=seconds,
-            task_seconds=sum(self._busy.values()),
-            phases=dict(self._phases),
-            busy={worker: spent / seconds for worker, spent in self._busy.items() if worker},
+            task_seconds=sum(self._time.busy.values()),
+            cpu_seconds=self._time.cpu,
+            phases={phase: spent[phase] for phase in PHASES},
+            time=spent,
+            driver={"splitting": self._end.splitting, "combining": self._end.combining},
+            busy={worker: spent / seconds for worker, spent in self._time.busy.items() if worker},
             peak_memory=self._peak,
-            sources=dict(self._sources),
             slowest=tuple(slow for _, _, slow in sorted(self._slowest, reverse=True)),
-            **self._totals,
+            output=self._terms.output,
+            meta=self._terms.meta,
+            **(self._totals | self.totals()),
         )
+        return replace(report, advice=advise(report, self._terms))
+
+
+def _slow(chunk: Chunk, stats: Stats) -> SlowChunk:
+    span = chunk.spans[0]
+    uncut = len(chunk.spans) == 1 and span.whole and span.input.compression is not None
+    return SlowChunk(span.input.uri, span.start, span.stop, stats.seconds, uncut)

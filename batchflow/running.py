@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from batchflow.brake import Brake
+from batchflow.calling import side_by_side
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.order import Settled
 from batchflow.combining.replay import replay
@@ -21,10 +22,11 @@ from batchflow.ledger import read_ledger
 from batchflow.mending import Mending
 from batchflow.plan import Plan
 from batchflow.rate import parse_rate
-from batchflow.report import ReportBuilder
+from batchflow.report import ReportBuilder, Terms
 from batchflow.resources import Budget
 from batchflow.rows import Rows
 from batchflow.scheduler import Scheduler
+from batchflow.sources.base import Cursor
 from batchflow.tables import concat
 from batchflow.worker import Program
 
@@ -69,6 +71,8 @@ class Run:
         What all jobs that share the executor may take together.
     lazy
         Rows stay where they are, and not in the result.
+    cursor
+        Gives the chunks, in the place of the plan's own source.
 
     Attributes
     ----------
@@ -85,15 +89,17 @@ class Run:
         budget: Budget | None = None,
         *,
         lazy: bool = False,
+        cursor: Cursor | None = None,
     ) -> None:
         self._lazy = lazy
+        self._cursor = cursor
         self.payloads: list[Any] = []
         self._plan = plan
         self._executor = executor
         self._brake = brake
         self._budget = budget
         self._errors = ErrorTable()
-        self._report = ReportBuilder()
+        self._report = ReportBuilder(terms_of(plan))
         self._seen = 0
         self._listeners: list[Listener] = [self._report, *listeners]
         self.scheduler: Scheduler
@@ -132,7 +138,7 @@ class Run:
     def _opened(self, resume: Callable[[], Sequence[Settled]] = tuple) -> Iterator[None]:
         complete = False
         try:
-            self.scheduler.open(resume)
+            self.scheduler.open(resume, self._cursor)
             yield
             complete = True
         finally:
@@ -256,7 +262,7 @@ class Run:
         destination = self._plan.destination
         assert destination is not None
         known = {item.uri: item for item in self._plan.inputs}
-        report = ReportBuilder()
+        report = ReportBuilder(terms_of(self._plan))
         errors = replay(read_ledger(destination.meta, known), self._plan.inputs, [report])
         told = replace(self._report.report(), **report.totals())
         dataset.finish(errors, told)
@@ -314,6 +320,17 @@ class Run:
         errors = self._errors.table()
         message = f"stopped: more than max_errors={self._plan.spec.max_errors} failed; {tell(errors)}"
         raise StoppedError(message, errors, self._report.report())
+
+
+def terms_of(plan: Plan) -> Terms:
+    """Return what was asked of a job, as far as its report speaks of it."""
+    spec, destination = plan.spec, plan.destination
+    return Terms(
+        plan.source.kind, spec.per, spec.chunk, side_by_side(spec.fn, spec.concurrency), spec.rate is not None,
+        1 if spec.per_task.cpus is None else spec.per_task.cpus, spec.per_task.nbytes,
+        "" if destination is None else f"{destination.path}{'' if destination.one_file else '/'}",
+        "" if destination is None else f"{destination.meta}/",
+    )  # fmt: skip
 
 
 def program_of(plan: Plan, *, tables: bool = False) -> Program:

@@ -28,10 +28,20 @@ from batchflow.combining import losses
 from batchflow.combining.order import Numbering, Sequencer, Settled
 from batchflow.coverage import Coverage
 from batchflow.errors import GO_ON, ExecutorError, OutputError
-from batchflow.events import ChunkSettled, Event, JobEnded, JobStarted, Listener, SlotsChanged, TaskEnded
+from batchflow.events import (
+    ChunkSettled,
+    CombineEnded,
+    Event,
+    JobEnded,
+    JobStarted,
+    Listener,
+    SlotsChanged,
+    TaskEnded,
+)  # fmt: skip
 from batchflow.executors.base import Executor
 from batchflow.inflight import FOLLOW_SECONDS, InFlight
 from batchflow.model import (
+    Assemble,
     Chunk,
     Failed,
     Inspect,
@@ -93,6 +103,9 @@ class Scheduler:
     budget
         What may be in use at the same time by all jobs that share the executor.
     """
+
+    _splitting = _combining = 0.0
+    """Seconds in which the input was cut, and in which what came of it was taken over."""
 
     def __init__(
         self,
@@ -161,7 +174,7 @@ class Scheduler:
         self._cursor = cursor or source.cursor(self._plan.inputs, self._heavy, covered)
         for settled in done:
             self._order.settle(settled)
-        left = self._cursor.total if done else self._plan.total
+        left = self._plan.total if cursor is None and not done else self._cursor.total
         first = FIRST_RECORDS if source.in_memory else FIRST_BYTES
         self._sizer = ChunkSizer(left, self._slots, first, self._plan.chunk_weight, self._plan.pace)
         unit = "records" if source.in_memory else "bytes"
@@ -174,7 +187,7 @@ class Scheduler:
         """Give up what is still running and forget the program."""
         self._running.give_up()
         self._executor.unload(self.job)
-        self._tell(JobEnded(complete))
+        self._tell(JobEnded(complete, self._splitting, self._combining))
 
     def announce(self, settled: Settled) -> Settled:
         """Tell the listeners of a chunk that will not change any more; return it with its records numbered."""
@@ -212,7 +225,9 @@ class Scheduler:
             if not self._stops():
                 self._admit()
             for settled in self._order.release(_END if self._drained else self._cursor.frontier):
+                began = time.perf_counter()
                 self._deliver(settled)
+                self._combining += time.perf_counter() - began
             if not self._is_left():
                 return
             yield
@@ -282,7 +297,9 @@ class Scheduler:
         work = self._backlog.next()
         if work is not None or self._drained or not self._has_room():
             return work
+        began = time.perf_counter()
         drawn: Drawn | None = self._cursor.draw(self._sizer.next())
+        self._splitting += time.perf_counter() - began
         if drawn is None:
             self._drained = True
             return None
@@ -310,6 +327,8 @@ class Scheduler:
         if self._is_unlucky(work, outcome):
             self._begin(work)
         elif outcome.key in self._callbacks:
+            if isinstance(outcome, Succeeded):
+                self._tell(CombineEnded(isinstance(work, Assemble), outcome.stats))
             self._callbacks.pop(outcome.key)(outcome)
         elif isinstance(work, Inspect):
             self._counted(work.task, outcome)

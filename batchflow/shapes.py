@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from batchflow.combining.result import Result
     from batchflow.flow import Flow
     from batchflow.flow_run import FlowRun, StepRun
-    from batchflow.plan import Plan
     from batchflow.submit.job_server import JobInfo
 
 Shape = dict[str, Any]
@@ -25,10 +24,10 @@ Shape = dict[str, Any]
 _JOB = ("id", "status", "begun", "seconds", "what", "into", "exit_code")
 
 
-def of_result(result: Result, output: str | None) -> Shape:
+def of_result(result: Result) -> Shape:
     """Return what ``run`` and ``retry`` tell; the rows too, where they stand nowhere else."""
     return {
-        "output": output,
+        "output": result.report.output or None,
         "report": result.report.as_dict(),
         "errors": of_errors(result.errors),
         "values": result.values if result.path is None else None,
@@ -84,27 +83,6 @@ def of_graph(flow: Flow) -> Shape:
         for one in nodes
     ]
     return {"flow": flow.name, "steps": steps}
-
-
-def of_plan(plan: Plan) -> Shape:
-    """Return what ``plan`` tells."""
-    in_memory, whole = plan.source.in_memory, plan.uncuttable
-    history, destination, weight = plan.history, plan.destination, plan.chunk_weight
-    done = None if history is None else [chunk.stats.rows_in for chunk in history.chunks.values()]
-    return {
-        "kind": plan.source.kind,
-        "inputs": len(plan.inputs),
-        "bytes": None if in_memory else plan.size,
-        "uncuttable": len(whole),
-        "largest_uncuttable": max((item.size for item in whole), default=None),
-        "chunk_weight": weight,
-        "chunks": None if weight is None or plan.total is None else max(1, -(-plan.total // weight)),
-        "output": None if destination is None else str(destination.path),
-        "format": None if destination is None else destination.format,
-        "records_done": None if done is None else sum(done),
-        "chunks_done": None if done is None else len(done),
-        "finished": plan.finished,
-    }
 
 
 def of_proof(problems: list[str], counts: Mapping[str, int] | None) -> Shape:

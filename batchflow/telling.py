@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
+from batchflow.grouping import ErrorKind, example
 from batchflow.printable import printable, printable_json
 
 OK, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -82,10 +83,9 @@ def grouped(errors: Any) -> str:
     lines = []
     for (phase, kind), rows in sorted(groups.items(), key=lambda item: -len(item[1])):
         first = rows[0]
-        record = f", record {first['record']}" if first["record"] is not None else ""
-        step = f"{printable(first['step'])}: " if first.get("step", first["source"]) != first["source"] else ""
-        example = f"{step}{printable(first['source'])}{record}: {printable(first['message'])}"
-        lines.append(f"{len(rows):>7,} x {printable(kind)} in {phase}: {example}")
+        step = f"{first['step']}: " if first.get("step", first["source"]) != first["source"] else ""
+        shown = step + example(first["source"], first["record"], first["message"])
+        lines.append(str(ErrorKind(phase, kind, len(rows), shown)))
     return "\n".join(lines)
 
 

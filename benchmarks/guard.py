@@ -1,4 +1,4 @@
-"""``python -m benchmarks.guard``: is anything far slower than the same work by hand? Small and never close, for CI.
+"""``python -m benchmarks.guard``: is anything far slower than the same work by hand? Small and never close.
 
 Each race is a suite at a small size, ours against its `limit` row in the same run, whatever the machine. Ours may
 take twice as long as it did when the bar was set, which no busy machine does to one of two programs in turns.

@@ -165,7 +165,10 @@ class Result:
 
     def __repr__(self) -> str:
         where = f" in {self.path}" if self.path else ""
-        return f"<Result{where}: {self.report}>"
+        return f"<Result{where}: {str(self.report).partition(chr(10))[0]}>"
+
+    def __str__(self) -> str:
+        return str(self.report)
 
 
 def _files(destination: Destination) -> dict[str, int | None]:

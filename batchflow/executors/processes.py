@@ -15,6 +15,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -28,7 +29,7 @@ from batchflow.executors.lean import full_outcome, lean_call
 from batchflow.executors.members import Member, Piece
 from batchflow.executors.permits import Permits
 from batchflow.executors.zygote import REQUEST, Ended, Load, Tally, Unload
-from batchflow.model import Call, Failed, Key, Outcome, Work
+from batchflow.model import Call, Failed, Key, Outcome, Stats, Work
 from batchflow.packing import Buffers
 from batchflow.resources import Budget, Resources, available_cpus, capped, total_memory
 from batchflow.retry import Retry
@@ -287,10 +288,14 @@ class Processes(Executor):
         program = self._programs[job]
         limits, retry = rules_of(work, program.limits, program.retry)
         seconds = limits.seconds
+        spent = time.monotonic() - worker.tally.since
+        stats = Stats(worker.name, time.time() - spent, spent)
         if status == OVERTIME and seconds and was_overtime(worker.tally.since, seconds):
-            return lost(work, "timeout", too_slow(work, seconds), worker.name, retry=retry)
+            slow = lost(work, "timeout", too_slow(work, seconds), worker.name, retry=retry)
+            return slow._replace(stats=stats)
         message = f"the worker process {_how(status)}"
-        return died(work, message, worker.name, retry, suspect=status == -signal.SIGKILL)
+        suspect = status == -signal.SIGKILL
+        return died(work, message, worker.name, retry, suspect=suspect)._replace(stats=stats)
 
     def _drop(self, worker: Member) -> None:
         del self._workers[worker.number]

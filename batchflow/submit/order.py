@@ -29,7 +29,7 @@ STOP_SECONDS = DRAIN_SECONDS + 10
 """What a job is given to end, once it is stopped."""
 
 _CODE = ("function", "setup", "combine", "flow")
-_WRITTEN = ("into", "output", "draw")
+_WRITTEN = ("into", "output", "draw", "plot")
 _OURS = ("pip", "env", "exclude", "working_dir", "address", "wait", "json", "help")
 _DIGITS = 16
 
@@ -88,6 +88,7 @@ def order(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> Ord
         raise UsageError(message)
     into = getattr(arguments, "into", None) or getattr(arguments, "output", None)
     argv = (arguments.submitted, *_argv(moved, parser))
+    into = None if arguments.submitted == "scale" else into  # which writes nothing there
     return Order(argv, parcel, into and into.rstrip("/"), tuple(arguments.pip), env)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import nullcontext, suppress
 
 from batchflow.formats import digest, format_of
@@ -22,6 +23,7 @@ def assembled(work: Assemble, *, guarded: bool) -> Outcome:
         Whether this is a worker, where work is kept to its time.
     """
     limits = Limits(work.seconds)
+    began = time.time()
     try:
         guard = Guard(*limits) if guarded else nullcontext()
         with guard, incoming(work.pieces) as pieces, outgoing(work.path) as path:
@@ -35,4 +37,4 @@ def assembled(work: Assemble, *, guarded: bool) -> Outcome:
         if isinstance(error, KeyboardInterrupt):
             raise
         return failed(work, "write", error)
-    return Succeeded(work.key, Stats(worker_name()), (), written)
+    return Succeeded(work.key, Stats(worker_name(), began, time.time() - began), (), written)

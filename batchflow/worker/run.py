@@ -58,6 +58,7 @@ class Run(ABC):
         self.extra = extra
         self.clock: _Clock = _Clock()
         self.started: float = time.time()
+        self._computed = time.process_time()
         self.failures: list[Failure] = []
         self.counts: dict[int, SpanCount] = {}
         self.rows: int = 0
@@ -193,4 +194,5 @@ class Run(ABC):
             peak_memory=peak_memory(),
             spans=tuple(self.counts.values()),
             retries=self.retries,
+            cpu=time.process_time() - self._computed,
         )  # fmt: skip

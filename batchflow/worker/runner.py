@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import WorkerDied
@@ -17,7 +18,7 @@ from batchflow.worker.failures import failed, over, placed, worker_name
 from batchflow.worker.guard import Guard, Overtime
 from batchflow.worker.program import Program
 from batchflow.worker.records import RecordRun
-from batchflow.worker.run import PASSING
+from batchflow.worker.run import PASSING, peak_memory
 
 if TYPE_CHECKING:
     from batchflow.worker.lanes import Lanes
@@ -53,6 +54,7 @@ class Runner:
     def perform(self, work: Work) -> Outcome:
         """Do one piece of work and return what came of it; never raises an `Exception`."""
         limits = self._program.limits
+        began = time.time()
         try:
             self._reopen()
         except Exception as error:  # noqa: BLE001 - no more threads
@@ -65,7 +67,8 @@ class Runner:
             with Guard(*limits):
                 return self._perform(work)
         except (Overtime, MemoryError) as error:
-            return over(work, error, limits, self._program.retry)
+            stats = Stats(worker_name(), began, time.time() - began, peak_memory=peak_memory())
+            return over(work, error, limits, self._program.retry)._replace(stats=stats)
 
     def _reopen(self) -> None:
         """Make anew what went with a task that broke off; outside the limits of the next one."""
@@ -131,9 +134,11 @@ class Runner:
 
     def _merge(self, work: Merge) -> Outcome:
         assert self._program.combine is not None
+        began = time.time()
         table = concat(table for part in work.parts for table in part.tables)
         rows = Rows([as_table(self._program.combine(table))])
-        return Succeeded(work.key, Stats(worker_name(), held=rows.nbytes), (), rows)
+        stats = Stats(worker_name(), began, time.time() - began, held=rows.nbytes)
+        return Succeeded(work.key, stats, (), rows)
 
 
 BARE = (Assemble, Call)

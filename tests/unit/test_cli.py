@@ -88,9 +88,10 @@ def test_run_writes_the_output_and_tells_what_failed(folder):
     assert done.stdout == ""
     lines = done.stderr.splitlines()
     assert lines[0] == "4 records in, 3 rows out, 1 failed, 0 retries"
-    assert lines[2:] == [
+    assert lines[2].startswith("workers' time: ")
+    assert lines[3:] == [
         r"      1 x ValueError in call: in/b.csv, record 1: three \x1b[31m",
-        "output in out/",
+        "output in out/; errors and report in out/_batchflow/",
         "next: batchflow errors out/ --all; once mended, batchflow retry out/ --version 2",
     ]
 

@@ -70,7 +70,7 @@ def told(folder, capsys):
 
 def test_run_with_an_output_and_retry(told):
     shape = told("run", "f.py:clean", "in.csv", "--into", "out/", status=1, keys="`run`, `retry`")
-    assert (shape["output"], shape["values"]) == ("out/", None)
+    assert (Path(shape["output"]), shape["values"]) == (Path("out").absolute(), None)
     assert {name: shape["report"][name] for name in ("rows_in", "rows_out", "failed")} == {
         "rows_in": 3, "rows_out": 2, "failed": 1,
     }  # fmt: skip
@@ -92,12 +92,18 @@ def test_no_control_character_reaches_a_terminal(folder, capsys):
 
 
 def test_plan(told):
-    shape = told("plan", "f.py:clean", "in.csv", "--into", "o.csv", "--chunk", "4B", keys="`plan`")
-    assert shape == {
-        "kind": "csv", "inputs": 1, "bytes": 8, "uncuttable": 0, "largest_uncuttable": None, "chunk_weight": 4,
-        "chunks": 2, "output": "o.csv" if shape["output"] == "o.csv" else str(Path("o.csv").absolute()),
-        "format": "csv", "records_done": None, "chunks_done": None, "finished": False,
+    arguments = ("f.py:clean", "in.csv", "--into", "o.csv", "--chunk", "4B", "--no-sample")
+    shape = told("plan", *arguments, keys="`plan`")
+    assert shape["output"] == {"path": str(Path("o.csv").absolute()), "format": "csv"}
+    assert {name: shape[name] for name in ("kind", "inputs", "size", "chunk_weight", "problems", "sample")} == {
+        "kind": "csv", "inputs": 1, "size": 8, "chunk_weight": 4, "problems": [], "sample": None,
     }  # fmt: skip
+    assert shape["finished"] is False
+
+
+def test_scale(told):
+    shape = told("scale", "f.py:mended", "in.csv", "--workers", "1", "--rounds", "1", "--quiet", keys="`scale`")
+    assert [point["workers"] for point in shape["points"]] == [1]
 
 
 def test_flow(told):

@@ -12,7 +12,7 @@ import zipfile
 
 import pytest
 
-from batchflow.arguments import add_flow, add_job, add_retry, add_submit
+from batchflow.arguments import add_flow, add_job, add_retry, add_scale, add_submit
 from batchflow.cli import main
 from batchflow.errors import ExecutorError, UsageError
 from batchflow.events import JobEnded, JobStarted
@@ -47,12 +47,26 @@ def folder(tmp_path, monkeypatch):
 def ordered(*arguments):
     import argparse
 
-    add = {"run": add_job, "flow": add_flow, "retry": add_retry}[arguments[0]]
+    add = {"run": add_job, "flow": add_flow, "retry": add_retry, "scale": add_scale}[arguments[0]]
     parser = argparse.ArgumentParser()
     add(parser)
     add_submit(parser)
     parser.set_defaults(submitted=arguments[0])
     return order(parser.parse_args(arguments[1:]), parser)
+
+
+def test_scale_goes_along_with_its_numbers_and_takes_no_output(folder):
+    wanted = ordered(
+        "scale", "steps.py:clean", "data/*.csv", "--workers", "1,2,4", "--sample", "5%", "--into", "/there/",
+        "--plot", "/there.svg",
+    )  # fmt: skip
+    assert wanted.argv == (
+        "scale", "steps.py:clean", "data/*.csv", "--into", "/there/", "--workers", "1,2,4", "--sample", "5%",
+        "--plot", "/there.svg",
+    )  # fmt: skip
+    assert wanted.into is None
+    with pytest.raises(UsageError, match=r"'scale.svg' would be written into the job's own folder"):
+        ordered("scale", "steps.py:clean", "data/*.csv", "--plot", "scale.svg")
 
 
 def test_the_parcel_is_the_folder_without_what_nobody_needs(folder, tmp_path):

@@ -1,0 +1,184 @@
+"""What a run would come to: mistakes that would cost an hour, time and memory, told by a sample of its records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from batchflow.grouping import ErrorKind
+from batchflow.plan import Plan
+from batchflow.printable import printable
+from batchflow.rate import parse_rate
+from batchflow.report import Report
+from batchflow.resources import format_bytes, total_memory
+from batchflow.sources.cutting import weigh
+
+_FULL = 0.8
+"""Of the memory there is, that a job may take before it is told."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of a sample."""
+
+    report: Report
+    share: float
+    """Of the input that was done."""
+    spread: bool
+    """Whether it was taken from all of the input, and not only from its beginning."""
+    rate: float | None
+    """Seconds of one worker for a unit of weight; ``None`` where nothing came to its end."""
+    held: float = 0.0
+    """Bytes of the rows that a unit of weight gives, where they stay in memory."""
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        report = self.report
+        return {
+            "records": report.rows_in, "rows_out": report.rows_out, "failed": report.failed,
+            "share": self.share, "spread": self.spread, "seconds": report.task_seconds,
+            "peak_memory": report.peak_memory, "notes": self.notes,
+            "commonest": [kind._asdict() for kind in report.commonest],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A plan, and what a sample tells of it."""
+
+    plan: Plan
+    slots: int
+    """Workers that will run side by side."""
+    refused: tuple[str, ...] = ()
+    """Why it cannot run as it is."""
+    trial: Trial | None = None
+    """``None``: nothing was run."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What would cost an hour, the worst first."""
+        return (*self.refused, *(() if self.trial is None else _told(self.trial, self.seconds)), *self._memory())
+
+    @property
+    def left(self) -> float:
+        """Weight of the input that no earlier run did; 0 where nobody knows it."""
+        done = 0
+        if self.plan.history is not None:
+            done = sum(chunk.chunk.weight for chunk in self.plan.history.chunks.values())
+        return max(0.0, (self.plan.total or 0) - done)
+
+    @property
+    def seconds(self) -> float | None:
+        """What the rest of the job should take, if side by side no worker is slower than alone."""
+        if self.trial is None or self.trial.rate is None or self.plan.total is None or self.plan.finished:
+            return None
+        shared = self.trial.rate * self.left / self.slots
+        return max(shared, self.trial.rate * max(map(weigh, self.plan.uncuttable), default=0), self._by_rate())
+
+    def _by_rate(self) -> float:
+        """Return the seconds that a rate of calls alone takes."""
+        if self.plan.spec.rate is None or self.trial is None or not self.trial.share:
+            return 0.0
+        records = self.trial.report.rows_in * self.left / (self.trial.share * (self.plan.total or 1))
+        return records / parse_rate(self.plan.spec.rate).per_second
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes of all workers, and of the rows where they stay in the memory of the driver."""
+        if self.trial is None or not self.trial.report.peak_memory:
+            return None
+        return round(self.trial.report.peak_memory * self.slots + self.trial.held * (self.plan.total or 0))
+
+    def _memory(self) -> Iterator[str]:
+        """Yield that there is not enough memory."""
+        cap = min(self.plan.spec.limits.nbytes or total_memory(), total_memory())
+        if self.memory is None or self.memory < _FULL * cap:
+            return
+        rows = self.trial.held * (self.plan.total or 0) if self.trial else 0
+        cure = "write the result with into= (--into)" if rows > self.memory / 2 else "fewer workers take less"
+        yield f"about {format_bytes(self.memory)} of memory are needed and {format_bytes(cap)} are there: {cure}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        plan = self.plan
+        target = plan.destination
+        return {
+            "problems": self.problems, "kind": plan.source.kind, "inputs": len(plan.inputs), "size": plan.size,
+            "uncuttable": [item.uri for item in plan.uncuttable[:_MANY]], "uncuttables": len(plan.uncuttable),
+            "chunk_weight": plan.chunk_weight, "slots": self.slots, "finished": plan.finished,
+            "output": None if target is None else {"path": str(target.path), "format": target.format},
+            "sample": None if self.trial is None else self.trial.as_dict(),
+            "seconds": self.seconds, "memory": self.memory,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield from (f"problem   {printable(line)}" for line in self.problems)
+        yield self.plan.explain()
+        if self.trial is not None:
+            yield from _shown(self.trial)
+        if self.seconds is not None:
+            workers = f"{self.slots} worker{'s' if self.slots > 1 else ''}"
+            measured = "batchflow scale measures what more of them gain"
+            yield f"time      about {_duration(self.seconds)} with {workers}; {measured}"
+            yield from self._slowest(self.seconds)
+        if self.memory is not None and self.trial is not None:
+            peak = format_bytes(self.trial.report.peak_memory)
+            yield f"memory    about {format_bytes(self.memory)}: {peak} for each of {self.slots}{self._held()}"
+
+    def _held(self) -> str:
+        rows = 0 if self.trial is None else self.trial.held * (self.plan.total or 0)
+        return f", and {format_bytes(rows)} of rows" if rows else ""
+
+    def _slowest(self, seconds: float) -> Iterator[str]:
+        """Yield that one file that cannot be cut takes longer than all workers need for the rest."""
+        assert self.trial is not None
+        big = max(self.plan.uncuttable, key=weigh, default=None)
+        alone = (self.trial.rate or 0.0) * weigh(big) if big is not None else 0.0
+        if big is not None and self.plan.source.kind != "files" and self.slots > 1 and alone >= seconds:
+            yield (
+                f"          {printable(big.uri)} takes one worker all of that: in several files, or uncompressed, "
+                "the others could help"
+            )
+
+
+_MANY = 1000
+
+
+def _told(trial: Trial, seconds: float | None) -> Iterator[str]:
+    """Yield what is wrong in a sample."""
+    report = trial.report
+    yield from report.advice
+    if report.rows_in and report.lost >= report.rows_in:
+        yield f"each of the {report.rows_in:,} records of the sample failed, {_kind(report.commonest[0])}"
+        return
+    for kind in report.commonest:
+        if kind.phase == "convert":
+            yield f"in the sample rows do not go together in one table, {_kind(kind)}"
+    if seconds is None and trial.rate is None:
+        yield "nothing of the sample came to its end, so nobody can tell how long the job takes"
+
+
+def _kind(kind: ErrorKind) -> str:
+    return f"{kind.rows:,} x {kind.error_type} in {kind.phase}: {kind.example}"
+
+
+def _shown(trial: Trial) -> Iterator[str]:
+    report = trial.report
+    where = "all over the input" if trial.spread else "the beginning of the input"
+    failed = f", {report.failed:,} failed" if report.failed else ""
+    yield f"sample    {report.rows_in:,} records from {where}, {report.task_seconds:.2f} s of one worker{failed}"
+    yield from map(str, report.commonest)
+    yield from (f"          {note}" for note in trial.notes)
+
+
+def _duration(seconds: float) -> str:
+    """Return a time as a person reads it."""
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60:,} h {minutes % 60} min"

@@ -1,0 +1,162 @@
+"""A representative part of an input: pieces spread over the whole of it, not its head."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from batchflow.errors import UsageError
+from batchflow.model import Chunk, Input, Key
+from batchflow.sources import Source
+from batchflow.sources.base import Cursor, Drawn
+from batchflow.sources.cutting import FILE_WEIGHT
+
+_END: Key = (sys.maxsize,)
+_STEP = 16 << 20
+"""Weight that is passed over at a time: cutting a CSV file reads it, and there may be little time."""
+
+
+class Sample(NamedTuple):
+    """Some pieces of an input."""
+
+    pieces: tuple[Drawn, ...]
+    total: int
+    """Weight of the whole input."""
+    seconds: float
+    """That it took to cut them off the whole of it."""
+    reached: bool = True
+    """Whether there was time to go through the input to its end."""
+
+    @property
+    def weight(self) -> int:
+        """Of all pieces."""
+        return sum(piece.chunk.weight for piece in self.pieces)
+
+    @property
+    def share(self) -> float:
+        """Of the input."""
+        return min(1.0, self.weight / self.total) if self.total else 1.0
+
+
+class PieceCursor(Cursor):
+    """Draws pieces that were cut before, in the order in which they are given.
+
+    Parameters
+    ----------
+    allows
+        Asked with each piece whether there is time for it; otherwise no more come.
+    """
+
+    def __init__(self, pieces: Sequence[Drawn], allows: Callable[[Drawn], bool] | None = None) -> None:
+        self._pieces = list(reversed(pieces))
+        self._allows = allows
+        self.total: int | None = sum(piece.chunk.weight for piece in pieces)
+
+    def draw(self, weight: int) -> Drawn | None:
+        """Return the next piece, whatever weight is asked for."""
+        del weight
+        if self._pieces and self._allows is not None and not self._allows(self._pieces[-1]):
+            self._pieces.clear()
+        return self._pieces.pop() if self._pieces else None
+
+    @property
+    def frontier(self) -> Key:
+        """Key below which every piece has been drawn."""
+        return min((piece.key for piece in self._pieces), default=_END)
+
+
+def take_sample(
+    source: Source,
+    inputs: Sequence[Input],
+    wanted: int,
+    pieces: int,
+    seconds: float | None = None,
+    within: int | None = None,
+) -> Sample:
+    """Cut pieces off an input, each from a random place within its share of it, so that each part is in it.
+
+    A file that cannot be cut is taken whole if a place lies in it, so its chance is that of its size.
+
+    Parameters
+    ----------
+    wanted
+        Weight of all pieces.
+    pieces
+        How many there are to be.
+    seconds
+        What may be spent on it; what lies behind is not in the sample then.
+    within
+        Weight at the beginning of the input that the sample is from; by default all of it.
+
+    Raises
+    ------
+    UsageError
+        If the records come from a generator, which gives each of them once.
+    """
+    began = time.monotonic()
+    cursor = source.cursor(inputs, None) if inputs[0].size >= 0 else None
+    if cursor is None or cursor.total is None:
+        message = "these records come from a generator, of which no sample can be taken: pass a list instead"
+        raise UsageError(message)
+    until = None if seconds is None else began + seconds
+    total = min(cursor.total, within or cursor.total)
+    strata = _Strata(source, cursor, total, min(total, max(1, wanted)), max(1, pieces), until)
+    found = tuple(islice(strata.pieces(), None if within is None else pieces))
+    return Sample(found, cursor.total, time.monotonic() - began, strata.reached)
+
+
+class _Strata:
+    """Parts of an input, as many as there are to be pieces, with a piece from a random place in each."""
+
+    def __init__(
+        self, source: Source, cursor: Cursor, total: int, wanted: int, pieces: int, until: float | None
+    ) -> None:
+        self._source = source
+        self._cursor = cursor
+        self._until = until
+        self._piece = max(1, -(-wanted // pieces))
+        self._gap = max(0.0, (total - wanted) * self._piece / max(1, wanted))
+        self._random = random.Random(total)
+        self.reached = True
+
+    def pieces(self) -> Iterator[Drawn]:
+        """Yield the pieces in order."""
+        behind = 0.0
+        while True:
+            offset = self._random.uniform(0, self._gap)
+            skip = behind + offset
+            found, passed = self._at(skip)
+            if found is None:
+                return
+            yield found
+            # What was passed over beyond the place, and taken beyond the size, is not passed over again.
+            behind = self._gap - offset - (passed - skip) - (found.chunk.weight - self._piece)
+
+    def _at(self, skip: float) -> tuple[Drawn | None, float]:
+        """Return the piece at a distance, and the weight that was passed over."""
+        passed = 0.0
+        while passed + 1 <= skip:
+            if self._until is not None and time.monotonic() > self._until:
+                self.reached = False
+                return None, passed
+            step = min((skip - passed + 1) / 2, _STEP)  # half: the last cut of a file takes up a short rest
+            drawn = self._cursor.draw(max(1, int(step)))
+            if drawn is None:
+                return None, passed
+            if passed + drawn.chunk.weight > skip and self._is_uncut(drawn.chunk):
+                return drawn, passed
+            passed += self._weight(drawn.chunk)
+        return self._cursor.draw(self._piece), passed
+
+    def _weight(self, chunk: Chunk) -> float:
+        """Return the weight of a chunk as the total counts it, where a short file is more than its bytes."""
+        item = chunk.spans[0].input
+        short = not self._source.in_memory and not chunk.spans[0].whole and item.size < FILE_WEIGHT
+        return chunk.weight * FILE_WEIGHT / max(1, item.size) if short else chunk.weight
+
+    def _is_uncut(self, chunk: Chunk) -> bool:
+        return len(chunk.spans) == 1 and not self._source.cuttable(chunk.spans[0].input)

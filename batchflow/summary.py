@@ -1,0 +1,75 @@
+"""A report in a few lines, as it is printed at the end of a job: under twelve, whatever happened."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from batchflow.printable import printable
+
+if TYPE_CHECKING:
+    from batchflow.report import Report
+
+_ADVICE = 2
+"""Pieces of advice that are told; `Report.advice` has all."""
+_LEAST = 0.01
+"""A share of the time that is worth a word."""
+
+
+def summary(report: Report) -> str:
+    """Return what a job did, in under twelve lines."""
+    return "\n".join(_lines(report))
+
+
+def _lines(report: Report) -> Iterator[str]:
+    yield (
+        f"{report.rows_in:,} records in, {report.rows_out:,} rows out, {report.failed:,} failed, "
+        f"{report.retries:,} retries"
+    )
+    if report.executor:
+        yield from _work(report)
+    elif report.complete:
+        yield "nothing to do: all of it was done before"
+    yield from map(str, report.commonest)
+    if report.executor and report.output:
+        what = "report" if not report.failed else "errors and report"
+        yield f"output in {shown(report.output)}; {what} in {shown(report.meta)}"
+    if report.failed:
+        yield f"next: {_next(report)}"
+
+
+def _work(report: Report) -> Iterator[str]:
+    """Yield how long it took, and where the time went."""
+    rate = (report.rows_in - report.before) / report.seconds if report.seconds else 0
+    before = f"{report.before:,} of them done before; " if report.before else ""
+    yield (
+        f"{before}{report.seconds:.2f} s, {rate:,.0f} records/s, {report.speedup:.1f} workers' worth on "
+        f"{report.slots} ({report.executor}), {report.chunks:,} chunks, "
+        f"peak {report.peak_memory / 1e6:,.0f} MB per worker"
+    )
+    total = sum(report.time.values())
+    shares = [f"{spent / total:.0%} {name}" for name, spent in report.time.items() if spent > _LEAST * total]
+    if shares:
+        yield f"workers' time: {', '.join(shares)}"
+    yield from (f"advice: {line}" for line in report.advice[:_ADVICE])
+    if report.logs:
+        yield f"messages and what tasks print: {report.logs}"
+
+
+def _next(report: Report) -> str:
+    """Return what to type where something failed."""
+    if not report.output:
+        return "result.errors has each failure; with into= (--into) they are kept, and can be tried again"
+    where = shlex.quote(shown(report.output))
+    return f"batchflow errors {where} --all; once mended, batchflow retry {where} --version 2"
+
+
+def shown(path: str) -> str:
+    """Return a path as it is typed here: relative where it lies below."""
+    here = os.getcwd() + os.sep  # noqa: PTH109 - its text is what is wanted
+    if "://" in path:
+        return printable(path)
+    end = "/" if path.endswith("/") else ""
+    return printable((os.path.normpath(path) + end).removeprefix(here))

@@ -1,0 +1,156 @@
+"""Tries a job out in one worker: ships its function, writes where it will write, does a sample of its records."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+
+from batchflow.errors import BatchflowError, UsageError
+from batchflow.events import Event, TaskEnded
+from batchflow.executors import Executor
+from batchflow.executors.base import pickled
+from batchflow.forecast import Forecast, Trial
+from batchflow.model import Key
+from batchflow.plan import JobSpec, Plan, make_plan
+from batchflow.resources import Resources
+from batchflow.running import Run, program_of
+from batchflow.sampling import PieceCursor, take_sample
+from batchflow.sources.base import Drawn
+from batchflow.stores import Uri, is_uri, store_of
+from batchflow.tryout import room
+
+RECORDS = 5000
+"""Of a sample, if there is time for so many."""
+SECONDS = 0.3
+"""Of work that a sample may take: nobody waits long for a plan."""
+LOOK_SECONDS = 0.3
+"""That may be spent on finding it: a large CSV file has to be read up to its pieces."""
+PATIENCE = 2.0
+"""Seconds after which a task of the sample is given up."""
+_BEGINNING = 16 << 20
+"""Weight that the sample is taken from where there is no time for more."""
+_PIECES = 8
+"""Of each size, spread over the whole input. Single records come first, as they may take long; each size after
+it is as many times as large, so that in the end what a task costs by itself counts for little."""
+
+
+def forecast(spec: JobSpec, executor: Executor, records: int) -> Forecast:
+    """Return the plan of a job with what a sample of so many records tells of it; 0 runs nothing."""
+    plan = make_plan(spec)
+    slots = executor.slots(spec.limits, spec.per_task)
+    refused = tuple(_refusals(plan))
+    if not records or refused or plan.finished or not plan.total:
+        return Forecast(plan, slots, refused)
+    if spec.per_task.needs_ray:
+        return Forecast(plan, slots, refused)  # what it needs may be on other machines only
+    try:
+        return Forecast(plan, slots, refused, _tried(spec, records))
+    except BatchflowError as error:
+        return Forecast(plan, slots, (str(error) or type(error).__name__,))
+
+
+def _refusals(plan: Plan) -> Iterator[str]:
+    """Yield why a job cannot run that only trying tells: nothing of the user's is called."""
+    try:
+        pickled(program_of(plan))
+    except UsageError as error:
+        yield str(error)
+    target = plan.destination
+    if target is not None and isinstance(target.path, Uri):
+        probe = target.meta / "probe"
+        try:
+            store_of(target.path).put(probe, b"")
+            store_of(target.path).remove([probe])
+        except OSError as error:
+            yield f"cannot write to {target.path}: {error}"
+
+
+def _tried(spec: JobSpec, records: int) -> Trial:
+    """Do a sample of a job in a worker of its own, kept to the limits of a task."""
+    from batchflow.executors import Processes
+
+    timeout = min(spec.timeout or PATIENCE, PATIENCE)
+    with room(spec) as (trial, _), Processes(workers=1) as worker:
+        plan = make_plan(replace(trial, limits=Resources(), timeout=timeout, max_errors=None, chunk=None))
+        pieces, spread = _pieces(plan, records)
+        budget = _Budget()
+        run = Run(plan, worker, [budget], cursor=PieceCursor(pieces, budget.allows))
+        report = run.drive(run.result()).report
+        written = spec.into is not None
+        held = 0.0 if written else sum(rows.nbytes for rows in run.payloads) / max(1, budget.weight)
+    # A record number counts from the start of its piece, which is of no use to anybody.
+    kinds = tuple(kind._replace(example=_unnumbered(kind.example)) for kind in report.commonest)
+    share = budget.weight / (plan.total or 1)
+    notes = ["the sample was written to a temporary folder of this machine"] if is_uri(str(spec.into)) else []
+    return Trial(replace(report, commonest=kinds), share, spread, budget.rate, held, tuple(notes))
+
+
+def _unnumbered(example: str) -> str:
+    """Return an example without the number of its record."""
+    source, comma, rest = example.rpartition(", record ")
+    return f"{source}:{rest.partition(':')[2]}" if comma else example
+
+
+def _pieces(plan: Plan, records: int) -> tuple[list[Drawn], bool]:
+    """Return pieces of growing size, each size spread over the input, and whether that is all of the input."""
+    record = plan.source.record_weight(plan.inputs)
+    taken: dict[Key, Drawn] = {}
+    size, left, within = 1, records, None
+    while left > 0:
+        size = min(size, left)
+        count = min(_PIECES, left // size)
+        wanted = max(1, round(count * size * record))
+        if wanted >= (plan.size or 0):  # files of a few bytes weigh more than that
+            if size > 1:
+                break
+            wanted = plan.total or 0
+        seconds = LOOK_SECONDS if within is None else None
+        sample = take_sample(plan.source, plan.inputs, wanted, count, seconds, within)
+        if not sample.reached:
+            within = _BEGINNING
+            continue
+        pieces = list(sample.pieces)
+        random.Random(count).shuffle(pieces)  # few may be done, which are to be from anywhere
+        for drawn in pieces:
+            taken.setdefault(drawn.key, drawn)
+        left -= count * size
+        size *= _PIECES
+    return list(taken.values()), within is None
+
+
+class _Budget:
+    """Keeps a sample to its time, and tells what a unit of weight takes: by the largest pieces that were done."""
+
+    def __init__(self) -> None:
+        self.weight = 0
+        self._seconds = 0.0
+        self._first: tuple[int, float] | None = None
+        """The first task, which also loads what the others find there."""
+        self._done: list[tuple[int, float]] = []
+
+    def __call__(self, event: Event) -> None:
+        if not isinstance(event, TaskEnded):
+            return
+        seconds = event.stats.seconds
+        self.weight += event.weight if event.ok else 0
+        if self._first is None and event.ok:
+            self._first = (event.weight, seconds)
+        else:
+            self._seconds += seconds
+            self._done += [(event.weight, seconds)] if event.ok else []
+
+    def allows(self, drawn: Drawn) -> bool:
+        """Return whether there is time for a piece, by what those before took."""
+        expected = (self.rate or 0.0) * drawn.chunk.weight if self._done else 0.0
+        return self._seconds + expected < SECONDS
+
+    @property
+    def rate(self) -> float | None:
+        """Seconds for a unit of weight."""
+        done = self._done or ([self._first] if self._first else [])
+        if not done:
+            return None
+        most = max(weight for weight, _ in done)
+        large = [(weight, seconds) for weight, seconds in done if weight > most / 2]
+        return sum(seconds for _, seconds in large) / max(1, sum(weight for weight, _ in large))
