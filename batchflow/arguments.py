@@ -34,12 +34,21 @@ def add_flow(parser: argparse.ArgumentParser) -> None:
     add("--on-error", choices=("abort", "continue"), default="abort", help="what to do when a step has failed")
     add("--max-errors", metavar="N", help="a count, or a fraction like 0.001; by default all are collected")
     add("--explain", action="store_true", help="tell what runs with what, and run nothing")
+    add("--report", metavar="FILE", help="flow.html: what the run was like; or .json, or .trace.json for Perfetto")
     add("--draw", metavar="FILE", help="flow.svg, or flow.mmd for Mermaid; with --explain as it is written")
     add("--arg", action="append", default=[], metavar="NAME=VALUE", help="of the function that returns the flow")
     add("--workers", type=int, metavar="N", help="cores at most")
     add("--memory", metavar="SIZE", help="memory of the whole flow, like 16GB")
     add("--executor", metavar="NAME", help="serial, processes or ray")
     add("--quiet", action="store_true", help="no progress line and no summary")
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which report is shown, and how."""
+    add = parser.add_argument
+    add("output", help="folder or file that a run wrote")
+    add("--open", action="store_true", help="in a browser; of an object store a copy")
+    add("--trace", action="store_true", help="the trace instead, for chrome://tracing and ui.perfetto.dev")
 
 
 def add_retry(parser: argparse.ArgumentParser) -> None:

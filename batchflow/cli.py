@@ -1,4 +1,4 @@
-"""The command line: ``run``, ``plan``, ``flow``, ``errors``, ``retry``, ``verify``; ``submit`` and its kin.
+"""The command line: ``run``, ``plan``, ``flow``, what looks at their outputs, ``submit`` and its kin.
 
 Exit status: 0 all ok; 1 done, some records failed, or the run itself failed; 2 wrong usage or plan,
 nothing has run; 3 stopped over ``--max-errors``; 130 interrupted. A reader of the output that goes away,
@@ -19,6 +19,7 @@ from batchflow.arguments import (
     add_flow,
     add_id,
     add_job,
+    add_report,
     add_retry,
     add_submit,
     keyword,
@@ -31,6 +32,7 @@ from batchflow.telling import FAILED, INTERRUPTED, OK, STOPPED, USAGE, fail, gro
 if TYPE_CHECKING:
     from batchflow.combining.result import Result
     from batchflow.events import Event
+    from batchflow.flow import Flow
     from batchflow.flow_run import FlowRun
     from batchflow.job import Job
 
@@ -101,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     retry = commands.add_parser("retry", help="run again only what failed, and put it into its place")
     add_retry(retry)
     retry.set_defaults(command=_retry)
+    report = commands.add_parser("report", help="show where the report of a run is, or open it")
+    add_report(report)
+    report.set_defaults(command=_report)
     verify = commands.add_parser("verify", help="prove that output and errors cover the input exactly once")
     verify.add_argument("output", help="folder or file that a run wrote")
     verify.set_defaults(command=_verify)
@@ -208,7 +213,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _flow(arguments: argparse.Namespace) -> int:
     from batchflow.loading import load_flow
-    from batchflow.resources import Resources
 
     flow = load_flow(arguments.flow, dict(map(keyword, arguments.arg)))
     if arguments.explain:
@@ -216,7 +220,37 @@ def _flow(arguments: argparse.Namespace) -> int:
         if arguments.draw:
             flow.draw(arguments.draw)
         return OK
-    run = flow.run(
+    run = _run_flow(flow, arguments)
+    if arguments.draw:
+        run.draw(arguments.draw)
+    return _told_flow(run, arguments)
+
+
+def _run_flow(flow: Flow, arguments: argparse.Namespace) -> FlowRun:
+    """Run a flow; its report is written also where it stops before its end."""
+    from batchflow.errors import InterruptedRun, StoppedError
+    from batchflow.flow_run import FlowRun
+
+    if arguments.report:
+        from batchflow.papers import maker
+
+        maker(arguments.report)  # refuses the name before anything runs
+    try:
+        run = _flow_run(flow, arguments)
+    except (InterruptedRun, StoppedError) as error:
+        ended = error.report if isinstance(error, StoppedError) else error.run
+        if arguments.report and isinstance(ended, FlowRun):
+            ended.save_report(arguments.report)
+        raise
+    if arguments.report:
+        run.save_report(arguments.report)
+    return run
+
+
+def _flow_run(flow: Flow, arguments: argparse.Namespace) -> FlowRun:
+    from batchflow.resources import Resources
+
+    return flow.run(
         on_error=arguments.on_error,
         max_errors=number(arguments.max_errors, "--max-errors"),
         only=arguments.only,
@@ -225,9 +259,6 @@ def _flow(arguments: argparse.Namespace) -> int:
         progress=False if arguments.quiet else None,
         listeners=[_begins(arguments)],
     )
-    if arguments.draw:
-        run.draw(arguments.draw)
-    return _told_flow(run, arguments)
 
 
 def _told_flow(run: FlowRun, arguments: argparse.Namespace) -> int:
@@ -273,6 +304,23 @@ def _retry(arguments: argparse.Namespace) -> int:
     if failed and not arguments.quiet:
         show([f"{failed:,} errors tried again: {failed - left:,} are gone, {left:,} stay"], sys.stderr)
     return _told_result(result, arguments, arguments.output)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from batchflow.loading import find_report
+
+    place = find_report(arguments.output, trace=arguments.trace)
+    show([printable(str(place))], sys.stdout)
+    if arguments.open:
+        import webbrowser
+
+        from batchflow.papers import local_copy
+
+        address = local_copy(place).as_uri()
+        if not webbrowser.open(address):
+            show([f"no browser could be opened here: copy the file, or open {printable(address)}"], sys.stderr)
+            return FAILED
+    return OK
 
 
 def _verify(arguments: argparse.Namespace) -> int:

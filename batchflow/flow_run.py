@@ -82,6 +82,8 @@ class FlowRun:
         errors: Sequence[tuple[str, pa.Table]],
         seconds: float,
         slots: int,
+        executor: str = "",
+        began: float = 0.0,
     ) -> None:
         self.name = flow.name
         self._flow = flow
@@ -91,6 +93,8 @@ class FlowRun:
         self._nodes = cache(lambda: list(nodes()))
         """Made only for those who ask how the steps hang together."""
         self._slots = slots
+        self._executor = executor
+        self._epoch = began
         self._names = {step.name: step for step in self.steps}
 
     def __getitem__(self, step: Step | str) -> StepRun:
@@ -142,6 +146,22 @@ class FlowRun:
     def draw(self, path: str | os.PathLike[str]) -> None:
         """Draw the graph, coloured by what became of each step: ``.svg``, or Mermaid as ``.mmd``."""
         draw(self._nodes(), self.name, path)
+
+    def save_report(self, path: str | os.PathLike[str]) -> None:
+        """Write what the run was like: one page as ``.html``, values as ``.json``, a trace as ``.trace.json``.
+
+        The trace is for ``chrome://tracing`` and Perfetto.
+
+        Raises
+        ------
+        UsageError
+            If the suffix is none of these.
+        """
+        from batchflow.papers import save  # only for those who ask
+        from batchflow.retelling import Where, told_flow
+
+        where = Where(self.name, self._epoch, self.seconds, self._slots, self._executor)
+        save(told_flow(where, self._nodes(), self.steps, self.errors), path)
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count:,} {state}" for state, count in self.counts.items())

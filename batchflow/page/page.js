@@ -451,8 +451,9 @@ function job() {
       el("div", {class: "bar", role: "img", "aria-label": rows.map(([phase, value]) => `${phase} ${share(value / total)}`).join(", ")},
         rows.map(([phase, value]) => el("span", {class: phase === "wait" ? "hatch" : null, style: `width: ${100 * value / total}%${phase === "wait" ? "" : `; background: var(--${colour(phase)})`}`,
           onpointermove: event => showTip(event.clientX, event.clientY, `${phase}: ${share(value / total)}`, [["", `${seconds(value)} ${WORDS[phase] || ""}`]]), onpointerleave: hideTip}))),
-      table("", [["", "word", ([phase]) => [phase === "wait" ? el("span", {class: "swatch hatch"}) : swatch(colour(phase)), phase]], ["share", "number", ([, value]) => share(value / total)],
+      el("div", {class: "two"}, table("", [["", "word", ([phase]) => [phase === "wait" ? el("span", {class: "swatch hatch"}) : swatch(colour(phase)), phase]], ["share", "number", ([, value]) => share(value / total)],
         ["seconds", "number", ([, value]) => seconds(value)], ["", "", ([phase]) => WORDS[phase] || ""]], rows, {slim: true}),
+        time.durations.length ? chart("Tasks by how long they took", histogram(time.durations)) : null),
       told.advice && told.advice.length ? [el("h3", {style: "margin-top: 14px"}, "What would help"), el("ul", {class: "advice"}, told.advice.map(line => el("li", null, line)))] : null);
   }
 
@@ -519,9 +520,8 @@ function job() {
     const charts = [];
     const rates = points(0), reads = points(1);
     if (rates.length) charts.push(chart("Records per second", overTime({label: `Records per second over time, at most ${count(Math.max(...rates.map(p => p[2])))}`, points: rates, end, unit: (n, axis) => axis ? short(n) : `${short(n)} records/s`})));
-    if (reads.some(point => point[2])) charts.push(chart("Bytes read per second", overTime({label: `Bytes read per second over time, at most ${bytes(Math.max(...reads.map(p => p[2])))}`, points: reads, end, unit: (n, axis) => axis ? bytes(n) : `${bytes(n)}/s`})));
+    else if (reads.some(point => point[2])) charts.push(chart("Bytes read per second", overTime({label: `Bytes read per second over time, at most ${bytes(Math.max(...reads.map(p => p[2])))}`, points: reads, end, unit: (n, axis) => axis ? bytes(n) : `${bytes(n)}/s`})));
     if (memory.length) charts.push(chart("Memory of the largest worker so far", overTime({label: `Memory of the largest worker over time, ${bytes(told.peak_memory)} at last`, points: memory, end, unit: n => bytes(n)})));
-    if (time.durations.length) charts.push(chart("Tasks by how long they took", histogram(time.durations)));
     return charts.length ? section("Over time", null, el("div", {class: "two"}, charts)) : null;
   }
 }
