@@ -2,8 +2,11 @@
 
 import json
 import re
+from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 from told import Clock, ended, many, told
 
 from batchflow.page import embedded, page_of
@@ -43,6 +46,12 @@ def test_it_loads_nothing():
     assert not re.findall(r'(?:src|href)="(?!data:,")', page)
     assert [url for url in re.findall(r"https?://[^\s\"']+", page) if "w3.org" not in url] == []
     assert not re.findall(r"@import|url\(|\bfetch\(|XMLHttpRequest|WebSocket|innerHTML|insertAdjacentHTML|document\.write|\beval\(", page)
+
+
+def test_the_wheel_holds_what_it_is_drawn_with(tmp_path):
+    (wheel,) = WheelBuilder(str(Path(__file__).parents[2])).build(directory=str(tmp_path))
+    names = set(ZipFile(wheel).namelist())
+    assert {f"batchflow/page/{name}" for name in ("__init__.py", "page.html", "page.css", "page.js")} <= names
 
 
 def test_of_100_000_chunks_it_is_a_fraction_of_the_five_megabytes():
