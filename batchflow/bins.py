@@ -67,11 +67,18 @@ class Bins:
                     new[at * self._fields + field] = pair[field] + pair[self._fields + field]
             self._sums[track] = new
 
-    def rows(self, track: int) -> Iterator[tuple[int, Sequence[float]]]:
-        """Yield the number and the sums of each bin of a track that is not empty."""
+    def rows(self, track: int, join: int = 1) -> Iterator[tuple[int, Sequence[float]]]:
+        """Yield the number and the sums of each bin of a track that is not empty.
+
+        Parameters
+        ----------
+        join
+            Bins in a row that are taken as one.
+        """
         sums = self._sums.get(track, ())
-        for at in range(len(sums) // self._fields):
-            row = sums[at * self._fields : (at + 1) * self._fields]
+        wide = join * self._fields
+        for at in range(-(-len(sums) // wide)):
+            row = sums[at * wide : (at + 1) * wide]
             if any(row):
-                yield at, row
+                yield at, [sum(row[field :: self._fields]) for field in range(self._fields)]
 

@@ -65,7 +65,7 @@ def told_flow(
     failed = [at for at, node in enumerate(nodes) if node.outcome in ("failed", "cancelled")][: STEPS // 2]
     others = set(range(len(nodes))).difference(failed)
     longest = heapq.nlargest(STEPS - len(failed), others, key=lambda at: nodes[at].seconds)
-    kept = sorted([*failed, *longest], key=lambda at: nodes[at].start or 0.0)
+    kept = sorted([*failed, *longest], key=lambda at: (nodes[at].start is None, nodes[at].start))
     tracks = _Tracks()
     groups = ErrorGroups()
     for batch in errors.to_batches(max_chunksize=_BATCH):

@@ -7,7 +7,7 @@ import math
 import time
 from typing import Any, NamedTuple
 
-from batchflow.bins import Bins
+from batchflow.bins import BINS, Bins
 from batchflow.events import Event, JobStarted, SlotsChanged, TaskEnded
 from batchflow.model import Stats
 
@@ -15,6 +15,8 @@ TASKS = 4000
 """That are kept one by one: what a screen can show, and a few MB."""
 TRACKS = 256
 """Workers that are told apart; those beyond share the last track."""
+CELLS = 20_000
+"""Bins of all tracks that are told of: where there are many tracks some in a row become one."""
 MARKS = 500
 """Tries that failed, deaths and further tries that are told of one by one."""
 SLOWEST = 12
@@ -161,14 +163,14 @@ class Timeline:
             work, flow = Bins(6), Bins(3)
             for lap in self._laps:
                 _add(lap, work, flow)
-        laps = self._laps
+        laps, join = self._laps, -(-len(work.tracks) * BINS // CELLS)
         return {
             "began": self.epoch,
             "workers": list(self._tracks),
             "others": TRACKS in work.tracks,
             "columns": list(COLUMNS),
             "tasks": None if laps is None else [names.row(lap) for lap in laps],
-            "bins": None if laps is not None else {"width": work.width, "tracks": _rows(work)},
+            "bins": None if laps is not None else {"width": join * work.width, "tracks": _rows(work, join)},
             "flow": {"width": flow.width, "rows": _rows(flow).get("0", [])},
             "marks": [[round(now, 5), *names.row(lap)] for lap, now in self._marks],
             "unmarked": self._unmarked,
@@ -222,8 +224,9 @@ def _add(lap: Lap, work: Bins, flow: Bins) -> None:
         flow.add(0, start, seconds, (lap.records, lap.rows, lap.nbytes))
 
 
-def _rows(bins: Bins) -> dict[str, list[list[float]]]:
+def _rows(bins: Bins, join: int = 1) -> dict[str, list[list[float]]]:
+    """Return the bins of each track that are not empty, some in a row as one."""
     return {
-        str(track): [[at, *(round(amount, 4) for amount in row)] for at, row in bins.rows(track)]
+        str(track): [[at, *(round(amount, 4) for amount in row)] for at, row in bins.rows(track, join)]
         for track in bins.tracks
     }

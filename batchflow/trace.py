@@ -64,21 +64,25 @@ class _Places:
 
     def __init__(self, workers: Sequence[str]) -> None:
         self._workers = workers
-        hosts = dict.fromkeys(worker.rpartition(":")[0] or worker for worker in workers)
+        hosts = dict.fromkeys(map(_host, workers))
         self._hosts = {host: number for number, host in enumerate(hosts, _DRIVER + 1)}
 
     def of(self, track: int) -> dict[str, int]:
-        worker = self._workers[track]
-        return {"pid": self._hosts[worker.rpartition(":")[0] or worker], "tid": track + 1}
+        return {"pid": self._hosts[_host(self._workers[track])], "tid": track + 1}
 
     def names(self) -> Iterator[dict[str, Any]]:
         """Yield the events that name all of them."""
         yield _meta("process_name", {"pid": _DRIVER, "tid": 0}, name="batchflow")
         for host, number in self._hosts.items():
-            yield _meta("process_name", {"pid": number, "tid": 0}, name=host or "workers")
+            yield _meta("process_name", {"pid": number, "tid": 0}, name=host)
         for track, worker in enumerate(self._workers):
-            yield _meta("thread_name", self.of(track), name=worker or "worker")
+            yield _meta("thread_name", self.of(track), name=worker or "unknown")
             yield _meta("thread_sort_index", self.of(track), sort_index=track)
+
+
+def _host(worker: str) -> str:
+    """Return the machine of a worker; what has none is together."""
+    return worker.rpartition(":")[0] or "others"
 
 
 def _meta(kind: str, place: Mapping[str, int], **args: Any) -> dict[str, Any]:

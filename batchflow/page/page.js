@@ -400,9 +400,9 @@ function job() {
   const done = told.rows_in - told.before;
   const rate = told.seconds ? done / told.seconds : 0;
   const hosts = new Set(time.workers.map(worker => worker.slice(0, worker.lastIndexOf(":"))));
-  const names = time.workers.map(worker => hosts.size === 1 && worker.includes(":") ? worker.slice(worker.lastIndexOf(":") + 1) : worker || "worker");
+  const names = time.workers.map(worker => hosts.size === 1 && worker.includes(":") ? worker.slice(worker.lastIndexOf(":") + 1) : worker || "unknown");
   const where = one => `${time.sources[one.source] || "records in memory"}${one.spans > 1 ? ` and ${plural(one.spans - 1, "more input")}` : ""}`;
-  const about = one => [["range", one.spans > 1 ? "" : range(one.first, one.last)], ["worker", time.workers[one.track] || "worker"],
+  const about = one => [["range", one.spans > 1 ? "" : range(one.first, one.last)], ["worker", time.workers[one.track] || "unknown"],
     ["time", `${seconds(one.seconds)}, from ${seconds(one.start)} on`],
     ["phases", PHASES.slice(0, 4).filter(name => one[name] > 0).map(name => `${name} ${seconds(one[name])}`).join(", ")],
     ["records", one.records || one.rows ? `${count(one.records)} in, ${plural(one.rows, "row")} out${one.failed ? `, ${count(one.failed)} failed` : ""}` : ""],
@@ -441,7 +441,7 @@ function job() {
   return parts;
 
   function lost() {
-    const spent = told.time ? Object.entries(told.time) : [...Object.entries(told.phases),
+    const spent = told.time && Object.keys(told.time).length ? Object.entries(told.time) : [...Object.entries(told.phases),
       ["other", Math.max(0, told.task_seconds - Object.values(told.phases).reduce((a, b) => a + b, 0))],
       ["wait", Math.max(0, told.slots * told.seconds - told.task_seconds)]];
     const rows = spent.filter(([, value]) => value > 0), total = rows.reduce((sum, [, value]) => sum + value, 0);
@@ -522,6 +522,10 @@ function job() {
     if (rates.length) charts.push(chart("Records per second", overTime({label: `Records per second over time, at most ${count(Math.max(...rates.map(p => p[2])))}`, points: rates, end, unit: (n, axis) => axis ? short(n) : `${short(n)} records/s`})));
     else if (reads.some(point => point[2])) charts.push(chart("Bytes read per second", overTime({label: `Bytes read per second over time, at most ${bytes(Math.max(...reads.map(p => p[2])))}`, points: reads, end, unit: (n, axis) => axis ? bytes(n) : `${bytes(n)}/s`})));
     if (memory.length) charts.push(chart("Memory of the largest worker so far", overTime({label: `Memory of the largest worker over time, ${bytes(told.peak_memory)} at last`, points: memory, end, unit: n => bytes(n)})));
+    if (time.slots.length > 1) {
+      const points = time.slots.map(([at, slots], i) => [i ? at : 0, i + 1 < time.slots.length ? time.slots[i + 1][0] : end, slots]);
+      charts.push(chart("Tasks side by side at most", overTime({label: `Slots over time, ${told.slots} at most`, points, end, unit: (n, axis) => axis ? short(n) : plural(n, "slot")})));
+    }
     return charts.length ? section("Over time", null, el("div", {class: "two"}, charts)) : null;
   }
 }

@@ -56,3 +56,4 @@ def test_the_wheel_holds_what_it_is_drawn_with(tmp_path):
 
 def test_of_100_000_chunks_it_is_a_fraction_of_the_five_megabytes():
     assert len(page_of(told(many(100_000, 32)))) < 1_000_000
+    assert len(page_of(told(many(50_000, 300)))) < 1_500_000  # as many workers as are told apart, and more

@@ -11,7 +11,7 @@ from batchflow.bins import BINS, Bins
 from batchflow.events import ChunkSettled, JobStarted, SlotsChanged
 from batchflow.grouping import EXAMPLES, GROUPS, ErrorGroups, raised_at
 from batchflow.model import Chunk, Failure, Input, Span, Stats
-from batchflow.timeline import COLUMNS, MARKS, SLOWEST, STATES, TASKS, TRACKS
+from batchflow.timeline import CELLS, COLUMNS, MARKS, SLOWEST, STATES, TASKS, TRACKS
 
 moments = st.floats(0, 1e5)
 lengths = st.floats(0, 1e4)
@@ -108,6 +108,12 @@ def test_what_is_kept_and_told_does_not_grow_with_the_tasks():
     slowest = [row[COLUMNS.index("seconds")] for row in told["slowest"]]
     assert slowest == sorted(slowest, reverse=True)
     assert slowest[0] == pytest.approx(0.05 + 0.02 * 12 / 13, abs=1e-5)
+
+
+def test_of_many_workers_fewer_bins_are_told_and_nothing_is_lost():
+    told = many(6000, workers=200).told()
+    assert sum(len(track) for track in told["bins"]["tracks"].values()) <= CELLS
+    assert sum(row[-1] for track in told["bins"]["tracks"].values() for row in track) == pytest.approx(6000, rel=1e-3)
 
 
 def test_more_workers_than_a_screen_has_rows_share_the_last_one():
