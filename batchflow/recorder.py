@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from batchflow.environment import environment
-from batchflow.events import Event
+from batchflow.events import ChunkSettled, Event
 from batchflow.grouping import ErrorGroups
 from batchflow.plan import JobSpec, Plan
 from batchflow.report import Report
@@ -30,8 +30,10 @@ class Recorder:
 
     def __call__(self, event: Event) -> None:
         """Hear one event."""
-        self._timeline(event)
-        self.errors(event)
+        if isinstance(event, ChunkSettled):
+            self.errors(event)
+        else:
+            self._timeline(event)
 
     def told(self, report: Report) -> dict[str, Any]:
         """Return everything as plain values."""

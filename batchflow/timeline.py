@@ -70,8 +70,7 @@ class Timeline:
         self.epoch = time.time()
         self._tracks: dict[str, int] = {}
         self._laps: list[Lap] | None = []
-        self._work = Bins(6)  # the four phases, what is beside them, and the number of tasks
-        self._flow = Bins(3)  # records, rows, bytes
+        self._bins = Bins(_SUMS)
         self._marks: list[tuple[Any, ...]] = []
         self._unmarked = 0
         self._slots: list[tuple[float, int]] = []
@@ -119,11 +118,11 @@ class Timeline:
         spans = event.chunk.spans if event.chunk else ()
         source, first, last = (spans[0].input.uri, spans[0].start, spans[0].stop) if spans else ("", None, None)
         told = (0, 0, 0) if event.again else _counts(stats)
-        return Lap(
+        return Lap._make((
             self._track(worker), start, min(seconds, now - start), stats.read, stats.call, stats.convert,
             stats.write, event.attempt, _state(event), stats.retries, source, first, last, len(spans), *told,
             stats.nbytes,
-        )  # fmt: skip
+        ))  # fmt: skip
 
     def _track(self, worker: str) -> int:
         track = self._tracks.get(worker)
@@ -142,36 +141,35 @@ class Timeline:
 
     def _keep(self, lap: Lap) -> None:
         if self._laps is None:
-            _add(lap, self._work, self._flow)
+            _add(lap, self._bins)
         elif len(self._laps) < TASKS:
             self._laps.append(lap)
         else:
             self._sum_up()
-            _add(lap, self._work, self._flow)
+            _add(lap, self._bins)
 
     def _sum_up(self) -> None:
         """Keep sums over time in the place of tasks, from now on."""
         for lap in self._laps or ():
-            _add(lap, self._work, self._flow)
+            _add(lap, self._bins)
         self._laps = None
 
     def told(self) -> dict[str, Any]:
         """Return what is kept, as plain values for JSON; seconds from the start of the run on."""
         names = _Names()
-        work, flow = self._work, self._flow
-        if self._laps is not None:
-            work, flow = Bins(6), Bins(3)
-            for lap in self._laps:
-                _add(lap, work, flow)
-        laps, join = self._laps, -(-len(work.tracks) * BINS // CELLS)
+        bins, laps = self._bins, self._laps
+        if laps is not None:
+            bins = Bins(_SUMS)
+            for lap in laps:
+                _add(lap, bins)
         return {
             "began": self.epoch,
             "workers": list(self._tracks),
-            "others": TRACKS in work.tracks,
+            "others": TRACKS in bins.tracks,
             "columns": list(COLUMNS),
             "tasks": None if laps is None else [names.row(lap) for lap in laps],
-            "bins": None if laps is not None else {"width": join * work.width, "tracks": _rows(work, join)},
-            "flow": {"width": flow.width, "rows": _rows(flow).get("0", [])},
+            "bins": _work(bins) if laps is None else None,
+            "flow": _flow(bins),
             "marks": [[round(now, 5), *names.row(lap)] for lap, now in self._marks],
             "unmarked": self._unmarked,
             "slowest": [names.row(lap) for _, _, lap in sorted(self._slowest, reverse=True)],
@@ -216,17 +214,35 @@ def _state(event: TaskEnded) -> int:
     return STATES.index("some failed" if event.stats.failed and not event.again else "ok")
 
 
-def _add(lap: Lap, work: Bins, flow: Bins) -> None:
+_SUMS = 9
+"""The four phases, what is beside them, and the number of tasks; records, rows, bytes."""
+_FLOW = 6
+"""Where the latter begin."""
+
+
+def _add(lap: Lap, bins: Bins) -> None:
     track, start, seconds, read, call, convert, write = lap[:7]
     beside = max(0.0, seconds - read - call - convert - write)
-    work.add(track, start, seconds, (read, call, convert, write, beside, 1.0))
-    if lap.records:
-        flow.add(0, start, seconds, (lap.records, lap.rows, lap.nbytes))
+    amounts = (read, call, convert, write, beside, 1.0, lap.records, lap.rows, lap.nbytes if lap.records else 0)
+    bins.add(track, start, seconds, amounts)
 
 
-def _rows(bins: Bins, join: int = 1) -> dict[str, list[list[float]]]:
-    """Return the bins of each track that are not empty, some in a row as one."""
-    return {
-        str(track): [[at, *(round(amount, 4) for amount in row)] for at, row in bins.rows(track, join)]
+def _work(bins: Bins) -> dict[str, Any]:
+    """Return what each worker did over time; of many workers some bins in a row as one."""
+    join = -(-len(bins.tracks) * BINS // CELLS)
+    tracks = {
+        str(track): [[at, *(round(amount, 4) for amount in row[:_FLOW])] for at, row in bins.rows(track, join)]
         for track in bins.tracks
     }
+    return {"width": join * bins.width, "tracks": tracks}
+
+
+def _flow(bins: Bins) -> dict[str, Any]:
+    """Return what came through over time, of all workers together."""
+    sums: dict[int, list[float]] = {}
+    for track in bins.tracks:
+        for at, row in bins.rows(track):
+            into = sums.setdefault(at, [0.0] * (_SUMS - _FLOW))
+            into[:] = map(sum, zip(into, row[_FLOW:], strict=True))
+    rows = [[at, *(round(amount, 4) for amount in row)] for at, row in sorted(sums.items()) if any(row)]
+    return {"width": bins.width, "rows": rows}
