@@ -7,7 +7,7 @@ import pytest
 from told import Clock, ended, many, told
 
 import batchflow as bf
-from batchflow.events import JobStarted
+from batchflow.events import JobStarted, SlotsChanged
 from batchflow.page import page_of
 
 pytestmark = pytest.mark.browser
@@ -301,6 +301,28 @@ def test_a_flow_on_a_phone(page, tmp_path):
     make_flow().run(on_error="continue", executor="serial").save_report(tmp_path / "flow.html")
     page.open(tmp_path / "flow.html", width=360, height=740, mobile=True)
     assert page.script("return [document.documentElement.scrollWidth, innerWidth]") == [360, 360]
+
+
+def test_a_cluster_that_grew_shows_when(page, tmp_path):
+    timeline = Clock()
+    timeline(JobStarted("bytes", None, "ray", 2))
+    timeline.now = 5.0
+    timeline(SlotsChanged(6))
+    timeline(ended("here:1", 0.0, 4.0))
+    page.open(saved(tmp_path, told(timeline, seconds=10.0)))
+    assert page.texts("section[aria-label='Over time'] h3")[-1] == "Tasks side by side at most"
+    chart = "section[aria-label='Over time'] .two > div:last-child svg"
+    width = page.all(chart)[0].size["width"]
+    for at, slots in ((0.3, "2 slots"), (0.8, "6 slots")):
+        page.hover(chart, at * width, 60)
+        assert page.tip.splitlines()[0] == slots
+
+
+def test_advice_and_the_parts_of_the_time_are_shown_as_the_report_has_them(page, tmp_path):
+    page.open(saved(tmp_path, told(Clock(), seconds=10.0, time={"start": 1.0, "call": 6.0, "wait": 3.0}, advice=["chunks of 64 MB"])))
+    cells = "return [...document.querySelectorAll('section[aria-label=\"Where the time went\"] tbody tr')].map(row => [...row.cells].slice(0, 3).map(cell => cell.textContent))"
+    assert page.script(cells) == [["start", "10 %", "1.00 s"], ["call", "60 %", "6.00 s"], ["wait", "30 %", "3.00 s"]]
+    assert page.texts(".advice li") == ["chunks of 64 MB"]
 
 
 def test_an_empty_run_has_a_page_too(page, tmp_path):
