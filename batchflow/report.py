@@ -39,7 +39,7 @@ class Report:
     slots: int = 0
     """Tasks that ran side by side; of a cluster that grew or shrank, the most."""
     logs: str = ""
-    """Folder with messages of the engine, and with what tasks print, if they do not go to the terminal."""
+    """Folder with messages of the engine, if they do not go to the terminal."""
     complete: bool = False
     """Whether the job ran to its end."""
     rows_in: int = 0
@@ -90,7 +90,7 @@ class Report:
             return f"{counts}nothing to do: all of it was done before"
         rate = (self.rows_in - self.before) / self.seconds if self.seconds else 0
         resumed = f"{self.before:,} of them were done before\n" if self.before else ""
-        logs = f"\nmessages and what tasks print: {self.logs}" if self.logs else ""
+        logs = f"\nmessages of {self.executor}: {self.logs}" if self.logs else ""
         return (
             f"{counts}{resumed}"
             f"{self.seconds:.2f} s, {rate:,.0f} records/s, {self.speedup:.1f} workers' worth on {self.slots} "

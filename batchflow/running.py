@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from batchflow.brake import Brake
@@ -20,6 +21,7 @@ from batchflow.executors import Executor
 from batchflow.ledger import read_ledger
 from batchflow.mending import Mending
 from batchflow.plan import Plan
+from batchflow.printed import OUTPUT_LOG, OutputLog
 from batchflow.rate import parse_rate
 from batchflow.report import ReportBuilder
 from batchflow.resources import Budget
@@ -95,7 +97,7 @@ class Run:
         self._errors = ErrorTable()
         self._report = ReportBuilder()
         self._seen = 0
-        self._listeners: list[Listener] = [self._report, *listeners]
+        self._listeners: list[Listener] = [self._report, *_keepers(plan), *listeners]
         self.scheduler: Scheduler
 
     def drive(self, work: Work[T]) -> T:
@@ -314,6 +316,12 @@ class Run:
         errors = self._errors.table()
         message = f"stopped: more than max_errors={self._plan.spec.max_errors} failed; {tell(errors)}"
         raise StoppedError(message, errors, self._report.report())
+
+
+def _keepers(plan: Plan) -> Iterator[Listener]:
+    """Yield what keeps on disk what tasks print; nothing can be appended to an object of a store."""
+    if plan.destination is not None and isinstance(plan.destination.meta, Path):
+        yield OutputLog(plan.destination.meta / OUTPUT_LOG)
 
 
 def program_of(plan: Plan, *, tables: bool = False) -> Program:

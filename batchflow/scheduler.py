@@ -28,7 +28,18 @@ from batchflow.combining import losses
 from batchflow.combining.order import Numbering, Sequencer, Settled
 from batchflow.coverage import Coverage
 from batchflow.errors import GO_ON, ExecutorError, OutputError
-from batchflow.events import ChunkSettled, Event, JobEnded, JobStarted, Listener, SlotsChanged, TaskEnded
+from batchflow.events import (
+    ChunkSettled,
+    Event,
+    JobEnded,
+    JobStarted,
+    Listener,
+    Printed,
+    SlotsChanged,
+    TaskEnded,
+    TaskStarted,
+    Waited,
+)  # fmt: skip
 from batchflow.executors.base import Executor
 from batchflow.inflight import FOLLOW_SECONDS, InFlight
 from batchflow.model import (
@@ -43,6 +54,7 @@ from batchflow.model import (
 )  # fmt: skip
 from batchflow.plan import Plan
 from batchflow.printable import printable
+from batchflow.printed import place_of
 from batchflow.resources import Budget
 from batchflow.sources.base import Cursor, Drawn
 from batchflow.splitting import FIRST_BYTES, FIRST_RECORDS, ChunkSizer
@@ -231,10 +243,13 @@ class Scheduler:
     def wait(self) -> None:
         """Wait for outcomes and take them in, or for the time of the next try where nothing else is to do."""
         if self._running:
-            for _, outcome in self._executor.wait((self.job,), self.patience):
+            outcomes = self._executor.wait((self.job,), self.patience)
+            for _, outcome in outcomes:
                 self.take(outcome)
+            if not outcomes:
+                self._tell(Waited())
         elif self._backlog.waiting:
-            time.sleep(self.patience or 0.0)
+            time.sleep(self.patience)
 
     @property
     def is_busy(self) -> bool:
@@ -244,13 +259,12 @@ class Scheduler:
     # --- what is begun ----------------------------------------------------------------------------
 
     @property
-    def patience(self) -> float | None:
-        """Seconds to wait for an outcome, ``None``: until there is one."""
-        patience = FOLLOW_SECONDS if self._executor.elastic else None
-        patience = patience if self._stopping is None else LISTEN_SECONDS
+    def patience(self) -> float:
+        """Seconds to wait for an outcome, before it is looked around."""
+        patience = FOLLOW_SECONDS if self._stopping is None else LISTEN_SECONDS
         due = self._backlog.due
         if due is not None and self._has_slot() and not self._stops():  # else only an outcome lets it begin
-            patience = due if patience is None else min(due, patience)
+            patience = min(due, patience)
         return patience
 
     def _stops(self) -> bool:
@@ -276,6 +290,8 @@ class Scheduler:
 
     def _begin(self, work: Work) -> None:
         self._running.begin(self.job, work)
+        if isinstance(work, Task):
+            self._tell(TaskStarted(work.key, work.attempt, work.chunk.weight))
 
     def _next(self) -> Work | None:
         """Return what to do next: what there is beside new chunks, then those."""
@@ -305,6 +321,8 @@ class Scheduler:
         work = self._running.end(outcome.key)
         if work is None:
             return
+        if outcome.printed:
+            self._tell(Printed(place_of(work), outcome.printed))
         if isinstance(work, Task) and isinstance(outcome, Failed):
             outcome = self._placed(work, outcome)
         if self._is_unlucky(work, outcome):

@@ -66,7 +66,7 @@ class Executor(ABC):
 
     @property
     def logs(self) -> str:
-        """Folder where messages of the engine are, and what tasks print, if they do not go to the terminal."""
+        """Folder where messages of the engine are, if they do not go to the terminal."""
         return ""
 
     @abstractmethod

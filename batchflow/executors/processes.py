@@ -287,10 +287,14 @@ class Processes(Executor):
         program = self._programs[job]
         limits, retry = rules_of(work, program.limits, program.retry)
         seconds = limits.seconds
+        printed = worker.tally.kept
         if status == OVERTIME and seconds and was_overtime(worker.tally.since, seconds):
-            return lost(work, "timeout", too_slow(work, seconds), worker.name, retry=retry)
-        message = f"the worker process {_how(status)}"
-        return died(work, message, worker.name, retry, suspect=status == -signal.SIGKILL)
+            slow = too_slow(work, seconds)
+            return lost(work, "timeout", slow, worker.name, retry=retry)._replace(printed=printed)
+        outcome = died(
+            work, f"the worker process {_how(status)}", worker.name, retry, suspect=status == -signal.SIGKILL
+        )
+        return outcome._replace(printed=printed)
 
     def _drop(self, worker: Member) -> None:
         del self._workers[worker.number]

@@ -290,4 +290,4 @@ def test_a_try_that_is_due_makes_nobody_spin_where_no_slot_is_free():
     retry = bf.Retry(attempts=2, backoff=0.01)
     assert bf.map_batches(fn, bf.records(range(2)), executor=executor, chunk=1, retry=retry).values == [0, 1]
     assert calls == [[0], [1], [0]]
-    assert patience == [None, None, None]
+    assert patience == [1.0, 1.0, 1.0]

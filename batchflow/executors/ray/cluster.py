@@ -166,7 +166,7 @@ class Cluster:
 
     @property
     def logs(self) -> str:
-        """Folder, on the node that this process is on, of Ray's messages and of what tasks print."""
+        """Folder, on the node that this process is on, of Ray's messages, and of what C code in tasks prints."""
         if not self.here or self._temporary is not None:
             return ""  # on another machine, or gone before anybody reads of it
         import ray
