@@ -44,7 +44,7 @@ class JobCount:
     def __init__(self) -> None:
         self.meter = Meter(None, 0, 0)
         self._unit = ""
-        self._failed = 0
+        self.failed = 0
         self._over = False
 
     def __call__(self, event: Event) -> None:
@@ -55,7 +55,7 @@ class JobCount:
         elif isinstance(event, TaskEnded):
             meter.end(event.key, event.weight, event.stats.seconds, ok=event.ok, again=event.again)
         elif isinstance(event, ChunkSettled):
-            self._failed += len(event.failures)
+            self.failed += len(event.failures)
         elif isinstance(event, SlotsChanged):
             meter.resize(event.slots)
         elif isinstance(event, JobStarted):
@@ -94,8 +94,8 @@ class JobCount:
             told[0] += f"<{interval(meter.left)}"
         if rate is not None:
             told.append(f"{self._amount(rate)}/s")
-        if self._failed:
-            told.append(f"{self._failed:,} failed")
+        if self.failed:
+            told.append(f"{self.failed:,} failed")
         if not self._over:
             told.append(f"{meter.busy}/{meter.slots} busy")
         return told
@@ -113,6 +113,11 @@ class _Step:
         self.began = time.monotonic()
         self.job: JobCount | None = None
         """Of one that is a whole job."""
+
+    @property
+    def failed(self) -> int:
+        """Records of it that failed."""
+        return 0 if self.job is None else self.job.failed
 
 
 class FlowCount:
@@ -140,7 +145,7 @@ class FlowCount:
     def _ended(self, event: StepEnded) -> None:
         step = self.under_way.pop(event.step, None)
         seconds = 0.0 if step is None else time.monotonic() - step.began
-        self._failed += event.state == "failed"
+        self._failed += (event.state == "failed") + (0 if step is None else step.failed)
         self.meter.end((self.meter.done,), 1, seconds, ok=step is not None)
 
     def job(self, name: str) -> JobCount:
@@ -156,8 +161,9 @@ class FlowCount:
         if not self._over and meter.done >= FEW:
             left = f"<{interval(meter.left)}"
         told = [f"{interval(meter.elapsed)}{left}"]
-        if self._failed:
-            told.append(f"{self._failed:,} failed")
+        failed = self._failed + sum(step.failed for step in self.under_way.values())
+        if failed:
+            told.append(f"{failed:,} failed")
         if not self._over:
             told.append(f"{min(self._busy, meter.slots)}/{meter.slots} busy")
         total = meter.total or 0

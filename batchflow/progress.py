@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from batchflow.screen import Screen
 
 DRAW_SECONDS = 0.1
-"""Between two drawings, at least."""
+"""Between two drawings, at least;"""
+BURST_SECONDS = 1.0
+"""but where lines are printed it is drawn again at once, as often in a row as would fit in here."""
 LINES = "lines"
 """What ``BATCHFLOW_PROGRESS`` is in a submitted job, whose log is followed elsewhere."""
 _WORDS = ("", "off", LINES)
@@ -41,6 +43,9 @@ class Progress:
         self._place = _place(shown)
         self._screen: Screen | None = None
         self._next = 0.0
+        """When it may be drawn again,"""
+        self._spent = 0.0
+        """and until when the drawings are spent that follow printed lines, which took it away."""
         self._count: JobCount | FlowCount | None = None
 
     def __call__(self, event: Event) -> None:
@@ -72,13 +77,14 @@ class Progress:
         screen.close(self._count.line)
 
     def _draw_in_time(self) -> None:
-        if time.monotonic() >= self._next:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + DRAW_SECONDS
             self._draw()
 
     def _draw(self) -> None:
         if self._screen is not None and self._count is not None:
             self._screen.draw(self._count.line, self._count.rows(self._screen.rows, STEP_SECONDS))
-            self._next = time.monotonic() + DRAW_SECONDS
 
     def _print(self, event: Printed) -> None:
         lines = [printable(line.expandtabs()) for line in tagged(event)]
@@ -86,7 +92,10 @@ class Progress:
             write(lines)
         else:
             self._screen.write(lines)
-            self._draw()
+            now = time.monotonic()
+            if self._spent <= now + BURST_SECONDS:  # else it comes with the next event
+                self._spent = max(self._spent, now) + DRAW_SECONDS
+                self._draw()
 
     def of_job(self, step: str) -> Listener:
         """Return a listener for a step of a flow that is a whole job."""

@@ -41,7 +41,7 @@ from batchflow.events import (
     Waited,
 )  # fmt: skip
 from batchflow.executors.base import Executor
-from batchflow.inflight import FOLLOW_SECONDS, InFlight
+from batchflow.inflight import InFlight
 from batchflow.model import (
     Chunk,
     Failed,
@@ -74,7 +74,7 @@ UNCOUNTED = 100
 LOSSES = 3
 """Nodes that may go while they are at a chunk, before it may have to do with that."""
 LISTEN_SECONDS = 0.2
-"""How long the loop waits for an outcome before it looks whether it was asked to stop."""
+"""How long the loop waits for an outcome before it looks around: whether it was asked to stop, and who watches."""
 
 
 class Scheduler:
@@ -261,11 +261,10 @@ class Scheduler:
     @property
     def patience(self) -> float:
         """Seconds to wait for an outcome, before it is looked around."""
-        patience = FOLLOW_SECONDS if self._stopping is None else LISTEN_SECONDS
         due = self._backlog.due
         if due is not None and self._has_slot() and not self._stops():  # else only an outcome lets it begin
-            patience = min(due, patience)
-        return patience
+            return min(due, LISTEN_SECONDS)
+        return LISTEN_SECONDS
 
     def _stops(self) -> bool:
         """Whether nothing more is to begin."""

@@ -106,8 +106,8 @@ class Terminal(Screen):
 
     def _begun(self, line: Line) -> Any:
         """Return a line of tqdm; a notebook asks for the total when it begins."""
-        delay = 1 if self._is_plain else 0
-        bar = self._kind(total=line.total, file=sys.stderr, dynamic_ncols=True, leave=None, delay=delay)
+        differs: dict[str, Any] = {"leave": None, "delay": 1} if self._is_plain else {"leave": True}
+        bar = self._kind(total=line.total, file=sys.stderr, dynamic_ncols=True, **differs)
         bar.delay = 0  # only its first drawing was to wait, which knows nothing of our text
         return bar
 
