@@ -23,6 +23,8 @@ BURST_SECONDS = 1.0
 LINES = "lines"
 """What ``BATCHFLOW_PROGRESS`` is in a submitted job, whose log is followed elsewhere."""
 _WORDS = ("", "off", LINES)
+LOG_SECONDS = 10.0
+"""Between two lines of a log, and before the first."""
 STEP_SECONDS = 0.5
 """What a step of a flow must have taken before it has a line of its own."""
 
@@ -52,29 +54,30 @@ class Progress:
         """Hear one event."""
         if isinstance(event, Printed):
             self._print(event)
+        elif self._place and isinstance(event, JobStarted):
+            self._begin(event)
         elif self._count is not None:
             self._count(event)
             if isinstance(event, JobEnded):
                 self._end()
             else:
                 self._draw_in_time()
-        elif self._place and isinstance(event, JobStarted):
-            self._begin(self._place, event)
 
-    def _begin(self, place: str, event: JobStarted) -> None:
+    def _begin(self, event: JobStarted) -> None:
         from batchflow.counting import FlowCount, JobCount  # while workers start, and where somebody looks
-        from batchflow.screen import screen_of
 
         self._count = FlowCount() if event.unit == STEPS else JobCount()
         self._count(event)
-        self._screen = screen_of(place)
-        self._draw()
+        if self._place == "log":
+            self._next = time.monotonic() + LOG_SECONDS  # nothing of it is needed before
+        else:
+            self._draw()
 
     def _end(self) -> None:
-        assert self._count is not None
-        assert self._screen is not None
         screen, self._screen = self._screen, None
-        screen.close(self._count.line)
+        if screen is not None and self._count is not None:
+            screen.close(self._count.line)
+        self._count = None
 
     def _draw_in_time(self) -> None:
         now = time.monotonic()
@@ -83,8 +86,13 @@ class Progress:
             self._draw()
 
     def _draw(self) -> None:
-        if self._screen is not None and self._count is not None:
-            self._screen.draw(self._count.line, self._count.rows(self._screen.rows, STEP_SECONDS))
+        if self._count is None:
+            return
+        if self._screen is None:
+            from batchflow.screen import screen_of  # as above
+
+            self._screen = screen_of(self._place, LOG_SECONDS)
+        self._screen.draw(self._count.line, self._count.rows(self._screen.rows, STEP_SECONDS))
 
     def _print(self, event: Printed) -> None:
         lines = [printable(line.expandtabs()) for line in tagged(event)]

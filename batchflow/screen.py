@@ -18,10 +18,8 @@ from batchflow.worker.prints import drawn
 MARK = "batchflow progress: "
 """What a line of progress in a log begins with."""
 
-LOG_SECONDS = 10.0
-"""Between two lines of a log, at least,"""
 FOLLOWED_SECONDS = 2.0
-"""or where somebody follows it from elsewhere."""
+"""Between two lines of a log that somebody follows from elsewhere."""
 LOG_SHARE = 0.01
 """Of the time gone by, before another line is written: a log does not grow with how long a job takes."""
 INDENT = 2
@@ -50,15 +48,13 @@ class Log(Screen):
     Parameters
     ----------
     pause
-        Seconds between two of them.
-    first
-        Whether there is one at once.
+        Seconds between two of them, at least.
     """
 
-    def __init__(self, pause: float, *, first: bool = False) -> None:
+    def __init__(self, pause: float) -> None:
         self._pause = pause
         self._began = time.monotonic()
-        self._next = 0.0 if first else self._began + pause
+        self._next = 0.0
 
     def draw(self, line: Line, rows: Sequence[tuple[str, Line]]) -> None:
         """Write a line if it is time for one."""
@@ -68,11 +64,19 @@ class Log(Screen):
             write([f"{MARK}{' '.join(filter(None, (line.share.strip(), line.text)))}"])
 
 
-def screen_of(place: str) -> Screen:
-    """Return where progress is shown: ``"terminal"``, ``"log"``, or ``"followed"``: from elsewhere."""
+def screen_of(place: str, pause: float) -> Screen:
+    """Return where progress is shown.
+
+    Parameters
+    ----------
+    place
+        ``"terminal"``, ``"log"``, or ``"followed"``: a log, from elsewhere.
+    pause
+        Seconds between two lines of a log that nobody follows.
+    """
     if place == "terminal":
         return Terminal()
-    return Log(FOLLOWED_SECONDS, first=True) if place == "followed" else Log(LOG_SECONDS)
+    return Log(FOLLOWED_SECONDS if place == "followed" else pause)
 
 
 class Terminal(Screen):

@@ -156,14 +156,14 @@ def each(x):
     return x
 flow = bf.Flow("x")
 one, two = flow.step(held, "one", name="first"), flow.step(held, "other", name="second")
-flow.map_records(each, bf.records(range(4)), name="job", chunk=1)
+flow.map_records(each, bf.records(range(4)), name="job", chunk=1, limits=bf.Resources(cpus=1))
 flow.step(len, [one, two], name="last")
 run = flow.run(executor=bf.Processes(3))
 print(run["last"].value)
 """)
     gates.make("one", "other", "two")
     with Terminal(code, typed=False) as terminal:
-        below = ["  job:  50%| 2/4 records [T, 1/3 busy]", "  first: [T]", "  second: [T]"]
+        below = ["  job:  50%| 2/4 records [T, 1/1 busy]", "  first: [T]", "  second: [T]"]
         shown = terminal.until(lambda text: timeless(text).splitlines()[-3:] == below)
         lines = timeless(shown).splitlines()
         assert [line for line in lines if line.startswith("[")] == [f"[job: records {x}:{x + 1}] record {x}" for x in range(2)]
