@@ -49,15 +49,14 @@ class JobCount:
 
     def __call__(self, event: Event) -> None:
         """Hear one event."""
-        meter = self.meter
-        if isinstance(event, TaskStarted):
-            meter.begin(event.key, event.weight)
-        elif isinstance(event, TaskEnded):
-            meter.end(event.key, event.weight, event.stats.seconds, ok=event.ok, again=event.again)
+        if isinstance(event, TaskEnded):
+            self.meter.end(event.key, event.weight, event.stats.seconds, ok=event.ok, again=event.again)
+        elif isinstance(event, TaskStarted):
+            self.meter.begin(event.key, event.weight)
         elif isinstance(event, ChunkSettled):
             self.failed += len(event.failures)
         elif isinstance(event, SlotsChanged):
-            meter.resize(event.slots)
+            self.meter.resize(event.slots)
         elif isinstance(event, JobStarted):
             self.meter = Meter(event.total, event.done, event.slots)
             self._unit = event.unit

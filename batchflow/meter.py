@@ -18,6 +18,8 @@ LATELY_SECONDS = 10.0
 """How long ago is late, at least,"""
 LATELY_SHARE = 0.1
 """and as a share of the time gone by."""
+FADE_SECONDS = 0.1
+"""What is older counts for less: how often that is reckoned, since a driver may hear of 1,000 tasks a second."""
 
 
 class Meter:
@@ -42,7 +44,7 @@ class Meter:
         self.done = done
         self.slots = slots
         self._clock = clock or time.monotonic
-        self.began = self._last = self._clock()
+        self.began = self._last = self._heard = self._clock()
         self._running: dict[Key, tuple[float, int]] = {}
         """When each began, most likely, and its weight,"""
         self._waiting: dict[Key, int] = {}
@@ -62,8 +64,10 @@ class Meter:
 
     def begin(self, key: Key, weight: int) -> None:
         """Hear that a task was handed over."""
-        self._waiting[key] = weight
-        self._promote()
+        if len(self._running) < self.slots:
+            self._running[key] = self._clock(), weight
+        else:
+            self._waiting[key] = weight
 
     def _promote(self) -> None:
         while self._waiting and len(self._running) < self.slots:
@@ -80,22 +84,29 @@ class Meter:
         again
             Whether its records are still to be done.
         """
-        self._running.pop(key, None)
-        self._waiting.pop(key, None)
-        self._promote()
+        if self._running.pop(key, None) is None:
+            self._waiting.pop(key, None)
+        if self._waiting:
+            self._promote()
         if not again:
             self.done += weight
         if ok:
             self._learn(weight, seconds)
 
     def _learn(self, weight: int, seconds: float) -> None:
-        now = self._clock()
+        now = self._heard = self._clock()
         gone = now - self._last
-        self._last = now
+        if gone > FADE_SECONDS:
+            self._last = now
+            self._fade(gone, now)
+        self._weight += weight
+        self._worked += seconds
+
+    def _fade(self, gone: float, now: float) -> None:
         fade = math.exp(-gone / max(LATELY_SECONDS, LATELY_SHARE * (now - self.began)))
-        self._weight = self._weight * fade + weight
+        self._weight *= fade
+        self._worked *= fade
         self._seconds = self._seconds * fade + gone
-        self._worked = self._worked * fade + seconds
 
     def resize(self, slots: int) -> None:
         """Hear that more tasks run side by side from now on, or fewer."""
@@ -105,7 +116,8 @@ class Meter:
     @property
     def rate(self) -> float | None:
         """Weight a second, lately; ``None``: nothing has been done."""
-        return self._weight / self._seconds if self._weight and self._seconds else None
+        seconds = self._seconds + self._heard - self._last
+        return self._weight / seconds if self._weight and seconds else None
 
     @property
     def left(self) -> float | None:

@@ -29,6 +29,10 @@ STEP_SECONDS = 0.5
 """What a step of a flow must have taken before it has a line of its own."""
 
 
+_TURNS = frozenset((JobStarted, Printed, JobEnded))
+"""Events after which more is to do than to count; the others come for each chunk."""
+
+
 class Progress:
     """Shows on standard error how far a job is: share done, time left, rate, failures, workers busy.
 
@@ -52,16 +56,17 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         """Hear one event."""
-        if isinstance(event, Printed):
-            self._print(event)
-        elif self._place and isinstance(event, JobStarted):
-            self._begin(event)
-        elif self._count is not None:
-            self._count(event)
-            if isinstance(event, JobEnded):
-                self._end()
-            else:
+        if type(event) not in _TURNS:
+            if self._count is not None:
+                self._count(event)
                 self._draw_in_time()
+        elif isinstance(event, Printed):
+            self._print(event)
+        elif isinstance(event, JobStarted) and self._place:
+            self._begin(event)
+        elif isinstance(event, JobEnded) and self._count is not None:
+            self._count(event)
+            self._end()
 
     def _begin(self, event: JobStarted) -> None:
         from batchflow.counting import FlowCount, JobCount  # while workers start, and where somebody looks
