@@ -42,7 +42,8 @@ class Progress:
     ----------
     shown
         ``None``: as a line where standard error is a terminal, else as a line of text every ten seconds,
-        or as ``BATCHFLOW_PROGRESS`` says: ``off``, or ``lines``, which come every two seconds.
+        or as ``BATCHFLOW_PROGRESS`` says: ``off``, or ``lines``, which come every two seconds. ``TQDM_DISABLE``
+        of tqdm means off too.
     """
 
     def __init__(self, shown: bool | None = None) -> None:
@@ -130,7 +131,8 @@ def _place(shown: bool | None) -> str:
     if shown is None and word not in _WORDS:
         message = f"BATCHFLOW_PROGRESS={word!r} must be 'off' or 'lines'"
         raise UsageError(message)
-    if shown is False or (shown is None and word == "off") or sys.stderr is None:
+    off = shown is None and (word == "off" or os.environ.get("TQDM_DISABLE", "0") != "0")
+    if shown is False or off or sys.stderr is None:
         return ""
     if shown or (sys.stderr.isatty() and word != LINES) or _is_notebook():
         return "terminal"

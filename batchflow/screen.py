@@ -111,7 +111,7 @@ class Terminal(Screen):
     def _begun(self, line: Line) -> Any:
         """Return a line of tqdm; a notebook asks for the total when it begins."""
         differs: dict[str, Any] = {"leave": None, "delay": 1} if self._is_plain else {"leave": True}
-        bar = self._kind(total=line.total, file=sys.stderr, dynamic_ncols=True, **differs)
+        bar = self._kind(total=line.total, file=sys.stderr, dynamic_ncols=True, disable=False, **differs)
         bar.delay = 0  # only its first drawing was to wait, which knows nothing of our text
         return bar
 

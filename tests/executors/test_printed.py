@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -149,7 +148,7 @@ def test_what_is_too_much_is_cut_and_told(executor, heard):
     assert told == [*(f"line {number:05d}" for number in range(kept)), f"(and {20_000 - kept:,} lines more, which are too much)"]
 
 
-def test_loggers_warnings_and_tracebacks_of_threads_are_told_too(executor, heard, tmp_path, monkeypatch):
+def test_loggers_warnings_and_tracebacks_of_threads_are_told_too(remote, heard, tmp_path, monkeypatch):
     module = tmp_path / "chatty_module.py"
     module.write_text(
         "import logging, sys, threading, warnings\n"
@@ -160,17 +159,19 @@ def test_loggers_warnings_and_tracebacks_of_threads_are_told_too(executor, heard
         "    logger.warning('logged %s', x)\n"
         "    print('to the stream of then', x, file=out)\n"
         "    warnings.warn('careful', stacklevel=1)\n"
+        "    thread = threading.Thread(target=lambda: 1 / 0)\n"
+        "    thread.start()\n"
+        "    thread.join()\n"
         "    return x\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    if executor.name == "serial":
-        pytest.skip("its modules are those of the driver")
     import chatty_module
 
-    run(chatty_module.fn, bf.records([1]), executor=executor, listeners=[heard], chunk=1)
+    run(chatty_module.fn, bf.records([1]), executor=remote, listeners=[heard], chunk=1)
     told = [line for _, printed in heard for line in printed]
     assert told[:2] == ["logged 1", "to the stream of then 1"]
-    assert any("careful" in line for line in told[2:])
+    assert any(line.endswith("UserWarning: careful") for line in told[2:])
+    assert told[-1] == "ZeroDivisionError: division by zero"
 
 
 def test_the_root_logger_is_heard_in_serial(heard, monkeypatch):
@@ -345,23 +346,23 @@ def test_a_fork_of_the_function_prints_where_the_worker_does(capfd, heard):
     assert capfd.readouterr().out == "from the child\n"
 
 
-def test_lines_that_no_outcome_took_along_are_printed_when_the_worker_ends(capfd):
-    """A thread of the function's that goes on after its task."""
-
-    def fn(path):
+def test_what_a_thread_prints_after_its_task_comes_with_the_next_one(heard, tmp_path):
+    def fn(folder):
         def later():
-            while not os.path.exists(path):
+            while not os.path.exists(f"{folder}/go"):
                 time.sleep(0.001)
             print("late")
-            os.unlink(path)
+            os.unlink(f"{folder}/go")
 
         threading.Thread(target=later).start()
-        return path
+
+    def wait(folder):
+        open(f"{folder}/go", "w").close()
+        while os.path.exists(f"{folder}/go"):
+            time.sleep(0.001)
+        print("next")
 
     with bf.Processes(1) as executor:
-        name = f"/tmp/bf-late-{os.getpid()}"
-        run(fn, bf.records([name]), executor=executor)
-        open(name, "w").close()
-        while os.path.exists(name):
-            time.sleep(0.001)
-    assert re.sub(r"\[.*\] ", "", capfd.readouterr().err) in ("late\n", "")  # the zygote may be quicker to kill
+        for each in (fn, wait):
+            run(each, bf.records([str(tmp_path)]), executor=executor, listeners=[heard])
+    assert heard == [("records", ["late", "next"])]

@@ -287,7 +287,7 @@ for turn in tqdm(range(2), desc="outer", bar_format="{desc} {n}"):
 QUIET = "bf.map_records(lambda x: x, bf.records(range(3)), executor='serial', chunk=1{})\nassert 'tqdm' not in sys.modules"
 
 
-@pytest.mark.parametrize(("argument", "environment"), [(", progress=False", {}), ("", {"BATCHFLOW_PROGRESS": "off"})])
+@pytest.mark.parametrize(("argument", "environment"), [(", progress=False", {}), ("", {"BATCHFLOW_PROGRESS": "off"}), ("", {"TQDM_DISABLE": "1"})])
 def test_off_with_one_word(gates, argument, environment):
     with Terminal(gates(QUIET.format(argument)), typed=False, **environment) as terminal:
         assert terminal.end() == 0
