@@ -8,7 +8,8 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO
 
 from batchflow.counting import Line
 from batchflow.printable import printable
@@ -79,6 +80,44 @@ def screen_of(place: str, pause: float) -> Screen:
     return Log(FOLLOWED_SECONDS if place == "followed" else pause)
 
 
+class _Frame:
+    """A stream that holds a drawing until it is whole, so that the message of Ctrl-C does not come in between."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._held: list[str] | None = None
+
+    def __enter__(self) -> None:
+        self._held = []
+
+    def __exit__(self, *_: object) -> None:
+        text, self._held = "".join(self._held or ()), None
+        with suppress(OSError, ValueError):  # nobody looks any more
+            self._stream.write(text)
+            self._stream.flush()
+
+    def write(self, text: str) -> None:
+        """Write, or hold."""
+        if self._held is None:
+            self._stream.write(text)
+        else:
+            self._held.append(text)
+
+    def flush(self) -> None:
+        """Hand on what is not held."""
+        if self._held is None:
+            self._stream.flush()
+
+    def __eq__(self, other: object) -> bool:
+        return other is self or other is self._stream  # so tqdm knows what else is drawn there
+
+    def __hash__(self) -> int:
+        return hash(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class Terminal(Screen):
     """A line of tqdm, on standard error or in a notebook, with lines for the steps of a flow below it."""
 
@@ -86,6 +125,7 @@ class Terminal(Screen):
         kind = _kind()
         self._is_plain = not any("notebook" in base.__module__ for base in kind.__mro__)
         self._kind = kind
+        self._frame = _Frame(sys.stderr)
         self._bar: Any = None
         self._drawn = 0
         """Lines below, as they are."""
@@ -100,18 +140,21 @@ class Terminal(Screen):
         bar = self._bar
         bar.n, bar.total, bar.told = line.done, line.total, line.text
         bar.bar_format = _WITHOUT_SHARE if line.total is None else _FORMAT
-        bar.refresh()
-        for at, (name, row) in enumerate(rows):
-            self._show(at, self._row(name, row))
-        for at in range(len(rows), self._drawn):
-            self._show(at, "")
+        with self._frame:
+            bar.refresh()
+            for at, (name, row) in enumerate(rows):
+                self._show(at, self._row(name, row))
+            for at in range(len(rows), self._drawn):
+                self._show(at, "")
         self._drawn = len(rows)
         self._is_drawn = True
 
     def _begun(self, line: Line) -> Any:
         """Return a line of tqdm; a notebook asks for the total when it begins."""
-        differs: dict[str, Any] = {"leave": None, "delay": 1} if self._is_plain else {"leave": True}
-        bar = self._kind(total=line.total, file=sys.stderr, dynamic_ncols=True, disable=False, **differs)
+        differs: dict[str, Any] = {"leave": True}
+        if self._is_plain:
+            differs = {"leave": None, "delay": 1, "file": self._frame}
+        bar = self._kind(total=line.total, dynamic_ncols=True, disable=False, **differs)
         bar.delay = 0  # only its first drawing was to wait, which knows nothing of our text
         return bar
 
@@ -131,20 +174,23 @@ class Terminal(Screen):
 
     def _show(self, at: int, text: str) -> None:
         """Draw a line below the first one; as wide as the terminal, so that nothing of an older one is left."""
-        columns = self._columns
+        from tqdm.utils import disp_len
+
+        text += " " * (self._columns - disp_len(text))
         with self._bar.get_lock():
-            self._bar.display(text[:columns].ljust(columns), pos=abs(self._bar.pos) + at + 1)
+            self._bar.display(text, pos=abs(self._bar.pos) + at + 1)
 
     def clear(self) -> None:
         """Take all lines away until they are drawn again."""
         if not self._is_drawn:
             return
         self._is_drawn = False
-        for at in range(self._drawn):
-            self._show(at, "")
+        with self._frame:
+            for at in range(self._drawn):
+                self._show(at, "")
+            if self._is_plain:
+                self._bar.clear()
         self._drawn = 0
-        if self._is_plain:
-            self._bar.clear()
 
     def write(self, lines: Sequence[str]) -> None:
         """Write lines above."""

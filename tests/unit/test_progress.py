@@ -130,7 +130,7 @@ def fn(x):
         gate("two")
     return x
 flow = bf.Flow()
-flow.map_records(fn, bf.records(range(4)), name="a name that is long, far too long for a terminal like this", chunk=1)
+flow.map_records(fn, bf.records(range(4)), name="a name: {漢字漢字漢字} that is long, far too long for a terminal like this", chunk=1)
 flow.run(executor=bf.Processes(1))
 print("end")
 """)
