@@ -3,6 +3,7 @@
 # make cluster            what goes beyond one machine: real Ray clusters, a real S3 server
 # make check              linters, types, import contracts
 # make bench              benchmarks, peers beside us in the same run
+# make guard              is anything far slower than the same work by hand? For CI
 # make chaos              random kills: is anything lost or doubled? KILLS=100
 
 PYTHON   ?= python3
@@ -10,7 +11,7 @@ EXECUTOR ?=
 KILLS    ?= 100
 BIN      := .venv/bin
 
-.PHONY: demo test cluster check bench chaos clean
+.PHONY: demo test cluster check bench guard chaos clean
 
 demo: .venv/installed
 	$(BIN)/python -m datasets.demo $(if $(EXECUTOR),--executor $(EXECUTOR))
@@ -24,11 +25,16 @@ cluster: .venv/test
 check: .venv/check
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	PATH="$(CURDIR)/$(BIN):$$PATH" basedpyright
+	PATH="$(CURDIR)/$(BIN):$$PATH" basedpyright --verifytypes batchflow --ignoreexternal > .venv/types.txt || (cat .venv/types.txt; false)
 	$(BIN)/lint-imports
 	$(BIN)/codespell batchflow benchmarks datasets tests *.md
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks
+
+guard: .venv/installed
+	$(BIN)/python -m benchmarks.guard
 
 chaos: .venv/test
 	$(BIN)/python -m benchmarks.chaos --kills $(KILLS)

@@ -7,6 +7,7 @@ workers can start while the rest is still loading.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("batchflow.errors")
     if name not in _HOMES:
         message = f"module 'batchflow' has no attribute {name!r}"
-        raise AttributeError(message)
+        raise AttributeError(message, name=name, obj=sys.modules[__name__])  # Python tells what may be meant
     value = getattr(importlib.import_module(f"batchflow.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

@@ -9,64 +9,120 @@ from typing import Any
 
 def add_job(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say what a job does."""
-    add = parser.add_argument
-    add("function", metavar="MODULE:FUNCTION", help="steps.py:clean or package.steps:clean")
-    add("inputs", nargs="+", metavar="INPUT", help="files, folders, globs (quoted, ** too) or URIs")
-    add("--into", metavar="PATH", help="folder/ of parts, or one file like x.parquet; may be a URI, s3://bucket/folder/")
-    add("--format", metavar="NAME", help="parquet, csv, jsonl or arrow")
+    parser.add_argument("function", metavar="MODULE:FUNCTION", help="steps.py:clean or package.steps:clean")
+    text = "files, folders, globs (quoted, ** too) or URIs"
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=text)
+    add = _group(parser, "input and function").add_argument
     add("--read", metavar="KIND", help="text, json, csv, parquet or files; by default the suffix tells")
-    add("--per", choices=("record", "batch"), default="record", help="what the function gets")
+    add("--per", choices=("record", "batch"), default="record", help="what the function gets; by default a record")
     add("--setup", metavar="MODULE:FUNCTION", help="called once per worker; gives the second argument")
     add("--combine", metavar="MODULE:FUNCTION", help="makes tables smaller until one is left")
-    add("--max-errors", metavar="N", help="a count, or a fraction like 0.001; by default all are collected")
-    add("--chunk", metavar="SIZE", help="records, or bytes like 8MB")
-    add("--part-size", default="128MB", metavar="SIZE")
+    add("--arg", action="append", default=[], metavar="NAME=VALUE", help=_ARG)
+    add = _group(parser, "output").add_argument
+    add("--into", metavar="PATH", help="folder/ of parts, or one file like x.parquet; may be a URI, s3://bucket/folder/")
+    add("--format", metavar="NAME", help="parquet, csv, jsonl or arrow; by default the suffix tells, or parquet")
+    add("--part-size", default="128MB", metavar="SIZE", help="of the parts in a folder, about; by default 128MB")
     add("--version", metavar="NAME", help="names the function: what is done stays, though it was changed")
-    add("--fresh", action="store_true", help="replace the output of an earlier run")
+    add("--fresh", action="store_true", help="replace the output of an earlier run; by default the run goes on")
+    add = _group(parser, "failures").add_argument
+    add("--max-errors", metavar="N", help=_MAX_ERRORS)
     add_limits(parser)
+    text = "of a task: records, or bytes like 8MB; by default about half a second's worth"
+    _group(parser, "caps").add_argument("--chunk", metavar="SIZE", help=text)
 
 
 def add_flow(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say which flow is run, and how."""
     add = parser.add_argument
     add("flow", metavar="MODULE:FLOW", help="sales/flow.py:flow; or a function that returns a flow")
+    add("--arg", action="append", default=[], metavar="NAME=VALUE", help="of the function that returns the flow")
     add("--only", action="append", metavar="STEP", help="run this step, and what it needs; may be given again")
-    add("--on-error", choices=("abort", "continue"), default="abort", help="what to do when a step has failed")
-    add("--max-errors", metavar="N", help="a count, or a fraction like 0.001; by default all are collected")
     add("--explain", action="store_true", help="tell what runs with what, and run nothing")
     add("--draw", metavar="FILE", help="flow.svg, or flow.mmd for Mermaid; with --explain as it is written")
-    add("--arg", action="append", default=[], metavar="NAME=VALUE", help="of the function that returns the flow")
-    add("--workers", type=int, metavar="N", help="cores at most")
-    add("--memory", metavar="SIZE", help="memory of the whole flow, like 16GB")
-    add("--executor", metavar="NAME", help="serial, processes or ray")
-    add("--quiet", action="store_true", help="no progress line and no summary")
+    add = _group(parser, "failures").add_argument
+    text = "what to do when a step has failed; by default abort"
+    add("--on-error", choices=("abort", "continue"), default="abort", help=text)
+    add("--max-errors", metavar="N", help=_MAX_ERRORS)
+    add = _group(parser, "caps").add_argument
+    add("--workers", type=int, metavar="N", help="cores at most; by default all of them")
+    add("--memory", metavar="SIZE", help="of the whole flow, like 16GB; by default that of the machine")
+    _add_running(parser)
 
 
 def add_retry(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say which output is mended, and with what."""
-    add = parser.add_argument
-    add("output", help="folder or file that a run wrote")
-    add("function", nargs="?", metavar="MODULE:FUNCTION", help="by default the one that made it")
+    parser.add_argument("output", metavar="OUTPUT", help="folder or file that a run wrote")
+    text = "the function that was mended; by default the one that made it"
+    parser.add_argument("function", nargs="?", metavar="MODULE:FUNCTION", help=text)
+    add = _group(parser, "input and function").add_argument
     add("--setup", metavar="MODULE:FUNCTION", help="by default the one of the run")
+    add("--arg", action="append", default=[], metavar="NAME=VALUE", help=_ARG)
     add("--version", metavar="NAME", help="names the function, if it was mended meanwhile")
     add_limits(parser)
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say how a function is called, and where."""
-    add = parser.add_argument
-    add("--arg", action="append", default=[], metavar="NAME=VALUE", help="keyword argument (JSON or text)")
-    add("--workers", type=int, metavar="N", help="tasks side by side at most")
-    add("--memory", metavar="SIZE", help="memory of the whole job, like 16GB")
-    add("--cpus-per-task", type=float, metavar="N")
-    add("--memory-per-task", metavar="SIZE")
-    add("--gpus-per-task", type=float, default=0, metavar="N", help="a fraction too; placed by Ray")
-    add("--retry", type=int, metavar="N", help="tries at most, where another one may help")
-    add("--timeout", type=float, metavar="SECONDS", help="of one task")
+    add = _group(parser, "failures").add_argument
+    add("--retry", type=int, metavar="N", help="tries at most, where another one may help; by default 1")
+    add("--timeout", type=float, metavar="SECONDS", help="of one task, from its real start; by default none")
+    add = _group(parser, "caps").add_argument
+    add("--workers", type=int, metavar="N", help="tasks side by side at most; by default one for each core")
+    add("--memory", metavar="SIZE", help="of the whole job, like 16GB; by default that of the machine")
+    add("--cpus-per-task", type=float, metavar="N", help="0 for one that only waits; by default 1")
+    add("--memory-per-task", metavar="SIZE", help="like 1GB; a task that takes more is stopped; by default no cap")
+    add("--gpus-per-task", type=float, default=0, metavar="N", help="a fraction too; placed by Ray; by default 0")
     add("--concurrency", type=int, metavar="N", help="calls at once in each worker, for functions that wait")
     add("--rate", metavar="RATE", help="calls of all workers together: 50/s, 100/min, '50/s burst 10'")
-    add("--executor", metavar="NAME", help="serial, processes or ray")
+    _add_running(parser)
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that says which output is looked at."""
+    parser.add_argument("output", metavar="OUTPUT", help="folder or file that a run wrote")
+
+
+def add_errors(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which errors are shown, and how."""
+    add_output(parser)
+    parser.add_argument("--all", action="store_true", help="every row, with its traceback; otherwise grouped")
+    add_json_lines(parser, "the rows")
+
+
+_ARG = "keyword argument of the function, JSON or text; may be given again"
+_MAX_ERRORS = "stop over a count, or a fraction like 0.001; by default all are collected"
+
+
+def _group(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup:
+    """Return the group of that title, which commands share."""
+    groups = (group for group in parser._action_groups if group.title == title)
+    return next(groups, None) or parser.add_argument_group(title)
+
+
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    add = _group(parser, _RUNNING).add_argument
+    text = "serial, processes or ray; by default ray where it runs already or RAY_ADDRESS is set, else processes"
+    add("--executor", metavar="NAME", help=text)
     add("--quiet", action="store_true", help="no progress line and no summary")
+
+
+_RUNNING = "where it runs, and what is told"
+
+
+def add_shell(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that says which shell is meant, and what to write into its file."""
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the one that you type into")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that asks for one JSON object."""
+    text = 'for programs: all of standard output is one JSON object; rows that go nowhere else are its "values"'
+    _group(parser, _RUNNING).add_argument("--json", action="store_true", help=text)
+
+
+def add_json_lines(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the argument that asks for JSON Lines."""
+    parser.add_argument("--json", action="store_true", dest="lines", help=f"for programs: {what} as JSON Lines")
 
 
 def add_submit(parser: argparse.ArgumentParser) -> None:
@@ -104,6 +160,48 @@ def add_id(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say which job is meant."""
     parser.add_argument("id", metavar="ID", help="as submit and jobs tell it")
     add_address(parser)
+
+
+EXAMPLES = {
+    "run": """
+  batchflow run steps.py:clean 'sales/*.csv' --into clean/
+  batchflow run steps.py:clean 'sales/*.csv' --into clean/ --workers 8 --max-errors 10 --timeout 60 --retry 3
+  batchflow run steps.py:fetch urls.csv --into pages/ --concurrency 200 --rate 50/s
+  batchflow run steps.py:totals sales/ --read parquet --per batch --combine steps.py:totals --json""",
+    "plan": """
+  batchflow plan steps.py:clean 'sales/*.csv' --into clean/""",
+    "flow": """
+  batchflow flow sales/flow.py:flow --on-error continue --draw flow.svg
+  batchflow flow sales/flow.py:flow --explain
+  batchflow flow sales/flow.py:made --arg year=2024 --only report""",
+    "errors": """
+  batchflow errors clean/
+  batchflow errors clean/ --all
+  batchflow errors clean/ --json""",
+    "retry": """
+  batchflow retry clean/
+  batchflow retry clean/ steps.py:clean --version 2""",
+    "verify": """
+  batchflow verify clean/
+  batchflow verify clean/ --json""",
+    "submit": """
+  batchflow submit run steps.py:clean 's3://b/in/*.csv' --into s3://b/clean/ --address http://head:8265
+  batchflow submit flow sales/flow.py:flow --no-wait
+  batchflow submit retry s3://b/clean/ steps.py:clean --version 2""",
+    "jobs": """
+  batchflow jobs
+  batchflow jobs --all --json --address http://head:8265""",
+    "logs": """
+  batchflow logs ID
+  batchflow logs ID --follow""",
+    "stop": """
+  batchflow stop ID""",
+    "completion": """
+  eval "$(batchflow completion bash)"       in ~/.bashrc
+  eval "$(batchflow completion zsh)"        in ~/.zshrc, behind compinit
+  batchflow completion fish | source        in ~/.config/fish/config.fish""",
+}
+"""Of each command, as its help shows them."""
 
 
 def keyword(text: str) -> tuple[str, Any]:

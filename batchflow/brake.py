@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 from batchflow.errors import InterruptedRun
@@ -36,6 +37,7 @@ class Brake:
         if self._deadline is not None:
             signal.default_int_handler(number, frame)
         self._deadline = time.monotonic() + DRAIN_SECONDS
+        exit_as_interrupted()
         grace = f"{DRAIN_SECONDS:.0f} s at most (Ctrl-C again stops at once)"
         below = "\x1b[J" if os.isatty(2) else ""  # lines of running steps, which are drawn again
         # Not through `sys.stderr`, which may be in the middle of a line at this moment.
@@ -51,3 +53,24 @@ class Brake:
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise InterruptedRun
         return self.pressed
+
+
+def exit_as_interrupted() -> None:
+    """Have a script that `InterruptedRun` ends exit with 130, as for a plain `KeyboardInterrupt`.
+
+    Python asks whether it is that very class, and a script would exit with 1 otherwise. Somebody at a
+    prompt stays there.
+    """
+    before: Any = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        before(kind, error, trace)
+        at_prompt = hasattr(sys, "ps1") or sys.flags.interactive
+        if issubclass(kind, InterruptedRun) and not at_prompt:
+            raise SystemExit(_INTERRUPTED)
+
+    if getattr(before, "__qualname__", "") != hook.__qualname__:
+        sys.excepthook = hook
+
+
+_INTERRUPTED = 130

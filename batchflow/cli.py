@@ -15,53 +15,100 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchflow.arguments import (
+    EXAMPLES,
     add_address,
+    add_errors,
     add_flow,
     add_id,
     add_job,
+    add_json,
+    add_json_lines,
+    add_output,
     add_retry,
+    add_shell,
     add_submit,
     keyword,
     number,
     whole,
 )
+from batchflow.parser import Parser
 from batchflow.printable import printable
-from batchflow.telling import FAILED, INTERRUPTED, OK, STOPPED, USAGE, fail, grouped, json_lines, show, told_row
+from batchflow.telling import (
+    EXIT_STATUS,
+    FAILED,
+    INTERRUPTED,
+    OK,
+    STOPPED,
+    USAGE,
+    fail,
+    grouped,
+    json_lines,
+    kept_for_json,
+    show,
+    tell,
+    told_row,
+)
 
 if TYPE_CHECKING:
     from batchflow.combining.result import Result
     from batchflow.events import Event
+    from batchflow.flow import Flow
     from batchflow.flow_run import FlowRun
     from batchflow.job import Job
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    arguments = _parser().parse_args(argv, argparse.Namespace(begun=False, into=None))
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:
+        from batchflow.completing import complete
+
+        complete(parser)
+    arguments = parser.parse_args(argv, argparse.Namespace(begun=False, into=None, json=False, told=None))
     _arrive()
+    if not arguments.json:
+        return _settled(arguments, argv)
+    with kept_for_json():
+        status = _settled(arguments, argv)
+    show(json_lines([arguments.told]), sys.stdout)
+    return status
+
+
+def _settled(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
+    """Run a command, tell what it could not do, and return its exit status."""
     from batchflow.errors import BatchflowError, StoppedError, UsageError
 
     try:
         status: int = arguments.command(arguments)
     except UsageError as error:
-        return fail(str(error), USAGE)
+        return _failed(arguments, error, str(error), USAGE)
     except StoppedError as error:
-        fail(str(error), STOPPED)
+        _failed(arguments, error, str(error), STOPPED)
         if arguments.into:
             show([f"next: batchflow errors {arguments.into}; or go on with a larger --max-errors"], sys.stderr)
         return STOPPED
     except BatchflowError as error:
-        return fail(str(error) or type(error).__name__, FAILED)
+        return _failed(arguments, error, str(error) or type(error).__name__, FAILED)
     except (ValueError, OverflowError, OSError, RuntimeError) as error:
         if arguments.begun:
             raise
-        return fail(f"{type(error).__name__}: {error}", USAGE)  # what Python says to impossible arguments
+        # what Python says to impossible arguments
+        return _failed(arguments, error, f"{type(error).__name__}: {error}", USAGE)
     except KeyboardInterrupt as error:
         again = shlex.join(["batchflow", *(sys.argv[1:] if argv is None else argv)])
-        fail(str(error) or "interrupted: run it again", INTERRUPTED)
+        _failed(arguments, error, str(error) or "interrupted: run it again", INTERRUPTED)
         show([f"  {printable(again)}"], sys.stderr)
         return INTERRUPTED
     return status
+
+
+def _failed(arguments: argparse.Namespace, error: BaseException, message: str, status: int) -> int:
+    """Tell why nothing more comes, to a machine too if it is one that asked, and return the exit status."""
+    if arguments.json:
+        from batchflow.shapes import of_error
+
+        tell(arguments, status, of_error(error))
+    return fail(message, status)
 
 
 def _arrive() -> None:
@@ -75,37 +122,39 @@ def _arrive() -> None:
         arrived()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    meanings = "".join(f"\n  {status:<4} {text}" for status, text in EXIT_STATUS.items())
+    parser = Parser(
         prog="batchflow",
         description="Run a Python function over a very large set of files or records.",
-        epilog="exit status: 0 all ok, 1 some or the run failed, 2 wrong usage or plan, nothing has run, "
-        "3 stopped over --max-errors, 130 interrupted",
+        epilog=f"batchflow COMMAND --help tells the options of each, with examples.\n\nexit status:{meanings}",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, command, text in (
-        ("run", _run, "run a function over files"),
-        ("plan", _plan, "show what run would do; runs nothing"),
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="verb")
+
+    def add(name: str, text: str, command: Callable[[argparse.Namespace], int]) -> Parser:
+        made: Parser = commands.add_parser(name, help=text, **_told(name, text))
+        made.set_defaults(command=command)
+        return made
+
+    for name, text, command, *adders in (
+        ("run", "run a function over files", _run, add_job, add_json),
+        ("plan", "show what run would do; runs nothing", _plan, add_job, add_json),
+        ("flow", "run, explain or draw a flow", _flow, add_flow, add_json),
+        ("errors", "show what failed in a run", _errors, add_errors),
+        ("retry", "run again only what failed, and put it into its place", _retry, add_retry, add_json),
+        ("verify", "prove that output and errors cover the input exactly once", _verify, add_output, add_json),
     ):
-        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        add_job(sub)
-        sub.set_defaults(command=command)
-    flow = commands.add_parser("flow", help="run, explain or draw a flow", description="Run a flow.")
-    add_flow(flow)
-    flow.set_defaults(command=_flow)
-    errors = commands.add_parser("errors", help="show what failed in a run")
-    errors.add_argument("output", help="folder or file that a run wrote")
-    errors.add_argument("--all", action="store_true", help="every row, with its traceback; otherwise grouped")
-    errors.add_argument("--json", action="store_true", help="the rows as JSON Lines")
-    errors.set_defaults(command=_errors)
-    retry = commands.add_parser("retry", help="run again only what failed, and put it into its place")
-    add_retry(retry)
-    retry.set_defaults(command=_retry)
-    verify = commands.add_parser("verify", help="prove that output and errors cover the input exactly once")
-    verify.add_argument("output", help="folder or file that a run wrote")
-    verify.set_defaults(command=_verify)
-    _add_cluster(commands)
+        made = add(name, text, command)
+        for add_arguments in adders:
+            add_arguments(made)
+    _add_cluster(commands, add)
+    add_shell(add("completion", "print what your shell needs to complete commands on TAB", _completion))
     return parser
+
+
+def _told(name: str, text: str) -> dict[str, Any]:
+    """Return what the help of a command says before and behind its arguments."""
+    return {"description": f"{text[0].upper()}{text[1:]}.", "epilog": f"examples:{EXAMPLES[name]}"}
 
 
 def _remote(name: str) -> Callable[[argparse.Namespace], int]:
@@ -120,32 +169,31 @@ def _remote(name: str) -> Callable[[argparse.Namespace], int]:
     return command
 
 
-def _add_cluster(commands: Any) -> None:
+def _add_cluster(commands: Any, add: Callable[[str, str, Callable[[argparse.Namespace], int]], Parser]) -> None:
     """Add the commands that have to do with jobs of a Ray cluster."""
     text = "send a command to a Ray cluster, and follow it there"
-    submit = commands.add_parser("submit", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    submit = commands.add_parser("submit", help=text, **_told("submit", text))
     submitted = submit.add_subparsers(required=True, metavar="COMMAND")
-    for name, add, text in (
+    for name, add_arguments, text in (
         ("run", add_job, "run a function over files"),
         ("flow", add_flow, "run a flow"),
         ("retry", add_retry, "run again only what failed"),
     ):
-        sub = submitted.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]} on a Ray cluster.")
-        add(sub)
+        sub = submitted.add_parser(name, help=text, **_told("submit", f"{text} on a Ray cluster"))
+        add_arguments(sub)
         add_submit(sub)
+        add_json(sub)
         sub.set_defaults(command=_remote("run_submit"), submitted=name, parser=sub)
-    jobs = commands.add_parser("jobs", help="list the jobs of a cluster, the newest first")
+    jobs = add("jobs", "list the jobs of a cluster, the newest first", _remote("run_jobs"))
     jobs.add_argument("--all", action="store_true", help="those that batchflow did not submit, too")
-    jobs.add_argument("--json", action="store_true", help="as JSON Lines")
+    add_json_lines(jobs, "the jobs")
     add_address(jobs)
-    jobs.set_defaults(command=_remote("run_jobs"))
-    logs = commands.add_parser("logs", help="show what a job of a cluster has printed")
+    logs = add("logs", "show what a job of a cluster has printed", _remote("run_logs"))
     logs.add_argument("--follow", action="store_true", help="until it ends; the exit status is that of the job")
     add_id(logs)
-    logs.set_defaults(command=_remote("run_logs"))
-    stop = commands.add_parser("stop", help="stop a job of a cluster; what is done is kept")
+    stop = add("stop", "stop a job of a cluster; what is done is kept", _remote("run_stop"))
     add_id(stop)
-    stop.set_defaults(command=_remote("run_stop"))
+    add_json(stop)
 
 
 def _job(arguments: argparse.Namespace) -> Job:
@@ -212,10 +260,7 @@ def _flow(arguments: argparse.Namespace) -> int:
 
     flow = load_flow(arguments.flow, dict(map(keyword, arguments.arg)))
     if arguments.explain:
-        show([flow.explain()], sys.stdout)
-        if arguments.draw:
-            flow.draw(arguments.draw)
-        return OK
+        return _explained(flow, arguments)
     run = flow.run(
         on_error=arguments.on_error,
         max_errors=number(arguments.max_errors, "--max-errors"),
@@ -230,13 +275,30 @@ def _flow(arguments: argparse.Namespace) -> int:
     return _told_flow(run, arguments)
 
 
+def _explained(flow: Flow, arguments: argparse.Namespace) -> int:
+    """Tell what runs with what, and return the exit status."""
+    if arguments.draw:
+        flow.draw(arguments.draw)
+    if arguments.json:
+        from batchflow.shapes import of_graph
+
+        return tell(arguments, OK, of_graph(flow))
+    show([flow.explain()], sys.stdout)
+    return OK
+
+
 def _told_flow(run: FlowRun, arguments: argparse.Namespace) -> int:
     """Tell what a flow came to, and return its exit status: what steps gave that no other one took, in JSON."""
+    status = OK if run.ok else FAILED
+    if arguments.json:
+        from batchflow.shapes import of_flow
+
+        return tell(arguments, status, of_flow(run))
     values = [{"step": step.name, "value": step.value} for step in run.steps if step.opened is not None]
     show(json_lines(values), sys.stdout)
     if not arguments.quiet:
         show([run, *([grouped(run.errors)] if run.errors.num_rows else [])], sys.stderr)
-    return OK if run.ok else FAILED
+    return status
 
 
 def _retry(arguments: argparse.Namespace) -> int:
@@ -270,7 +332,7 @@ def _retry(arguments: argparse.Namespace) -> int:
     )
     result = job.retry_failed()
     left = result.errors.num_rows
-    if failed and not arguments.quiet:
+    if failed and not arguments.quiet and not arguments.json:
         show([f"{failed:,} errors tried again: {failed - left:,} are gone, {left:,} stay"], sys.stderr)
     return _told_result(result, arguments, arguments.output)
 
@@ -279,21 +341,40 @@ def _verify(arguments: argparse.Namespace) -> int:
     from batchflow.errors import LedgerError
     from batchflow.loading import find_output, source_of
     from batchflow.printable import printable
-    from batchflow.verifying import proof, verify
+    from batchflow.verifying import accounted, proof, verify
 
+    counts = None
     try:
         destination, plan, history = find_output(arguments.output)
         problems = list(verify(destination, plan, history, source_of(plan)))
+        counts = accounted(history)
     except LedgerError as error:
         problems = [str(error)]
-    show(map(printable, problems or [proof(history)]), sys.stdout)
+    status = FAILED if problems else OK
+    if arguments.json:
+        from batchflow.shapes import of_proof
+
+        return tell(arguments, status, of_proof(problems, counts))
+    show(map(printable, problems if problems or counts is None else [proof(counts)]), sys.stdout)
     if problems:
         show(["what is missing is made by running the job again; what was changed, with --fresh"], sys.stderr)
-    return FAILED if problems else OK
+    return status
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    from batchflow.completing import script
+
+    show([script(arguments.shell)], sys.stdout)
+    return OK
 
 
 def _told_result(result: Result, arguments: argparse.Namespace, output: str | None) -> int:
     """Tell what a run came to, and return its exit status."""
+    status = FAILED if result.errors.num_rows else OK
+    if arguments.json:
+        from batchflow.shapes import of_result
+
+        return tell(arguments, status, of_result(result, output))
     told: list[object] = [result.report]
     if result.errors.num_rows:
         told.append(grouped(result.errors))
@@ -306,11 +387,16 @@ def _told_result(result: Result, arguments: argparse.Namespace, output: str | No
             told.append(f"next: batchflow errors {output} --all; once mended, {again}")
     if not arguments.quiet:
         show(told, sys.stderr)
-    return FAILED if result.errors.num_rows else OK
+    return status
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    show([_job(arguments).plan().explain()], sys.stdout)
+    plan = _job(arguments).plan()
+    if arguments.json:
+        from batchflow.shapes import of_plan
+
+        return tell(arguments, OK, of_plan(plan))
+    show([plan.explain()], sys.stdout)
     return OK
 
 
@@ -319,7 +405,7 @@ def _errors(arguments: argparse.Namespace) -> int:
 
     errors, ended = read_errors(arguments.output)
     lines: Iterable[str]
-    if arguments.json:
+    if arguments.lines:
         lines = json_lines(errors.to_pylist())
     elif arguments.all:
         lines = map(told_row, errors.to_pylist())

@@ -51,7 +51,8 @@ class UsageError(BatchflowError, ValueError):
 class InputError(UsageError, FileNotFoundError):
     """The input matches nothing, or cannot be listed."""
 
-    __str__ = Exception.__str__
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # not the errno and file name of an OSError
 
 
 class FormatError(UsageError):
@@ -65,7 +66,8 @@ class FunctionError(UsageError):
 class DestinationError(UsageError, FileExistsError):
     """A destination that exists and is not ours, or that cannot be written."""
 
-    __str__ = Exception.__str__
+    def __str__(self) -> str:
+        return Exception.__str__(self)
 
 
 class ChangedError(UsageError):
@@ -110,7 +112,8 @@ GO_ON = "what is done is kept: run the same command again to go on"
 class OutputError(BatchflowError, OSError):
     """The output cannot be written on, because a disk is full, say; the same command goes on later."""
 
-    __str__ = Exception.__str__
+    def __str__(self) -> str:
+        return Exception.__str__(self)
 
 
 class FailedRecordsError(BatchflowError):
@@ -155,7 +158,7 @@ class RetryAfter(BatchflowError):
         if not asked <= _LONGEST_PAUSE:
             message = f"RetryAfter({seconds!r}): give a number of seconds, a day at most"
             raise ValueError(message)
-        self.seconds = max(0.0, asked)
+        self.seconds: float = max(0.0, asked)
         super().__init__(f"asked to try again in {self.seconds:g} seconds")
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -24,7 +24,7 @@ class JobStarted(NamedTuple):
     done: int = 0
     """Weight of what earlier runs did."""
     logs: str = ""
-    """Folder with messages of the engine."""
+    """File or folder with messages of the engine."""
 
 
 class SlotsChanged(NamedTuple):

@@ -16,6 +16,7 @@ from batchflow.resources import Resources
 from batchflow.retry import NEVER, Retry
 from batchflow.sources import Source
 from batchflow.steps import ONE_CORE, Step, StepSpec, Tolerant, nodes_of, unused
+from batchflow.suggesting import did_you_mean
 from batchflow.worker import Handle
 from batchflow.writing import (
     NONE,
@@ -85,7 +86,7 @@ class Flow:
 
     def __init__(self, name: str = "flow", *, folder: str | os.PathLike[str] | None = None) -> None:
         self.name = name
-        self.folder = os.fspath(folder) if folder is not None else f".batchflow/{file_name(name)}"
+        self.folder: str = os.fspath(folder) if folder is not None else f".batchflow/{file_name(name)}"
         self.steps: list[StepSpec] = []
         """What was written so far."""
         self._names: dict[str, int] = {}
@@ -93,7 +94,7 @@ class Flow:
         """Steps that were named after each function."""
         self.has_run = False
         """Whether it ran, so that it stays as it is."""
-        self.token = os.urandom(8).hex()
+        self.token: str = os.urandom(8).hex()
         """Tells it from other flows, also where it comes back from another process."""
         self._functions = Functions()
 
@@ -104,6 +105,7 @@ class Flow:
         """Return a step by its name."""
         if name not in self._names:
             message = f"flow {self.name!r} has no step {name!r}; it has {', '.join(self._names) or 'none'}"
+            message += did_you_mean(name, self._names)
             raise UsageError(message)
         return Step(self, self._names[name])
 
@@ -358,6 +360,13 @@ class Flow:
         from batchflow.flow_run import draw  # only for those who ask
 
         draw(nodes_of(self.steps), self.name, path)
+
+    def _repr_html_(self) -> str:
+        """Show the flow in a notebook, as `draw` draws it."""
+        from batchflow.drawing import svg
+        from batchflow.notebook import page
+
+        return page(svg(nodes_of(self.steps), self.name))
 
     # --- how a step is added ----------------------------------------------------------------------
 

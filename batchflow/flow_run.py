@@ -15,6 +15,7 @@ from batchflow.graph import Node
 from batchflow.printable import printable
 from batchflow.report import Report
 from batchflow.steps import Step
+from batchflow.suggesting import did_you_mean
 
 if TYPE_CHECKING:
     import os
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from batchflow.flow import Flow
 
 State: TypeAlias = Literal["succeeded", "failed", "skipped", "cancelled", "cached"]
+
+_SHOWN = 5
+"""Errors that are shown in a notebook."""
 
 
 class StepRun(NamedTuple):
@@ -83,9 +87,9 @@ class FlowRun:
         seconds: float,
         slots: int,
     ) -> None:
-        self.name = flow.name
+        self.name: str = flow.name
         self._flow = flow
-        self.steps = list(steps)
+        self.steps: list[StepRun] = list(steps)
         self._errors = [(step, table) for step, table in errors if table.num_rows]
         self.seconds = seconds
         self._nodes = cache(lambda: list(nodes()))
@@ -99,7 +103,7 @@ class FlowRun:
             raise UsageError(message)
         name = step if isinstance(step, str) else step.name
         if name not in self._names:
-            message = f"flow {self.name!r} ran no step {name!r}"
+            message = f"flow {self.name!r} ran no step {name!r}{did_you_mean(name, self._names)}"
             raise UsageError(message)
         return self._names[name]
 
@@ -142,6 +146,16 @@ class FlowRun:
     def draw(self, path: str | os.PathLike[str]) -> None:
         """Draw the graph, coloured by what became of each step: ``.svg``, or Mermaid as ``.mmd``."""
         draw(self._nodes(), self.name, path)
+
+    def _repr_html_(self) -> str:
+        """Show the run in a notebook: its graph with what became of each step, and the first errors."""
+        from batchflow.drawing import svg
+        from batchflow.notebook import line, page, table
+
+        names = ["step", "source", "record", "phase", "error_type", "message"]
+        errors = self.errors.select(names).slice(0, _SHOWN).to_pylist() if self._errors else []
+        shown = table("error", self.errors.num_rows, errors)
+        return page(line(str(self)), svg(self._nodes(), self.name), shown)
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count:,} {state}" for state, count in self.counts.items())

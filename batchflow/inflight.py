@@ -41,7 +41,7 @@ class InFlight:
         self._need = amounts(per_task)
         self._budget = budget
         self._work: dict[Key, Work] = {}
-        self.slots = executor.slots(limits, per_task)
+        self.slots: int = executor.slots(limits, per_task)
         self._asked = time.monotonic()
 
     def follow(self, job: int) -> bool:

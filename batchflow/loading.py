@@ -24,6 +24,7 @@ from batchflow.plan import ERRORS, Destination, read_history
 from batchflow.readers import again
 from batchflow.sources import Source
 from batchflow.stores import Uri, is_uri, place_of, why_refused
+from batchflow.suggesting import did_you_mean
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,6 +43,7 @@ def load_function(name: str) -> Callable[..., Any]:
     if not callable(value):
         known = [key for key, item in vars(module).items() if callable(item) and not key.startswith("_")]
         message = f"{module_name} has no function {attribute!r}; it has {', '.join(sorted(known)) or 'none'}"
+        message += did_you_mean(attribute, known)
         raise FunctionError(message)
     function: Callable[..., Any] = value
     return function
@@ -73,6 +75,7 @@ def load_flow(name: str, args: Mapping[str, Any]) -> Flow:
     if not isinstance(value, Flow):
         known = sorted(key for key, item in vars(module).items() if isinstance(item, Flow))
         message = f"{module_name} has no flow {attribute!r}; it has {', '.join(known) or 'none'}"
+        message += did_you_mean(attribute, known)
         raise FunctionError(message)
     return value
 
@@ -96,7 +99,8 @@ def _attribute(module: ModuleType, name: str) -> Any:
 def _load_module(name: str) -> ModuleType:
     file = Path(name).resolve() if name.endswith(".py") else None
     if file is not None and not file.is_file():
-        message = f"there is no file {name!r} (looked in {Path.cwd()})"
+        near = [str(other.relative_to(Path.cwd())) for other in file.parent.glob("*.py")]
+        message = f"there is no file {name!r} (looked in {Path.cwd()}){did_you_mean(name, near)}"
         raise FunctionError(message)
     try:
         if file is not None:

@@ -70,7 +70,7 @@ class Mending:
         ordered = [(number, done) for _, number, done in in_order(self._chunks, plan.inputs)]
         self._holes = list(find_holes([item for item in ordered if item[1].failures], plan.source))
         self._scheduler: Scheduler
-        self.dataset = Dataset(
+        self.dataset: Dataset = Dataset(
             plan,
             lambda work, done: self._scheduler.delegate(work, done),
             lambda task: self._scheduler.again(task),

@@ -90,8 +90,8 @@ class Packed:
     __slots__ = ("buffers", "pickled")
 
     def __init__(self, pickled: bytes, buffers: Sequence[Any] = ()) -> None:
-        self.pickled = pickled
-        self.buffers = buffers
+        self.pickled: bytes = pickled
+        self.buffers: Sequence[Any] = buffers
 
     @property
     def nbytes(self) -> int:
@@ -134,7 +134,7 @@ class Shipped:
     __slots__ = ("_pickled", "fn")
 
     def __init__(self, fn: Callable[..., Any]) -> None:
-        self.fn = fn
+        self.fn: Callable[..., Any] = fn
         self._pickled: bytes | None = None
 
     @property
@@ -159,7 +159,7 @@ class Arrived:
     __slots__ = ("pickled",)
 
     def __init__(self, pickled: bytes) -> None:
-        self.pickled = pickled
+        self.pickled: bytes = pickled
 
     @property
     def fn(self) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import FormatError
 from batchflow.sources import Source
+from batchflow.suggesting import did_you_mean
 
 if TYPE_CHECKING:
     from batchflow.sources.paths import Paths
@@ -182,6 +183,10 @@ def guess(paths: Paths, kind: str | None = None) -> Source:
         plain = [name.rpartition(".")[0] if by_suffix(name) else name for name in names]
         kinds = {_KINDS.get(name.rpartition(".")[2].lower(), "") for name in plain}
         kind = kinds.pop() if len(kinds) == 1 else ""
+    if kind and kind not in _READERS:
+        known = ", ".join(_READERS)
+        message = f"unknown kind of input {kind!r}: use one of {known}{did_you_mean(kind, _READERS)}"
+        raise FormatError(message)
     if kind not in _READERS:
         message = f"cannot tell what kind of input {', '.join(names[:3])} is: name one of {', '.join(_READERS)}"
         raise FormatError(message)

@@ -39,7 +39,7 @@ class Report:
     slots: int = 0
     """Tasks that ran side by side; of a cluster that grew or shrank, the most."""
     logs: str = ""
-    """Folder with messages of the engine, if they do not go to the terminal."""
+    """File or folder with messages of the engine, if they do not go to the terminal."""
     complete: bool = False
     """Whether the job ran to its end."""
     rows_in: int = 0
@@ -80,6 +80,27 @@ class Report:
         sources = {uri: count._asdict() for uri, count in self.sources.items()}
         slowest = [chunk._asdict() for chunk in self.slowest]
         return vars(self) | {"sources": sources, "slowest": slowest, "speedup": self.speedup}
+
+    def _repr_html_(self) -> str:
+        """Show the report in a notebook."""
+        from batchflow.notebook import facts, page  # only for those who look
+
+        rate = (self.rows_in - self.before) / self.seconds if self.seconds else 0
+        return page(
+            facts(
+                "Report" if self.complete else "Report of a run that did not come to its end",
+                {
+                    "records in": f"{self.rows_in:,}",
+                    "rows out": f"{self.rows_out:,}",
+                    "failed": f"{self.failed:,}",
+                    "retries": f"{self.retries:,}",
+                    "time": f"{self.seconds:.2f} s, {rate:,.0f} records/s",
+                    "workers": f"{self.speedup:.1f} workers' worth on {self.slots} ({self.executor or 'none'})",
+                    "chunks": f"{self.chunks:,}",
+                    "peak memory": f"{self.peak_memory / 1e6:,.0f} MB per worker",
+                },
+            )
+        )
 
     def __str__(self) -> str:
         counts = (

@@ -106,7 +106,7 @@ class Budget:
         self._all: dict[str, float] = {}
         self._free: dict[str, float] = {}
         self._set({"cpus": 0.0, **amounts(limits)}, tasks)
-        self.tasks = 0
+        self.tasks: int = 0
         """Tasks that take something of it."""
 
     def _set(self, all_there_is: dict[str, float], tasks: float | None) -> None:
@@ -115,7 +115,7 @@ class Budget:
             more = all_there_is.get(name, 0) - self._all.get(name, 0)
             self._free[name] = self._free.get(name, 0) + more
         self._all = all_there_is
-        self.slots = max(1, int(min(self._all["cpus"], self._all["tasks"])))
+        self.slots: int = max(1, int(min(self._all["cpus"], self._all["tasks"])))
         """Tasks of one core that run side by side."""
 
     def follow(self, other: Budget) -> None:

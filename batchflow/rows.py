@@ -50,7 +50,7 @@ class Rows:
     __slots__ = ("segments",)
 
     def __init__(self, segments: Iterable[Any] = ()) -> None:
-        self.segments = list(segments)
+        self.segments: list[Any] = list(segments)
 
     @property
     def nbytes(self) -> int:
@@ -76,6 +76,16 @@ class Rows:
                 values += table_to_values(segment)
             else:
                 values += segment.tolist() if is_numbers(segment) else segment
+        return values
+
+    def head(self, count: int) -> list[Any]:
+        """Return the first few of these values, without making all of them."""
+        values: list[Any] = []
+        for segment in self.segments:
+            if len(values) < count:
+                left = count - len(values)
+                first = segment.slice(0, left) if is_tabular(segment) else segment[:left]
+                values += Rows([first]).values()
         return values
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:

@@ -149,7 +149,7 @@ class Scheduler:
         self._inspected: dict[Key, Failed] = {}
         self._order = Sequencer()
         self._numbering = Numbering()
-        self.job = 0
+        self.job: int = 0
         """Number of the program at the executor."""
 
     def open(self, resume: Callable[[], Sequence[Settled]] = tuple, cursor: Cursor | None = None) -> None:

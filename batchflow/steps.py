@@ -73,8 +73,8 @@ class Step(Handle):
     __slots__ = ("flow", "number")
 
     def __init__(self, flow: Flow, number: int) -> None:
-        self.flow = flow
-        self.number = number
+        self.flow: Flow = flow
+        self.number: int = number
 
     @property
     def name(self) -> str:
@@ -111,9 +111,9 @@ class Tolerant(Handle):
     __slots__ = ("min_success", "single", "steps")
 
     def __init__(self, steps: Sequence[Step], min_success: float, *, single: bool) -> None:
-        self.steps = tuple(steps)
-        self.min_success = min_success
-        self.single = single
+        self.steps: tuple[Step, ...] = tuple(steps)
+        self.min_success: float = min_success
+        self.single: bool = single
 
 
 def flows_of(handle: Step | Tolerant) -> list[Flow]:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
 from batchflow.printable import printable, printable_json
 
 OK, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_STATUS = {
+    OK: "all ok",
+    FAILED: "done, and some records or steps failed; or the run itself failed",
+    USAGE: "wrong usage or plan; nothing has run",
+    STOPPED: "stopped over --max-errors",
+    INTERRUPTED: "interrupted",
+}
+"""What each means, in the help and in docs/command-line.md."""
 
 
 def fail(message: str, status: int) -> int:
@@ -27,6 +37,26 @@ def show(lines: Iterable[object], stream: TextIO) -> None:
         stream.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is still to be flushed goes nowhere
+
+
+def tell(arguments: Namespace, status: int, shape: Mapping[str, Any]) -> int:
+    """Note what a machine is told of a command once it has ended, and return its exit status."""
+    arguments.told = {"command": arguments.verb, "exit_status": status, **shape}
+    return status
+
+
+@contextmanager
+def kept_for_json() -> Iterator[None]:
+    """Have all that is printed go to standard error, by worker processes too: the output is one object."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 def json_lines(values: Iterable[Any]) -> Iterator[str]:

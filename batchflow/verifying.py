@@ -56,13 +56,18 @@ def _unended(destination: Destination) -> str:
     return "the job has not come to its end: run it again, and it goes on"
 
 
-def proof(history: History) -> str:
-    """Return what the checks have shown, where they found nothing wrong."""
+def proof(counts: Mapping[str, int]) -> str:
+    """Return in words what `accounted` counted, where the checks found nothing wrong."""
+    more = f", and {counts['uncounted']:,} ranges that nobody could read" if counts["uncounted"] else ""
+    records = "{rows_in:,} records in, {rows_out:,} rows out, {failed:,} failed".format(**counts)
+    return f"{records}{more}: each accounted for once"
+
+
+def accounted(history: History) -> dict[str, int]:
+    """Return the records of an output by what became of them, and the ranges whose records nobody could count."""
     stats = [done.stats for done in history.chunks.values()]
-    counts = [sum(getattr(one, name) for one in stats) for name in ("rows_in", "rows_out", "failed")]
-    unread = sum(not done.counted for done in history.chunks.values())
-    more = f", and {unread:,} ranges that nobody could read" if unread else ""
-    return "{:,} records in, {:,} rows out, {:,} failed{}: each accounted for once".format(*counts, more)
+    counts = {name: sum(getattr(one, name) for one in stats) for name in ("rows_in", "rows_out", "failed")}
+    return counts | {"uncounted": sum(not done.counted for done in history.chunks.values())}
 
 
 def _changed_inputs(source: Source, inputs: list[Input]) -> Iterator[str]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from batchflow.errors import FunctionError, UsageError
 from batchflow.keeping import SUFFIXES
@@ -19,6 +20,7 @@ from batchflow.readers import records
 from batchflow.resources import Resources
 from batchflow.retry import NEVER, Retry
 from batchflow.steps import ONE_CORE, Need, Step, Tolerant, need_of
+from batchflow.suggesting import did_you_mean
 from batchflow.worker import Handle
 
 if TYPE_CHECKING:
@@ -100,9 +102,8 @@ class Functions:
     ) -> frozenset[str]:
         """Return the parameters to which a call gives nothing; none for a builtin that does not tell any."""
         if call not in self._unfilled:
-            try:
-                signature = inspect.signature(fn)
-            except (TypeError, ValueError):
+            signature = _signature(fn)
+            if signature is None:
                 return frozenset()
             try:
                 bound = signature.bind(*args, **kwargs).arguments
@@ -111,6 +112,26 @@ class Functions:
                 raise FunctionError(message) from error
             self._unfilled[call] = frozenset(signature.parameters.keys() - bound.keys())
         return self._unfilled[call]
+
+
+_signatures: WeakKeyDictionary[Callable[..., Any], inspect.Signature | None] = WeakKeyDictionary()
+
+
+def _signature(fn: Callable[..., Any]) -> inspect.Signature | None:
+    """Return what a function takes, ``None`` if it does not tell; looked at once for all flows."""
+    try:
+        if fn not in _signatures:
+            _signatures[fn] = _told_signature(fn)
+        return _signatures[fn]
+    except TypeError:  # it cannot be a key
+        return _told_signature(fn)
+
+
+def _told_signature(fn: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(fn)
+    except (TypeError, ValueError):
+        return None
 
 
 class Needs(list[Need]):
@@ -220,7 +241,7 @@ def check_job(name: str, options: dict[str, Any]) -> None:
     known = {one.name for one in fields(JobSpec)}
     unknown = sorted(options.keys() - known)
     if unknown:
-        message = f"step {name!r}: a job has no option {', '.join(unknown)}"
+        message = f"step {name!r}: a job has no option {', '.join(unknown)}{did_you_mean(unknown[0], known)}"
         raise UsageError(message)
     try:
         check_spec(JobSpec(source=records([]), **options))

@@ -44,6 +44,12 @@ def nothing_left():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory):
+    """Keep what a Ray says out of the home of who runs the tests."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(scope="session", autouse=True)
 def interruptible():
     """Hear Ctrl-C, and have what is started hear it: a shell has what it runs in the background ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import psutil
@@ -58,41 +57,68 @@ class Head(NamedTuple):
     """The job server."""
     client: str
     """The server of programs that are on no node."""
+    node: str
+    """The cluster, for programs on this machine."""
+
+
+TRIES = 2
+"""Of starting a head node: on a busy machine Ray gives up waiting for its own daemons."""
 
 
 @contextmanager
-def head():
-    """Start a head node, and return where it is reached."""
-    folder = tempfile.mkdtemp(prefix="bfc-", dir="/tmp")  # sockets in it have long names
-    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    started = subprocess.Popen(
+def head(**more):
+    """Start a head node, with more in its environment, and return where it is reached."""
+    for attempt in range(TRIES):
+        folder = tempfile.mkdtemp(prefix="bfc-", dir="/tmp")  # sockets in it have long names
+        ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        process = _process(folder, ports, environment(**more))
+        try:
+            told = _told(process)
+            if told is None:
+                at = [f"127.0.0.1:{ports[name]}" for name in ("dashboard-port", "ray-client-server-port", "port")]
+                yield Head(f"http://{at[0]}", f"ray://{at[1]}", at[2])
+                return
+        finally:
+            _end(process, folder)
+        if attempt + 1 == TRIES:
+            pytest.fail(told)
+
+
+def _process(folder, ports, variables):
+    return subprocess.Popen(
         [
             sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2",
             "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--temp-dir={folder}",
             "--object-store-memory=200000000", "--disable-usage-stats",
             *(f"--{name}={port}" for name, port in ports.items()),
         ],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, start_new_session=True,
     )  # fmt: skip
+
+
+def _told(process):
+    """Wait until Ray runs; return what it told if it does not."""
     told = []
-    for line in started.stdout:
+    for line in process.stdout:
         told.append(line)
         if "Ray runtime started" in line:
-            break
-    else:
-        pytest.fail("".join(told))
-    try:
-        yield Head(f"http://127.0.0.1:{ports['dashboard-port']}", f"ray://127.0.0.1:{ports['ray-client-server-port']}")
-    finally:
-        ours = {*psutil.Process(started.pid).children(recursive=True), *of_session(folder)}
-        started.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs(ours, timeout=20)
-        for process in {*alive, *of_session(folder)}:
-            process.kill()
-        started.kill()
-        started.communicate()
-        psutil.wait_procs(ours, timeout=20)
-        shutil.rmtree(folder, ignore_errors=True)
+            return None
+    return "".join(told)
+
+
+def _end(process, folder):
+    """End a head node, and whatever it has started."""
+    ours = set(of_session(folder))
+    with suppress(psutil.NoSuchProcess):
+        ours.update(psutil.Process(process.pid).children(recursive=True))
+    process.terminate()
+    _, alive = psutil.wait_procs(ours, timeout=20)
+    for one in {*alive, *of_session(folder)}:
+        one.kill()
+    process.kill()
+    process.communicate()
+    psutil.wait_procs(ours, timeout=20)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class Commands:

@@ -34,7 +34,7 @@ class ErrorTable:
     def __init__(self) -> None:
         self._batches: list[pa.RecordBatch] = []
         self._recent: list[Failure] = []
-        self.rows = 0
+        self.rows: int = 0
 
     def add(self, failures: Iterable[Failure]) -> None:
         """Take over some failures."""

@@ -46,7 +46,7 @@ class Sequencer:
         self._expected: list[Key] = []
         self._gone: set[Key] = set()
         self._held: list[tuple[Key, Settled]] = []
-        self.nbytes = 0
+        self.nbytes: int = 0
         """Of the rows that wait in memory."""
 
     def __len__(self) -> int:

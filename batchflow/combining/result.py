@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 BLOCK = 64 << 20
 """Bytes of CSV or JSON Lines parsed at a time at most; no row may be larger."""
 
+_SHOWN = 5
+"""Errors that are shown in a notebook."""
+
 
 class Result:
     """What a job gave back.
@@ -131,6 +134,34 @@ class Result:
         if self.errors.num_rows:
             raise FailedRecordsError(tell(self.errors), self.errors)
         return self
+
+    def _repr_html_(self) -> str:
+        """Show the result in a notebook: what was done, the first rows, the first errors."""
+        from batchflow.notebook import line, page, table
+
+        where = f"in {self.path}" if self.path else "in memory"
+        errors = self.errors.select(["source", "record", "phase", "error_type", "message"])
+        return page(
+            line(f"Result {where}"),
+            self.report._repr_html_(),
+            self._rows_html(),
+            table("error", errors.num_rows, errors.slice(0, _SHOWN).to_pylist()),
+        )
+
+    def _rows_html(self) -> str:
+        from batchflow.notebook import ROWS, line, table
+
+        count = len(self)
+        try:
+            if self._destination is None:
+                first = Rows(segment for rows in self._rows for segment in rows.segments).head(ROWS)
+            else:
+                first = table_to_values(self._scanner(self._destination).head(ROWS))
+        except Exception as error:  # noqa: BLE001 - the output was removed, say: what is known is shown all the same
+            return line(f"its {count:,} rows cannot be read: {error}")
+        if count and not first:
+            return line(f"its {count:,} rows cannot be read any more")
+        return table("row", count, first)
 
     def __repr__(self) -> str:
         where = f" in {self.path}" if self.path else ""

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import UsageError
+from batchflow.suggesting import did_you_mean
 
 if TYPE_CHECKING:
     from batchflow.executors.base import Executor
@@ -62,7 +63,7 @@ def choose(executor: Executor | str | None, *, needs_ray: bool = False) -> Execu
 
     name = executor or os.environ.get("BATCHFLOW_EXECUTOR") or ("ray" if needs_ray else default_name())
     if name not in _NAMES:
-        message = f"unknown executor {name!r}: use one of {', '.join(_NAMES)}"
+        message = f"unknown executor {name!r}: use one of {', '.join(_NAMES)}{did_you_mean(name, _NAMES)}"
         raise UsageError(message)
     chosen: Executor = __getattr__(_CLASSES[name])()
     return chosen

@@ -39,7 +39,7 @@ class Executor(ABC):
     """Whether there is room for more tasks, or for fewer, as time goes by."""
     ahead: ClassVar[int] = 0
     """Short calls that may be sent ahead to the worker of another one, at most."""
-    warm = False
+    warm: bool = False
 
     def slots(self, limits: Resources, per_task: Resources) -> int:
         """Return how many tasks of a job may run side by side.
@@ -66,7 +66,7 @@ class Executor(ABC):
 
     @property
     def logs(self) -> str:
-        """Folder where messages of the engine are, if they do not go to the terminal."""
+        """File or folder of messages of the engine, if they do not go to the terminal."""
         return ""
 
     @abstractmethod

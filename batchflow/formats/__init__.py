@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from batchflow.errors import FormatError
 from batchflow.model import Piece, Slice
+from batchflow.suggesting import did_you_mean
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,7 +62,7 @@ def format_of(name: str) -> Format:
         "parquet": ParquetFormat, "csv": CsvFormat, "jsonl": JsonFormat, "arrow": ArrowFormat,
     }  # fmt: skip
     if name not in known:
-        message = f"unknown output format {name!r}: use one of {', '.join(NAMES)}"
+        message = f"unknown output format {name!r}: use one of {', '.join(NAMES)}{did_you_mean(name, NAMES)}"
         raise FormatError(message)
     return known[name]()
 
@@ -84,6 +85,7 @@ def name_of(into: str, named: str | None) -> tuple[str, bool]:
     if by_suffix is None and named is None:
         known = ", ".join(NAMES)
         message = f"{into!r}: {suffix!r} is no output format; use one of {known}, or end a folder with '/'"
+        message += did_you_mean(suffix, _SUFFIXES)
         raise FormatError(message)
     if by_suffix is not None and named not in (None, by_suffix):
         message = f"{into!r} ends like {by_suffix}, but format={named!r} was asked for: change one of them"

@@ -80,7 +80,7 @@ class FileCursor(Cursor):
         self._leftovers = [
             Drawn(key_of(chunk, places[chunk.spans[0].input.uri]), chunk) for chunk in done.leftovers()
         ]
-        self.total = self._weight_left()
+        self.total: int | None = self._weight_left()
 
     def _weight_left(self) -> int:
         """Return what all files cost that are not done."""

@@ -8,10 +8,11 @@ import sys
 import time
 
 from batchflow.printable import printable
+from batchflow.shapes import of_job
 from batchflow.submit.following import Log
 from batchflow.submit.job_server import JobInfo, JobServer
 from batchflow.submit.order import STOP_SECONDS, order, submit
-from batchflow.telling import FAILED, INTERRUPTED, OK, fail, json_lines, show
+from batchflow.telling import FAILED, INTERRUPTED, OK, fail, json_lines, show, tell
 
 
 def run_submit(arguments: argparse.Namespace) -> int:
@@ -21,7 +22,9 @@ def run_submit(arguments: argparse.Namespace) -> int:
     job_id, new = submit(wanted, cluster)
     show([f"{'submitted' if new else 'runs already:'} {job_id}"], sys.stderr)
     if arguments.wait:
-        return _follow(cluster, job_id, arguments)
+        return _follow(cluster, job_id, arguments, new=new)
+    if arguments.json:
+        return tell(arguments, OK, {"id": job_id, "new": new, "job": None})
     where = _where(arguments)
     show([f"next: batchflow logs {job_id} --follow{where}; batchflow stop {job_id}{where}"], sys.stderr)
     return OK
@@ -32,7 +35,7 @@ def _where(arguments: argparse.Namespace) -> str:
     return f" --address {shlex.quote(arguments.address)}" if arguments.address else ""
 
 
-def _follow(cluster: JobServer, job_id: str, arguments: argparse.Namespace) -> int:
+def _follow(cluster: JobServer, job_id: str, arguments: argparse.Namespace, *, new: bool = False) -> int:
     """Show the log of a job until it ends, and return its exit status."""
     log = Log(lambda line: show([line], sys.stdout), sys.stderr)
     try:
@@ -40,20 +43,20 @@ def _follow(cluster: JobServer, job_id: str, arguments: argparse.Namespace) -> i
     except KeyboardInterrupt:
         log.close()
         stop = f"batchflow stop {job_id}{_where(arguments)}"
+        tell(arguments, INTERRUPTED, {"id": job_id, "new": new, "job": None})
         return fail(f"followed no longer; the job goes on: {stop} stops it", INTERRUPTED)
     log.close()
     if why := log.why(job):
         fail(why, FAILED)
     show([f"{job_id} {job.status.lower()} after {job.seconds or 0:,.0f} s"], sys.stderr)
-    return job.exit_status
+    return tell(arguments, job.exit_status, {"id": job_id, "new": new, "job": of_job(job)})
 
 
 def run_jobs(arguments: argparse.Namespace) -> int:
     """List jobs."""
     jobs = [job for job in JobServer(arguments.address).jobs() if job.ours or arguments.all]
-    if arguments.json:
-        names = ("id", "status", "begun", "seconds", "what", "into", "exit_code")
-        show(json_lines({name: getattr(job, name) for name in names} for job in jobs), sys.stdout)
+    if arguments.lines:
+        show(json_lines(map(of_job, jobs)), sys.stdout)
     else:
         show(map(_job_line, jobs), sys.stdout)
     return OK
@@ -78,6 +81,8 @@ def run_logs(arguments: argparse.Namespace) -> int:
 def run_stop(arguments: argparse.Namespace) -> int:
     """Stop a job."""
     job = JobServer(arguments.address).stop(arguments.id, 2 * STOP_SECONDS)
+    if arguments.json:
+        return tell(arguments, OK if job.over else FAILED, {"job": of_job(job)})
     if not job.over:
         return fail(f"{job.id} has not ended yet, and is {job.status.lower()}: batchflow logs {job.id}", FAILED)
     show([f"{job.id} {job.status.lower()} after {job.seconds or 0:,.0f} s"], sys.stderr)

@@ -75,6 +75,11 @@ class Log:
             return f"{job.id} could not begin: {job.message}"
         if job.exit_code == 127:
             return "the head node of the cluster has no `python` on its PATH"
+        if self._missing == "ray":
+            return (
+                "the `python` on the PATH of the cluster's head node is one without Ray: put the one that Ray was "
+                "started with first there, as activating its environment before `ray start` does"
+            )
         if self._missing is not None:
             wanted = _ours() if self._missing in _ours() else [self._missing]
             return f"the cluster has no package {self._missing!r}: submit it with {' '.join(map(_asked, wanted))}"

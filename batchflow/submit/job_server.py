@@ -108,7 +108,7 @@ class JobServer:
         if scheme == "ray" or address == "auto":
             message = f"{address!r} is not the address of a job server: name it like http://head:8265"
             raise UsageError(message)
-        self.address = address.rstrip("/") if sign else f"http://{address.rstrip('/')}"
+        self.address: str = address.rstrip("/") if sign else f"http://{address.rstrip('/')}"
         self._client = self._connect()
 
     def _connect(self) -> Any:

@@ -30,7 +30,7 @@ STOP_SECONDS = DRAIN_SECONDS + 10
 
 _CODE = ("function", "setup", "combine", "flow")
 _WRITTEN = ("into", "output", "draw")
-_OURS = ("pip", "env", "exclude", "working_dir", "address", "wait", "help")
+_OURS = ("pip", "env", "exclude", "working_dir", "address", "wait", "json", "help")
 _DIGITS = 16
 
 

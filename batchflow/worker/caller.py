@@ -21,12 +21,12 @@ class RecordCall:
     __slots__ = ("at", "error", "group", "record", "tries", "values")
 
     def __init__(self, group: Any, at: int, record: Any) -> None:
-        self.group = group
-        self.at = at
-        self.record = record
+        self.group: Any = group
+        self.at: int = at
+        self.record: Any = record
         self.values: list[Any] = []
         self.error: BaseException | None = None
-        self.tries = 0
+        self.tries: int = 0
 
 
 class Gate:

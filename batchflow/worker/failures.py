@@ -11,6 +11,7 @@ from batchflow.model import Failed, Failure, Inspect, Phase, Task, Work
 from batchflow.resources import format_bytes
 from batchflow.retry import NEVER, Retry
 from batchflow.sources.base import Block, explain, show
+from batchflow.worker.columns import column_hint
 from batchflow.worker.guard import Overtime, give_back, too_slow
 from batchflow.worker.program import Limits
 
@@ -78,15 +79,16 @@ def of_record(block: Block, at: int, phase: Phase, error: BaseException, attempt
     """Return the failure of one record of a block."""
     number = block.numbers[at]
     start, stop = block.locate(number)
+    record = block.record(at)
     return Failure(
         block.span.input.uri,
         start,
         stop,
         number,
-        show(block.record(at)),
+        show(record),
         phase,
         type(error).__name__,
-        explain(error),
+        explain(error) + column_hint(error, record),
         user_traceback(error),
         attempts,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from batchflow.calling import side_by_side
@@ -52,7 +53,7 @@ class Program:
     bucket: Bucket | None = None
     """What keeps to it; made by the executor."""
 
-    @property
+    @cached_property
     def side_by_side(self) -> int | None:
         """Calls at once in one worker; ``None``: one after the other, as fast as can be."""
         calls = side_by_side(self.fn, self.concurrency)

@@ -18,7 +18,7 @@ from batchflow.sources.base import Block
 from batchflow.tables import as_table, concat
 from batchflow.worker.failures import failed, of_record, placed, worker_name
 from batchflow.worker.guard import Overtime
-from batchflow.worker.outlets import WriteError, outlet_of
+from batchflow.worker.outlets import Outlet, WriteError, outlet_of
 from batchflow.worker.program import Program
 
 PASSING = (KeyboardInterrupt, Overtime, MemoryError)
@@ -56,17 +56,17 @@ class Run(ABC):
         self.program = program
         self.task = task
         self.extra = extra
-        self.clock = _Clock()
-        self.started = time.time()
+        self.clock: _Clock = _Clock()
+        self.started: float = time.time()
         self.failures: list[Failure] = []
         self.counts: dict[int, SpanCount] = {}
-        self.rows = 0
+        self.rows: int = 0
         self.retries = 0
-        self.nbytes = 0
-        self.outlet = outlet_of(program)
+        self.nbytes: int = 0
+        self.outlet: Outlet = outlet_of(program)
         self.outlet.schema = task.schema
         self._last: Block | None = None
-        self.blocks = self._read()
+        self.blocks: Iterator[Block] = self._read()
 
     def outcome(self) -> Outcome:
         """Run the task to its end; what cannot be kept as a whole fails as a whole, and is halved."""

@@ -97,7 +97,7 @@ class WaitingRun(RecordRun):
     def _finish(self, group: _Group) -> None:
         block, first, before = group.block, len(self.failures), self.rows
         self._held -= len(group.calls)
-        self.failures += group.unread
+        self.failures.extend(group.unread)
         values: list[Any] = []
         owners: list[int] = []
         for call in group.calls:

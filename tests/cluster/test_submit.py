@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import zipfile
 
 import pyarrow.parquet as pq
 import pytest
@@ -310,11 +311,34 @@ def test_variables(batchflow, code):
     assert "secret" not in job["what"]
 
 
-def test_packages(batchflow, code, client):
-    _, err = batchflow("submit", "run", "steps.py:clean", "in/a.csv", "--pip", "packaging", "--pip", "psutil>=1", "--no-wait")
-    asked = client.get_job_info(id_of(err)).runtime_env["pip"]
-    assert (asked["packages"] if isinstance(asked, dict) else asked) == ["packaging", "psutil>=1"]
-    client.stop_job(id_of(err))  # which Ray does once it has made the environment, however long that takes
+def test_packages_are_installed_for_the_job(batchflow, code, tmp_path):
+    wheel = tmp_path / "thrice-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("thrice.py", "def of(n):\n    return 3 * n\n")
+        file.writestr("thrice-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thrice\nVersion: 1.0\n")
+        file.writestr("thrice-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr("thrice-1.0.dist-info/RECORD", "")
+    (code / "steps.py").write_text('def thrice(row):\n    import thrice\n    return {"n": thrice.of(row["n"])}\n')
+    out, err = batchflow("submit", "run", "steps.py:thrice", "in/a.csv", "--quiet", "--pip", wheel)
+    assert [json.loads(line) for line in out.splitlines()] == [{"n": 3}, {"n": 6}]
+    assert f"{id_of(err)} succeeded after" in err
+
+
+def test_a_cluster_with_tokens(code):
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0f" * 32}
+    with head(**token) as started:
+        batchflow = Commands(code, started.jobs)
+        arguments = ("steps.py:by_factor", "in/a.csv", "--quiet")
+        expected = [{"n": 100}, {"n": 200}]
+        for command, more in [("run", {"RAY_ADDRESS": started.node}), ("submit", {})]:
+            given = ("submit", "run") if command == "submit" else ("run",)
+            out, _ = batchflow(*given, *arguments, **token, **more)
+            assert [json.loads(line) for line in out.splitlines()] == expected
+        _, err = batchflow("jobs", status=2)
+        assert err == (
+            f"batchflow: {started.jobs} refuses us, as its RAY_AUTH_MODE is token: set RAY_AUTH_MODE=token and "
+            "RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the token of the cluster\n"
+        )
 
 
 def test_jobs_of_others_are_listed_on_request(batchflow, client):

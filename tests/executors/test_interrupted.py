@@ -17,7 +17,7 @@ from crash import proved
 
 import batchflow as bf
 from batchflow import errors
-from batchflow.brake import DRAIN_SECONDS
+from batchflow.brake import DRAIN_SECONDS, exit_as_interrupted
 
 DRIVER = """
     import os, sys, threading
@@ -133,7 +133,7 @@ def test_the_first_interrupt_lets_running_tasks_finish(tmp_path, executor):
     )
     driver.go()
     _, told = driver.process.communicate(timeout=60)
-    assert driver.process.returncode == 1
+    assert driver.process.returncode == 130
     assert told.splitlines()[-1] == (
         f"batchflow.errors.InterruptedRun: interrupted: what is done is kept in {tmp_path}/out; "
         "run the same again to go on"
@@ -152,9 +152,25 @@ def test_the_second_interrupt_stops_at_once(tmp_path, executor):
     driver.process.send_signal(signal.SIGINT)
     _, told = driver.process.communicate(timeout=60)
     assert time.monotonic() - began < DRAIN_SECONDS
+    assert driver.process.returncode == 130
     assert "run the same again to go on" in told.splitlines()[-1]
     assert gone(driver.offspring, 20)
     check_resumed(driver, 6)
+
+
+def test_a_script_ends_with_130_and_a_prompt_stays(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "excepthook", lambda *error: told.append(error[0]))
+    exit_as_interrupted()
+    hook = sys.excepthook
+    exit_as_interrupted()
+    assert sys.excepthook is hook
+    with pytest.raises(SystemExit, match="130"):
+        hook(errors.InterruptedRun, errors.InterruptedRun(), None)
+    hook(ValueError, ValueError(), None)
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    hook(errors.InterruptedRun, errors.InterruptedRun(), None)
+    assert told == [errors.InterruptedRun, ValueError, errors.InterruptedRun]
 
 
 def test_what_does_not_finish_in_its_grace_is_given_up(tmp_path, monkeypatch):

@@ -363,7 +363,7 @@ class TestMail:
         """Ctrl-C after the 35th mail: the batches under way are finished, and no other one is begun."""
         mail_server.interrupt_after(35, tmp_path / "pid")
         first = script(self.SCRIPT, mail_server.port, name, check=False)
-        assert first.returncode == 1, first.stderr
+        assert first.returncode == 130, first.stderr
         assert "finishing what is running, 10 s at most (Ctrl-C again stops at once)" in first.stderr
         assert first.stderr.splitlines()[-1].endswith(
             "interrupted after 0 of 2 steps: what they keep on disk is not done again; run the same again to go on"

@@ -111,8 +111,9 @@ def test_the_command_is_the_one_that_was_typed_with_paths_of_the_parcel(folder, 
         "--workers", "2",
     )  # fmt: skip
     assert wanted.argv == (
-        "run", "steps.py:clean", "data/**/*.csv", "s3://b/x", "/there/y", "--into", "s3://b/out/",
-        "--setup", "other.py:load", "--max-errors=-1", "--fresh", "--arg", "a=b c", "--arg", "d=1", "--workers", "2",
+        "run", "steps.py:clean", "data/**/*.csv", "s3://b/x", "/there/y",
+        "--setup", "other.py:load", "--arg", "a=b c", "--arg", "d=1", "--into", "s3://b/out/", "--fresh",
+        "--max-errors=-1", "--workers", "2",
     )  # fmt: skip
     assert wanted.parcel.root == folder
     assert (wanted.into, wanted.pip) == ("s3://b/out", ("x",))
@@ -319,6 +320,10 @@ def test_what_a_job_lacked_is_told():
     assert ours.startswith("the cluster has no package 'msgspec': submit it with --pip ")
     assert "--pip msgspec" in ours
     assert "--pip ray" not in ours
+    assert why(1, "ModuleNotFoundError: No module named 'ray'\n") == (
+        "the `python` on the PATH of the cluster's head node is one without Ray: put the one that Ray was started with "
+        "first there, as activating its environment before `ray start` does"
+    )
     assert why(1, "ValueError\n") is None
 
 

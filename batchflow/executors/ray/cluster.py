@@ -11,9 +11,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchflow.errors import ExecutorError, ResourceError
+from batchflow.executors.ray.messages import Messages
 from batchflow.resources import (
     WAITING,
     Resources,
@@ -90,13 +92,14 @@ class Cluster:
         self._labels = labels
         self._joined = False
         self._temporary: str | None = None
+        self._messages = Messages()
         self._fitted: dict[str, int] = {}
         """Tasks that fitted when there was room the last time, by what was asked."""
         self._unfit: dict[str, float] = {}
         """`time.monotonic` since when there is none."""
         self._called_for = False
         """Whether an autoscaler was asked for a node."""
-        self.here = ""
+        self.here: str = ""
         """Identifier of the node that this process is on; none where it is on no node of the cluster."""
 
     # --- reached and left ----------------------------------------------------------------------------
@@ -133,15 +136,13 @@ class Cluster:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "address": address}
         if address is None:
             options |= {"address": "local", "include_dashboard": False, "_temp_dir": self._folder()}
-        for attempt in range(_ATTEMPTS):
-            try:
-                ray.init(**options)
-                break
-            except ConnectionAbortedError as error:  # the server of a client sometimes does not come up
-                if attempt + 1 == _ATTEMPTS:
-                    raise ExecutorError(_unreachable(address, error)) from error
-            except Exception as error:
-                raise ExecutorError(_unreachable(address, error)) from error
+            self._messages = Messages()
+            self._messages.open()
+            options["logging_level"] = "INFO" if self._messages.path else "ERROR"
+        try:
+            _init(ray, options)
+        except Exception as error:
+            raise ExecutorError(_unreachable(address, error)) from error
         self._joined = True
         self.here = ""
 
@@ -166,27 +167,30 @@ class Cluster:
 
     @property
     def logs(self) -> str:
-        """Folder, on the node that this process is on, of Ray's messages, and of what C code in tasks prints."""
-        if not self.here or self._temporary is not None:
-            return ""  # on another machine, or gone before anybody reads of it
-        import ray
+        """File or folder of Ray's messages, on the node that this process is on.
 
-        node: Any = ray._private.worker._global_node  # nothing public tells
-        return f"{node.get_session_dir_path()}/logs"
+        Of a Ray of our own it is a file, whole once that has stopped.
+        """
+        if self._temporary is not None:
+            return str(self._messages.path or "")
+        return str(_logs()) if self.here else ""  # none of a node that is another machine
 
     def close(self) -> None:
         """Leave the cluster, or stop it if it is our own; one that the user's program started stays."""
         self._fitted.clear()
         self._unfit.clear()
+        logs = None
         if self._joined:
             import ray
 
+            logs = _logs() if self._temporary is not None else None
             ray.shutdown()
             self._joined = False
         self.here = ""
         if self._temporary is not None:
             import shutil
 
+            self._messages.close(logs or Path(self._temporary))
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary = None
 
@@ -275,6 +279,23 @@ class Cluster:
 
             request_resources(bundles=[])
             self._called_for = False
+
+
+def _init(ray: Any, options: Mapping[str, Any]) -> None:
+    """Connect; the server of a client sometimes does not come up, so that is tried again."""
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(ConnectionAbortedError):
+            ray.init(**options)
+            return
+    ray.init(**options)
+
+
+def _logs() -> Path:
+    """Return the folder of the messages of the Ray that this process is on a node of."""
+    import ray
+
+    node: Any = ray._private.worker._global_node  # nothing public tells
+    return Path(node.get_session_dir_path(), "logs")
 
 
 def _resolved(address: str) -> tuple[str, str]:

@@ -161,7 +161,7 @@ class Unpacked:
         self._shipment = shipment
         self._get = get
         self._last: tuple[int, bytes] | None = None
-        self.missed = False
+        self.missed: bool = False
         """Whether bytes were asked for that did not come along."""
         self._folder = ""
         self._opened = ExitStack()
