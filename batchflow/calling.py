@@ -1,4 +1,4 @@
-"""How a function may be called: one call after the other, in threads, or in an asyncio loop."""
+"""How a function is named, and how it may be called: one call after the other, in threads, in an asyncio loop."""
 
 from __future__ import annotations
 
@@ -25,3 +25,9 @@ def is_async(fn: Callable[..., Any]) -> bool:
 def side_by_side(fn: Callable[..., Any], concurrency: int | None) -> int | None:
     """Return how many calls of a function run at once in a worker; ``None``: one after the other."""
     return concurrency or (SIDE_BY_SIDE if is_async(fn) else None)
+
+
+def describe(fn: Callable[..., Any]) -> str:
+    """Return the name of a function and where it stands."""
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return f"{getattr(fn, '__module__', '?')}.{name}"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from batchflow.calling import is_async
+from batchflow.calling import describe, is_async
 from batchflow.errors import FunctionError, ResourceError, UsageError
-from batchflow.manifest import describe
 from batchflow.rate import parse_rate
 from batchflow.resources import format_bytes, parse_bytes
 from batchflow.retry import Retry

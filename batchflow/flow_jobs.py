@@ -14,7 +14,8 @@ from batchflow.executors import Executor
 from batchflow.flow_run import State
 from batchflow.job import finished
 from batchflow.model import Outcome, Partial
-from batchflow.plan import JobSpec, make_plan
+from batchflow.plan import JobSpec
+from batchflow.planning import make_plan
 from batchflow.readers import records
 from batchflow.resources import Budget
 from batchflow.running import Run, Stopper

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from batchflow.combining.replay import replay
 from batchflow.combining.result import Result
 from batchflow.errors import UsageError
 from batchflow.events import Listener
 from batchflow.executors import Executor, chosen
-from batchflow.mending import failed_chunks
-from batchflow.plan import JobSpec, Plan, make_plan
+from batchflow.plan import JobSpec, Plan
+from batchflow.planning import make_plan
 from batchflow.progress import Progress
 from batchflow.report import ReportBuilder
 from batchflow.running import Run, terms_of
@@ -101,6 +100,8 @@ class Job(JobSpec):
         UsageError
             If there is no output of this job that came to its end.
         """
+        from batchflow.mending import failed_chunks  # with ledger and stores, a fifth of the start of a small job
+
         plan = make_plan(self, known_only=True)
         history = failed_chunks(plan)
         if history.ended and not any(done.failures for done in history.chunks.values()):
@@ -170,7 +171,8 @@ class Job(JobSpec):
 
 def finished(plan: Plan, listeners: Sequence[Listener] = ()) -> Result:
     """Return the result of a job that earlier runs did."""
-    from batchflow.combining.recovery import check_parts
+    from batchflow.combining.recovery import check_parts  # only where there is an output
+    from batchflow.combining.replay import replay
 
     assert plan.history is not None
     assert plan.destination is not None

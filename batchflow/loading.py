@@ -21,8 +21,9 @@ from batchflow.flow import Flow
 from batchflow.ledger import LEDGER, History
 from batchflow.manifest import inputs_of
 from batchflow.papers import PAGE, TRACE
-from batchflow.plan import ERRORS, Destination, read_history
+from batchflow.plan import ERRORS, Destination
 from batchflow.readers import again
+from batchflow.resuming import read_history
 from batchflow.sources import Source
 from batchflow.stores import Uri, is_uri, place_of, why_refused
 from batchflow.suggesting import did_you_mean

@@ -25,12 +25,6 @@ _NEW = "plan.json.new"
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def describe(fn: Callable[..., Any]) -> str:
-    """Return the name of a function and where it stands."""
-    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-    return f"{getattr(fn, '__module__', '?')}.{name}"
-
-
 def manifest(
     spec: JobSpec, source: Mapping[str, Any], inputs: Sequence[Input], format_name: str
 ) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from batchflow.bottleneck import SCALES, find
 from batchflow.curve import WAITS, Point, Scaling
 from batchflow.errors import UsageError
 from batchflow.executors import Executor, choose
-from batchflow.plan import JobSpec, Plan, make_plan
+from batchflow.plan import JobSpec, Plan
+from batchflow.planning import make_plan
 from batchflow.report import Report
 from batchflow.resources import Resources
 from batchflow.running import Run

@@ -1,29 +1,12 @@
-"""What a job is, and its plan: inputs counted, output chosen, mistakes refused before anything runs."""
+"""What a job is, and what is known of it before it runs: frozen values."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from batchflow.calling import side_by_side
-from batchflow.checking import LONGEST, check_spec
-from batchflow.errors import DestinationError, InputError, LedgerError, UsageError
-from batchflow.formats import format_of, name_of
-from batchflow.ledger import History, has_ledger, is_begun, read_ledger
-from batchflow.manifest import (
-    PLAN,
-    check_same,
-    describe,
-    digest_of,
-    encoded,
-    inputs_of,
-    manifest,
-    merged_inputs,
-    read_plan,
-)  # fmt: skip
+from batchflow.calling import describe, side_by_side
 from batchflow.model import Input
 from batchflow.printable import printable
 from batchflow.rate import Rate, parse_rate
@@ -31,8 +14,11 @@ from batchflow.resources import Resources, format_bytes, parse_bytes
 from batchflow.retry import NEVER, Retry
 from batchflow.sources import Source
 from batchflow.sources.cutting import total_weight
-from batchflow.splitting import AT_ONCE, RATE_SECONDS, Pace
-from batchflow.stores import Place, Store, Uri, is_uri, place_of, store_of, why_refused
+from batchflow.splitting import AT_ONCE, Pace
+
+if TYPE_CHECKING:
+    from batchflow.ledger import History
+    from batchflow.stores import Place, Store
 
 META = "_batchflow"
 """Folder of a dataset that holds what is not data."""
@@ -83,6 +69,8 @@ class Destination:
     @property
     def store(self) -> Store:
         """What works on it."""
+        from batchflow.stores import store_of  # only where there is an output
+
         return store_of(self.path)
 
     @property
@@ -113,12 +101,8 @@ class Plan:
     """What earlier runs did of the output."""
     manifest: bytes = b""
     """What is written down of the job beside its output."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether earlier runs did all there is to do."""
-        history = self.history
-        return history is not None and history.ended and digest_of(self.manifest) == history.plans[-1]
+    finished: bool = False
+    """Whether earlier runs did all there is to do."""
 
     @property
     def size(self) -> int | None:
@@ -181,177 +165,3 @@ class Plan:
             return f"{self.spec.chunk:,} files each, {-(-len(self.inputs) // (self.spec.chunk or 1)):,} of them"
         count = "" if self.total is None else f", about {max(1, -(-self.total // weight)):,} of them"
         return f"{weight:,} {unit} each{count}"
-
-
-def _weights(spec: JobSpec, source: Source, inputs: Sequence[Input]) -> tuple[int | None, Pace]:
-    """Return the fixed weight of chunks, if it is, and what calls that wait ask of the others."""
-    fixed = _chunk_weight(spec, source, inputs)
-    calls = side_by_side(spec.fn, spec.concurrency) or 1
-    if fixed is not None or (calls == 1 and spec.rate is None):
-        return fixed, AT_ONCE
-    if spec.rate is None:
-        return None, Pace(calls, source.record_weight(inputs))
-    rate = parse_rate(spec.rate)
-    if spec.per == "batch":
-        return None, Pace(gap=rate.interval)
-    # A task must end in its time, though its calls are held back.
-    seconds = min(RATE_SECONDS, (spec.timeout or LONGEST) / 4)
-    return None, Pace(calls, source.record_weight(inputs), rate.per_second * seconds)
-
-
-def _chunk_weight(spec: JobSpec, source: Source, inputs: Sequence[Input]) -> int | None:
-    """Return the fixed weight of chunks, ``None`` where it follows what is measured."""
-    if spec.chunk is None:
-        return None
-    chunk: Any = spec.chunk
-    if not isinstance(chunk, str):
-        if not isinstance(chunk, int) or chunk <= 0:
-            message = f"chunk={spec.chunk} must be positive: a number of records, or bytes like '8MB'"
-            raise UsageError(message)
-        return max(1, round(chunk * source.record_weight(inputs)))
-    if source.in_memory:
-        message = f"chunk={spec.chunk!r}: records in memory have no size in bytes, so give a number of records"
-        raise UsageError(message)
-    return parse_bytes(spec.chunk)
-
-
-def make_plan(spec: JobSpec, *, known_only: bool = False) -> Plan:
-    """Check a job, list its inputs and choose its output; runs nothing and changes nothing.
-
-    Parameters
-    ----------
-    known_only
-        Leave out inputs that no earlier run knew.
-
-    Raises
-    ------
-    UsageError
-        Whatever would make the job fail later: no input, an impossible function, cap or destination.
-    """
-    check_spec(spec)
-    source: Any = spec.source
-    if not isinstance(source, Source):
-        message = (
-            f"the input is a {type(source).__qualname__}, not a source: "
-            "use read_text, read_json, read_csv, read_parquet, files or records"
-        )
-        raise InputError(message)
-    if isinstance(spec.chunk, int):
-        source = source.counted(spec.chunk)
-    destination = None if spec.into is None else _destination(spec)
-    inputs = tuple(source.inputs())
-    if destination is None:
-        return Plan(spec, source.prepared(inputs), inputs, None, *_weights(spec, source, inputs))
-    return _with_history(spec, source, tuple(source.identified(inputs)), destination, known_only=known_only)
-
-
-def _with_history(
-    spec: JobSpec, source: Source, inputs: tuple[Input, ...], destination: Destination, *, known_only: bool
-) -> Plan:
-    """Return a plan that goes on with what is there of its output."""
-    before, history = (None, None) if spec.fresh else read_history(destination)
-    if history is not None and _was_removed(destination, history):
-        before = history = None
-    where = str(destination.path)
-    if before is None:
-        prepared = source.prepared(inputs)
-    else:
-        check_same(before, manifest(spec, source.options(), (), destination.format), where)
-        known = inputs_of(before)
-        merged = merged_inputs(known, inputs, where)
-        inputs = merged[: len(known)] if known_only else merged
-        prepared = source.relearned(before["learned"])
-    plan = manifest(spec, source.options(), inputs, destination.format) | {"learned": prepared.learned()}
-    if before is not None and before["inputs"] == plan["inputs"] and spec.version in (None, before["version"]):
-        plan = before  # nothing that matters is new
-    weights = _weights(spec, source, inputs)
-    return Plan(spec, prepared, inputs, destination, *weights, history, encoded(plan))
-
-
-def _was_removed(destination: Destination, history: History) -> bool:
-    """Whether somebody removed the one file of an output, so that it is made again."""
-    if not destination.one_file or not history.parts or destination.store.size(destination.path) is not None:
-        return False
-    return not destination.store.sizes(destination.pieces).keys() & {
-        part.temporary for part in history.parts.values()
-    }
-
-
-def read_history(destination: Destination) -> tuple[dict[str, Any], History] | tuple[None, None]:
-    """Return the plan and the history of an output, if there is one.
-
-    Raises
-    ------
-    LedgerError
-        If they are damaged.
-    """
-    meta = destination.meta
-    if not is_begun(meta) and destination.store.size(meta / PLAN) is None:
-        return None, None  # a run begins before its plan is published
-    plan, digest = read_plan(meta)
-    history = read_ledger(meta, {item.uri: item for item in inputs_of(plan)})
-    if digest not in history.plans:
-        message = f"{meta / PLAN} was changed after it was written"
-        raise LedgerError(message)
-    return plan, history
-
-
-def _destination(spec: JobSpec) -> Destination:
-    into = os.fspath(spec.into or "")
-    if is_uri(into):
-        _refuse_uri(into)
-    name, one_file = name_of(into, spec.format)
-    format_of(name)
-    # Absolute, since a function may change the working directory under us.
-    destination = Destination(place_of(into), name, one_file)
-    if isinstance(destination.path, Uri):
-        _refuse_unreachable(destination.path)
-    else:
-        _refuse_forbidden(destination.path)
-    _refuse_foreign(destination)
-    return destination
-
-
-def _refuse_uri(into: str) -> None:
-    """Refuse a URI that holds what is no part of a name."""
-    refused = why_refused(into)
-    if refused is None and "?" in into:
-        refused = f"into={into!r}: no options are taken behind '?': set AWS_ENDPOINT_URL, AWS_REGION and the like"
-    if refused is not None:
-        raise DestinationError(refused)
-
-
-def _refuse_unreachable(path: Uri) -> None:
-    """Refuse a bucket that is not there, or does not let itself be asked."""
-    scheme, _, rest = path.text.partition("://")
-    bucket = Uri(f"{scheme}://{rest.partition('/')[0]}")
-    try:
-        known = store_of(path).sizes(path) or scheme != "s3" or store_of(bucket).kind(bucket)
-    except (OSError, ValueError) as error:
-        message = f"cannot reach {path}: {printable(str(error))}"
-        raise DestinationError(message) from error
-    if not known:
-        message = f"cannot write to {path}: there is no bucket {bucket}"
-        raise DestinationError(message)
-
-
-def _refuse_forbidden(path: Path) -> None:
-    parent = next(above for above in [path, *path.parents] if above.exists())
-    if not os.access(parent, os.W_OK):
-        message = f"cannot write to {path}: no permission for {parent}"
-        raise DestinationError(message)
-
-
-def _refuse_foreign(destination: Destination) -> None:
-    path, store = destination.path, destination.store
-    kind = store.kind(path)
-    if kind == "folder" and destination.one_file:
-        message = f"{path} is a folder: end the name of a dataset with '/'"
-        raise DestinationError(message)
-    if kind == "file" and not destination.one_file:
-        message = f"{path} is a file, but the output is a folder of parts: choose another name"
-        raise DestinationError(message)
-    taken = kind == "file" or store.sizes(path).keys() - {META}
-    if taken and not has_ledger(destination.meta):
-        message = f"{path} exists and was not made by batchflow: choose another destination or remove it"
-        raise DestinationError(message)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from batchflow.events import Event, JobEnded, Printed
 from batchflow.model import Chunk, Inspect, Task, Work
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OUTPUT_LOG = "output.log"
 """Its name, beside the ledger."""

@@ -7,24 +7,18 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from batchflow.brake import Brake
 from batchflow.calling import side_by_side
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.order import Settled
-from batchflow.combining.replay import replay
 from batchflow.combining.result import Result, tell
 from batchflow.error_groups import ErrorGroups
 from batchflow.errors import InterruptedRun, StoppedError
 from batchflow.events import Listener
 from batchflow.executors import Executor
-from batchflow.ledger import read_ledger
-from batchflow.mending import Mending
-from batchflow.papers import papers
 from batchflow.plan import Plan
-from batchflow.printed import OUTPUT_LOG, OutputLog
 from batchflow.rate import parse_rate
 from batchflow.recorder import Recorder
 from batchflow.report import Report, ReportBuilder, Terms
@@ -233,6 +227,8 @@ class Run:
 
     def _papers(self, report: Report) -> Mapping[str, bytes]:
         """Return what is left to look at beside an output."""
+        from batchflow.papers import papers  # only a job that writes waits for it
+
         return papers(self._recorder.told(report))
 
     def _write(self, dataset: Dataset, brake: Stopper) -> Work[None]:
@@ -257,6 +253,8 @@ class Run:
 
     def mended(self) -> Result:
         """Run again what failed, and return what the output is then."""
+        from batchflow.mending import Mending  # only here
+
         mending = Mending(self._plan, lambda deliver, stopping: self._make_scheduler(deliver, stopping=stopping))
         complete = False
         try:
@@ -271,6 +269,9 @@ class Run:
 
     def _retold(self, dataset: Dataset) -> Result:
         """Write error table and report anew, from the ledger."""
+        from batchflow.combining.replay import replay  # only here
+        from batchflow.ledger import read_ledger
+
         destination = self._plan.destination
         assert destination is not None
         known = {item.uri: item for item in self._plan.inputs}
@@ -348,7 +349,13 @@ def terms_of(plan: Plan) -> Terms:
 
 def _keepers(plan: Plan) -> Iterator[Listener]:
     """Yield what keeps on disk what tasks print; nothing can be appended to an object of a store."""
-    if plan.destination is not None and isinstance(plan.destination.meta, Path):
+    if plan.destination is None:
+        return
+    from pathlib import Path  # only a job that writes waits for them
+
+    from batchflow.printed import OUTPUT_LOG, OutputLog
+
+    if isinstance(plan.destination.meta, Path):
         yield OutputLog(plan.destination.meta / OUTPUT_LOG)
 
 

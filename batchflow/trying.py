@@ -12,7 +12,8 @@ from batchflow.executors import Executor
 from batchflow.executors.base import pickled
 from batchflow.forecast import Forecast, Trial
 from batchflow.model import Key
-from batchflow.plan import JobSpec, Plan, make_plan
+from batchflow.plan import JobSpec, Plan
+from batchflow.planning import make_plan
 from batchflow.resources import Resources
 from batchflow.running import Run, program_of
 from batchflow.sampling import PieceCursor, take_sample

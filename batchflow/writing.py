@@ -11,10 +11,10 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
+from batchflow.calling import describe
 from batchflow.checking import check_spec
 from batchflow.errors import FunctionError, UsageError
 from batchflow.keeping import SUFFIXES
-from batchflow.manifest import describe
 from batchflow.packing import Packed, Shipped, pack
 from batchflow.plan import JobSpec
 from batchflow.readers import records

@@ -10,7 +10,8 @@ import batchflow as bf
 from batchflow.errors import WorkerDied
 from batchflow.executors.base import Executor
 from batchflow.model import Inspect, SpanCount, Stats, Succeeded, Task
-from batchflow.plan import JobSpec, make_plan
+from batchflow.plan import JobSpec
+from batchflow.planning import make_plan
 from batchflow.running import program_of
 from batchflow.scheduler import Scheduler
 from batchflow.worker import died, failed

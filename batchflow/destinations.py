@@ -1,0 +1,75 @@
+"""Where an output may go: what is there already, and what cannot be written to, is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from batchflow.errors import DestinationError
+from batchflow.formats import format_of, name_of
+from batchflow.ledger import has_ledger
+from batchflow.plan import META, Destination
+from batchflow.printable import printable
+from batchflow.stores import Uri, is_uri, place_of, store_of, why_refused
+
+
+def destination_of(into: str | os.PathLike[str], format_name: str | None) -> Destination:
+    """Return the destination that a user named; raises `DestinationError`."""
+    into = os.fspath(into)
+    if is_uri(into):
+        _refuse_uri(into)
+    name, one_file = name_of(into, format_name)
+    format_of(name)
+    # Absolute, since a function may change the working directory under us.
+    destination = Destination(place_of(into), name, one_file)
+    if isinstance(destination.path, Uri):
+        _refuse_unreachable(destination.path)
+    else:
+        _refuse_forbidden(destination.path)
+    _refuse_foreign(destination)
+    return destination
+
+
+def _refuse_uri(into: str) -> None:
+    """Refuse a URI that holds what is no part of a name."""
+    refused = why_refused(into)
+    if refused is None and "?" in into:
+        refused = f"into={into!r}: no options are taken behind '?': set AWS_ENDPOINT_URL, AWS_REGION and the like"
+    if refused is not None:
+        raise DestinationError(refused)
+
+
+def _refuse_unreachable(path: Uri) -> None:
+    """Refuse a bucket that is not there, or does not let itself be asked."""
+    scheme, _, rest = path.text.partition("://")
+    bucket = Uri(f"{scheme}://{rest.partition('/')[0]}")
+    try:
+        known = store_of(path).sizes(path) or scheme != "s3" or store_of(bucket).kind(bucket)
+    except (OSError, ValueError) as error:
+        message = f"cannot reach {path}: {printable(str(error))}"
+        raise DestinationError(message) from error
+    if not known:
+        message = f"cannot write to {path}: there is no bucket {bucket}"
+        raise DestinationError(message)
+
+
+def _refuse_forbidden(path: Path) -> None:
+    parent = next(above for above in [path, *path.parents] if above.exists())
+    if not os.access(parent, os.W_OK):
+        message = f"cannot write to {path}: no permission for {parent}"
+        raise DestinationError(message)
+
+
+def _refuse_foreign(destination: Destination) -> None:
+    path, store = destination.path, destination.store
+    kind = store.kind(path)
+    if kind == "folder" and destination.one_file:
+        message = f"{path} is a folder: end the name of a dataset with '/'"
+        raise DestinationError(message)
+    if kind == "file" and not destination.one_file:
+        message = f"{path} is a file, but the output is a folder of parts: choose another name"
+        raise DestinationError(message)
+    taken = kind == "file" or store.sizes(path).keys() - {META}
+    if taken and not has_ledger(destination.meta):
+        message = f"{path} exists and was not made by batchflow: choose another destination or remove it"
+        raise DestinationError(message)

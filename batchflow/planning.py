@@ -1,0 +1,87 @@
+"""A job becomes a plan: inputs listed, chunks sized, output chosen, mistakes refused before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from batchflow.calling import side_by_side
+from batchflow.checking import LONGEST, check_spec
+from batchflow.errors import InputError, UsageError
+from batchflow.model import Input
+from batchflow.plan import JobSpec, Plan
+from batchflow.rate import parse_rate
+from batchflow.resources import parse_bytes
+from batchflow.sources import Source
+from batchflow.splitting import AT_ONCE, RATE_SECONDS, Pace
+
+
+def make_plan(spec: JobSpec, *, known_only: bool = False) -> Plan:
+    """Check a job, list its inputs and choose its output; runs nothing and changes nothing.
+
+    Parameters
+    ----------
+    known_only
+        Leave out inputs that no earlier run knew.
+
+    Raises
+    ------
+    UsageError
+        Whatever would make the job fail later: no input, an impossible function, cap or destination.
+    """
+    check_spec(spec)
+    source: Any = spec.source
+    if not isinstance(source, Source):
+        message = (
+            f"the input is a {type(source).__qualname__}, not a source: "
+            "use read_text, read_json, read_csv, read_parquet, files or records"
+        )
+        raise InputError(message)
+    if isinstance(spec.chunk, int):
+        source = source.counted(spec.chunk)
+    if spec.into is None:
+        inputs = tuple(source.inputs())
+        return Plan(spec, source.prepared(inputs), inputs, None, *_weights(spec, source, inputs))
+    from batchflow.destinations import (
+        destination_of,  # with ledger and stores, a fifth of the start of a small job
+    )
+    from batchflow.resuming import with_history
+
+    destination = destination_of(spec.into, spec.format)
+    identified = tuple(source.identified(tuple(source.inputs())))
+    plan = with_history(spec, source, identified, destination, known_only=known_only)
+    weight, pace = _weights(spec, source, plan.inputs)
+    return replace(plan, chunk_weight=weight, pace=pace)
+
+
+def _weights(spec: JobSpec, source: Source, inputs: Sequence[Input]) -> tuple[int | None, Pace]:
+    """Return the fixed weight of chunks, if it is, and what calls that wait ask of the others."""
+    fixed = _chunk_weight(spec, source, inputs)
+    calls = side_by_side(spec.fn, spec.concurrency) or 1
+    if fixed is not None or (calls == 1 and spec.rate is None):
+        return fixed, AT_ONCE
+    if spec.rate is None:
+        return None, Pace(calls, source.record_weight(inputs))
+    rate = parse_rate(spec.rate)
+    if spec.per == "batch":
+        return None, Pace(gap=rate.interval)
+    # A task must end in its time, though its calls are held back.
+    seconds = min(RATE_SECONDS, (spec.timeout or LONGEST) / 4)
+    return None, Pace(calls, source.record_weight(inputs), rate.per_second * seconds)
+
+
+def _chunk_weight(spec: JobSpec, source: Source, inputs: Sequence[Input]) -> int | None:
+    """Return the fixed weight of chunks, ``None`` where it follows what is measured."""
+    if spec.chunk is None:
+        return None
+    chunk: Any = spec.chunk
+    if not isinstance(chunk, str):
+        if not isinstance(chunk, int) or chunk <= 0:
+            message = f"chunk={spec.chunk} must be positive: a number of records, or bytes like '8MB'"
+            raise UsageError(message)
+        return max(1, round(chunk * source.record_weight(inputs)))
+    if source.in_memory:
+        message = f"chunk={spec.chunk!r}: records in memory have no size in bytes, so give a number of records"
+        raise UsageError(message)
+    return parse_bytes(spec.chunk)

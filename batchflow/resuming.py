@@ -1,0 +1,81 @@
+"""A plan that goes on with what is there of its output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batchflow.errors import LedgerError
+from batchflow.ledger import History, is_begun, read_ledger
+from batchflow.manifest import (
+    PLAN,
+    check_same,
+    digest_of,
+    encoded,
+    inputs_of,
+    manifest,
+    merged_inputs,
+    read_plan,
+)  # fmt: skip
+from batchflow.model import Input
+from batchflow.plan import Destination, JobSpec, Plan
+from batchflow.sources import Source
+
+
+def with_history(
+    spec: JobSpec, source: Source, inputs: tuple[Input, ...], destination: Destination, *, known_only: bool
+) -> Plan:
+    """Return a plan that goes on with what is there of its output; how its chunks are sized is still to be said.
+
+    Parameters
+    ----------
+    known_only
+        Leave out inputs that no earlier run knew.
+    """
+    before, history = (None, None) if spec.fresh else read_history(destination)
+    if history is not None and _was_removed(destination, history):
+        before = history = None
+    where = str(destination.path)
+    if before is None:
+        prepared = source.prepared(inputs)
+    else:
+        check_same(before, manifest(spec, source.options(), (), destination.format), where)
+        known = inputs_of(before)
+        merged = merged_inputs(known, inputs, where)
+        inputs = merged[: len(known)] if known_only else merged
+        prepared = source.relearned(before["learned"])
+    plan = manifest(spec, source.options(), inputs, destination.format) | {"learned": prepared.learned()}
+    if before is not None and before["inputs"] == plan["inputs"] and spec.version in (None, before["version"]):
+        plan = before  # nothing that matters is new
+    written = encoded(plan)
+    finished = history is not None and history.ended and digest_of(written) == history.plans[-1]
+    return Plan(
+        spec, prepared, inputs, destination, None, history=history, manifest=written, finished=finished
+    )  # fmt: skip
+
+
+def _was_removed(destination: Destination, history: History) -> bool:
+    """Whether somebody removed the one file of an output, so that it is made again."""
+    if not destination.one_file or not history.parts or destination.store.size(destination.path) is not None:
+        return False
+    return not destination.store.sizes(destination.pieces).keys() & {
+        part.temporary for part in history.parts.values()
+    }
+
+
+def read_history(destination: Destination) -> tuple[dict[str, Any], History] | tuple[None, None]:
+    """Return the plan and the history of an output, if there is one.
+
+    Raises
+    ------
+    LedgerError
+        If they are damaged.
+    """
+    meta = destination.meta
+    if not is_begun(meta) and destination.store.size(meta / PLAN) is None:
+        return None, None  # a run begins before its plan is published
+    plan, digest = read_plan(meta)
+    history = read_ledger(meta, {item.uri: item for item in inputs_of(plan)})
+    if digest not in history.plans:
+        message = f"{meta / PLAN} was changed after it was written"
+        raise LedgerError(message)
+    return plan, history
