@@ -57,7 +57,7 @@ def test_unknown_name():
 
 
 def test_no_workers():
-    with pytest.raises(ValueError, match="at least one worker"):
+    with pytest.raises(bf.errors.UsageError, match="at least one worker"):
         bf.Processes(0)
 
 
