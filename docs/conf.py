@@ -1,0 +1,55 @@
+"""How the documents are built: ``make docs`` makes an error of every warning, and so of every broken reference."""
+
+from __future__ import annotations
+
+from pydoc import locate
+from typing import Any
+
+import batchflow
+
+project = "batchflow"
+author = "the batchflow contributors"
+release = batchflow.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxarg.ext"]
+html_theme = "furo"
+html_title = f"batchflow {release}"
+html_show_copyright = False
+html_copy_source = False
+
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 3
+
+default_role = "py:obj"         # a name in single backticks is a reference, as in NumPy's docstrings
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True}
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+
+
+def setup(app: Any) -> None:
+    """Add what is special here to Sphinx."""
+    app.connect("autodoc-process-docstring", _begin_with_text, priority=400)    # before napoleon
+    app.connect("missing-reference", _resolve)
+
+
+def _begin_with_text(_app: Any, what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
+    """Keep napoleon from taking the words before a colon for the type of an attribute: ours have annotations."""
+    if what in ("attribute", "property", "data"):
+        lines.insert(0, "\N{ZERO WIDTH SPACE}")
+
+
+def _resolve(app: Any, env: Any, node: Any, shown: Any) -> Any:
+    """Resolve a short name as the one documented object that ends so.
+
+    What stays text: annotations, and names of other packages, which must be there, but whose addresses nobody
+    knows without a network.
+    """
+    target = node.get("reftarget", "")
+    domain = env.get_domain("py")
+    found = [name for name in domain.objects if name.endswith(f".{target}")]
+    if len(found) == 1:
+        return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, shown)
+    annotation = node.get("reftype") == "class"
+    elsewhere = node.get("refdomain") == "py" and not target.startswith("batchflow") and locate(target) is not None
+    return shown if annotation or elsewhere else None
