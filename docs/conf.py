@@ -16,6 +16,7 @@ html_theme = "furo"
 html_title = f"batchflow {release}"
 html_show_copyright = False
 html_copy_source = False
+python_maximum_signature_line_length = 80       # beyond that a line for each parameter
 
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3

@@ -53,13 +53,17 @@ def run(example: Example, command: list[str]) -> str | None:
         command, cwd=folder, env=os.environ | SETTINGS, text=True, timeout=100, check=False,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
+    if done.returncode:
+        return f"exit status {done.returncode}\n{done.stdout}"
     example.namespace["printed"] = done.stdout.replace(str(folder), SHOWN).strip("\n") + "\n"
-    return f"exit status {done.returncode}\n{done.stdout}" if done.returncode else None
+    return None
 
 
 def compare(example: Example) -> str | None:
     """Compare what stands on the page with what was printed, or note it down for the page."""
-    printed = example.namespace.pop("printed")
+    printed = example.namespace.pop("printed", None)
+    if printed is None:
+        return "the block before has printed nothing that could stand here"
     if os.environ.get("UPDATE"):
         change = example.region.start, example.region.end, f"```text\n{printed}```"
         example.namespace.setdefault("changes", {}).setdefault(example.path, []).append(change)
