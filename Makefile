@@ -58,4 +58,4 @@ chaos: .venv/test
 	touch $@
 
 clean:
-	rm -rf .venv demo-out datasets/made
+	rm -rf .venv build demo-out datasets/made

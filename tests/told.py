@@ -117,6 +117,11 @@ class _Texts:
                 return [left + right for left, right in product(self.of(node.left, depth), self.of(node.right, depth))]
             case ast.IfExp():
                 return self.of(node.body, depth) + self.of(node.orelse, depth)
+            case ast.BoolOp():
+                return [text for value in node.values for text in self.of(value, depth)]
+            case ast.Call(func=ast.Attribute(attr="join")) if depth:  # of the lines of a text, made printable
+                names = [part for part in ast.walk(node.args[0]) if isinstance(part, ast.Name)]
+                return [text for name in names for text in self.of(name, depth - 1)]
             case ast.Name(id=name) if depth and self._assigned.get(name):
                 return [text for value in self._assigned[name] for text in self.of(value, depth - 1)]
             case ast.Call() if depth:
@@ -139,7 +144,7 @@ class _Texts:
         return [text for value in returned for text in inner.of(value, depth - 1)] or [GAP]
 
 
-_CAUSES = {"over", "change", "why", "refused", "what"}
+_CAUSES = {"over", "change", "why", "refused", "what", "more"}
 """Names of what is the message, where an f-string only adds to it."""
 
 
