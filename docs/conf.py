@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+from collections.abc import Iterator
 from pydoc import locate
 from typing import Any
 
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
 import batchflow
+from batchflow.cli import _parser
 
 project = "batchflow"
 author = "the batchflow contributors"
 release = batchflow.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxarg.ext"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = f"batchflow {release}"
 html_show_copyright = False
@@ -30,8 +37,33 @@ napoleon_use_rtype = False
 
 def setup(app: Any) -> None:
     """Add what is special here to Sphinx."""
+    app.add_directive("commands", Commands)
     app.connect("autodoc-process-docstring", _begin_with_text, priority=400)    # before napoleon
     app.connect("missing-reference", _resolve)
+
+
+class Commands(SphinxDirective):
+    """The help of each command, as the terminal shows it."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return a section for each command."""
+        os.environ["COLUMNS"] = "84"
+        return [self._section(parser) for parser in _commands(_parser())]
+
+    def _section(self, parser: argparse.ArgumentParser) -> nodes.Node:
+        told = nodes.literal_block("", parser.format_help(), language="text")
+        section = nodes.section("", nodes.title("", parser.prog), told, names=[parser.prog])
+        self.state.document.note_implicit_target(section)
+        return section
+
+
+def _commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yield the parsers of a parser's commands, and of theirs."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield command
+                yield from _commands(command)
 
 
 def _begin_with_text(_app: Any, what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:

@@ -20,7 +20,7 @@ GAP = "…"
 OURS = {name for name, kind in vars(batchflow.errors).items() if isinstance(kind, type)} | {"NotTabularError"}
 SEEN = {"MemoryError", "OSError", "TimeoutError", "TypeError", "ValueError", "__init__"}
 """Plain errors, and those of our own that make their message themselves: they become rows of the error table."""
-MAKERS = {"died": 1, "unreadable": 4, "_damaged": 0, "fail": 0}
+MAKERS = {"died": 1, "unreadable": 4, "_damaged": 0, "fail": 0, "_failed": 2}
 """Functions that make or show an error, by the place of the message among their arguments."""
 UNSEEN = {
     "executors/wire.py", "executors/zygote.py",     # between our own processes
@@ -119,12 +119,17 @@ class _Texts:
                 return self.of(node.body, depth) + self.of(node.orelse, depth)
             case ast.BoolOp():
                 return [text for value in node.values for text in self.of(value, depth)]
-            case ast.Call(func=ast.Attribute(attr="join")) if depth:  # of the lines of a text, made printable
+        return self._looked_up(node, depth - 1) if depth else [GAP]
+
+    def _looked_up(self, node, depth):
+        """Return the texts of what stands elsewhere: under a name, or in a function."""
+        match node:
+            case ast.Name(id=name) if self._assigned.get(name):
+                return [text for value in self._assigned[name] for text in self.of(value, depth)]
+            case ast.Call(func=ast.Attribute(attr="join")):  # of the lines of a text, made printable
                 names = [part for part in ast.walk(node.args[0]) if isinstance(part, ast.Name)]
-                return [text for name in names for text in self.of(name, depth - 1)]
-            case ast.Name(id=name) if depth and self._assigned.get(name):
-                return [text for value in self._assigned[name] for text in self.of(value, depth - 1)]
-            case ast.Call() if depth:
+                return [text for name in names for text in self.of(name, depth)]
+            case ast.Call():
                 return self._returned(_name(node.func), depth)
         return [GAP]
 
@@ -141,7 +146,7 @@ class _Texts:
             return [GAP]
         inner = _Texts(functions[0], self._module, self._everywhere)
         returned = [step.value for step in ast.walk(functions[0]) if isinstance(step, ast.Return) and step.value]
-        return [text for value in returned for text in inner.of(value, depth - 1)] or [GAP]
+        return [text for value in returned for text in inner.of(value, depth)] or [GAP]
 
 
 _CAUSES = {"over", "change", "why", "refused", "what", "more"}
