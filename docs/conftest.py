@@ -30,6 +30,8 @@ SETTINGS = {
 VARIES = {
     r"\d[\d,.]* (s|ms|seconds|MB|kB|records/s|workers' worth|chunks)\b": r"# \1",
     r"worth on \d+": "worth on #",
+    r"(?m)^(workers' time:|sample|time|memory) .*": r"\1 #",
+    r"(?m)^advice: .*\n": "",
 }
 
 
