@@ -2,25 +2,25 @@
 
 from collections import Counter
 
-import told
+import cures
 
 
 def test_each_message_has_its_cure():
-    missing = told.messages().keys() - set(told.entries())
-    assert not missing, f"write entries into {told.PAGE}: python tests/told.py prints them"
+    missing = cures.messages().keys() - set(cures.entries())
+    assert not missing, f"write entries into {cures.PAGE}: python tests/cures.py prints them"
 
 
 def test_each_entry_has_its_message():
-    assert set(told.entries()) - told.messages().keys() == set()
+    assert set(cures.entries()) - cures.messages().keys() == set()
 
 
 def test_no_message_has_two_entries():
-    assert [text for text, count in Counter(told.entries()).items() if count > 1] == []
+    assert [text for text, count in Counter(cures.entries()).items() if count > 1] == []
 
 
 def test_messages_are_found_in_all_their_forms():
     """The collector itself: a literal, a name, a branch, a helper's return, a constant of the module."""
-    found = told.messages()
+    found = cures.messages()
     assert "no input: the list of paths is empty" in found
     assert "the input … has changed since … was made of it (…): pass fresh=True (--fresh) to make all of it again" in found
     assert "… is no output of batchflow: … does not exist; name the folder or file that a run wrote" in found

@@ -1,6 +1,6 @@
 """What batchflow tells people who meet an error: every message in its source, and those that the docs list.
 
-``python tests/told.py`` prints the messages that docs/messages.md lacks, as entries to fill in.
+``python tests/cures.py`` prints the messages that docs/messages.md lacks, as entries to fill in.
 """
 
 import ast
