@@ -1,6 +1,7 @@
 # make demo               the main job on real input; EXECUTOR=ray or serial for another executor
 # make test               the whole test suite
 # make cluster            what goes beyond one machine: real Ray clusters, a real S3 server
+# make browser            the report in a real Chromium (Debian: chromium, chromium-driver)
 # make check              linters, types, import contracts
 # make docs               builds the documents, runs their code; UPDATE=1 writes what was printed into them
 # make bench              benchmarks, peers beside us in the same run
@@ -12,7 +13,7 @@ EXECUTOR ?=
 KILLS    ?= 100
 BIN      := .venv/bin
 
-.PHONY: demo test cluster check docs bench guard chaos clean
+.PHONY: demo test cluster browser check docs bench guard chaos clean
 
 demo: .venv/installed
 	$(BIN)/python -m datasets.demo $(if $(EXECUTOR),--executor $(EXECUTOR))
@@ -22,6 +23,9 @@ test: .venv/test
 
 cluster: .venv/test
 	$(BIN)/python -m pytest -m cluster
+
+browser: .venv/browser
+	$(BIN)/python -m pytest -m browser tests/browser
 
 check: .venv/check
 	$(BIN)/ruff check .
@@ -53,7 +57,7 @@ chaos: .venv/test
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-.venv/test .venv/check .venv/docs .venv/bench: .venv/installed
+.venv/test .venv/browser .venv/check .venv/docs .venv/bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[$(notdir $@)]'
 	touch $@
 

@@ -56,6 +56,7 @@ def add_flow(parser: argparse.ArgumentParser) -> None:
     add("--arg", action="append", default=[], metavar="NAME=VALUE", help="of the function that returns the flow")
     add("--only", action="append", metavar="STEP", help="run this step, and what it needs; may be given again")
     add("--explain", action="store_true", help="tell what runs with what, and run nothing")
+    add("--report", metavar="FILE", help="flow.html: what the run was like; or .json, or .trace.json for Perfetto")
     add("--draw", metavar="FILE", help="flow.svg, or flow.mmd for Mermaid; with --explain as it is written")
     add = _group(parser, "failures").add_argument
     text = "what to do when a step has failed; by default abort"
@@ -65,6 +66,14 @@ def add_flow(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, metavar="N", help="cores at most; by default all of them")
     add("--memory", metavar="SIZE", help="of the whole flow, like 16GB; by default that of the machine")
     _add_running(parser)
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which report is shown, and how."""
+    add_output(parser)
+    add = parser.add_argument
+    add("--open", action="store_true", help="in a browser; of an object store a copy")
+    add("--trace", action="store_true", help="the trace instead, for chrome://tracing and ui.perfetto.dev")
 
 
 def add_retry(parser: argparse.ArgumentParser) -> None:
@@ -201,6 +210,9 @@ EXAMPLES = {
   batchflow errors clean/
   batchflow errors clean/ --all
   batchflow errors clean/ --json""",
+    "report": """
+  batchflow report clean/ --open
+  batchflow report clean/ --trace""",
     "retry": """
   batchflow retry clean/
   batchflow retry clean/ steps.py:clean --version 2""",

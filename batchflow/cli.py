@@ -1,4 +1,4 @@
-"""The command line: ``run``, ``plan``, ``scale``, ``flow``, ``errors``, ``retry``, ``verify``; ``submit`` and kin.
+"""The command line: ``run``, ``plan``, ``scale``, ``flow``, what looks at their outputs, ``submit`` and its kin.
 
 Exit status: 0 all ok; 1 done, some records failed, or the run itself failed, or the sample of ``plan`` shows a
 problem; 2 wrong usage or plan, nothing has run; 3 stopped over ``--max-errors``; 130 interrupted. A reader of the
@@ -26,6 +26,7 @@ from batchflow.arguments import (
     add_json_lines,
     add_output,
     add_plan,
+    add_report,
     add_retry,
     add_scale,
     add_shell,
@@ -146,6 +147,7 @@ def _parser() -> Parser:
         ("flow", "run, explain or draw a flow", _flow, add_flow, add_json),
         ("errors", "show what failed in a run", _errors, add_errors),
         ("retry", "run again only what failed, and put it into its place", _retry, add_retry, add_json),
+        ("report", "show where the report of a run is, or open it", _report, add_report),
         ("verify", "prove that output and errors cover the input exactly once", _verify, add_output, add_json),
     ):
         made = add(name, text, command)
@@ -264,12 +266,41 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _flow(arguments: argparse.Namespace) -> int:
     from batchflow.loading import load_flow
-    from batchflow.resources import Resources
 
     flow = load_flow(arguments.flow, dict(map(keyword, arguments.arg)))
     if arguments.explain:
         return _explained(flow, arguments)
-    run = flow.run(
+    run = _run_flow(flow, arguments)
+    if arguments.draw:
+        run.draw(arguments.draw)
+    return _told_flow(run, arguments)
+
+
+def _run_flow(flow: Flow, arguments: argparse.Namespace) -> FlowRun:
+    """Run a flow; its report is written also where it stops before its end."""
+    from batchflow.errors import InterruptedRun, StoppedError
+    from batchflow.flow_run import FlowRun
+
+    if arguments.report:
+        from batchflow.papers import maker
+
+        maker(arguments.report)  # refuses the name before anything runs
+    try:
+        run = _flow_run(flow, arguments)
+    except (InterruptedRun, StoppedError) as error:
+        ended = error.report if isinstance(error, StoppedError) else error.run
+        if arguments.report and isinstance(ended, FlowRun):
+            ended.save_report(arguments.report)
+        raise
+    if arguments.report:
+        run.save_report(arguments.report)
+    return run
+
+
+def _flow_run(flow: Flow, arguments: argparse.Namespace) -> FlowRun:
+    from batchflow.resources import Resources
+
+    return flow.run(
         on_error=arguments.on_error,
         max_errors=number(arguments.max_errors, "--max-errors"),
         only=arguments.only,
@@ -278,9 +309,6 @@ def _flow(arguments: argparse.Namespace) -> int:
         progress=False if arguments.quiet else None,
         listeners=[_begins(arguments)],
     )
-    if arguments.draw:
-        run.draw(arguments.draw)
-    return _told_flow(run, arguments)
 
 
 def _explained(flow: Flow, arguments: argparse.Namespace) -> int:
@@ -343,6 +371,23 @@ def _retry(arguments: argparse.Namespace) -> int:
     if failed and not arguments.quiet and not arguments.json:
         show([f"{failed:,} errors tried again: {failed - left:,} are gone, {left:,} stay"], sys.stderr)
     return _told_result(result, arguments)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from batchflow.loading import find_report
+
+    place = find_report(arguments.output, trace=arguments.trace)
+    show([printable(str(place))], sys.stdout)
+    if arguments.open:
+        import webbrowser
+
+        from batchflow.papers import local_copy
+
+        address = local_copy(place).as_uri()
+        if not webbrowser.open(address):
+            show([f"no browser could be opened here: copy the file, or open {printable(address)}"], sys.stderr)
+            return FAILED
+    return OK
 
 
 def _verify(arguments: argparse.Namespace) -> int:

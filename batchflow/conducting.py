@@ -486,7 +486,8 @@ class _Conductor:
         nodes = partial(nodes_of_run, self._steps)
         told = [self._told(step) for step in self._steps]
         errors = list(errors_of(self._steps))
-        return FlowRun(self._flow, told, nodes, errors, self._now(), self._budget.slots)
+        where = self._budget.slots, self._executor.name, self._epoch
+        return FlowRun(self._flow, told, nodes, errors, self._now(), *where)
 
     def _told(self, step: Doing) -> StepRun:
         assert step.state is not None

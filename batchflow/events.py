@@ -41,6 +41,12 @@ class TaskEnded(NamedTuple):
     ok: bool
     again: bool
     """Whether another task tells, or told, of its records."""
+    chunk: Chunk | None = None
+    """What it was to do."""
+    failure: Failure | None = None
+    """Why it gave nothing back."""
+    died: bool = False
+    """It broke off, most often with its worker."""
 
 
 class ChunkSettled(NamedTuple):

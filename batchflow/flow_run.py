@@ -86,6 +86,8 @@ class FlowRun:
         errors: Sequence[tuple[str, pa.Table]],
         seconds: float,
         slots: int,
+        executor: str = "",
+        began: float = 0.0,
     ) -> None:
         self.name: str = flow.name
         self._flow = flow
@@ -95,6 +97,8 @@ class FlowRun:
         self._nodes = cache(lambda: list(nodes()))
         """Made only for those who ask how the steps hang together."""
         self._slots = slots
+        self._executor = executor
+        self._epoch = began
         self._names = {step.name: step for step in self.steps}
 
     def __getitem__(self, step: Step | str) -> StepRun:
@@ -146,6 +150,22 @@ class FlowRun:
     def draw(self, path: str | os.PathLike[str]) -> None:
         """Draw the graph, coloured by what became of each step: ``.svg``, or Mermaid as ``.mmd``."""
         draw(self._nodes(), self.name, path)
+
+    def save_report(self, path: str | os.PathLike[str]) -> None:
+        """Write what the run was like: one page as ``.html``, values as ``.json``, a trace as ``.trace.json``.
+
+        The trace is for ``chrome://tracing`` and Perfetto.
+
+        Raises
+        ------
+        UsageError
+            If the suffix is none of these.
+        """
+        from batchflow.papers import save  # only for those who ask
+        from batchflow.retelling import Where, told_flow
+
+        where = Where(self.name, self._epoch, self.seconds, self._slots, self._executor)
+        save(told_flow(where, self._nodes(), self.steps, self.errors), path)
 
     def _repr_html_(self) -> str:
         """Show the run in a notebook: its graph with what became of each step, and the first errors."""

@@ -20,6 +20,7 @@ from batchflow.errors import BatchflowError, FunctionError, InputError
 from batchflow.flow import Flow
 from batchflow.ledger import LEDGER, History
 from batchflow.manifest import inputs_of
+from batchflow.papers import PAGE, TRACE
 from batchflow.plan import ERRORS, Destination, read_history
 from batchflow.readers import again
 from batchflow.sources import Source
@@ -146,6 +147,23 @@ def read_errors(output: str) -> tuple[pa.Table, bool]:
     return replay(history, tuple(inputs_of(plan))).table(), history.ended
 
 
+def find_report(output: str, *, trace: bool = False) -> Path | Uri:
+    """Return where the page, or the trace, of an output lies.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    destination = _destination(_place(output))
+    place = destination.meta / (TRACE if trace else PAGE)
+    if destination.store.size(place) is None:
+        find_output(output)  # what is no output at all is told as everywhere
+        message = f"{output!r} has no report: no {place}, which a run leaves when it ends, finished or not"
+        raise InputError(message)
+    return place
+
+
 def find_output(output: str) -> tuple[Destination, dict[str, Any], History]:
     """Return an output of batchflow by its path, with its plan and its history.
 
@@ -156,10 +174,7 @@ def find_output(output: str) -> tuple[Destination, dict[str, Any], History]:
     LedgerError
         If what is written down of it was changed.
     """
-    refused = why_refused(output) if is_uri(output) else None
-    if refused:
-        raise InputError(refused)
-    path = place_of(output)
+    path = _place(output)
     try:
         destination, plan, history = _looked_up(path)
     except OSError as error:
@@ -174,10 +189,22 @@ def find_output(output: str) -> tuple[Destination, dict[str, Any], History]:
     return replace(destination, format=plan["format"]), plan, history
 
 
+def _place(output: str) -> Path | Uri:
+    refused = why_refused(output) if is_uri(output) else None
+    if refused:
+        raise InputError(refused)
+    return place_of(output)
+
+
+def _destination(path: Path | Uri) -> Destination:
+    """Return what is at a path: a folder, or one file, which may not be whole yet."""
+    destination = Destination(path, "", one_file=False)
+    return replace(destination, one_file=destination.store.kind(path) != "folder")
+
+
 def _looked_up(path: Path | Uri) -> tuple[Destination, dict[str, Any] | None, History | None]:
     """Return what is at a path: a job that stopped before its one file was whole left its ledger beside it."""
-    destination = Destination(path, "", one_file=False)
-    destination = replace(destination, one_file=destination.store.kind(path) != "folder")
+    destination = _destination(path)
     return destination, *read_history(destination)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -15,14 +15,17 @@ from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.order import Settled
 from batchflow.combining.replay import replay
 from batchflow.combining.result import Result, tell
+from batchflow.error_groups import ErrorGroups
 from batchflow.errors import InterruptedRun, StoppedError
 from batchflow.events import Listener
 from batchflow.executors import Executor
 from batchflow.ledger import read_ledger
 from batchflow.mending import Mending
+from batchflow.papers import papers
 from batchflow.plan import Plan
 from batchflow.rate import parse_rate
-from batchflow.report import ReportBuilder, Terms
+from batchflow.recorder import Recorder
+from batchflow.report import Report, ReportBuilder, Terms
 from batchflow.resources import Budget
 from batchflow.rows import Rows
 from batchflow.scheduler import Scheduler
@@ -100,8 +103,9 @@ class Run:
         self._budget = budget
         self._errors = ErrorTable()
         self._report = ReportBuilder(terms_of(plan))
+        self._recorder = Recorder(plan)
         self._seen = 0
-        self._listeners: list[Listener] = [self._report, *listeners]
+        self._listeners: list[Listener] = [self._report, self._recorder, *listeners]
         self.scheduler: Scheduler
 
     def drive(self, work: Work[T]) -> T:
@@ -166,7 +170,9 @@ class Run:
 
     def _held(self) -> Result:
         """Return a result whose rows are in memory."""
-        return Result(self._errors, self._report.report(), () if self._lazy else self.payloads)
+        report = self._report.report()
+        rows = () if self._lazy else self.payloads
+        return Result(self._errors, report, rows, told=lambda: self._recorder.told(report))
 
     def _combined(self) -> Work[Result]:
         from batchflow.combining.tree import Tree  # only a job that combines waits for it
@@ -219,9 +225,13 @@ class Run:
             raise InterruptedRun(self._told_interrupted()) from error
         finally:
             if not complete:
-                dataset.leave(self._errors, self._report.report())
+                dataset.leave(self._errors, self._papers(self._report.report()))
             dataset.close(complete=complete)
         return Result(self._errors, self._report.report(), (), self._plan.destination, dataset.schema)
+
+    def _papers(self, report: Report) -> Mapping[str, bytes]:
+        """Return what is left to look at beside an output."""
+        return papers(self._recorder.told(report))
 
     def _write(self, dataset: Dataset, brake: Stopper) -> Work[None]:
         def deliver(settled: Settled) -> None:
@@ -241,7 +251,7 @@ class Run:
             yield from scheduler.turns()
             if brake.pressed:
                 raise InterruptedRun
-        dataset.finish(self._errors, self._report.report())
+        dataset.finish(self._errors, self._papers(self._report.report()))
 
     def mended(self) -> Result:
         """Run again what failed, and return what the output is then."""
@@ -262,10 +272,11 @@ class Run:
         destination = self._plan.destination
         assert destination is not None
         known = {item.uri: item for item in self._plan.inputs}
-        report = ReportBuilder(terms_of(self._plan))
-        errors = replay(read_ledger(destination.meta, known), self._plan.inputs, [report])
+        report, self._recorder.errors = ReportBuilder(terms_of(self._plan)), ErrorGroups()
+        listeners: list[Listener] = [report, self._recorder.errors]
+        errors = replay(read_ledger(destination.meta, known), self._plan.inputs, listeners)
         told = replace(self._report.report(), **report.totals())
-        dataset.finish(errors, told)
+        dataset.finish(errors, self._papers(told))
         return Result(errors, told, (), destination, dataset.schema)
 
     def _told_interrupted(self) -> str:

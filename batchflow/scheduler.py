@@ -492,9 +492,10 @@ class Scheduler:
         return Settled(task, losses.lost_stats(task, outcome), failures, None, outcome.records is not None)
 
     def _told(self, task: Task, outcome: Outcome, *, again: bool) -> None:
-        ok = isinstance(outcome, Succeeded)
-        told = task.schema is not None  # when it was done the first time
-        self._tell(TaskEnded(task.key, task.attempt, task.chunk.weight, outcome.stats, ok, again or told))
+        failure, died = (outcome.failure, outcome.died) if isinstance(outcome, Failed) else (None, False)
+        again |= task.schema is not None  # told when it was done the first time
+        told = (outcome.stats, failure is None, again, task.chunk, failure, died)
+        self._tell(TaskEnded(task.key, task.attempt, task.chunk.weight, *told))
 
     def _tell(self, event: Event) -> None:
         for listener in self._listeners:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import deque
@@ -24,7 +23,6 @@ from batchflow.marks import unmarked
 from batchflow.model import Assemble, Failed, Failure, Key, Outcome, Piece, Slice, Task, Work
 from batchflow.plan import ERRORS, Destination, Plan
 from batchflow.printable import printable
-from batchflow.report import Report
 from batchflow.resources import parse_bytes
 from batchflow.stores import Place, Uri, is_uri, place_of, store_of
 from batchflow.stores.transit import sweep
@@ -322,15 +320,15 @@ class Dataset:
                 old = Slice(str(part_file(self._destination, part.name)))
                 self.assemble(part._replace(schema=self.schema), [old])
 
-    def finish(self, errors: ErrorTable, report: Report) -> None:
-        """Write the error table and the report beside the parts, and then that everything is done."""
+    def finish(self, errors: ErrorTable, papers: Mapping[str, bytes]) -> None:
+        """Write the error table and the papers beside the parts, and then that everything is done."""
         try:
-            table = self._write_tables(errors, report)
+            table = self._write_tables(errors, papers)
             self.ledger.end(self._destination.store.digest(table))
         except OSError as error:
             raise _cannot_write(self._destination.path, error) from error
 
-    def _write_tables(self, errors: ErrorTable, report: Report) -> Place:
+    def _write_tables(self, errors: ErrorTable, papers: Mapping[str, bytes]) -> Place:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -339,15 +337,15 @@ class Dataset:
         table = pa.BufferOutputStream()
         pq.write_table(errors.table(), table)
         store.write(meta / ERRORS, table.getvalue())
-        told = json.dumps(report.as_dict(), indent=1, default=str)
-        store.write(meta / "report.json", told.encode())
+        for name, data in papers.items():
+            store.write(meta / name, data)
         return meta / ERRORS
 
-    def leave(self, errors: ErrorTable, report: Report) -> None:
+    def leave(self, errors: ErrorTable, papers: Mapping[str, bytes]) -> None:
         """Write the tables of a run that did not come to its end."""
         if self._ledger is not None:
             with suppress(OSError):  # the disk is full, and the reason for the end is on its way already
-                self._write_tables(errors, report)
+                self._write_tables(errors, papers)
 
     def close(self, *, complete: bool) -> None:
         """Give the output free; what is needed to go on with it stays."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.errors import FailedRecordsError
 from batchflow.formats import format_of
+from batchflow.papers import read, save
 from batchflow.plan import Destination
 from batchflow.printable import printable
 from batchflow.report import Report
@@ -17,6 +18,7 @@ from batchflow.stores import Uri, filesystem
 from batchflow.tables import concat, table_to_values
 
 if TYPE_CHECKING:
+    import os
     from pathlib import Path
 
     import pyarrow as pa
@@ -49,6 +51,8 @@ class Result:
         Of a result on disk.
     schema
         Of a result on disk; without it CSV and JSON Lines are read as what they look like.
+    told
+        Gives what its run was like, of a result in memory.
     """
 
     def __init__(
@@ -58,12 +62,14 @@ class Result:
         rows: Sequence[Rows] = (),
         destination: Destination | None = None,
         schema: pa.Schema | None = None,
+        told: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         self._errors = errors
         self.report = report
         self._rows = list(rows)
         self._destination = destination
         self._schema = schema
+        self._told = told
         self._table: pa.Table | None = None
 
     @property
@@ -122,6 +128,22 @@ class Result:
         if destination.format == "csv":
             return _csv(destination, self._schema)
         return _json(destination, self._schema)
+
+    def save_report(self, path: str | os.PathLike[str]) -> None:
+        """Write what the run was like: one page as ``.html``, values as ``.json``, a trace as ``.trace.json``.
+
+        The trace is for ``chrome://tracing`` and Perfetto. Of an output on disk it is that of its last run,
+        which stands in ``_batchflow/`` as well.
+
+        Raises
+        ------
+        UsageError
+            If the suffix is none of these, or the output has no report.
+        """
+        if self._destination is not None:
+            save(read(self._destination.meta), path)
+        elif self._told is not None:
+            save(self._told(), path)
 
     def raise_for_errors(self) -> Self:
         """Return the result itself if nothing failed.

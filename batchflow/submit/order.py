@@ -29,7 +29,7 @@ STOP_SECONDS = DRAIN_SECONDS + 10
 """What a job is given to end, once it is stopped."""
 
 _CODE = ("function", "setup", "combine", "flow")
-_WRITTEN = ("into", "output", "draw", "plot")
+_WRITTEN = ("into", "output", "draw", "plot", "report")
 _OURS = ("pip", "env", "exclude", "working_dir", "address", "wait", "json", "help")
 _DIGITS = 16
 

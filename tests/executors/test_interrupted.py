@@ -106,7 +106,8 @@ def check_resumed(driver, at_least):
     assert result.report.before >= at_least
     assert proved(driver.folder / "out") == []
     assert sorted(path.name for path in (driver.folder / "out").rglob("*")) == [
-        "_batchflow", "errors.parquet", "ledger.jsonl", "part-00000.parquet", "plan.json", "report.json",
+        "_batchflow", "errors.parquet", "ledger.jsonl", "part-00000.parquet", "plan.json", "report.html",
+        "report.json", "trace.json",
     ]  # fmt: skip
 
 

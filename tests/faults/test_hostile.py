@@ -421,7 +421,7 @@ def test_a_disk_that_fills_up(tmp_path, into, how):
     assert "No space left on device" in message
     assert message.endswith("; what is done is kept: run the same command again to go on")
     assert finished == "True"
-    assert left == "errors.parquet ledger.jsonl plan.json report.json"
+    assert left == "errors.parquet ledger.jsonl plan.json report.html report.json trace.json"
 
 
 def test_a_full_disk_at_the_command_line(tmp_path):

@@ -25,7 +25,7 @@ MANNERS = (*RAISES, *DIES, *LIMITED)
 PHASES = ("read", "unpickle record", "unpickle function", "setup", "call", "convert", "write", "commit")
 OPTIONS = {"hang": {"timeout": 0.5}, "hang in C": {"timeout": 0.5}, "memory": {"per_task": bf.Resources(memory="300MB")}}
 """What keeps a manner within bounds."""
-FILES = {"part-00000.parquet", *(f"_batchflow/{name}" for name in ("errors.parquet", "ledger.jsonl", "plan.json", "report.json"))}
+FILES = {"part-00000.parquet", *(f"_batchflow/{name}" for name in ("errors.parquet", "ledger.jsonl", "plan.json", "report.html", "report.json", "trace.json"))}
 ALL = list(range(8))
 CHUNK = [4, 5, 6, 7]
 """Of the guilty record; its lines are bytes 8 to 16 of the file."""

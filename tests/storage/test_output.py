@@ -1,5 +1,7 @@
 """Outputs on an object store are what they are on a disk: the same rows, errors, parts and proofs."""
 
+import shutil
+
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -7,13 +9,16 @@ import s3
 from crash import proved
 
 import batchflow as bf
-from batchflow import errors
+from batchflow import errors, papers
 from batchflow.cli import main
-from batchflow.stores import filesystem, objects, transit
+from batchflow.stores import filesystem, objects, place_of, transit
 
 pytestmark = pytest.mark.cluster
 
-MADE = ["_batchflow/errors.parquet", "_batchflow/ledger.jsonl", "_batchflow/plan.json", "_batchflow/report.json"]
+MADE = [
+    "_batchflow/errors.parquet", "_batchflow/ledger.jsonl", "_batchflow/plan.json", "_batchflow/report.html",
+    "_batchflow/report.json", "_batchflow/trace.json",
+]  # fmt: skip
 
 
 def fn(n):
@@ -88,6 +93,18 @@ def test_from_the_command_line(bucket, tmp_path, capsys):
     assert main(["retry", f"{bucket.uri}/out", function, "--version", "2", "--executor", "serial"]) == 0
     assert table(f"{bucket.uri}/out/part-00000.parquet")["value"].to_pylist() == [1, 2, 33]
     assert main(["verify", f"{bucket.uri}/out"]) == 0
+
+
+def test_its_report_lies_beside_it(bucket, tmp_path, capsys):
+    result = run(f"{bucket.uri}/out/")
+    page = bucket.get("out/_batchflow/report.html")
+    assert main(["report", f"{bucket.uri}/out/"]) == 0
+    assert capsys.readouterr().out == f"{bucket.uri}/out/_batchflow/report.html\n"
+    result.save_report(tmp_path / "copy.html")
+    assert (tmp_path / "copy.html").read_bytes() == page
+    copy = papers.local_copy(place_of(f"{bucket.uri}/out/_batchflow/report.html"))
+    assert (copy.read_bytes(), copy.suffix) == (page, ".html")
+    shutil.rmtree(copy.parent)
 
 
 def test_only_what_failed_is_made_again(bucket, executor):

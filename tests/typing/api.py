@@ -38,6 +38,7 @@ def use() -> None:
     path: Path | str | None = result.path
     rows: int = report.rows_in + errors.num_rows + len(result)
     print(path, rows, result.raise_for_errors().values)
+    result.save_report(Path("report.html"))
 
     bf.map_records(spread, bf.read_csv(["a.csv", Path("b.csv")], types={"n": int}), into=Path("x.csv"), max_errors=0.1)
     bf.map_batches(

@@ -250,7 +250,8 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_running(folder):
     ])  # fmt: skip
     assert not [child for child in left if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert sorted(path.name for path in (folder / "out").rglob("*")) == [
-        "_batchflow", "errors.parquet", "ledger.jsonl", "pieces", "plan.json", "report.json",
+        "_batchflow", "errors.parquet", "ledger.jsonl", "pieces", "plan.json", "report.html",
+        "report.json", "trace.json",
     ]  # fmt: skip
     sofar = batchflow(folder, "errors", "out/")
     assert (sofar.stdout, sofar.stderr) == ("nothing failed\n", "so far: the job has not come to its end\n")

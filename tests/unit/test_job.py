@@ -421,7 +421,7 @@ class TestSinks:
         assert result.values == [{"n": n} for n in range(10)]
         assert pa.table(result)["n"].to_pylist() == list(range(10))
         files = sorted(path.name for path in (tmp_path / "out/_batchflow").iterdir())
-        assert files == ["errors.parquet", "ledger.jsonl", "plan.json", "report.json"]
+        assert files == ["errors.parquet", "ledger.jsonl", "plan.json", "report.html", "report.json", "trace.json"]
 
     @pytest.mark.parametrize("name", ["parquet", "arrow", "csv"])
     def test_all_parts_have_the_columns_and_types_that_only_later_ones_brought(self, tmp_path, name):

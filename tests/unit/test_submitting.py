@@ -164,6 +164,7 @@ def test_batchflow_goes_along_unless_it_is_asked_for(folder, tmp_path):
         (("run", "steps.py:f", ".git"), "the input '.git' is left out of what is sent, as it is hidden or excluded: "),
         (("run", "steps.py:f", "/x", "--into", "out/"), "'out/' would be written into the job's own folder, which Ray"),
         (("flow", "steps.py:f", "--draw", "x.svg"), "'x.svg' would be written into the job's own folder"),
+        (("flow", "steps.py:f", "--report", "x.html"), "'x.html' would be written into the job's own folder"),
         (("retry", "out/", "steps.py:f"), "'out/' would be written into the job's own folder"),
         (("retry", "/out/"), "name the function, which is sent along: batchflow submit retry /out/ steps.py:clean"),
         (("run", "steps.py:f", "/x", "--env", "NOT_SET_HERE"), "--env NOT_SET_HERE: it is not set here"),
