@@ -3,7 +3,7 @@
 - A ``python`` block that begins with ``# name.py`` is written to that file; any other one is a program of its own.
 - A ``text`` block is what the block before it printed, but for times, rates and sizes of memory, which differ.
 - What cannot run here has ``% skip: next "why"`` before it, and shows as a skipped test.
-- ``make docs UPDATE=1`` writes what was really printed into the pages.
+- ``make docs UPDATE=1`` writes what was really printed into the pages, where it is another.
 """
 
 from __future__ import annotations
@@ -66,12 +66,14 @@ def compare(example: Example) -> str | None:
     printed = example.namespace.pop("printed", None)
     if printed is None:
         return "the block before has printed nothing that could stand here"
+    stands, now = masked(example.parsed), masked(printed)
+    if stands == now:
+        return None
     if os.environ.get("UPDATE"):
         change = example.region.start, example.region.end, f"```text\n{printed}```"
         example.namespace.setdefault("changes", {}).setdefault(example.path, []).append(change)
         return None
-    stands, now = masked(example.parsed), masked(printed)
-    return None if stands == now else "\n".join(difflib.unified_diff(stands, now, "page", "printed", lineterm=""))
+    return "\n".join(difflib.unified_diff(stands, now, "page", "printed", lineterm=""))
 
 
 def masked(text: str) -> list[str]:
