@@ -102,7 +102,8 @@ def map_records(
     executor
         `Serial`, `Processes`, `Ray`, or one of their names in lower case.
     progress
-        Show a progress line; by default where standard error is a terminal.
+        Show a progress line; by default where standard error is a terminal, and else a line of text every
+        ten seconds. ``BATCHFLOW_PROGRESS=off`` turns the default off.
     version
         Names the function in the place of its code: a job whose function was changed goes on with what
         is done, if it has a version.

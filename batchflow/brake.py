@@ -39,8 +39,9 @@ class Brake:
         self._deadline = time.monotonic() + DRAIN_SECONDS
         exit_as_interrupted()
         grace = f"{DRAIN_SECONDS:.0f} s at most (Ctrl-C again stops at once)"
+        below = "\x1b[J" if os.isatty(2) else ""  # lines of running steps, which are drawn again
         # Not through `sys.stderr`, which may be in the middle of a line at this moment.
-        os.write(2, f"\nbatchflow: finishing what is running, {grace}\n".encode())
+        os.write(2, f"\n{below}batchflow: finishing what is running, {grace}\n".encode())
 
     @property
     def pressed(self) -> bool:

@@ -27,14 +27,25 @@ from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.result import Result, tell
 from batchflow.doing import Doing, errors_of, missing, nodes_of_run, place_of
 from batchflow.errors import InterruptedRun, ResourceError, StoppedError, UsageError
-from batchflow.events import Event, JobEnded, JobStarted, Listener, StepEnded, StepStarted, TaskEnded
+from batchflow.events import (
+    STEPS,
+    Event,
+    JobEnded,
+    JobStarted,
+    Listener,
+    Printed,
+    StepEnded,
+    StepsAdded,
+    StepStarted,
+    Waited,
+)  # fmt: skip
 from batchflow.executors import Executor, chosen
 from batchflow.executors.base import UNKNOWN
 from batchflow.flow_calls import Calls
 from batchflow.flow_jobs import Jobs
 from batchflow.flow_run import FlowRun, State, StepRun
 from batchflow.inflight import FOLLOW_SECONDS
-from batchflow.model import Failed, Failure, Given, Grown, Outcome, Skipped, Stats
+from batchflow.model import Failed, Failure, Given, Grown, Outcome, Skipped
 from batchflow.packing import Shipped, pack
 from batchflow.progress import Progress
 from batchflow.resources import Budget, Resources, amounts
@@ -124,9 +135,9 @@ class _Conductor:
         chosen = self._chosen()
         self._open([self._flow.steps[at] for at in sorted(chosen)])
         self._flow.has_run = True
-        self._add(self._flow, chosen)
-        self._progress(JobStarted("steps", len(self._steps), self._executor.name, self._budget.slots))
+        self._progress(JobStarted(STEPS, len(chosen), self._executor.name, self._budget.slots))
         try:
+            self._add(self._flow, chosen)
             self._loop()
         except KeyboardInterrupt as error:
             raise self._interrupted() from error
@@ -186,7 +197,9 @@ class _Conductor:
         self._executor.start(1, Resources(), workers=1)
         self._budget = self._executor.budget(self._how.limits)
         self._calls = Calls(self._executor, self._budget, self._stop, self)
-        self._jobs = Jobs(self._executor, self._budget, self._stop, self._how.listeners, self)
+        self._jobs = Jobs(
+            self._executor, self._budget, self._stop, self._how.listeners, self, self._progress.of_job
+        )
         self._check(specs)
 
     def _check(self, specs: Iterable[StepSpec]) -> None:
@@ -301,7 +314,10 @@ class _Conductor:
             time.sleep(self._patience())
             return
         jobs = self._jobs.programs
-        for program, outcome in self._executor.wait({*jobs, *self._calls.programs}, self._patience()):
+        outcomes = self._executor.wait({*jobs, *self._calls.programs}, self._patience())
+        if not outcomes:
+            self._progress(Waited())
+        for program, outcome in outcomes:
             if program in jobs:
                 self._jobs.hear(jobs[program], outcome)
             else:
@@ -318,6 +334,9 @@ class _Conductor:
         """Take over what came of a call."""
         if step.attempts == 1 and outcome.stats.started:  # by the worker's clock, which may be another machine's
             step.start = min(max(step.begun, outcome.stats.started - self._epoch), self._now())
+        if outcome.printed:
+            tried = f", try {step.attempts}" if step.attempts > 1 else ""
+            self._tell(Printed, f"{step.spec.name}{tried}", outcome.printed)
         step.worker = outcome.stats.worker or getattr(outcome, "failure", _NO_FAILURE).worker
         if isinstance(outcome, Failed):
             self._call_failed(step, outcome)
@@ -364,6 +383,7 @@ class _Conductor:
                 raise UsageError(message)
             self._check(flow.steps)
         prefix = f"{step.spec.name}/"
+        self._tell(StepsAdded, sum(len(flow.steps) for flow in flows.values()))
         added = {token: self._add(flow, range(len(flow.steps)), prefix) for token, flow in flows.items()}
         needs = [
             (need, [added[one.flow.token][one.number] for one in steps]) for need, steps in map(need_of, handles)
@@ -425,7 +445,6 @@ class _Conductor:
             step.end = self._now()
         self._release(step)
         self._tell(StepEnded, step.spec.name, state, step.attempts, why)
-        self._progress(TaskEnded((step.number,), step.attempts, 1, _NO_STATS, state != "failed", again=False))
         if step.errors:
             self._failures += sum(errors.num_rows for errors in step.errors)
             self._check_failures()
@@ -467,8 +486,10 @@ class _Conductor:
         return time.monotonic() - self._began
 
     def _tell(self, kind: Callable[..., Event], *what: Any) -> None:
+        event = kind(*what)
+        self._progress(event)
         for listener in self._how.listeners:
-            listener(kind(*what))
+            listener(event)
 
     def _interrupted(self, run: FlowRun | None = None) -> InterruptedRun:
         done = sum(step.state in ("succeeded", "cached") for step in self._steps)
@@ -515,7 +536,6 @@ def _same(value: Any) -> Any:
 
 _SAME = Shipped(_same)
 _STOPPED = "the flow was stopped"
-_NO_STATS = Stats()
 _NO_FAILURE = Failure("", None, None, None, None, "call", "", "")
 
 

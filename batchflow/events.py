@@ -7,12 +7,15 @@ from typing import NamedTuple, TypeAlias
 
 from batchflow.model import Chunk, Failure, Key, Stats
 
+STEPS = "steps"
+"""What the weight of a flow is counted in."""
+
 
 class JobStarted(NamedTuple):
-    """A job begins to run."""
+    """A job begins to run, or a flow."""
 
     unit: str
-    """``"bytes"`` or ``"records"``: what weights are counted in."""
+    """``"bytes"`` or ``"records"``: what weights are counted in; of a flow `STEPS`."""
     total: int | None
     """Weight of the input, ``None`` if only its end will tell."""
     executor: str
@@ -21,13 +24,22 @@ class JobStarted(NamedTuple):
     done: int = 0
     """Weight of what earlier runs did."""
     logs: str = ""
-    """File or folder with messages of the engine, and with what tasks print."""
+    """File or folder with messages of the engine."""
 
 
 class SlotsChanged(NamedTuple):
     """More tasks run side by side from now on, or fewer: a cluster grew, or shrank."""
 
     slots: int
+
+
+class TaskStarted(NamedTuple):
+    """A task was handed to the executor, where it may wait for a worker."""
+
+    key: Key
+    attempt: int
+    weight: int
+    """What it is worth, in the unit of the job."""
 
 
 class TaskEnded(NamedTuple):
@@ -68,6 +80,19 @@ class CombineEnded(NamedTuple):
     stats: Stats
 
 
+class Printed(NamedTuple):
+    """A task, or a step of a flow, has ended and had printed something, or logged it to its standard error."""
+
+    place: str
+    """What it was done for: the chunk, or the name of the step."""
+    lines: tuple[str, ...]
+    """Whole ones, without their ends."""
+
+
+class Waited(NamedTuple):
+    """Nothing came for a while: of use to those that show how time goes by."""
+
+
 class JobEnded(NamedTuple):
     """The job is over."""
 
@@ -97,7 +122,14 @@ class StepEnded(NamedTuple):
     """Of one that did not succeed."""
 
 
+class StepsAdded(NamedTuple):
+    """A step of a flow returned more steps to run."""
+
+    steps: int
+
+
 Event: TypeAlias = (
-    JobStarted | SlotsChanged | TaskEnded | ChunkSettled | CombineEnded | JobEnded | StepStarted | StepEnded
-)
+    JobStarted | SlotsChanged | TaskStarted | TaskEnded | ChunkSettled | CombineEnded | Printed | Waited | JobEnded
+    | StepStarted | StepEnded | StepsAdded
+)  # fmt: skip
 Listener: TypeAlias = Callable[[Event], None]

@@ -47,16 +47,25 @@ class Jobs:
         As for `Run`.
     ends
         Hears what became of the steps.
+    watch
+        Returns a listener of its own for a step, by its name.
     """
 
     def __init__(
-        self, executor: Executor, budget: Budget, stop: Stopper, listeners: Sequence[Listener], ends: Ends
+        self,
+        executor: Executor,
+        budget: Budget,
+        stop: Stopper,
+        listeners: Sequence[Listener],
+        ends: Ends,
+        watch: Callable[[str], Listener],
     ) -> None:
         self._executor = executor
         self._budget = budget
         self._stop = stop
         self._listeners = listeners
         self._ends = ends
+        self._watch = watch
         self._under_way: dict[int, tuple[Doing, JobUnderWay]] = {}
         self._turns = 0
 
@@ -76,8 +85,7 @@ class Jobs:
     @property
     def patience(self) -> list[float]:
         """Seconds that those wait which wait for a time too."""
-        times = (job.run.scheduler.patience for _, job in self._under_way.values())
-        return [seconds for seconds in times if seconds is not None]
+        return [job.run.scheduler.patience for _, job in self._under_way.values()]
 
     def start(self, step: Doing) -> None:
         """Begin a step, unless its condition does not hold."""
@@ -113,7 +121,8 @@ class Jobs:
         plan = make_plan(JobSpec(source=source, args=args, **spec.job))
         if plan.finished:
             return finished(plan, self._listeners)
-        run = Run(plan, self._executor, self._listeners, self._stop, self._budget, lazy=True)
+        listeners = [*self._listeners, self._watch(spec.name)]
+        run = Run(plan, self._executor, listeners, self._stop, self._budget, lazy=True)
         return JobUnderWay(run, run.result())
 
     def _found(self, step: Doing, at: int) -> Any:

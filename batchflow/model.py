@@ -306,6 +306,8 @@ class Succeeded(NamedTuple):
     """Of rows that must go into one table with those of other chunks: as the function gave them, and combined."""
     digest: str = ""
     """Of the value of a step, where it was asked for."""
+    printed: tuple[str, ...] = ()
+    """Lines that it printed."""
 
 
 class Failed(NamedTuple):
@@ -328,6 +330,8 @@ class Failed(NamedTuple):
     """The node that it ran on is gone, or what it took was on one that is: another one does it as well."""
     unwritten: bool = False
     """Its rows could not be written, which is no fault of theirs: the disk is full, or gone."""
+    printed: tuple[str, ...] = ()
+    """Lines that it printed."""
 
 
 Outcome: TypeAlias = Succeeded | Failed

@@ -1,97 +1,146 @@
-"""One line that tells how far a job is; a listener."""
+"""How far a job or a flow is, for whoever looks on, and above that what tasks print; listeners."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
-from batchflow.events import ChunkSettled, Event, JobEnded, JobStarted, TaskEnded
+from batchflow.errors import UsageError
+from batchflow.events import STEPS, Event, JobEnded, JobStarted, Listener, Printed
+from batchflow.printable import printable
+from batchflow.printed import tagged, write
 
+if TYPE_CHECKING:
+    from batchflow.counting import FlowCount, JobCount
+    from batchflow.screen import Screen
+
+DRAW_SECONDS = 0.1
+"""Between two drawings, at least;"""
+BURST_SECONDS = 1.0
+"""but where lines are printed it is drawn again at once, as often in a row as would fit in here."""
 LINES = "lines"
 """What ``BATCHFLOW_PROGRESS`` is in a submitted job, whose log is followed elsewhere."""
+_WORDS = ("", "off", LINES)
+LOG_SECONDS = 10.0
+"""Between two lines of a log, and before the first."""
+STEP_SECONDS = 0.5
+"""What a step of a flow must have taken before it has a line of its own."""
 
-MARK = "batchflow progress: "
-"""What a line of progress in a log begins with."""
 
-_PAUSE = 2.0
-"""Seconds between two lines in a log, at least."""
-
-_SHARE = 0.01
-"""Of the time gone by, before another line is written: a log does not grow with how long a job takes."""
+_TURNS = frozenset((JobStarted, Printed, JobEnded))
+"""Events after which more is to do than to count; the others come for each chunk."""
 
 
 class Progress:
-    """A tqdm line on standard error: share done, rate, time left, failures.
+    """Shows on standard error how far a job is: share done, time left, rate, failures, workers busy.
+
+    Lines that tasks print are written there too, progress shown or not.
 
     Parameters
     ----------
     shown
-        ``None``: only where standard error is a terminal; as lines of a log where ``BATCHFLOW_PROGRESS``
-        asks for them.
+        ``None``: as a line where standard error is a terminal, else as a line of text every ten seconds,
+        or as ``BATCHFLOW_PROGRESS`` says: ``off``, or ``lines``, which come every two seconds. ``TQDM_DISABLE``
+        of tqdm means off too.
     """
 
     def __init__(self, shown: bool | None = None) -> None:
-        self._shown = sys.stderr.isatty() if shown is None else shown
-        self._lines = shown is None and not self._shown and os.environ.get("BATCHFLOW_PROGRESS") == LINES
-        self._bar: Any = None
-        self._failed = 0
+        self._place = _place(shown)
+        self._screen: Screen | None = None
+        self._next = 0.0
+        """When it may be drawn again,"""
+        self._spent = 0.0
+        """and until when the drawings are spent that follow printed lines, which took it away."""
+        self._count: JobCount | FlowCount | None = None
 
     def __call__(self, event: Event) -> None:
         """Hear one event."""
-        if isinstance(event, JobStarted) and (self._shown or self._lines):
-            self._open(event)
-        elif self._bar is not None:
-            self._draw(event)
+        if type(event) not in _TURNS:
+            if self._count is not None:
+                self._count(event)
+                self._draw_in_time()
+        elif isinstance(event, Printed):
+            self._print(event)
+        elif isinstance(event, JobStarted) and self._place:
+            self._begin(event)
+        elif isinstance(event, JobEnded) and self._count is not None:
+            self._count(event)
+            self._end()
 
-    def _draw(self, event: Event) -> None:
-        if isinstance(event, ChunkSettled):
-            self._failed += len(event.failures)
-            if self._failed:
-                self._bar.set_postfix_str(f"{self._failed:,} failed", refresh=False)
-        elif isinstance(event, TaskEnded) and not event.again:
-            self._bar.update(event.weight)
-        elif isinstance(event, JobEnded):
-            if event.complete and self._bar.total is not None:
-                self._bar.update(self._bar.total - self._bar.n)  # weights are estimates
-            self._bar.close()
+    def _begin(self, event: JobStarted) -> None:
+        from batchflow.counting import FlowCount, JobCount  # while workers start, and where somebody looks
 
-    def _open(self, event: JobStarted) -> None:
-        from tqdm.auto import tqdm  # 70 ms, needed only where somebody looks
+        self._count = FlowCount() if event.unit == STEPS else JobCount()
+        self._count(event)
+        if self._place == "log":
+            self._next = time.monotonic() + LOG_SECONDS  # nothing of it is needed before
+        else:
+            self._draw()
 
-        in_bytes = event.unit == "bytes"
-        self._bar = tqdm(
-            total=event.total,
-            initial=event.done,
-            unit="B" if in_bytes else f" {event.unit}",
-            unit_scale=event.unit != "steps",
-            dynamic_ncols=not self._lines,
-            ncols=_COLUMNS if self._lines else None,
-            file=_Lines() if self._lines else sys.stderr,
-            leave=not self._lines,
-            miniters=1,
-        )
+    def _end(self) -> None:
+        screen, self._screen = self._screen, None
+        if screen is not None and self._count is not None:
+            screen.close(self._count.line)
+        self._count = None
 
-
-_COLUMNS = 78
-
-
-class _Lines:
-    """Where a bar is drawn that nobody sees moving: now and then, each time as a line of its own."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-        self._next = 0.0
-
-    def write(self, text: str) -> None:
-        """Write what a terminal would show now."""
+    def _draw_in_time(self) -> None:
         now = time.monotonic()
-        text = text.strip("\r\n ")
-        if text and now >= self._next:
-            self._next = now + max(_PAUSE, _SHARE * (now - self._began))
-            sys.stderr.write(f"{MARK}{text}\n")
+        if now >= self._next:
+            self._next = now + DRAW_SECONDS
+            self._draw()
 
-    def flush(self) -> None:
-        """Hand on what is written."""
-        sys.stderr.flush()
+    def _draw(self) -> None:
+        if self._count is None:
+            return
+        if self._screen is None:
+            from batchflow.screen import screen_of  # as above
+
+            self._screen = screen_of(self._place, LOG_SECONDS)
+        self._screen.draw(self._count.line, self._count.rows(self._screen.rows, STEP_SECONDS))
+
+    def _print(self, event: Printed) -> None:
+        lines = [printable(line.expandtabs()) for line in tagged(event)]
+        if self._screen is None:
+            write(lines)
+        else:
+            self._screen.write(lines)
+            now = time.monotonic()
+            if self._spent <= now + BURST_SECONDS:  # else it comes with the next event
+                self._spent = max(self._spent, now) + DRAW_SECONDS
+                self._draw()
+
+    def of_job(self, step: str) -> Listener:
+        """Return a listener for a step of a flow that is a whole job."""
+        count = self._count.job(step) if self._count is not None else None
+
+        def hear(event: Event) -> None:
+            if isinstance(event, Printed):
+                self._print(event._replace(place=f"{step}: {event.place}"))
+            elif count is not None:
+                count(event)
+                self._draw_in_time()
+
+        return hear
+
+
+def _place(shown: bool | None) -> str:
+    """Return where progress is shown, as `screen_of` knows it; nothing: nowhere."""
+    word = os.environ.get("BATCHFLOW_PROGRESS", "")
+    if shown is None and word not in _WORDS:
+        message = f"BATCHFLOW_PROGRESS={word!r} must be 'off' or 'lines'"
+        raise UsageError(message)
+    off = shown is None and (word == "off" or os.environ.get("TQDM_DISABLE", "0") != "0")
+    if shown is False or off or sys.stderr is None:
+        return ""
+    if shown or (sys.stderr.isatty() and word != LINES) or _is_notebook():
+        return "terminal"
+    return "followed" if word == LINES else "log"
+
+
+def _is_notebook() -> bool:
+    """Whether this is the kernel of a notebook, whose standard error is no terminal."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    shell = get_ipython() if get_ipython else None
+    return shell is not None and "IPKernelApp" in shell.config

@@ -63,7 +63,7 @@ class Report:
     slots: int = 0
     """Tasks that ran side by side; of a cluster that grew or shrank, the most."""
     logs: str = ""
-    """File or folder with messages of the engine, and with what tasks print, if they do not go to the terminal."""
+    """File or folder with messages of the engine, if they do not go to the terminal."""
     complete: bool = False
     """Whether the job ran to its end."""
     rows_in: int = 0

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from batchflow.brake import Brake
@@ -23,6 +24,7 @@ from batchflow.ledger import read_ledger
 from batchflow.mending import Mending
 from batchflow.papers import papers
 from batchflow.plan import Plan
+from batchflow.printed import OUTPUT_LOG, OutputLog
 from batchflow.rate import parse_rate
 from batchflow.recorder import Recorder
 from batchflow.report import Report, ReportBuilder, Terms
@@ -105,7 +107,7 @@ class Run:
         self._report = ReportBuilder(terms_of(plan))
         self._recorder = Recorder(plan)
         self._seen = 0
-        self._listeners: list[Listener] = [self._report, self._recorder, *listeners]
+        self._listeners: list[Listener] = [self._report, self._recorder, *_keepers(plan), *listeners]
         self.scheduler: Scheduler
 
     def drive(self, work: Work[T]) -> T:
@@ -342,6 +344,12 @@ def terms_of(plan: Plan) -> Terms:
         "" if destination is None else f"{destination.path}{'' if destination.one_file else '/'}",
         "" if destination is None else f"{destination.meta}/",
     )  # fmt: skip
+
+
+def _keepers(plan: Plan) -> Iterator[Listener]:
+    """Yield what keeps on disk what tasks print; nothing can be appended to an object of a store."""
+    if plan.destination is not None and isinstance(plan.destination.meta, Path):
+        yield OutputLog(plan.destination.meta / OUTPUT_LOG)
 
 
 def program_of(plan: Plan, *, tables: bool = False) -> Program:

@@ -35,11 +35,14 @@ from batchflow.events import (
     JobEnded,
     JobStarted,
     Listener,
+    Printed,
     SlotsChanged,
     TaskEnded,
+    TaskStarted,
+    Waited,
 )  # fmt: skip
 from batchflow.executors.base import Executor
-from batchflow.inflight import FOLLOW_SECONDS, InFlight
+from batchflow.inflight import InFlight
 from batchflow.model import (
     Assemble,
     Chunk,
@@ -53,6 +56,7 @@ from batchflow.model import (
 )  # fmt: skip
 from batchflow.plan import Plan
 from batchflow.printable import printable
+from batchflow.printed import place_of
 from batchflow.resources import Budget
 from batchflow.sources.base import Cursor, Drawn
 from batchflow.splitting import FIRST_BYTES, FIRST_RECORDS, ChunkSizer
@@ -72,7 +76,7 @@ UNCOUNTED = 100
 LOSSES = 3
 """Nodes that may go while they are at a chunk, before it may have to do with that."""
 LISTEN_SECONDS = 0.2
-"""How long the loop waits for an outcome before it looks whether it was asked to stop."""
+"""How long the loop waits for an outcome before it looks around: whether it was asked to stop, and who watches."""
 
 
 class Scheduler:
@@ -246,10 +250,13 @@ class Scheduler:
     def wait(self) -> None:
         """Wait for outcomes and take them in, or for the time of the next try where nothing else is to do."""
         if self._running:
-            for _, outcome in self._executor.wait((self.job,), self.patience):
+            outcomes = self._executor.wait((self.job,), self.patience)
+            for _, outcome in outcomes:
                 self.take(outcome)
+            if not outcomes:
+                self._tell(Waited())
         elif self._backlog.waiting:
-            time.sleep(self.patience or 0.0)
+            time.sleep(self.patience)
 
     @property
     def is_busy(self) -> bool:
@@ -259,14 +266,12 @@ class Scheduler:
     # --- what is begun ----------------------------------------------------------------------------
 
     @property
-    def patience(self) -> float | None:
-        """Seconds to wait for an outcome, ``None``: until there is one."""
-        patience = FOLLOW_SECONDS if self._executor.elastic else None
-        patience = patience if self._stopping is None else LISTEN_SECONDS
+    def patience(self) -> float:
+        """Seconds to wait for an outcome, before it is looked around."""
         due = self._backlog.due
         if due is not None and self._has_slot() and not self._stops():  # else only an outcome lets it begin
-            patience = due if patience is None else min(due, patience)
-        return patience
+            return min(due, LISTEN_SECONDS)
+        return LISTEN_SECONDS
 
     def _stops(self) -> bool:
         """Whether nothing more is to begin."""
@@ -291,6 +296,8 @@ class Scheduler:
 
     def _begin(self, work: Work) -> None:
         self._running.begin(self.job, work)
+        if isinstance(work, Task):
+            self._tell(TaskStarted(work.key, work.attempt, work.chunk.weight))
 
     def _next(self) -> Work | None:
         """Return what to do next: what there is beside new chunks, then those."""
@@ -322,14 +329,14 @@ class Scheduler:
         work = self._running.end(outcome.key)
         if work is None:
             return
+        if outcome.printed:
+            self._tell(Printed(place_of(work), outcome.printed))
         if isinstance(work, Task) and isinstance(outcome, Failed):
             outcome = self._placed(work, outcome)
         if self._is_unlucky(work, outcome):
             self._begin(work)
         elif outcome.key in self._callbacks:
-            if isinstance(outcome, Succeeded):
-                self._tell(CombineEnded(isinstance(work, Assemble), outcome.stats))
-            self._callbacks.pop(outcome.key)(outcome)
+            self._combined(work, outcome)
         elif isinstance(work, Inspect):
             self._counted(work.task, outcome)
         else:
@@ -337,6 +344,12 @@ class Scheduler:
             self._ended(work, outcome)
         if outcome.key == self._alone and outcome.key not in self._running:
             self._alone = None
+
+    def _combined(self, work: Work, outcome: Outcome) -> None:
+        """Hand over what the combiner had done."""
+        if isinstance(outcome, Succeeded):
+            self._tell(CombineEnded(isinstance(work, Assemble), outcome.stats))
+        self._callbacks.pop(outcome.key)(outcome)
 
     def _is_unlucky(self, work: Work, outcome: Outcome) -> bool:
         """Whether work that no record is at fault for lost its worker, most likely by somebody else."""

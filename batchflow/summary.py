@@ -55,7 +55,7 @@ def _work(report: Report) -> Iterator[str]:
         yield f"workers' time: {', '.join(shares)}"
     yield from (f"advice: {line}" for line in report.advice[:_ADVICE])
     if report.logs:
-        yield f"messages and what tasks print: {report.logs}"
+        yield f"messages of {report.executor}: {report.logs}"
 
 
 def _next(report: Report) -> str:

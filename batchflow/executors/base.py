@@ -66,7 +66,7 @@ class Executor(ABC):
 
     @property
     def logs(self) -> str:
-        """File or folder of messages of the engine, and of what tasks print, if they do not go to the terminal."""
+        """File or folder of messages of the engine, if they do not go to the terminal."""
         return ""
 
     @abstractmethod

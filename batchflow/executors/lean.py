@@ -35,7 +35,7 @@ def full_call(lean: Lean) -> Call:
 
 def lean_outcome(outcome: Outcome) -> Outcome | Lean:
     """Return an outcome as it travels: one of a call that gave a value as a plain tuple, others as they are."""
-    if not isinstance(outcome, Succeeded) or not isinstance(outcome.payload, Packed):
+    if not isinstance(outcome, Succeeded) or outcome.printed or not isinstance(outcome.payload, Packed):
         return outcome
     stats = outcome.stats
     return stats.worker, stats.started, stats.seconds, _lean(outcome.payload), outcome.digest

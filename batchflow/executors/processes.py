@@ -289,13 +289,13 @@ class Processes(Executor):
         limits, retry = rules_of(work, program.limits, program.retry)
         seconds = limits.seconds
         spent = time.monotonic() - worker.tally.since
-        stats = Stats(worker.name, time.time() - spent, spent)
         if status == OVERTIME and seconds and was_overtime(worker.tally.since, seconds):
-            slow = lost(work, "timeout", too_slow(work, seconds), worker.name, retry=retry)
-            return slow._replace(stats=stats)
-        message = f"the worker process {_how(status)}"
-        suspect = status == -signal.SIGKILL
-        return died(work, message, worker.name, retry, suspect=suspect)._replace(stats=stats)
+            outcome = lost(work, "timeout", too_slow(work, seconds), worker.name, retry=retry)
+        else:
+            message = f"the worker process {_how(status)}"
+            outcome = died(work, message, worker.name, retry, suspect=status == -signal.SIGKILL)
+        stats = Stats(worker.name, time.time() - spent, spent)
+        return outcome._replace(stats=stats, printed=worker.tally.kept)
 
     def _drop(self, worker: Member) -> None:
         del self._workers[worker.number]

@@ -10,6 +10,7 @@ from batchflow.executors.base import Executor
 from batchflow.model import Outcome, Work
 from batchflow.resources import Budget, Resources, available_cpus, capped, total_memory
 from batchflow.worker import Program, Runner
+from batchflow.worker.prints import Here
 
 
 class Serial(Executor):
@@ -23,6 +24,7 @@ class Serial(Executor):
         self._programs: dict[int, Program] = {}
         self._loaded = 0
         self._queue: deque[tuple[int, Work]] = deque()
+        self._here = Here()
 
     def slots(self, limits: Resources, per_task: Resources) -> int:
         """Return 1, if a task fits at all."""
@@ -62,8 +64,14 @@ class Serial(Executor):
         for at, (owner, work) in enumerate(self._queue):
             if jobs is None or owner in jobs:
                 del self._queue[at]
-                return [(owner, self._runners[owner].perform(work))]
+                return [(owner, self._perform(owner, work))]
         return []
+
+    def _perform(self, job: int, work: Work) -> Outcome:
+        with self._here:
+            outcome = self._runners[job].perform(work)
+        prints = self._here.prints
+        return outcome._replace(printed=prints.take()) if prints else outcome
 
     def close(self) -> None:
         """Forget everything."""

@@ -32,10 +32,12 @@ from batchflow.executors.permits import Permits
 from batchflow.model import Call, Failed, Outcome, Work
 from batchflow.worker import BARE, Limits, Overtime, bare, end_with_parent, failed, lost, over
 from batchflow.worker.earlier import NOT_BEGUN, EarlierValues
+from batchflow.worker.prints import LIMIT, Mirror, Prints, gathering
 
 REQUEST = struct.Struct("<Q")
 _ENDED = struct.Struct("<Qi")
-_TALLY = 24
+_CELLS = 32
+_TALLY = _CELLS + LIMIT
 
 
 class Ended(NamedTuple):
@@ -57,15 +59,17 @@ class Ended(NamedTuple):
         return cls(*_ENDED.unpack(message))
 
 
-class Tally:
+class Tally(Mirror):
     """Which process a worker is and how much work it began, in memory that it shares with the driver.
 
     So the driver can tell, when a worker died, the work that it was at from work that waited in its
-    socket.
+    socket, and what that had printed. What nobody touches takes no memory.
     """
 
     def __init__(self, file: int) -> None:
-        self._cells = memoryview(mmap.mmap(file, _TALLY)).cast("Q")
+        memory = memoryview(mmap.mmap(file, _TALLY))
+        self._cells = memory[:_CELLS].cast("Q")
+        self._lines = memory[_CELLS:]
 
     @classmethod
     def make(cls) -> tuple[Tally, int]:
@@ -88,6 +92,24 @@ class Tally:
         """Note that a piece of work begins, the last of so many."""
         self._cells[2] = time.monotonic_ns()
         self._cells[0] = count
+
+    def keep(self, line: bytes) -> None:
+        """Keep a line that the work printed."""
+        start = self._cells[3]
+        stop = start + len(line) + 1
+        if stop <= LIMIT:
+            self._lines[start:stop] = line + b"\n"
+            self._cells[3] = stop
+
+    def forget(self) -> None:
+        """Forget these lines: they go to the driver in another way."""
+        self._cells[3] = 0
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Lines that the work printed."""
+        lines = bytes(self._lines[: self._cells[3]]).split(b"\n")[:-1]
+        return tuple(line.decode(errors="backslashreplace") for line in lines)
 
     @property
     def pid(self) -> int:
@@ -175,7 +197,7 @@ class Zygote:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._driver.close()
             end_with_parent()  # elsewhere than on Linux the socket tells
-            Worker(socket.socket(fileno=work), Tally(tally), Permits(permits)).run()
+            self._work(socket.socket(fileno=work), Tally(tally), Permits(permits))
             status = 0
         except BaseException:  # noqa: BLE001 - a worker must never run the zygote's code
             import traceback
@@ -184,6 +206,12 @@ class Zygote:
         finally:
             _flush()
             os._exit(status)
+
+    def _work(self, driver: socket.socket, tally: Tally, permits: Permits) -> None:
+        """Do the work of the driver, with what it prints going along with what it gives."""
+        prints = Prints(tally)
+        with gathering(prints):
+            Worker(driver, tally, permits, prints).run()
 
     def _reap(self) -> None:
         """Tell the driver of every worker that ended, once all that it started is killed."""
@@ -231,8 +259,9 @@ class Unload(NamedTuple):
 class Worker:
     """Does the work that arrives on a socket; each piece has one answer, in the order of arrival."""
 
-    def __init__(self, driver: socket.socket, tally: Tally, permits: Permits) -> None:
+    def __init__(self, driver: socket.socket, tally: Tally, permits: Permits, prints: Prints) -> None:
         self._driver = driver
+        self._prints = prints
         self._permits = permits
         self._tally = tally
         self._tally.pid = self._pid = os.getpid()
@@ -310,10 +339,13 @@ class Worker:
     def _answer(self, outcome: Outcome) -> None:
         self._answered += 1
         self._broken = isinstance(outcome, Failed) or outcome is NOT_BEGUN
+        printed = self._prints.take() if self._prints else ()
+        if printed:
+            outcome = outcome._replace(printed=printed)
         try:
             parcel = wire.pack(lean_outcome(outcome))
         except Exception as error:  # noqa: BLE001 - a value that cannot be pickled
-            parcel = wire.pack(lost(UNKNOWN, "convert", error))
+            parcel = wire.pack(lost(UNKNOWN, "convert", error)._replace(printed=printed))
         try:
             parcel.send(self._driver)
         finally:

@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import TextIO
 
 from batchflow.printable import printable
-from batchflow.progress import MARK
+from batchflow.screen import MARK
 from batchflow.submit.job_server import JobInfo
 
 _RAY = re.compile(r"Running entrypoint for job |\d{4}-\d\d-\d\d .*\b(INFO|WARNING) job_manager\.py")

@@ -91,12 +91,12 @@ def own_ray():
 def test_a_ray_of_our_own_says_nothing_and_the_summary_names_what_it_said(own_ray):
     done, temporary, state = own_ray(
         """
-        import sys
+        import os
         import batchflow as bf
 
-        def shown(number):
-            print(f"number {number}")
-            print(f"error {number}", file=sys.stderr)
+        def shown(number):                       # as C code prints; what Python prints is told by the driver
+            os.write(1, f"number {number}\\n".encode())
+            os.write(2, f"error {number}\\n".encode())
             return number
 
         result = bf.map_records(shown, bf.records(range(3)))
@@ -106,7 +106,7 @@ def test_a_ray_of_our_own_says_nothing_and_the_summary_names_what_it_said(own_ra
     )
     [path] = (state / "batchflow").iterdir()
     lines = done.stdout.splitlines()
-    assert (lines[0], lines[-1], done.stderr) == (f"3 {path}", f"messages and what tasks print: {path}", "")
+    assert (lines[0], lines[-1], done.stderr) == (f"3 {path}", f"messages of ray: {path}", "")
     kept = path.read_text()
     assert "Started a local Ray instance." in kept  # of this process
     assert "==> raylet.out <==" in kept  # of a daemon

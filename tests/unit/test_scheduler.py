@@ -13,6 +13,7 @@ from batchflow.cli import main
 from batchflow.errors import StoppedError
 from batchflow.events import ChunkSettled, JobEnded, JobStarted, TaskEnded
 from batchflow.model import Inspect, Task
+from batchflow.scheduler import LISTEN_SECONDS
 
 
 def run(fn, data, executor, **options):
@@ -290,4 +291,4 @@ def test_a_try_that_is_due_makes_nobody_spin_where_no_slot_is_free():
     retry = bf.Retry(attempts=2, backoff=0.01)
     assert bf.map_batches(fn, bf.records(range(2)), executor=executor, chunk=1, retry=retry).values == [0, 1]
     assert calls == [[0], [1], [0]]
-    assert patience == [None, None, None]
+    assert patience == [LISTEN_SECONDS] * 3

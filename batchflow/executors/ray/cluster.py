@@ -167,7 +167,7 @@ class Cluster:
 
     @property
     def logs(self) -> str:
-        """File or folder of Ray's messages and of what tasks print, on the node that this process is on.
+        """File or folder of Ray's messages, on the node that this process is on.
 
         Of a Ray of our own it is a file, whole once that has stopped.
         """

@@ -126,7 +126,7 @@ class Ray(Executor):
 
     @property
     def logs(self) -> str:
-        """File or folder with Ray's messages, and with what tasks print."""
+        """File or folder with Ray's messages."""
         return self._cluster.logs
 
     def start(self, slots: int, per_task: Resources, workers: int | None = None) -> None:

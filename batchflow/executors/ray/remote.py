@@ -20,6 +20,7 @@ from batchflow.packing import Packed, dumps
 from batchflow.rows import Rows
 from batchflow.stores.transit import workshop
 from batchflow.worker import BARE, Limits, Overtime, Program, bare, end_with_parent, failed, lost, over
+from batchflow.worker.prints import Gathered, Prints, install
 
 Unseen = Literal["", "input", "more input", "output"]
 """What of the driver's disk a worker does not see."""
@@ -103,6 +104,7 @@ class _Known(NamedTuple):
 
 _jobs: dict[str, _Known] = {}
 """The jobs under way, by what they are known by."""
+_prints = Prints()
 _newest = [0]
 """Number of the newest terms so far."""
 
@@ -122,10 +124,20 @@ def perform(terms: bytes, work: bytes, more: tuple[Any, ...] = (), *parts: Any) 
         What other tasks gave, which Ray has fetched.
     """
     told: Terms = pickle.loads(terms)
-    reply, rows = _performed(told, work, More(*more), parts)
+    with _tapped():  # other tasks of the user's program may run in this process
+        reply, rows = _performed(told, work, More(*more), parts)
+    if _prints and reply.outcome is not None:
+        reply = reply._replace(outcome=reply.outcome._replace(printed=_prints.take()))
     if reply.has == "rows" and not told.here:
         rows = rows[0], [bytes(buffer.raw()) for buffer in rows[1]]  # Ray's client takes nothing else
     return pickle.dumps(reply), rows
+
+
+@cache
+def _tapped() -> Gathered:
+    """Return what gathers the lines of tasks in this process, whose streams are replaced for that once."""
+    install()
+    return Gathered(_prints)
 
 
 def _performed(terms: Terms, packed: bytes, more: More, parts: Sequence[Any]) -> tuple[Reply, Any]:

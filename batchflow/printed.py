@@ -1,0 +1,82 @@
+"""What tasks printed, on the driver: each line with its place in front, and a file that keeps them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from batchflow.events import Event, JobEnded, Printed
+from batchflow.model import Chunk, Inspect, Task, Work
+
+OUTPUT_LOG = "output.log"
+"""Its name, beside the ledger."""
+
+
+def place_of(work: Work) -> str:
+    """Return in a few words what some work was done for."""
+    task = work.task if isinstance(work, Inspect) else work
+    if isinstance(task, Task):
+        tried = f", try {task.attempt}" if task.attempt > 1 else ""
+        return f"{_place_of_chunk(task.chunk)}{tried}"
+    return type(task).__name__.lower()
+
+
+def _place_of_chunk(chunk: Chunk) -> str:
+    span = chunk.spans[0]
+    whole = span.whole or (span.start, span.stop) == (0, span.input.size)
+    place = span.input.uri if whole else f"{span.input.uri} {span.start}:{span.stop}"
+    more = f" and {len(chunk.spans) - 1:,} more" if len(chunk.spans) > 1 else ""
+    return f"{place}{more}{_part_of(chunk)}"
+
+
+def _part_of(chunk: Chunk) -> str:
+    """Return which records of its spans are those of a chunk that was halved."""
+    if chunk.take is None:
+        return ""
+    first, last = chunk.skip + 1, chunk.skip + chunk.take
+    return f" record {first}" if first == last else f" records {first}-{last}"
+
+
+def tagged(event: Printed) -> list[str]:
+    """Return lines with their place in front of each."""
+    return [f"[{event.place}] {line}" for line in event.lines]
+
+
+def write(lines: Sequence[str]) -> None:
+    """Write lines to standard error."""
+    with suppress(AttributeError, OSError, ValueError):  # there is none, or nobody reads it: no fault of the job
+        sys.stderr.write("".join(f"{line}\n" for line in lines))
+        sys.stderr.flush()
+
+
+class OutputLog:
+    """A listener that appends what tasks print to a file, made when there is something to keep.
+
+    Parameters
+    ----------
+    path
+        Of the file; its folder is there before anything is printed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Hear one event."""
+        if isinstance(event, Printed):
+            with suppress(OSError):  # a full disk is told by what must be written; the lines are shown anyway
+                self._keep(event)
+        elif isinstance(event, JobEnded) and self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+            self._file = None
+
+    def _keep(self, event: Printed) -> None:
+        if self._file is None:
+            self._file = self._path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
+        self._file.write("".join(f"{line}\n" for line in tagged(event)))
+        self._file.flush()
