@@ -42,9 +42,9 @@ class JobCount:
     """A listener that counts one job."""
 
     def __init__(self) -> None:
-        self.meter = Meter(None, 0, 0)
+        self.meter: Meter = Meter(None, 0, 0)
         self._unit = ""
-        self.failed = 0
+        self.failed: int = 0
         self._over = False
 
     def __call__(self, event: Event) -> None:
@@ -123,7 +123,7 @@ class FlowCount:
     """A listener that counts the steps of a flow, those returned by others included."""
 
     def __init__(self) -> None:
-        self.meter = Meter(None, 0, 0)
+        self.meter: Meter = Meter(None, 0, 0)
         self.under_way: dict[str, _Step] = {}
         self._failed = 0
         self._over = False
@@ -149,9 +149,9 @@ class FlowCount:
 
     def job(self, name: str) -> JobCount:
         """Return the count of a step that is a whole job."""
-        step = self.under_way.setdefault(name, _Step())
-        step.job = JobCount()
-        return step.job
+        job = JobCount()
+        self.under_way.setdefault(name, _Step()).job = job
+        return job
 
     @property
     def line(self) -> Line:

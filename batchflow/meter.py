@@ -41,10 +41,11 @@ class Meter:
         self, total: int | None, done: int, slots: int, clock: Callable[[], float] | None = None
     ) -> None:
         self.total = total
-        self.done = done
-        self.slots = slots
+        self.done: int = done
+        self.slots: int = slots
         self._clock = clock or time.monotonic
-        self.began = self._last = self._heard = self._clock()
+        self.began: float = self._clock()
+        self._last = self._heard = self.began
         self._running: dict[Key, tuple[float, int]] = {}
         """When each began, most likely, and its weight,"""
         self._waiting: dict[Key, int] = {}

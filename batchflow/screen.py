@@ -130,7 +130,7 @@ class Terminal(Screen):
         self._drawn = 0
         """Lines below, as they are."""
         self._is_drawn = False
-        self.rows = _rows() if self._is_plain else 0
+        self.rows: int = _rows() if self._is_plain else 0
         drawn.append(self.clear)
 
     def draw(self, line: Line, rows: Sequence[tuple[str, Line]]) -> None:

@@ -206,7 +206,7 @@ class Here:
     """
 
     def __init__(self) -> None:
-        self.prints = Prints()
+        self.prints: Prints = Prints()
         self._gathered = Gathered(self.prints)
         self._real: tuple[Any, Any] = (None, None)
         self._ours: tuple[Any, Any] = (None, None)
