@@ -3,6 +3,7 @@
 # make cluster            what goes beyond one machine: real Ray clusters, a real S3 server
 # make browser            the report in a real Chromium (Debian: chromium, chromium-driver)
 # make check              linters, types, import contracts
+# make docs               builds the documents, runs their code; UPDATE=1 writes what was printed into them
 # make bench              benchmarks, peers beside us in the same run
 # make guard              is anything far slower than the same work by hand? For CI
 # make chaos              random kills: is anything lost or doubled? KILLS=100
@@ -12,7 +13,7 @@ EXECUTOR ?=
 KILLS    ?= 100
 BIN      := .venv/bin
 
-.PHONY: demo test cluster browser check bench guard chaos clean
+.PHONY: demo test cluster browser check docs bench guard chaos clean
 
 demo: .venv/installed
 	$(BIN)/python -m datasets.demo $(if $(EXECUTOR),--executor $(EXECUTOR))
@@ -32,7 +33,11 @@ check: .venv/check
 	PATH="$(CURDIR)/$(BIN):$$PATH" basedpyright
 	PATH="$(CURDIR)/$(BIN):$$PATH" basedpyright --verifytypes batchflow --ignoreexternal > .venv/types.txt || (cat .venv/types.txt; false)
 	$(BIN)/lint-imports
-	$(BIN)/codespell batchflow benchmarks datasets tests *.md
+	$(BIN)/codespell batchflow benchmarks datasets docs tests *.md
+
+docs: .venv/docs
+	$(BIN)/python -m pytest docs -o addopts='--strict-markers --strict-config -p no:cacheprovider'
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet docs build/docs
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks
@@ -52,9 +57,9 @@ chaos: .venv/test
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-.venv/test .venv/browser .venv/check .venv/bench: .venv/installed
+.venv/test .venv/browser .venv/check .venv/docs .venv/bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[$(notdir $@)]'
 	touch $@
 
 clean:
-	rm -rf .venv demo-out datasets/made
+	rm -rf .venv build demo-out datasets/made

@@ -240,8 +240,9 @@ def _ahead(per: str, options: dict[str, Any]) -> AbstractContextManager[None]:
     """Start a worker process, or what becomes one, while the rest of batchflow is loading."""
     task = options["per_task"]
     arrow = per == "batch" or options.get("into") is not None or not getattr(options["source"], "in_memory", False)
-    executor = "ray" if task is not None and task.needs_ray else options["executor"]
-    return ahead(executor, threads=int((task and task.cpus) or 1) or 1, arrow=arrow)
+    # Whatever it is: the plan refuses what is no amount.
+    executor = "ray" if getattr(task, "needs_ray", False) else options["executor"]
+    return ahead(executor, threads=int(getattr(task, "cpus", None) or 1) or 1, arrow=arrow)
 
 
 def _job(options: dict[str, Any]) -> Job:

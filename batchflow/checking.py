@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from batchflow.calling import describe, is_async
 from batchflow.errors import FunctionError, ResourceError, UsageError
 from batchflow.rate import parse_rate
-from batchflow.resources import format_bytes, parse_bytes
+from batchflow.resources import Resources, format_bytes, parse_bytes
 from batchflow.retry import Retry
 
 if TYPE_CHECKING:
@@ -104,6 +104,11 @@ def check_max_errors(limit: Any) -> None:
 def _check_limits(spec: JobSpec) -> None:
     retry: Any = spec.retry
     timeout: Any = spec.timeout
+    for name in ("limits", "per_task"):
+        amount = getattr(spec, name)
+        if not isinstance(amount, Resources):
+            message = f"{name}={amount!r} must be Resources, like {name}=bf.Resources(cpus=2)"
+            raise UsageError(message)
     if not isinstance(retry, Retry):
         message = f"retry={retry!r} must be a Retry, like retry=Retry(attempts=3)"
         raise UsageError(message)

@@ -188,7 +188,8 @@ def guess(paths: Paths, kind: str | None = None) -> Source:
         message = f"unknown kind of input {kind!r}: use one of {known}{did_you_mean(kind, _READERS)}"
         raise FormatError(message)
     if kind not in _READERS:
-        message = f"cannot tell what kind of input {', '.join(names[:3])} is: name one of {', '.join(_READERS)}"
+        known = ", --read ".join(_READERS)
+        message = f"cannot tell what kind of input {', '.join(names[:3])} is: add one of --read {known}"
         raise FormatError(message)
     if kind == "csv" and all(".tsv" in name.lower() for name in names):
         return read_csv(names, delimiter="\t")

@@ -56,7 +56,7 @@ class Resources:
 
     cpus: float | None = None
     """Logical cores; ``None``: all there are (limits), or one (per task). Tasks that only wait may ask for 0:
-    there are `WAITING` for each core of the job side by side then, or as many as ``Processes(workers=)`` says."""
+    there are four for each core of the job side by side then, or as many as ``Processes(workers=)`` says."""
     memory: int | str | None = None
     """Bytes, or a text like ``"2GB"``; kept as a number of bytes."""
     gpus: float = 0
@@ -216,11 +216,16 @@ def count_slots(limits: Resources, per_task: Resources, cpus: float, memory: int
     cpu_cap = min(limits.cpus, cpus) if limits.cpus is not None else cpus
     memory_cap = min(limits.nbytes or memory, memory)
     per_cpu = 1 if per_task.cpus is None else per_task.cpus
-    if per_cpu > cpu_cap or (per_task.nbytes or 0) > memory_cap:
-        message = (
-            f"one task asks for {per_cpu:g} cpus and {format_bytes(per_task.nbytes or 0)}, but the job may use "
-            f"{cpu_cap:g} cpus and {format_bytes(memory_cap)}: lower per_task= or raise limits="
-        )
-        raise ResourceError(message)
+    _check(per_cpu, cpu_cap, "{:g} cpus".format)
+    _check(per_task.nbytes or 0, memory_cap, lambda nbytes: f"{format_bytes(nbytes)} of memory")
     by_cpu = int(cpu_cap / per_cpu) if per_cpu else int(cpu_cap * WAITING)
     return max(1, min(by_cpu, memory_cap // per_task.nbytes if per_task.nbytes else by_cpu))
+
+
+def _check(asked: float, cap: float, told: Callable[[float], str]) -> None:
+    """Refuse a task that asks for more than there will ever be."""
+    if asked > cap:
+        message = (
+            f"one task asks for {told(asked)}, but the job may use {told(cap)}: lower per_task= or raise limits="
+        )
+        raise ResourceError(message)

@@ -39,7 +39,7 @@ class Retry:
     on: tuple[type[BaseException], ...] | type[BaseException] | None = None
     """Errors that another try may help; ``None``: all but mistakes in code or data, like `TypeError`."""
     backoff: float = 0.1
-    """Seconds before the second try; doubled for each one after it, up to `LONGEST_DELAY`."""
+    """Seconds before the second try; doubled for each one after it, up to a minute."""
     jitter: float = 0.5
     """Share of each delay that is left to chance, so that those who wait do not all come back at once."""
 

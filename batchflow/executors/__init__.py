@@ -58,6 +58,9 @@ def choose(executor: Executor | str | None, *, needs_ray: bool = False) -> Execu
         If there is none of that name.
     """
     if not isinstance(executor, str | None):
+        if isinstance(executor, type) or not hasattr(executor, "submit"):
+            message = f"executor={executor!r} is none: give one like bf.Ray(), or a name: {', '.join(_NAMES)}"
+            raise UsageError(message)
         return executor
     from batchflow.launch import default_name  # a worker process starts no other
 

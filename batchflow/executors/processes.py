@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from batchflow import launch
-from batchflow.errors import ExecutorError
+from batchflow.errors import ExecutorError, UsageError
 from batchflow.executors import wire
 from batchflow.executors.base import Executor, pickled, rules_of, take
 from batchflow.executors.lean import full_outcome, lean_call
@@ -59,7 +59,7 @@ class Processes(Executor):
     def __init__(self, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
             message = f"Processes(workers={workers}): at least one worker is needed"
-            raise ValueError(message)
+            raise UsageError(message)
         self._count = workers
         self._zygote: launch.Zygote | None = None
         self._selector = selectors.PollSelector()  # unlike epoll it shares nothing with a fork of this process

@@ -22,6 +22,12 @@ def plain(monkeypatch):
     monkeypatch.delitem(sys.modules, "ray", raising=False)
 
 
+@pytest.mark.parametrize("given", [2, bf.Ray, bf.Serial])
+def test_what_is_no_executor_is_refused(given):
+    with pytest.raises(bf.errors.UsageError, match=r"is none: give one like bf\.Ray\(\), or a name: serial, processes"):
+        bf.map_records(len, bf.records(["a"]), executor=given)
+
+
 def test_worker_processes_by_default():
     assert isinstance(choose(None), bf.Processes)
 
@@ -57,7 +63,7 @@ def test_unknown_name():
 
 
 def test_no_workers():
-    with pytest.raises(ValueError, match="at least one worker"):
+    with pytest.raises(bf.errors.UsageError, match="at least one worker"):
         bf.Processes(0)
 
 

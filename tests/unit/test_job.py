@@ -623,7 +623,7 @@ class TestRefusals:
             ({"rate": 0}, "rate=0 is not a rate"),
             ({"executor": "dask"}, "unknown executor 'dask': use one of serial, processes, ray"),
             ({"per_task": bf.Resources(cpus=10_000)}, "one task asks for 10000 cpus"),
-            ({"per_task": bf.Resources(memory="4GB"), "limits": bf.Resources(memory="1GB")}, "4 GB, but the job may"),
+            ({"per_task": bf.Resources(memory="4GB"), "limits": bf.Resources(memory="1GB")}, "4 GB of memory, but the job may"),
         ],
     )
     def test_options_that_cannot_work(self, tmp_path, monkeypatch, options, text):

@@ -24,6 +24,8 @@ def test_what_is_no_exception_class_is_refused(on):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
+        ({"per_task": 2}, r"per_task=2 must be Resources, like per_task=bf\.Resources\(cpus=2\)"),
+        ({"limits": {"cpus": 2}}, r"limits=\{'cpus': 2\} must be Resources"),
         ({"retry": 3}, r"retry=3 must be a Retry, like retry=Retry\(attempts=3\)"),
         ({"timeout": "60"}, "timeout='60' must be a number of seconds over 0"),
         ({"timeout": 0}, "timeout=0 must be"), ({"timeout": float("inf")}, "timeout=inf must be"),
