@@ -173,7 +173,8 @@ class Scaling:
                 f"{bar}{beyond}"
             )
         rounds = f"medians of {self.rounds} rounds" if self.rounds > 1 else "1 round"
-        yield f"{rounds} over {self.share:.3g} of the input, workers started before"
+        share = "all" if self.share == 1 else f"{self.share:.3g}"
+        yield f"{rounds} over {share} of the input, workers started before"
         yield from self._laws()
         yield from self.notes
         lost = f", {self.bottleneck.share:.0%} of the workers' time" if self.bottleneck.name else ""

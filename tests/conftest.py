@@ -11,25 +11,15 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # before ray is imported
 os.environ.setdefault("BATCHFLOW_EXECUTOR", "processes")  # whichever test has started Ray by now
 
 import crash
-import psutil
 import pytest
 import s3
+from leftovers import children, shared_memory
 
 import batchflow as bf
 
 s3.server.announce()  # before any executor starts: its workers know then where the tests' own S3 server will be
 
 NAMES = ("serial", "processes", "ray")
-
-
-def children():
-    """Return the live processes that this one started, and theirs."""
-    found = psutil.Process().children(recursive=True)
-    return {child.pid for child in found if child.is_running() and child.status() != psutil.STATUS_ZOMBIE}
-
-
-def shared_memory():
-    return set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
 
 
 @pytest.fixture(scope="session", autouse=True)

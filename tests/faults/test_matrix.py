@@ -10,13 +10,13 @@ from functools import partial
 import mischief
 import psutil
 import pytest
+from leftovers import children
 from mischief import GUILTY
 
 import batchflow as bf
 from batchflow.combining import dataset
 from batchflow.model import Assemble
 from batchflow.testing import Script
-from conftest import children
 
 RAISES = {"raise": "ScriptedError", "unpicklable raise": "UnpicklableError", "sys.exit": "SystemExit"}
 DIES = ("os._exit", "SIGKILL", "SIGSEGV")
