@@ -18,7 +18,7 @@ _PACKAGES = ("batchflow", "pyarrow", "msgspec", "joblib", "mpire", "dask", "dist
 
 def markdown(suite: Suite, standings: Sequence[Standing]) -> str:
     """Return the standings as a table, and below it whether the targets are met."""
-    unit = {"megabytes": "MB", "step": "ms a step"}.get(suite.measure, "s")
+    unit = {"megabytes": "MB", "together": "MB", "percent": "%", "step": "ms a step"}.get(suite.measure, "s")
     ours, theirs = standings[: suite.ours], standings[suite.ours :]
     names = [one.contestant.name for one in ours] if suite.ours > 1 else ["ours"]
     header = [

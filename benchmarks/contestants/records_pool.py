@@ -3,6 +3,7 @@
 import gzip
 import json
 import multiprocessing
+import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -42,6 +43,13 @@ def with_mpire(jobs):
         pool.map(convert, [(job,) for job in jobs])
 
 
+def with_parallel(jobs):
+    """Let GNU parallel start a program for each file."""
+    files = (text for job in jobs for text in job)
+    command = ["parallel", "--will-cite", f"-j{CORES}", "-N2", sys.executable, __file__, "one", "{2}", "{1}"]
+    subprocess.run([*command, ":::", *files], check=True)
+
+
 def largest_first(jobs):
     """Do what nobody can do better who does not cut files: the largest first, whoever is free takes the next."""
     with_pool(sorted(jobs, key=lambda job: -Path(job[0]).stat().st_size))
@@ -49,11 +57,14 @@ def largest_first(jobs):
 
 WAYS = {
     "pool": with_pool, "futures": with_futures, "joblib": with_joblib, "mpire": with_mpire,
-    "limit": largest_first,
+    "parallel": with_parallel, "limit": largest_first,
 }  # fmt: skip
 
 if __name__ == "__main__":
     way, out, *sources = sys.argv[1:]
+    if way == "one":
+        convert((sources[0], out))
+        sys.exit()
     Path(out).mkdir()
     WAYS[way]([(source, f"{out}/part-{at:06}.parquet") for at, source in enumerate(sources)])
     report(lambda: comparable(parquet_rows(out)))

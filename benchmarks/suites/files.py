@@ -24,6 +24,7 @@ def suite(scale: float) -> Suite:
         Contestant("concurrent.futures", "records_pool.py", ("futures", OUT, *files), target=0.75),
         Contestant("joblib", "records_pool.py", ("joblib", OUT, *files), target=0.75, needs="joblib"),
         Contestant("mpire", "records_pool.py", ("mpire", OUT, *files), target=0.75, needs="mpire"),
+        Contestant("GNU parallel", "records_pool.py", ("parallel", OUT, *files), target=0.75, needs="parallel"),
         Contestant("Dask, bag", "records_dask.py", args, target=0.75, needs="dask"),
         Contestant("Daft", "records_daft.py", args, target=0.75, needs="daft"),
         Contestant("Ray Data", "records_ray_data.py", args, target=0.2, needs="pandas"),

@@ -9,6 +9,18 @@ from __future__ import annotations
 from benchmarks.functions import BURNS
 from benchmarks.harness import Contestant, Suite
 
+_IDLE = """
+What share of the workers' time is idle at the end of the same job, in percent?
+
+From the first task's begin to the last one's end: what other workers wait for that last one.
+"""
+
+
+def suites(scale: float) -> dict[str, Suite]:
+    """Return the race, and what ours leaves idle at the end."""
+    idle = Contestant("batchflow", "skew_idle.py", ("burn", str(BURNS)), most=3.0)
+    return {"skew": suite(scale), "skew: idle": Suite(_IDLE, [idle], measure="percent")}
+
 
 def suite(scale: float) -> Suite:
     """Return the race; the costs are part of the question, so it has no scale."""
