@@ -34,8 +34,16 @@ def trace(told: Mapping[str, Any]) -> bytes:
 
 
 def papers(told: Mapping[str, Any]) -> dict[str, bytes]:
-    """Return the files that a run leaves, by their names."""
-    return {VALUES: values(told), PAGE: page(told), TRACE: trace(told)}
+    """Return the files that a run leaves, by their names; without one that cannot be made, which costs no rows."""
+    made: dict[str, bytes] = {}
+    for name, make in ((VALUES, values), (PAGE, page), (TRACE, trace)):
+        try:
+            made[name] = make(told)
+        except Exception:  # a mistake of ours in a picture must not fail the work of hours
+            import logging  # 4 ms, needed only here
+
+            logging.getLogger("batchflow").exception("cannot make %s, which is left out", name)
+    return made
 
 
 def read(meta: Place) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 import trace_format
 
 import batchflow as bf
-from batchflow import errors
+from batchflow import errors, papers
 from batchflow.cli import main
 from batchflow.timeline import STATES
 
@@ -268,3 +268,16 @@ def test_a_report_that_cannot_be_written_is_told_in_one_line(tmp_path):
     (tmp_path / "report.html").mkdir()
     with pytest.raises(errors.OutputError, match=r"^cannot write the report .*/report\.html: Is a directory$"):
         result.save_report(tmp_path / "report.html")
+
+
+def test_a_page_that_cannot_be_made_costs_no_rows(tmp_path, monkeypatch, caplog):
+    def broken(told):
+        raise KeyError("colour")
+
+    monkeypatch.setattr(papers, "page", broken)
+    result = run(tmp_path, into=tmp_path / "out/")
+    assert result.table["n"].to_pylist() == [1, 2, 4, 5]
+    assert sorted(path.name for path in (tmp_path / "out/_batchflow").glob("*.json")) == [
+        "plan.json", "report.json", "trace.json"
+    ]  # fmt: skip
+    assert [record.message for record in caplog.records] == ["cannot make report.html, which is left out"]
