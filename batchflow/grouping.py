@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflow.model import Failure
 from batchflow.printable import printable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _KINDS = 1000
 """Kinds that are told apart: a type of exception can be made anew for each record."""
@@ -53,6 +57,17 @@ class ErrorKinds:
         """Return the commonest kinds; of equally common ones the earlier first."""
         kinds = heapq.nlargest(most, self._counts.items(), key=lambda item: item[1])
         return tuple(ErrorKind(*kind, count, self._examples[kind]) for kind, count in kinds)
+
+
+def by_kind(errors: pa.Table) -> list[tuple[int, dict[str, Any]]]:
+    """Return how many rows there are of each kind, the commonest first, and the first row of it."""
+    counts: Counter[tuple[str, str]] = Counter()
+    firsts: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in errors.drop_columns(["payload", "traceback"]).to_pylist():
+        kind = (row["phase"], row["error_type"])
+        counts[kind] += 1
+        firsts.setdefault(kind, row)
+    return [(count, firsts[kind]) for kind, count in counts.most_common()]
 
 
 def example(source: str, record: int | None, message: str) -> str:

@@ -6,8 +6,9 @@ known is ``null``; sizes are bytes, times are seconds. docs/command-line.md desc
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
+
+from batchflow.grouping import by_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,17 +37,14 @@ def of_result(result: Result) -> Shape:
 
 def of_errors(errors: pa.Table) -> list[Shape]:
     """Return the kinds of failure, the commonest first, with an example each."""
-    counts: Counter[tuple[str, str]] = Counter()
-    examples: dict[tuple[str, str], Shape] = {}
-    for row in errors.drop_columns(["payload", "traceback"]).to_pylist():
-        kind = (row["phase"], row["error_type"])
-        counts[kind] += 1
-        shown = ("step", "source", "record", "message")
-        examples.setdefault(kind, {name: row.get(name) for name in shown})
+    shown = ("step", "source", "record", "message")
     return [
-        {"count": count, "phase": phase, "error_type": kind, "example": examples[phase, kind]}
-        for (phase, kind), count in counts.most_common()
-    ]
+        {
+            "count": count, "phase": first["phase"], "error_type": first["error_type"],
+            "example": {name: first.get(name) for name in shown},
+        }
+        for count, first in by_kind(errors)
+    ]  # fmt: skip
 
 
 def of_flow(run: FlowRun) -> Shape:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
-from batchflow.grouping import ErrorKind, example
+from batchflow.grouping import ErrorKind, by_kind, example
 from batchflow.printable import printable, printable_json
 
 OK, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -76,17 +76,14 @@ def _plain(value: Any) -> Any:
 
 
 def grouped(errors: Any) -> str:
-    """Return the commonest kinds of failure, with a count and an example each."""
-    groups: dict[tuple[str, str], list[Any]] = {}
-    for row in errors.drop_columns(["payload", "traceback"]).to_pylist():
-        groups.setdefault((row["phase"], row["error_type"]), []).append(row)
-    lines = []
-    for (phase, kind), rows in sorted(groups.items(), key=lambda item: -len(item[1])):
-        first = rows[0]
-        step = f"{first['step']}: " if first.get("step", first["source"]) != first["source"] else ""
-        shown = step + example(first["source"], first["record"], first["message"])
-        lines.append(str(ErrorKind(phase, kind, len(rows), shown)))
-    return "\n".join(lines)
+    """Return the kinds of failure, the commonest first, with a count and an example each."""
+    return "\n".join(str(_kind(count, first)) for count, first in by_kind(errors))
+
+
+def _kind(count: int, first: dict[str, Any]) -> ErrorKind:
+    step = f"{first['step']}: " if first.get("step", first["source"]) != first["source"] else ""
+    shown = step + example(first["source"], first["record"], first["message"])
+    return ErrorKind(first["phase"], first["error_type"], count, shown)
 
 
 def told_row(row: dict[str, Any]) -> str:
