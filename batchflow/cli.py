@@ -12,9 +12,10 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from batchflow import commands
 from batchflow.arguments import (
     EXAMPLES,
     add_address,
@@ -31,9 +32,6 @@ from batchflow.arguments import (
     add_scale,
     add_shell,
     add_submit,
-    keyword,
-    number,
-    whole,
 )
 from batchflow.parser import Parser
 from batchflow.printable import printable
@@ -41,24 +39,14 @@ from batchflow.telling import (
     EXIT_STATUS,
     FAILED,
     INTERRUPTED,
-    OK,
     STOPPED,
     USAGE,
     fail,
-    grouped,
     json_lines,
     kept_for_json,
     show,
     tell,
-    told_row,
 )
-
-if TYPE_CHECKING:
-    from batchflow.combining.result import Result
-    from batchflow.events import Event
-    from batchflow.flow import Flow
-    from batchflow.flow_run import FlowRun
-    from batchflow.job import Job
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -133,28 +121,29 @@ def _parser() -> Parser:
         description="Run a Python function over a very large set of files or records.",
         epilog=f"batchflow COMMAND --help tells the options of each, with examples.\n\nexit status:{meanings}",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="verb")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND", dest="verb")
 
     def add(name: str, text: str, command: Callable[[argparse.Namespace], int]) -> Parser:
-        made: Parser = commands.add_parser(name, help=text, **_told(name, text))
+        made: Parser = verbs.add_parser(name, help=text, **_told(name, text))
         made.set_defaults(command=command)
         return made
 
+    proof = "prove that output and errors cover the input exactly once"
     for name, text, command, *adders in (
-        ("run", "run a function over files", _run, add_job, add_json),
-        ("plan", "show what run would do and what would go wrong", _plan, add_plan, add_json),
-        ("scale", _SCALE, _scale, add_scale, add_json),
-        ("flow", "run, explain or draw a flow", _flow, add_flow, add_json),
-        ("errors", "show what failed in a run", _errors, add_errors),
-        ("retry", "run again only what failed, and put it into its place", _retry, add_retry, add_json),
-        ("report", "show where the report of a run is, or open it", _report, add_report),
-        ("verify", "prove that output and errors cover the input exactly once", _verify, add_output, add_json),
+        ("run", "run a function over files", commands.run, add_job, add_json),
+        ("plan", "show what run would do and what would go wrong", commands.plan, add_plan, add_json),
+        ("scale", _SCALE, commands.scale, add_scale, add_json),
+        ("flow", "run, explain or draw a flow", commands.flow, add_flow, add_json),
+        ("errors", "show what failed in a run", commands.errors, add_errors),
+        ("retry", "run again only what failed, and put it into its place", commands.retry, add_retry, add_json),
+        ("report", "show where the report of a run is, or open it", commands.report, add_report),
+        ("verify", proof, commands.verify, add_output, add_json),
     ):
         made = add(name, text, command)
         for add_arguments in adders:
             add_arguments(made)
-    _add_cluster(commands, add)
-    add_shell(add("completion", "print what your shell needs to complete commands on TAB", _completion))
+    _add_cluster(verbs, add)
+    add_shell(add("completion", "print what your shell needs to complete commands on TAB", commands.completion))
     return parser
 
 
@@ -170,18 +159,18 @@ def _remote(name: str) -> Callable[[argparse.Namespace], int]:
     """Return a command of `submit`, which is loaded when it runs."""
 
     def command(arguments: argparse.Namespace) -> int:
-        from batchflow.submit import commands
+        from batchflow.submit import commands as remote
 
-        status: int = getattr(commands, name)(arguments)
+        status: int = getattr(remote, name)(arguments)
         return status
 
     return command
 
 
-def _add_cluster(commands: Any, add: Callable[[str, str, Callable[[argparse.Namespace], int]], Parser]) -> None:
+def _add_cluster(verbs: Any, add: Callable[[str, str, Callable[[argparse.Namespace], int]], Parser]) -> None:
     """Add the commands that have to do with jobs of a Ray cluster."""
     text = "send a command to a Ray cluster, and follow it there"
-    submit = commands.add_parser("submit", help=text, **_told("submit", text))
+    submit = verbs.add_parser("submit", help=text, **_told("submit", text))
     submitted = submit.add_subparsers(required=True, metavar="COMMAND")
     for name, add_arguments, text in (
         ("run", add_job, "run a function over files"),
@@ -204,287 +193,6 @@ def _add_cluster(commands: Any, add: Callable[[str, str, Callable[[argparse.Name
     stop = add("stop", "stop a job of a cluster; what is done is kept", _remote("run_stop"))
     add_id(stop)
     add_json(stop)
-
-
-def _job(arguments: argparse.Namespace) -> Job:
-    """Return the job that the arguments describe."""
-    from batchflow.job import Job
-    from batchflow.loading import load_function
-    from batchflow.readers import guess
-
-    def optional(name: str | None) -> Callable[..., Any] | None:
-        return None if name is None else load_function(name)
-
-    return Job(
-        fn=load_function(arguments.function),
-        source=guess(arguments.inputs, arguments.read),
-        per=arguments.per,
-        into=arguments.into,
-        format=arguments.format,
-        setup=optional(arguments.setup),
-        combine=optional(arguments.combine),
-        max_errors=number(arguments.max_errors, "--max-errors"),
-        chunk=whole(arguments.chunk),
-        part_size=arguments.part_size,
-        version=arguments.version,
-        fresh=arguments.fresh,
-        **_limits(arguments),
-    )
-
-
-def _limits(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what the arguments of `add_limits` say, as fields of a job."""
-    from batchflow.resources import Resources
-    from batchflow.retry import NEVER, Retry
-
-    return {
-        "args": dict(map(keyword, arguments.arg)),
-        "limits": Resources(cpus=arguments.workers, memory=arguments.memory),
-        "per_task": Resources(arguments.cpus_per_task, arguments.memory_per_task, arguments.gpus_per_task),
-        "retry": NEVER if arguments.retry is None else Retry(attempts=arguments.retry),
-        "timeout": arguments.timeout,
-        "concurrency": arguments.concurrency,
-        "rate": arguments.rate,
-        "executor": arguments.executor,
-        "progress": False if arguments.quiet else None,
-        "listeners": [_begins(arguments)],
-    }
-
-
-def _begins(arguments: argparse.Namespace) -> Callable[[Event], None]:
-    """Return a listener that notes that something has run."""
-
-    def begin(_: Event) -> None:
-        arguments.begun = True
-
-    return begin
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    return _told_result(_job(arguments).run(), arguments)
-
-
-def _flow(arguments: argparse.Namespace) -> int:
-    from batchflow.loading import load_flow
-
-    flow = load_flow(arguments.flow, dict(map(keyword, arguments.arg)))
-    if arguments.explain:
-        return _explained(flow, arguments)
-    run = _run_flow(flow, arguments)
-    if arguments.draw:
-        run.draw(arguments.draw)
-    return _told_flow(run, arguments)
-
-
-def _run_flow(flow: Flow, arguments: argparse.Namespace) -> FlowRun:
-    """Run a flow; its report is written also where it stops before its end."""
-    from batchflow.errors import InterruptedRun, StoppedError
-    from batchflow.flow_run import FlowRun
-
-    if arguments.report:
-        from batchflow.papers import maker
-
-        maker(arguments.report)  # refuses the name before anything runs
-    try:
-        run = _flow_run(flow, arguments)
-    except (InterruptedRun, StoppedError) as error:
-        ended = error.report if isinstance(error, StoppedError) else error.run
-        if arguments.report and isinstance(ended, FlowRun):
-            ended.save_report(arguments.report)
-        raise
-    if arguments.report:
-        run.save_report(arguments.report)
-    return run
-
-
-def _flow_run(flow: Flow, arguments: argparse.Namespace) -> FlowRun:
-    from batchflow.resources import Resources
-
-    return flow.run(
-        on_error=arguments.on_error,
-        max_errors=number(arguments.max_errors, "--max-errors"),
-        only=arguments.only,
-        limits=Resources(cpus=arguments.workers, memory=arguments.memory),
-        executor=arguments.executor,
-        progress=False if arguments.quiet else None,
-        listeners=[_begins(arguments)],
-    )
-
-
-def _explained(flow: Flow, arguments: argparse.Namespace) -> int:
-    """Tell what runs with what, and return the exit status."""
-    if arguments.draw:
-        flow.draw(arguments.draw)
-    if arguments.json:
-        from batchflow.shapes import of_graph
-
-        return tell(arguments, OK, of_graph(flow))
-    show([flow.explain()], sys.stdout)
-    return OK
-
-
-def _told_flow(run: FlowRun, arguments: argparse.Namespace) -> int:
-    """Tell what a flow came to, and return its exit status: what steps gave that no other one took, in JSON."""
-    status = OK if run.ok else FAILED
-    if arguments.json:
-        from batchflow.shapes import of_flow
-
-        return tell(arguments, status, of_flow(run))
-    values = [{"step": step.name, "value": step.value} for step in run.steps if step.opened is not None]
-    show(json_lines(values), sys.stdout)
-    if not arguments.quiet:
-        show([run, *([grouped(run.errors)] if run.errors.num_rows else [])], sys.stderr)
-    return status
-
-
-def _retry(arguments: argparse.Namespace) -> int:
-    from batchflow.errors import InputError
-    from batchflow.job import Job
-    from batchflow.loading import find_output, load_again, load_function, source_of
-
-    destination, plan, history = find_output(arguments.output)
-    failed = sum(len(done.failures) for done in history.chunks.values())
-    forgotten = plan["args"].keys() - {text.partition("=")[0] for text in arguments.arg}
-    if forgotten:
-        option = f"--arg {min(forgotten)}=VALUE"
-        message = f"the function takes arguments, whose values are written down nowhere: {option}"
-        raise InputError(message)
-    function = load_function(arguments.function) if arguments.function else None
-    setup = load_function(arguments.setup) if arguments.setup else None
-    source = source_of(plan)
-    if source is None:
-        where = f"the records of {arguments.output!r} were in the memory of a program"
-        message = f"{where}: call Job(...).retry_failed() in it"
-        raise InputError(message)
-    job = Job(
-        fn=function or load_again(plan["function"], arguments.output),
-        source=source,
-        per=plan["per"],
-        into=str(destination.path) + ("" if destination.one_file else "/"),
-        format=plan["format"],
-        setup=setup or (load_again(plan["setup"], arguments.output) if plan["setup"] else None),
-        version=arguments.version,
-        **_limits(arguments),
-    )
-    result = job.retry_failed()
-    left = result.errors.num_rows
-    if failed and not arguments.quiet and not arguments.json:
-        show([f"{failed:,} errors tried again: {failed - left:,} are gone, {left:,} stay"], sys.stderr)
-    return _told_result(result, arguments)
-
-
-def _report(arguments: argparse.Namespace) -> int:
-    from batchflow.loading import find_report
-
-    place = find_report(arguments.output, trace=arguments.trace)
-    show([printable(str(place))], sys.stdout)
-    if arguments.open:
-        import webbrowser
-
-        from batchflow.papers import local_copy
-
-        address = local_copy(place).as_uri()
-        if not webbrowser.open(address):
-            show([f"no browser could be opened here: copy the file, or open {printable(address)}"], sys.stderr)
-            return FAILED
-    return OK
-
-
-def _verify(arguments: argparse.Namespace) -> int:
-    from batchflow.errors import LedgerError
-    from batchflow.loading import find_output, source_of
-    from batchflow.printable import printable
-    from batchflow.verifying import accounted, proof, verify
-
-    counts = None
-    try:
-        destination, plan, history = find_output(arguments.output)
-        problems = list(verify(destination, plan, history, source_of(plan)))
-        counts = accounted(history)
-    except LedgerError as error:
-        problems = [str(error)]
-    status = FAILED if problems else OK
-    if arguments.json:
-        from batchflow.shapes import of_proof
-
-        return tell(arguments, status, of_proof(problems, counts))
-    show(map(printable, problems if problems or counts is None else [proof(counts)]), sys.stdout)
-    if problems:
-        show(["what is missing is made by running the job again; what was changed, with --fresh"], sys.stderr)
-    return status
-
-
-def _completion(arguments: argparse.Namespace) -> int:
-    from batchflow.completing import script
-
-    show([script(arguments.shell)], sys.stdout)
-    return OK
-
-
-def _told_result(result: Result, arguments: argparse.Namespace) -> int:
-    """Tell what a run came to, and return its exit status."""
-    status = FAILED if result.errors.num_rows else OK
-    if arguments.json:
-        from batchflow.shapes import of_result
-
-        return tell(arguments, status, of_result(result))
-    if result.path is None:
-        show(json_lines(result.values), sys.stdout)
-    if not arguments.quiet:
-        show([result.report], sys.stderr)
-    return status
-
-
-def _scale(arguments: argparse.Namespace) -> int:
-    from batchflow.resources import available_cpus
-
-    counts = tuple(map(whole, arguments.workers.split(","))) if arguments.workers else _doubled(available_cpus())
-    arguments.workers = None
-
-    def told(line: str) -> None:
-        if not arguments.quiet:
-            show([line], sys.stderr)
-
-    scaling = _job(arguments).scale(counts, sample=arguments.sample, rounds=arguments.rounds, tell=told)
-    if arguments.plot:
-        scaling.draw(arguments.plot)
-    if arguments.json:
-        return tell(arguments, OK, scaling.as_dict())
-    show([scaling], sys.stdout)
-    return OK
-
-
-def _doubled(most: int) -> Sequence[int]:
-    """Return 1, 2, 4 and so on, and the last number itself."""
-    return sorted({1 << power for power in range(most.bit_length())} | {most})
-
-
-def _plan(arguments: argparse.Namespace) -> int:
-    forecast = _job(arguments).forecast(**({} if arguments.sample is None else {"records": arguments.sample}))
-    status = USAGE if forecast.refused else FAILED if forecast.problems else OK
-    if arguments.json:
-        return tell(arguments, status, forecast.as_dict())
-    show([forecast], sys.stdout)
-    return status
-
-
-def _errors(arguments: argparse.Namespace) -> int:
-    from batchflow.loading import read_errors
-
-    errors, ended = read_errors(arguments.output)
-    lines: Iterable[str]
-    if arguments.lines:
-        lines = json_lines(errors.to_pylist())
-    elif arguments.all:
-        lines = map(told_row, errors.to_pylist())
-    else:
-        lines = [grouped(errors) if errors.num_rows else "nothing failed"]
-    show(lines, sys.stdout)
-    if not ended:
-        show(["so far: the job has not come to its end"], sys.stderr)
-    return FAILED if errors.num_rows else OK
-
-
 
 
 if __name__ == "__main__":
