@@ -42,7 +42,7 @@ docs: .venv/docs
 bench: .venv/bench
 	$(BIN)/python -m benchmarks
 
-guard: .venv/installed
+guard: .venv/test
 	$(BIN)/python -m benchmarks.guard
 
 chaos: .venv/test
