@@ -37,6 +37,10 @@ def table(suites: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _unit(suite: dict[str, Any]) -> str:
     return _UNITS.get(suite["measure"], "s")
 
@@ -48,16 +52,20 @@ def draw(suites: dict[str, Any], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    rows = -(-len(suites) // COLUMNS)
-    most = max(len(suite["contestants"]) for suite in suites.values())
-    figure, axes = plt.subplots(rows, COLUMNS, figsize=(12, rows * (0.7 + 0.19 * most)), squeeze=False)
+    suites = {name: suite for name, suite in suites.items() if len(suite["contestants"]) > 1}
+    counts = [len(suite["contestants"]) for suite in suites.values()]
+    most = [max(counts[at : at + COLUMNS]) for at in range(0, len(counts), COLUMNS)]
+    heights = [0.8 + 0.2 * count for count in most]
+    figure, axes = plt.subplots(
+        len(most), COLUMNS, figsize=(12, sum(heights)), squeeze=False, height_ratios=heights, layout="constrained"
+    )  # fmt: skip
     panels = [panel for row in axes for panel in row]
-    for panel, (name, suite) in zip(panels, suites.items(), strict=False):
-        _panel(panel, name, suite)
+    for at, (name, suite) in enumerate(suites.items()):
+        _panel(panels[at], name, suite)
+        panels[at].set_ylim(most[at // COLUMNS] - 0.4, -0.6)  # bars of one height
     for panel in panels[len(suites) :]:
         panel.set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=85)
 
 
 def _panel(panel: Any, name: str, suite: dict[str, Any]) -> None:
@@ -67,10 +75,10 @@ def _panel(panel: Any, name: str, suite: dict[str, Any]) -> None:
         colour = _OURS if at == 0 else "white" if limit else _OTHERS
         panel.barh(at, one["median"], color=colour, edgecolor=_INK if limit else colour, height=0.68)
         panel.hlines(at, min(one["values"]), max(one["values"]), color=_INK, linewidth=1)
-        panel.text(one["median"], at, f"  {one['median']:.3g}", va="center", fontsize=7.5, color=_INK)
-    panel.set_yticks(range(len(contestants)), [one["name"] for one in contestants], fontsize=7.5)
-    panel.invert_yaxis()
-    panel.margins(x=0.14)
+        panel.text(max(one["values"]), at, f"  {_short(one['median'])}", va="center", fontsize=7.5, color=_INK)
+    names = [one["name"].partition(":")[0] for one in contestants]
+    panel.set_yticks(range(len(contestants)), names, fontsize=7.5)
+    panel.margins(x=0.2)
     panel.set_title(f"{name}, {_unit(suite)}", fontsize=9, loc="left", fontweight="bold", color=_INK)
     panel.tick_params(axis="x", labelsize=7, colors=_INK)
     panel.tick_params(axis="y", length=0)
