@@ -136,7 +136,7 @@ def _parser() -> Parser:
         ("flow", "run, explain or draw a flow", commands.flow, add_flow, add_json),
         ("errors", "show what failed in a run", commands.errors, add_errors),
         ("retry", "run again only what failed, and put it into its place", commands.retry, add_retry, add_json),
-        ("report", "show where the report of a run is, or open it", commands.report, add_report),
+        ("report", "show where the report of a run is, or open it", commands.report, add_report, add_json),
         ("verify", proof, commands.verify, add_output, add_json),
     ):
         made = add(name, text, command)

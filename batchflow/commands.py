@@ -194,7 +194,9 @@ def report(arguments: argparse.Namespace) -> int:
     from batchflow.loading import find_report
 
     place = find_report(arguments.output, trace=arguments.trace)
-    show([printable(str(place))], sys.stdout)
+    status = OK
+    if not arguments.json:
+        show([printable(str(place))], sys.stdout)
     if arguments.open:
         import webbrowser
 
@@ -203,8 +205,8 @@ def report(arguments: argparse.Namespace) -> int:
         address = local_copy(place).as_uri()
         if not webbrowser.open(address):
             show([f"no browser could be opened here: copy the file, or open {printable(address)}"], sys.stderr)
-            return FAILED
-    return OK
+            status = FAILED
+    return tell(arguments, status, {"path": str(place)}) if arguments.json else status
 
 
 def verify(arguments: argparse.Namespace) -> int:

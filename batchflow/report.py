@@ -53,6 +53,8 @@ class Terms(NamedTuple):
     """Folder or file that is written,"""
     meta: str = ""
     """and the folder with what is not data."""
+    version: str = ""
+    """Of the function, where it was given."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class Report:
     """Folder or file that was written,"""
     meta: str = ""
     """and the folder with the error table and this report."""
+    version: str = ""
+    """Of the function, where it was given."""
 
     @property
     def speedup(self) -> float:
@@ -251,6 +255,7 @@ class ReportBuilder:
             slowest=tuple(slow for _, _, slow in sorted(self._slowest, reverse=True)),
             output=self._terms.output,
             meta=self._terms.meta,
+            version=self._terms.version,
             **(self._totals | self.totals()),
         )
         return replace(report, advice=advise(report, self._terms))

@@ -343,7 +343,7 @@ def terms_of(plan: Plan) -> Terms:
         plan.source.kind, spec.per, spec.chunk, side_by_side(spec.fn, spec.concurrency), spec.rate is not None,
         1 if spec.per_task.cpus is None else spec.per_task.cpus, spec.per_task.nbytes,
         "" if destination is None else f"{destination.path}{'' if destination.one_file else '/'}",
-        "" if destination is None else f"{destination.meta}/",
+        "" if destination is None else f"{destination.meta}/", spec.version or "",
     )  # fmt: skip
 
 

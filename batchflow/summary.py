@@ -63,7 +63,15 @@ def _next(report: Report) -> str:
     if not report.output:
         return "result.errors has each failure; with into= (--into) they are kept, and can be tried again"
     where = shlex.quote(shown(report.output))
-    return f"batchflow errors {where} --all; once mended, batchflow retry {where} --version 2"
+    version = shlex.quote(_after(report.version))
+    return f"batchflow errors {where} --all; once mended, batchflow retry {where} --version {version}"
+
+
+def _after(version: str) -> str:
+    """Return a name for the function once it is mended."""
+    if version.isdecimal():
+        return str(int(version) + 1)
+    return f"{version}-2" if version else "2"
 
 
 def shown(path: str) -> str:

@@ -129,6 +129,11 @@ def fail(number):
 
 
 class TestSummary:
+    @pytest.mark.parametrize(("version", "next_one"), [(None, "2"), ("2", "3"), ("v 1", "'v 1-2'")])
+    def test_the_next_version_is_a_new_one(self, tmp_path, version, next_one):
+        result = bf.map_records(fail, bf.records(range(50)), into=tmp_path / "out/", executor="serial", version=version)
+        assert str(result).endswith(f"out/ --version {next_one}")
+
     def test_the_three_commonest_errors_and_what_to_do_next(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         result = bf.map_records(fail, bf.records(range(50)), into="out/", executor="serial")

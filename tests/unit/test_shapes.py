@@ -131,6 +131,12 @@ def test_flow_that_fails_and_flow_as_it_is_written(told):
     assert list(shape["steps"][0]) == documented("a step of `flow --explain`")
 
 
+def test_report(told):
+    told("run", "f.py:clean", "in.csv", "--into", "out/", status=1)
+    assert Path(told("report", "out/", keys="`report`")["path"]) == Path("out/_batchflow/report.html").absolute()
+    assert Path(told("report", "out/", "--trace", keys="`report`")["path"]).name == "trace.json"
+
+
 def test_verify(told):
     told("run", "f.py:clean", "in.csv", "--into", "out/", status=1)
     shape = told("verify", "out/", keys="`verify`")
