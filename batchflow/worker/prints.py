@@ -202,7 +202,8 @@ drawn: list[Callable[[], object]] = []
 class Here:
     """Gathers what is printed inside ``with`` in the process of the driver, whose streams are its own afterwards.
 
-    Where its input is a terminal nothing is gathered: a debugger talks there.
+    Where its input is a terminal nothing is gathered: a debugger talks there. It may stand inside of itself, where
+    a task runs a job on the executor that it runs on.
     """
 
     def __init__(self) -> None:
@@ -211,8 +212,12 @@ class Here:
         self._real: tuple[Any, Any] = (None, None)
         self._ours: tuple[Any, Any] = (None, None)
         self._moved: list[tuple[Any, Any]] = []
+        self._depth = 0
 
     def __enter__(self) -> None:
+        self._depth += 1
+        if self._depth > 1:
+            return
         real = sys.stdout, sys.stderr
         if real[0] is not self._real[0] or real[1] is not self._real[1] or None in real:
             live = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
@@ -223,6 +228,9 @@ class Here:
         self._gathered.__enter__()
 
     def __exit__(self, kind: object, *_: object) -> None:
+        self._depth -= 1
+        if self._depth:
+            return
         self._gathered.__exit__()
         if kind is not None:
             _pass_on(self.prints)  # no outcome takes it along

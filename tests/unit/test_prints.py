@@ -85,5 +85,16 @@ def test_a_process_without_streams_prints_nowhere(name, monkeypatch):
     assert (getattr(sys, name), here.prints.take()) == (None, ("x",))
 
 
+def test_a_task_that_runs_a_job_where_it_runs_itself_leaves_the_streams_as_they_were():
+    here, before = prints.Here(), (sys.stdout, sys.stderr)
+    with here:
+        print("a")
+        with here:
+            print("b")
+        print("c")
+    assert ((sys.stdout, sys.stderr), prints._now) == (before, [None])
+    assert here.prints.take() == ("a", "b", "c")
+
+
 def test_nobody_gathers_when_all_is_done():
     assert prints._now == [None]
