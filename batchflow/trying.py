@@ -12,13 +12,13 @@ from batchflow.executors import Executor
 from batchflow.executors.base import pickled
 from batchflow.forecast import Forecast, Trial
 from batchflow.model import Key
-from batchflow.plan import JobSpec, Plan
+from batchflow.plan import Destination, JobSpec, Plan
 from batchflow.planning import make_plan
 from batchflow.resources import Resources
 from batchflow.running import Run, program_of
 from batchflow.sampling import PieceCursor, take_sample
 from batchflow.sources.base import Drawn
-from batchflow.stores import Uri, is_uri, store_of
+from batchflow.stores import Uri, is_uri
 from batchflow.tryout import room
 
 RECORDS = 5000
@@ -59,12 +59,22 @@ def _refusals(plan: Plan) -> Iterator[str]:
         yield str(error)
     target = plan.destination
     if target is not None and isinstance(target.path, Uri):
-        probe = target.meta / "probe"
         try:
-            store_of(target.path).put(probe, b"")
-            store_of(target.path).remove([probe])
+            _probe(target, begun=plan.history is not None)
         except OSError as error:
             yield f"cannot write to {target.path}: {error}"
+
+
+def _probe(target: Destination, *, begun: bool) -> None:
+    """Write an object and remove it; with it the marks of folders that Arrow leaves, where there were none."""
+    probe, store = target.meta / "probe", target.store
+    store.put(probe, b"")
+    if begun:
+        store.remove([probe])
+        return
+    store.remove_all(target.meta)
+    if not target.one_file and not store.sizes(target.path):
+        store.remove_all(target.path)
 
 
 def _tried(spec: JobSpec, records: int) -> Trial:
