@@ -69,12 +69,13 @@ def _probe(target: Destination, *, begun: bool) -> None:
     """Write an object and remove it; with it the marks of folders that Arrow leaves, where there were none."""
     probe, store = target.meta / "probe", target.store
     store.put(probe, b"")
+    store.remove([probe])
     if begun:
-        store.remove([probe])
         return
-    store.remove_all(target.meta)
-    if not target.one_file and not store.sizes(target.path):
-        store.remove_all(target.path)
+    folders = [target.meta] if target.one_file else [target.meta, target.path]
+    for folder in folders:
+        if not store.sizes(folder):  # else a run has begun meanwhile, and what is there is its own
+            store.remove_all(folder)
 
 
 def _tried(spec: JobSpec, records: int) -> Trial:
