@@ -34,7 +34,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-c", command] if isinstance(command, str) else command,
             stdin=slave if typed else subprocess.DEVNULL, stdout=slave if out is None else out, stderr=slave,
-            env={**os.environ, **environment}, start_new_session=True,
+            env={**_plain(), **environment}, start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0 if typed else 2, termios.TIOCSCTTY, 0),
         )  # fmt: skip
         os.close(slave)
@@ -93,3 +93,8 @@ class Terminal:
     def interrupt(self):
         """Press Ctrl-C."""
         os.killpg(self.process.pid, signal.SIGINT)
+
+
+def _plain():
+    """Return this process's environment without what a Ray in it has left there: its debugger."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONBREAKPOINT"}

@@ -147,3 +147,19 @@ def test_a_home_that_cannot_be_written_costs_the_messages_only(own_ray):
         """
     )
     assert (done.stdout, done.stderr) == ("['0', '1', '2'] ''\n", "")
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("before", ["", "pdb.set_trace"])
+def test_a_ray_that_was_stopped_leaves_breakpoint_as_it_was(own_ray, before):
+    done, _, _ = own_ray(
+        f"""
+        import os
+        before = {before!r}
+        if before:
+            os.environ["PYTHONBREAKPOINT"] = before
+        import batchflow as bf
+        print(bf.map_records(str, bf.records(range(3))).values, os.environ.get("PYTHONBREAKPOINT", ""))
+        """
+    )
+    assert (done.stdout, done.stderr) == (f"['0', '1', '2'] {before}\n", "")

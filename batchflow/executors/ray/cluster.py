@@ -45,6 +45,7 @@ SETTINGS = {
 }
 """What is set before a Ray is started or joined, unless the user set it."""
 
+_DEBUGGER = "PYTHONBREAKPOINT"
 _LONGEST = 40
 """Characters of the folder at most: the sockets in it have names of 65 more, and the kernel allows 107."""
 PATIENCE = 60.0
@@ -91,6 +92,8 @@ class Cluster:
         self._patience = patience
         self._labels = labels
         self._joined = False
+        self._debugger: str | None = None
+        """What `breakpoint` did before Ray put its own there, which needs a Ray."""
         self._temporary: str | None = None
         self._messages = Messages()
         self._fitted: dict[str, int] = {}
@@ -139,6 +142,7 @@ class Cluster:
             self._messages = Messages()
             self._messages.open()
             options["logging_level"] = "INFO" if self._messages.path else "ERROR"
+        self._debugger = os.environ.get(_DEBUGGER)
         try:
             _init(ray, options)
         except Exception as error:
@@ -185,6 +189,7 @@ class Cluster:
 
             logs = _logs() if self._temporary is not None else None
             ray.shutdown()
+            _put(_DEBUGGER, self._debugger)
             self._joined = False
         self.here = ""
         if self._temporary is not None:
@@ -288,6 +293,14 @@ def _init(ray: Any, options: Mapping[str, Any]) -> None:
             ray.init(**options)
             return
     ray.init(**options)
+
+
+def _put(name: str, value: str | None) -> None:
+    """Set a variable of the environment, or take it away."""
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
 
 
 def _logs() -> Path:
