@@ -1,4 +1,4 @@
-"""All that is told of a run, gathered while it runs: what `papers` are made of; a listener."""
+"""All that is told of a run of a job, as plain values: what `papers` are made of."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from batchflow.environment import environment
-from batchflow.error_groups import ErrorGroups
-from batchflow.events import ChunkSettled, Event
+from batchflow.grouping import ErrorGroups
 from batchflow.plan import JobSpec, Plan
 from batchflow.report import Report
 from batchflow.resources import Resources
@@ -20,30 +19,15 @@ _LIMITS = (
 )  # fmt: skip
 
 
-class Recorder:
-    """Keeps, in bounded memory, what is told of a run beside its report."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._timeline = Timeline()
-        self.errors: ErrorGroups = ErrorGroups()
-
-    def __call__(self, event: Event) -> None:
-        """Hear one event."""
-        if isinstance(event, ChunkSettled):
-            self.errors(event)
-        else:
-            self._timeline(event)
-
-    def told(self, report: Report) -> dict[str, Any]:
-        """Return everything as plain values."""
-        return {
-            **report.as_dict(),
-            "plan": told_plan(self._plan),
-            "environment": environment(),
-            "timeline": self._timeline.told(),
-            "errors": self.errors.told(),
-        }
+def told_job(plan: Plan, report: Report, timeline: Timeline, errors: ErrorGroups) -> dict[str, Any]:
+    """Return everything that is told of a run of a job."""
+    return {
+        **report.as_dict(),
+        "plan": told_plan(plan),
+        "environment": environment(),
+        "timeline": timeline.told(),
+        "errors": errors.told(),
+    }
 
 
 def told_plan(plan: Plan) -> dict[str, Any]:

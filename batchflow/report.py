@@ -7,9 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from batchflow.events import ChunkSettled, CombineEnded, Event, JobEnded, JobStarted, SlotsChanged, TaskEnded
-from batchflow.grouping import ErrorKind, ErrorKinds
-from batchflow.model import Chunk, Stats
+from batchflow.events import (
+    ChunkSettled,
+    CombineEnded,
+    Event,
+    JobEnded,
+    JobStarted,
+    SlotsChanged,
+    TaskEnded,
+    TaskStarted,
+)  # fmt: skip
+from batchflow.grouping import ErrorGroups, ErrorKind
+from batchflow.model import Chunk, SpanCount, Stats
 from batchflow.occupancy import PHASES, Occupancy
 
 _SLOWEST = 5
@@ -182,10 +191,12 @@ class ReportBuilder:
         self._peak = 0
         self._sources: dict[str, SourceCount] = {}
         self._slowest: list[tuple[float, int, SlowChunk]] = []
-        self._kinds = ErrorKinds()
+        self.errors: ErrorGroups = ErrorGroups()
 
     def __call__(self, event: Event) -> None:
         """Hear one event."""
+        if isinstance(event, TaskStarted):
+            return  # the commonest ones first, since there are three for each chunk
         if isinstance(event, TaskEnded):
             self._task(event.stats, event)
         elif isinstance(event, ChunkSettled):
@@ -206,33 +217,43 @@ class ReportBuilder:
         self._peak = max(self._peak, stats.peak_memory)
 
     def _chunk(self, event: ChunkSettled) -> None:
-        stats = event.stats
-        self._totals["chunks"] += 1
-        self._totals["rows_in"] += stats.rows_in
-        self._totals["before"] += stats.rows_in if event.before else 0
-        self._totals["rows_out"] += stats.rows_out
-        self._totals["failed"] += len(event.failures)
-        self._totals["succeeded"] += stats.rows_in - stats.failed
-        self._totals["lost"] += stats.failed or len(event.failures)
-        self._kinds.add(event.failures)
+        stats, totals = event.stats, self._totals
+        rows_in, rows_out, failed = stats.counts
+        totals["chunks"] += 1
+        totals["rows_in"] += rows_in
+        totals["rows_out"] += rows_out
+        totals["succeeded"] += rows_in - failed
+        totals["lost"] += failed or len(event.failures)
+        if event.before:
+            totals["before"] += rows_in
+        if event.failures:
+            totals["failed"] += len(event.failures)
+            self.errors.add(failure._asdict() for failure in event.failures)
         if len(self._slowest) < _SLOWEST:
-            heapq.heappush(self._slowest, (stats.seconds, self._totals["chunks"], _slow(event.chunk, stats)))
+            heapq.heappush(self._slowest, (stats.seconds, totals["chunks"], _slow(event.chunk, stats)))
         elif stats.seconds > self._slowest[0][0]:
-            heapq.heapreplace(self._slowest, (stats.seconds, self._totals["chunks"], _slow(event.chunk, stats)))
-        for count in stats.spans:
-            before = self._sources.get(count.uri)
-            if before is None and len(self._sources) >= self.SOURCES and not count.failed:
-                continue  # the driver's memory must not grow with the number of files
-            before = before or SourceCount()
-            self._sources[count.uri] = SourceCount(
-                before.rows_in + count.rows_in, before.rows_out + count.rows_out, before.failed + count.failed
-            )
+            heapq.heapreplace(self._slowest, (stats.seconds, totals["chunks"], _slow(event.chunk, stats)))
+        for span in stats.spans:
+            self._count(span)
+
+    def _count(self, span: SpanCount) -> None:
+        """Add up what became of the records of an input."""
+        uri, _, rows_in, rows_out, failed = span
+        known = self._sources.get(uri)
+        if known is not None:
+            rows_in += known.rows_in
+            rows_out += known.rows_out
+            failed += known.failed
+        elif len(self._sources) >= self.SOURCES and not failed:
+            return  # the driver's memory must not grow with the number of files
+        self._sources[uri] = SourceCount(rows_in, rows_out, failed)
 
     def totals(self) -> dict[str, Any]:
         """Return records, rows and failures, of which the chunks tell and not the tasks."""
         counted = ("rows_in", "before", "rows_out", "failed", "chunks")
-        kinds = {"commonest": self._kinds.commonest(_COMMONEST), "kinds": len(self._kinds)}
-        return {name: self._totals[name] for name in counted} | {"sources": dict(self._sources)} | kinds
+        kinds = self.errors.kinds()
+        told = {"sources": dict(self._sources), "commonest": tuple(kinds[:_COMMONEST]), "kinds": len(kinds)}
+        return {name: self._totals[name] for name in counted} | told
 
     def report(self) -> Report:
         """Return the report as of now."""

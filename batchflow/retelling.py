@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from batchflow.drawing import svg
 from batchflow.environment import environment
-from batchflow.error_groups import ErrorGroups
 from batchflow.explaining import explain_run
 from batchflow.graph import Node, critical_path
+from batchflow.grouping import ErrorGroups
 from batchflow.report import Report
 
 if TYPE_CHECKING:

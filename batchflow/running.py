@@ -14,19 +14,19 @@ from batchflow.calling import side_by_side
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.order import Settled
 from batchflow.combining.result import Result, tell
-from batchflow.error_groups import ErrorGroups
 from batchflow.errors import InterruptedRun, StoppedError
 from batchflow.events import Listener
 from batchflow.executors import Executor
 from batchflow.plan import Plan
 from batchflow.rate import parse_rate
-from batchflow.recorder import Recorder
+from batchflow.recorder import told_job
 from batchflow.report import Report, ReportBuilder, Terms
 from batchflow.resources import Budget
 from batchflow.rows import Rows
 from batchflow.scheduler import Scheduler
 from batchflow.sources.base import Cursor
 from batchflow.tables import concat
+from batchflow.timeline import Timeline
 from batchflow.worker import Program
 
 if TYPE_CHECKING:
@@ -99,9 +99,9 @@ class Run:
         self._budget = budget
         self._errors = ErrorTable()
         self._report = ReportBuilder(terms_of(plan))
-        self._recorder = Recorder(plan)
+        self._timeline = Timeline()
         self._seen = 0
-        self._listeners: list[Listener] = [self._report, self._recorder, *_keepers(plan), *listeners]
+        self._listeners: list[Listener] = [self._report, self._timeline, *_keepers(plan), *listeners]
         self.scheduler: Scheduler
 
     def drive(self, work: Work[T]) -> T:
@@ -168,7 +168,7 @@ class Run:
         """Return a result whose rows are in memory."""
         report = self._report.report()
         rows = () if self._lazy else self.payloads
-        return Result(self._errors, report, rows, told=lambda: self._recorder.told(report))
+        return Result(self._errors, report, rows, told=lambda: self._told(report))
 
     def _combined(self) -> Work[Result]:
         from batchflow.combining.tree import Tree  # only a job that combines waits for it
@@ -229,7 +229,10 @@ class Run:
         """Return what is left to look at beside an output."""
         from batchflow.papers import papers  # only a job that writes waits for it
 
-        return papers(self._recorder.told(report))
+        return papers(self._told(report))
+
+    def _told(self, report: Report) -> dict[str, Any]:
+        return told_job(self._plan, report, self._timeline, self._report.errors)
 
     def _write(self, dataset: Dataset, brake: Stopper) -> Work[None]:
         def deliver(settled: Settled) -> None:
@@ -275,10 +278,10 @@ class Run:
         destination = self._plan.destination
         assert destination is not None
         known = {item.uri: item for item in self._plan.inputs}
-        report, self._recorder.errors = ReportBuilder(terms_of(self._plan)), ErrorGroups()
-        listeners: list[Listener] = [report, self._recorder.errors]
-        errors = replay(read_ledger(destination.meta, known), self._plan.inputs, listeners)
-        told = replace(self._report.report(), **report.totals())
+        whole = ReportBuilder(terms_of(self._plan))
+        errors = replay(read_ledger(destination.meta, known), self._plan.inputs, [whole])
+        told = replace(self._report.report(), **whole.totals())
+        self._report.errors = whole.errors
         dataset.finish(errors, self._papers(told))
         return Result(errors, told, (), destination, dataset.schema)
 

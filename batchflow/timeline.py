@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from batchflow.bins import BINS, Bins
 from batchflow.events import Event, JobStarted, SlotsChanged, TaskEnded
-from batchflow.model import Stats
 
 TASKS = 4000
 """That are kept one by one: what a screen can show, and a few MB."""
@@ -25,6 +24,7 @@ CHANGES = 200
 STEPS = 5
 """Of the histogram, in each power of ten."""
 STATES = ("ok", "some failed", "failed", "tried again", "died")
+_OK, _SOME_FAILED, _FAILED, _AGAIN, _DIED = range(len(STATES))
 
 _RISE = 1.02
 """By which the largest memory must have grown to be told of again."""
@@ -117,12 +117,12 @@ class Timeline:
         start = max(0.0, min(stats.started - self.epoch, now - seconds)) if stats.started else now
         spans = event.chunk.spans if event.chunk else ()
         source, first, last = (spans[0].input.uri, spans[0].start, spans[0].stop) if spans else ("", None, None)
-        told = (0, 0, 0) if event.again else _counts(stats)
-        return Lap._make((
+        told = (0, 0, 0) if event.again else stats.counts
+        return Lap(
             self._track(worker), start, min(seconds, now - start), stats.read, stats.call, stats.convert,
-            stats.write, event.attempt, _state(event), stats.retries, source, first, last, len(spans), *told,
-            stats.nbytes,
-        ))  # fmt: skip
+            stats.write, event.attempt, _state(event, told[2]), stats.retries, source, first, last, len(spans),
+            *told, stats.nbytes,
+        )  # fmt: skip
 
     def _track(self, worker: str) -> int:
         track = self._tracks.get(worker)
@@ -196,22 +196,11 @@ class _Names:
         return [lap.track, *(round(value, 5) for value in lap[1:7]), *lap[7:10], number, *lap[11:]]
 
 
-def _counts(stats: Stats) -> tuple[int, int, int]:
-    """Return records, rows and failures: in one go, since this is done for each task."""
-    records = rows = failed = 0
-    for _, _, rows_in, rows_out, bad in stats.spans:
-        records += rows_in
-        rows += rows_out
-        failed += bad
-    return records, rows, failed
-
-
-def _state(event: TaskEnded) -> int:
-    if event.died:
-        return STATES.index("died")
-    if not event.ok:
-        return STATES.index("tried again" if event.again else "failed")
-    return STATES.index("some failed" if event.stats.failed and not event.again else "ok")
+def _state(event: TaskEnded, failed: int) -> int:
+    """Return the place in `STATES`, given how many records failed of which no other task tells."""
+    if event.ok:
+        return _SOME_FAILED if failed else _OK
+    return _DIED if event.died else _AGAIN if event.again else _FAILED
 
 
 _SUMS = 9

@@ -1,7 +1,7 @@
 """Events of jobs as large as wanted, by no clock, and what is told of them: for the page, the trace and the time line."""
 
-from batchflow.error_groups import ErrorGroups
 from batchflow.events import JobStarted, TaskEnded
+from batchflow.grouping import ErrorGroups
 from batchflow.model import Chunk, Failure, Input, Span, SpanCount, Stats
 from batchflow.report import Report
 from batchflow.timeline import Timeline

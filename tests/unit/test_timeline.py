@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from told import Clock, ended, many
 
 from batchflow.bins import BINS, Bins
-from batchflow.error_groups import EXAMPLES, GROUPS, ErrorGroups, raised_at
-from batchflow.events import ChunkSettled, JobStarted, SlotsChanged
-from batchflow.model import Chunk, Failure, Input, Span, Stats
+from batchflow.events import JobStarted, SlotsChanged
+from batchflow.grouping import COUNTED, EXAMPLES, SHOWN, ErrorGroups, raised_at
+from batchflow.model import Failure
 from batchflow.timeline import CELLS, COLUMNS, MARKS, SLOWEST, STATES, TASKS, TRACKS
 
 moments = st.floats(0, 1e5)
@@ -144,15 +144,14 @@ def failure(message="bad", kind="ValueError", line=3, phase="call"):
     return Failure("a.jsonl", 0, 9, 7, "payload" * 100, phase, kind, message, trace)
 
 
-def hear(groups, failures):
-    chunk = Chunk((Span(Input("a.jsonl")),), 1)
-    groups(ChunkSettled((0, 0), chunk, Stats(), tuple(failures)))
+def grouped(*failures):
+    groups = ErrorGroups()
+    groups.add(each._asdict() for each in failures)
+    return groups
 
 
 def test_failures_that_are_alike_are_counted_with_the_first_examples():
-    groups = ErrorGroups()
-    hear(groups, [failure(f"number {n}") for n in range(10)])
-    hear(groups, [failure(line=4), failure(kind="KeyError"), failure(phase="read")])
+    groups = grouped(*(failure(f"number {n}") for n in range(10)), failure(line=4), failure(kind="KeyError"), failure(phase="read"))
     told = groups.told()
     assert [(one["phase"], one["error_type"], one["where"], one["count"]) for one in told["groups"]] == [
         ("call", "ValueError", "steps.py:3 in clean", 10), ("call", "ValueError", "steps.py:4 in clean", 1),
@@ -163,13 +162,24 @@ def test_failures_that_are_alike_are_counted_with_the_first_examples():
 
 
 def test_groups_and_examples_are_bounded():
-    groups = ErrorGroups()
-    for line in range(10 * GROUPS):
-        hear(groups, [failure("x" * 10_000, line=line)] * 9)
+    groups = grouped(*(failure("x" * 10_000, line=line) for line in range(10 * SHOWN) for _ in range(9)))
     told = groups.told()
-    assert (len(told["groups"]), told["others"]) == (GROUPS, 9 * 9 * GROUPS)
+    assert (len(told["groups"]), told["others"]) == (SHOWN, 9 * 9 * SHOWN)
     assert {len(group["examples"]) for group in told["groups"]} == {EXAMPLES}
     assert len(json.dumps(told)) < 1_000_000
+
+
+def test_kinds_are_those_that_differ_in_phase_or_type():
+    groups = grouped(failure(kind="KeyError"), *(failure(f"number {n}", line=n) for n in range(3)), failure(phase="read"))
+    assert [str(kind).split() for kind in groups.kinds()] == [
+        ["3", "x", "ValueError", "in", "call:", "a.jsonl,", "record", "7:", "number", "0"],
+        ["1", "x", "KeyError", "in", "call:", "a.jsonl,", "record", "7:", "bad"],
+        ["1", "x", "ValueError", "in", "read:", "a.jsonl,", "record", "7:", "bad"],
+    ]
+
+
+def test_kinds_are_bounded_where_each_record_raises_a_type_of_its_own():
+    assert len(grouped(*(failure(kind=f"Error{n}") for n in range(2 * COUNTED))).kinds()) == COUNTED
 
 
 @pytest.mark.parametrize(
