@@ -99,13 +99,14 @@ class Numbering:
             self._used = {
                 span.input.uri: self._used.get(span.input.uri, 0) if span.start else 0 for span in chunk.spans
             }
-        failures = tuple(map(self._numbered, settled.failures))
+        if settled.failures:
+            settled = settled._replace(failures=tuple(map(self._numbered, settled.failures)))
         for count in settled.stats.spans:
             used = self._used.get(count.uri)
             self._used[count.uri] = None if used is None else used + count.positions
         if not settled.counted:
             self._used = dict.fromkeys(self._used)
-        return settled._replace(failures=failures)
+        return settled
 
     def _numbered(self, failure: Failure) -> Failure:
         used = self._used.get(failure.source)

@@ -1,5 +1,6 @@
 """Objects between processes: in line or in shared memory, whole or not at all."""
 
+import copy
 import os
 import pickle
 import socket
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchflow.executors import wire
+from batchflow.model import Chunk, Failed, Failure, Input, Piece, Slice, Span, SpanCount, Stats, Succeeded, Task
 from batchflow.packing import dumps
 
 
@@ -195,6 +197,7 @@ def test_what_main_defines_travels_by_value(tmp_path):
     code = """
 import sys
 from batchflow.executors import wire
+from batchflow.model import Chunk, Failed, Failure, Input, Piece, Slice, Span, SpanCount, Stats, Succeeded, Task
 from batchflow.packing import dumps
 
 class Point:
@@ -208,3 +211,16 @@ sys.stdout.buffer.write(data)
     done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, check=True)
     [point] = pickle.loads(done.stdout)
     assert point.x == 3
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_values_of_the_model_come_back_as_what_they_are(protocol):
+    chunk = Chunk((Span(Input("a.csv", 9, "v", "gz"), 1, 5, ["head"]), Span(Input("b.csv"))), 7, 1, 2, 3)
+    task = Task((0, 1), chunk, 2, [1], None, alone=True)
+    failure = Failure("a.csv", 1, 5, 2, "x", "call", "ValueError", "bad")
+    stats = Stats("here:1", 1.5, spans=(SpanCount("a.csv", 2, 2, 1, 1),))
+    for value in (task, Succeeded((0, 1), None, stats, (failure,)), Failed((0, 1), failure), Piece("p", 1, 2, None), Slice("p", 1)):
+        again = pickle.loads(pickle.dumps(value, protocol))
+        assert again == value
+        assert repr(again) == repr(value)  # down to the last one it is of the same class
+        assert copy.deepcopy(value) == value
