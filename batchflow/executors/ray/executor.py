@@ -264,7 +264,7 @@ class Ray(Executor):
         rest: tuple[Any, ...] = ()
         if parts or known.notice is not None or buffers or shipment is not None:
             rest = tuple(More(known.notice, buffers, shipment)), *parts
-        head, rows = known.perform.remote(self._terms(job), pickled, *rest)
+        head, rows = known.perform.remote(self._terms(job) + pickled, *rest)
         self._running[head] = _Sent(job, work, rows, time.monotonic())
         self._count[job] += 1
 
@@ -309,8 +309,8 @@ class Ray(Executor):
         done, _ = ray.wait(heads, num_returns=1, timeout=0 if self._ready else timeout) if heads else ([], [])
         if done:
             done, _ = ray.wait(heads, num_returns=len(heads), timeout=0)  # whatever else is done by now
-        for head in done:
-            self._taken(head)
+        for head, answer in zip(done, _answers(done), strict=True):
+            self._taken(head, answer)
         return bool(done or self._ready)
 
     def _busy(self, jobs: Collection[int] | None) -> bool:
@@ -318,18 +318,20 @@ class Ray(Executor):
         at_ray = self._running if jobs is None else any(self._count[job] for job in jobs)
         return bool(at_ray) or any(jobs is None or job in jobs for job in self._side.jobs)
 
-    def _taken(self, head: Any) -> None:
+    def _taken(self, head: Any, answer: bytes | Exception) -> None:
         """Take over what a worker said of a piece of work; what it could not see is sent to it."""
         import ray
 
         sent = self._running.pop(head)
         self._count[sent.job] -= 1
         job = self._jobs[sent.job]
-        try:
-            reply: Reply = pickle.loads(ray.get(head))
-            outcome = self._outcome(job, sent, reply)
-        except ray.exceptions.RayError as error:
-            outcome = _death(job, sent, error)
+        if isinstance(answer, Exception):
+            outcome: Outcome | None = _death(job, sent, answer)
+        else:
+            try:
+                outcome = self._outcome(job, sent, pickle.loads(answer))
+            except ray.exceptions.RayError as error:
+                outcome = _death(job, sent, error)
         if outcome is not None:
             self._ready.append((sent.job, outcome))
 
@@ -443,6 +445,18 @@ class _Sent(NamedTuple):
     """Reference to what it gives back."""
     since: float
     """`time.monotonic` when it was sent."""
+
+
+def _answers(heads: list[Any]) -> list[bytes | Exception]:
+    """Return what workers said, or why there is nothing; all at once, since each call takes Ray its time."""
+    import ray
+
+    try:
+        return list(ray.get(heads))
+    except ray.exceptions.RayError as error:
+        if len(heads) == 1:
+            return [error]
+        return [answer for head in heads for answer in _answers([head])]
 
 
 def _death(job: _Job, sent: _Sent, error: Exception) -> Failed:
