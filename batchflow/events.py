@@ -59,6 +59,8 @@ class TaskEnded(NamedTuple):
     """Why it gave nothing back."""
     died: bool = False
     """It broke off, most often with its worker."""
+    alone: bool = False
+    """Nothing of the job ran beside it."""
 
 
 class ChunkSettled(NamedTuple):

@@ -61,6 +61,11 @@ class InFlight:
         self._executor.resize(job, self.slots)
         return True
 
+    @property
+    def has_machine(self) -> bool:
+        """Whether the job has one machine for itself, so that what its tasks take tells what it does with that."""
+        return self._budget is None and not self._executor.elastic
+
     def __len__(self) -> int:
         return len(self._work)
 

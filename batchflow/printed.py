@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import accumulate, takewhile
 from typing import IO, TYPE_CHECKING
 
 from batchflow.events import Event, JobEnded, Printed
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 OUTPUT_LOG = "output.log"
 """Its name, beside the ledger."""
+LARGEST = 1_000_000
+"""Bytes of it on an object store, where it is written anew: the last ones."""
 
 
 def place_of(work: Work) -> str:
@@ -82,3 +86,40 @@ class OutputLog:
             self._file = self._path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
         self._file.write("".join(f"{line}\n" for line in tagged(event)))
         self._file.flush()
+
+
+class OutputTail:
+    """A listener that keeps the end of what tasks print in memory, for a store where no object can grow.
+
+    Parameters
+    ----------
+    earlier
+        Returns what earlier runs left; raises `OSError` where there is nothing.
+    """
+
+    def __init__(self, earlier: Callable[[], bytes]) -> None:
+        self._earlier = earlier
+        self._lines: deque[bytes] = deque()
+        self._nbytes = 0
+        self._is_whole = True
+
+    def __call__(self, event: Event) -> None:
+        """Hear one event."""
+        if isinstance(event, Printed):
+            lines = [f"{line}\n".encode(errors="backslashreplace") for line in tagged(event)]
+            self._lines += lines
+            self._nbytes += sum(map(len, lines))
+            while self._nbytes > LARGEST:
+                self._nbytes -= len(self._lines.popleft())
+                self._is_whole = False
+
+    def papers(self) -> dict[str, bytes]:
+        """Return the file, by its name, if anything was printed; it begins with what earlier runs left."""
+        if not self._lines:
+            return {}
+        before: list[bytes] = []
+        with suppress(OSError):
+            before = self._earlier().splitlines(keepends=True)
+        room = LARGEST - self._nbytes if self._is_whole else 0
+        kept = list(takewhile(lambda total: total <= room, accumulate(map(len, reversed(before)))))
+        return {OUTPUT_LOG: b"".join([*before[len(before) - len(kept) :], *self._lines])}

@@ -169,20 +169,23 @@ _KINDS = {
 
 
 def guess(paths: Paths, kind: str | None = None) -> Source:
-    """Return the source for paths by the kind that was named, or that their suffixes show.
+    """Return the source for paths by the kind that was named, or that suffixes show: theirs, or of what is there.
 
     Raises
     ------
     FormatError
         If no kind is known for them, or more than one.
+    InputError
+        If a path that shows none matches no file.
     """
-    from batchflow.sources.compression import by_suffix
-
     names = _tuple(paths)
-    if kind is None:
-        plain = [name.rpartition(".")[0] if by_suffix(name) else name for name in names]
-        kinds = {_KINDS.get(name.rpartition(".")[2].lower(), "") for name in plain}
-        kind = kinds.pop() if len(kinds) == 1 else ""
+    seen: Sequence[str] = names
+    if kind is None and _kinds(names) == {""}:  # folders, patterns like ``in/*.gz``
+        from batchflow.sources.paths import expand  # others are listed later
+
+        seen = [item.uri for item in expand(names)]
+    kinds = {kind} if kind else _kinds(seen)
+    kind = kinds.pop() if len(kinds) == 1 else ""
     if kind and kind not in _READERS:
         known = ", ".join(_READERS)
         message = f"unknown kind of input {kind!r}: use one of {known}{did_you_mean(kind, _READERS)}"
@@ -191,6 +194,14 @@ def guess(paths: Paths, kind: str | None = None) -> Source:
         known = ", --read ".join(_READERS)
         message = f"cannot tell what kind of input {', '.join(names[:3])} is: add one of --read {known}"
         raise FormatError(message)
-    if kind == "csv" and all(".tsv" in name.lower() for name in names):
+    if kind == "csv" and all(".tsv" in name.lower() for name in seen):
         return read_csv(names, delimiter="\t")
     return _READERS[kind](names)
+
+
+def _kinds(names: Iterable[str]) -> set[str]:
+    """Return the kinds that suffixes show, an empty word for one that is not known."""
+    from batchflow.sources.compression import by_suffix
+
+    plain = (name.rpartition(".")[0] if by_suffix(name) else name for name in names)
+    return {_KINDS.get(name.rpartition(".")[2].lower(), "") for name in plain}

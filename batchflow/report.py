@@ -93,6 +93,9 @@ class Report:
     bytes_read: int = 0
     seconds: float = 0.0
     """From the start of the job to its end."""
+    over_one: float | None = None
+    """How many times as fast as one worker alone, as far as a chunk tells beside which nothing ran; ``None`` where
+    there was no time for one: that takes at most half a percent of the job."""
     task_seconds: float = 0.0
     """Summed over all tasks, and what put their results together."""
     cpu_seconds: float = 0.0
@@ -129,7 +132,7 @@ class Report:
         """How many workers' worth of task time was done in each second.
 
         It is at most this many times as fast as one worker: tasks side by side may each take longer than one
-        alone would, for want of memory bandwidth or disk. `Job.scale` measures that.
+        alone would, for want of memory bandwidth or disk. `over_one` tells, and `Job.scale` measures it.
         """
         return self.task_seconds / self.seconds if self.seconds else 0.0
 
@@ -189,6 +192,11 @@ class ReportBuilder:
         )
         self._time = Occupancy()
         self._peak = 0
+        self._weight = 0
+        self.records: int = 0
+        """That tasks of this run tell of."""
+        self._alone = 0.0
+        """Seconds of one worker that nothing runs beside, for what is one of weight."""
         self._sources: dict[str, SourceCount] = {}
         self._slowest: list[tuple[float, int, SlowChunk]] = []
         self.errors: ErrorGroups = ErrorGroups()
@@ -215,6 +223,11 @@ class ReportBuilder:
         self._totals["bytes_read"] += stats.nbytes
         self._time.task(stats)
         self._peak = max(self._peak, stats.peak_memory)
+        if not event.again:
+            self._weight += event.weight
+            self.records += stats.counts[0]
+        if event.alone and event.ok and event.attempt == 1 and event.weight:
+            self._alone = stats.seconds / event.weight
 
     def _chunk(self, event: ChunkSettled) -> None:
         stats, totals = event.stats, self._totals
@@ -266,6 +279,7 @@ class ReportBuilder:
             logs=self._start.logs,
             complete=self._end.complete,
             seconds=seconds,
+            over_one=self._alone * self._weight / seconds if self._alone else None,
             task_seconds=sum(self._time.busy.values()),
             cpu_seconds=self._time.cpu,
             phases={phase: spent[phase] for phase in PHASES},

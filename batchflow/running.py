@@ -17,7 +17,7 @@ from batchflow.combining.result import Result, tell
 from batchflow.errors import InterruptedRun, StoppedError
 from batchflow.events import Listener
 from batchflow.executors import Executor
-from batchflow.plan import Plan
+from batchflow.plan import Destination, Plan
 from batchflow.rate import parse_rate
 from batchflow.recorder import told_job
 from batchflow.report import Report, ReportBuilder, Terms
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from batchflow.combining.dataset import Dataset
+    from batchflow.printed import OutputTail
 
 T = TypeVar("T")
 Work = Generator[None, None, T]
@@ -101,8 +102,24 @@ class Run:
         self._report = ReportBuilder(terms_of(plan))
         self._timeline = Timeline()
         self._seen = 0
-        self._listeners: list[Listener] = [self._report, self._timeline, *_keepers(plan), *listeners]
+        self._listeners: list[Listener] = [self._report, self._timeline, *listeners]
+        self._tail: OutputTail | None = None
+        if plan.destination is not None:
+            self._keep_output(plan.destination)
         self.scheduler: Scheduler
+
+    def _keep_output(self, destination: Destination) -> None:
+        """Keep what tasks print beside the output; nothing can be appended to an object of a store."""
+        from pathlib import Path  # only a job that writes waits for them
+
+        from batchflow.printed import OUTPUT_LOG, OutputLog, OutputTail
+
+        place = destination.meta / OUTPUT_LOG
+        if isinstance(place, Path):
+            self._listeners.append(OutputLog(place))
+        else:
+            self._tail = OutputTail(lambda: destination.store.read(place))
+            self._listeners.append(self._tail)
 
     def drive(self, work: Work[T]) -> T:
         """Do work to its end, and wait whenever it has to."""
@@ -229,7 +246,7 @@ class Run:
         """Return what is left to look at beside an output."""
         from batchflow.papers import papers  # only a job that writes waits for it
 
-        return papers(self._told(report))
+        return papers(self._told(report)) | (self._tail.papers() if self._tail else {})
 
     def _told(self, report: Report) -> dict[str, Any]:
         return told_job(self._plan, report, self._timeline, self._report.errors)
@@ -280,7 +297,9 @@ class Run:
         known = {item.uri: item for item in self._plan.inputs}
         whole = ReportBuilder(terms_of(self._plan))
         errors = replay(read_ledger(destination.meta, known), self._plan.inputs, [whole])
-        told = replace(self._report.report(), **whole.totals())
+        totals = whole.totals()
+        before = totals["rows_in"] - self._report.records  # what was tried again is in the ledger too
+        told = replace(self._report.report(), **totals | {"before": before})
         self._report.errors = whole.errors
         dataset.finish(errors, self._papers(told))
         return Result(errors, told, (), destination, dataset.schema)
@@ -348,18 +367,6 @@ def terms_of(plan: Plan) -> Terms:
         "" if destination is None else f"{destination.path}{'' if destination.one_file else '/'}",
         "" if destination is None else f"{destination.meta}/", spec.version or "",
     )  # fmt: skip
-
-
-def _keepers(plan: Plan) -> Iterator[Listener]:
-    """Yield what keeps on disk what tasks print; nothing can be appended to an object of a store."""
-    if plan.destination is None:
-        return
-    from pathlib import Path  # only a job that writes waits for them
-
-    from batchflow.printed import OUTPUT_LOG, OutputLog
-
-    if isinstance(plan.destination.meta, Path):
-        yield OutputLog(plan.destination.meta / OUTPUT_LOG)
 
 
 def program_of(plan: Plan, *, tables: bool = False) -> Program:

@@ -110,6 +110,8 @@ class Scheduler:
 
     _splitting = _combining = 0.0
     """Seconds in which the input was cut, and in which what came of it was taken over."""
+    _compares = False
+    """Whether it is still to be seen how fast a worker is alone."""
 
     def __init__(
         self,
@@ -181,6 +183,7 @@ class Scheduler:
         left = self._plan.total if cursor is None and not done else self._cursor.total
         first = FIRST_RECORDS if source.in_memory else FIRST_BYTES
         self._sizer = ChunkSizer(left, self._slots, first, self._plan.chunk_weight, self._plan.pace)
+        self._compares = self._running.has_machine and self._ahead == sys.maxsize and self._slots > 1
         unit = "records" if source.in_memory else "bytes"
         before = sum(settled.chunk.weight for settled in done)
         total = None if left is None else left + before
@@ -289,7 +292,10 @@ class Scheduler:
                     self._alone = suspect.key
                     self._begin(suspect)
                 return
-            work = self._next()
+            weight = self._sizer.alone() if self._compares and not self._drained else None
+            if weight is not None and self._running:
+                return  # it waits for those that run
+            work = self._next() if weight is None else self._draw(weight, alone=True)
             if work is None:
                 return
             self._begin(work)
@@ -304,15 +310,21 @@ class Scheduler:
         work = self._backlog.next()
         if work is not None or self._drained or not self._has_room():
             return work
+        return self._draw(self._sizer.next())
+
+    def _draw(self, weight: int, *, alone: bool = False) -> Task | None:
+        """Cut the next chunk off the input; nothing runs beside it if it is to tell how fast one worker is."""
         began = time.perf_counter()
-        drawn: Drawn | None = self._cursor.draw(self._sizer.next())
+        drawn: Drawn | None = self._cursor.draw(weight)
         self._splitting += time.perf_counter() - began
         if drawn is None:
             self._drained = True
             return None
         self._sizer.drawn(drawn.chunk.weight)
         self._order.expect(drawn.key)
-        return Task(drawn.key, drawn.chunk, 1, drawn.data)
+        if alone:
+            self._alone, self._compares = drawn.key, False
+        return Task(drawn.key, drawn.chunk, 1, drawn.data, alone=alone)
 
     def _has_room(self) -> bool:
         """Whether what waits to be combined leaves room for more; where nothing runs, only more can free some."""
@@ -507,7 +519,7 @@ class Scheduler:
     def _told(self, task: Task, outcome: Outcome, *, again: bool) -> None:
         failure, died = (outcome.failure, outcome.died) if isinstance(outcome, Failed) else (None, False)
         again |= task.schema is not None  # told when it was done the first time
-        told = (outcome.stats, failure is None, again, task.chunk, failure, died)
+        told = (outcome.stats, failure is None, again, task.chunk, failure, died, task.alone)
         self._tell(TaskEnded(task.key, task.attempt, task.chunk.weight, *told))
 
     def _tell(self, event: Event) -> None:

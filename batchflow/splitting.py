@@ -22,6 +22,12 @@ _FEW = 4
 """How often a worker's calls side by side the first chunks last, where there is enough for all."""
 RATE_SECONDS = 5.0
 """What a chunk takes at most where a rate keeps its calls back."""
+ALONE_SHARE = 0.005
+"""Of the time that is left: so long, at most, may slots stand idle to see how fast one is alone."""
+ALONE_SECONDS = 1.0
+"""What a chunk that runs alone should take; if there is time for less,"""
+ALONE_LEAST = 0.05
+"""no less than this: a shorter one tells nothing."""
 
 
 class Pace(NamedTuple):
@@ -76,6 +82,8 @@ class ChunkSizer:
         self._largest = self._first
         self._weight = 0.0
         self._seconds = 0.0
+        self._learnt = 0
+        """Chunks that came to their end."""
 
     def resize(self, slots: int) -> None:
         """Size chunks for so many tasks side by side from now on."""
@@ -90,6 +98,20 @@ class ChunkSizer:
         if self._fixed is not None:
             return self._fixed
         return max(1, int(min(max(self._least, min(self._wanted(), self._share())), self._most)))
+
+    def alone(self) -> int | None:
+        """Return the weight of a chunk that is worth running by itself, ``None`` where there is no time for one.
+
+        Worth it is what is small beside what is left: the time of such a chunk, and before it of what runs
+        and of what waits behind that.
+        """
+        if self._remaining is None or self._waits or self._learnt < 2 * self._slots:
+            return None
+        rate = self._rate()
+        left = self._remaining / rate / self._slots
+        room = ALONE_SHARE * left - 2 * self._largest / rate
+        weight = self._fixed or int(min(room, ALONE_SECONDS) * rate)
+        return weight if ALONE_LEAST <= weight / rate <= room else None
 
     def _wanted(self) -> float:
         if self._weight == 0:
@@ -114,6 +136,7 @@ class ChunkSizer:
 
     def learn(self, weight: int, seconds: float) -> None:
         """Note how long a chunk took; later chunks count more than earlier ones."""
+        self._learnt += 1
         self._largest = max(self._largest, weight)
         self._weight = self._weight * _DECAY + weight
         self._seconds = self._seconds * _DECAY + seconds

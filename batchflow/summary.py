@@ -43,10 +43,11 @@ def _lines(report: Report) -> Iterator[str]:
 def _work(report: Report) -> Iterator[str]:
     """Yield how long it took, and where the time went."""
     rate = (report.rows_in - report.before) / report.seconds if report.seconds else 0
+    alone = "" if report.over_one is None else f", {report.over_one:.1f} times as fast as one alone"
     before = f"{report.before:,} of them done before; " if report.before else ""
     yield (
         f"{before}{report.seconds:.2f} s, {rate:,.0f} records/s, {report.speedup:.1f} workers' worth on "
-        f"{report.slots} ({report.executor}), {report.chunks:,} chunks, "
+        f"{report.slots} ({report.executor}){alone}, {report.chunks:,} chunks, "
         f"peak {report.peak_memory / 1e6:,.0f} MB per worker"
     )
     total = sum(report.time.values())

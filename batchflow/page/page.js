@@ -419,7 +419,7 @@ function job() {
       ["retries", count(told.retries)],
       ["time", seconds(told.seconds), "", plural(told.chunks, "chunk")],
       ["rate", short(rate), "/s", `${bytes(told.seconds ? told.bytes_read / told.seconds : 0)}/s read`],
-      ["speed-up", told.speedup.toFixed(1), "\u00d7", `on ${plural(told.slots, "slot")}`],
+      ["speed-up", told.speedup.toFixed(1), "\u00d7", `on ${plural(told.slots, "slot")}${told.over_one ? `, ${told.over_one.toFixed(1)}\u00d7 one alone` : ""}`],
       ["memory", bytes(told.peak_memory), "", "largest worker"],
     ]),
     lost(),

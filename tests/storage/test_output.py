@@ -329,3 +329,20 @@ def test_memory_caps_leave_room_for_the_store(bucket):
     )
     assert result.errors["error_type"].to_pylist() == ["ValueError", "ValueError"]
     assert len(result.values) == 98
+
+
+def shouts(line):
+    print("shout", line)
+    return line
+
+
+def test_what_is_printed_is_kept_at_the_end_of_a_run_behind_that_of_runs_before(bucket, executor):
+    told = []
+    for name in "ab":
+        bucket.put(f"in/{name}.txt", f"{name}1\n{name}2\n")
+        source = bf.read_text(f"{bucket.uri}/in/")
+        bf.map_records(shouts, source, into=f"{bucket.uri}/out/", executor=executor, chunk="1MB")
+        told += [f"[{bucket.uri}/in/{name}.txt] shout {name}{number}\n" for number in (1, 2)]
+        assert bucket.get("out/_batchflow/output.log").decode() == "".join(told)
+    bf.map_records(len, bf.read_text(f"{bucket.uri}/in/"), into=f"{bucket.uri}/out/", executor=executor, fresh=True)
+    assert "out/_batchflow/output.log" not in bucket.names()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from reading import read, writer
 
-from batchflow.errors import InputError
+from batchflow.errors import FormatError, InputError
 from batchflow.model import Input
-from batchflow.readers import files, read_text
+from batchflow.readers import files, guess, read_text
 from batchflow.sources.paths import as_paths, expand
 from batchflow.stores import filesystem, uris
 
@@ -209,3 +209,20 @@ def test_files_are_records(write):
     with record.open() as stream:
         assert stream.read(3) == b"Gr\xc3"
     assert files(path).table([record]).to_pylist() == [{"uri": path, "size": 9}]
+
+
+@pytest.mark.parametrize("pattern", ["in/", "in/*.gz", "in/**/*", "in"])
+def test_the_kind_of_a_folder_is_that_of_its_files(write, tmp_path, monkeypatch, pattern):
+    for name in ("in/a.csv.gz", "in/b.csv.gz"):
+        write(b"", name)
+    monkeypatch.chdir(tmp_path)
+    assert guess(pattern).kind == "csv"
+    write(b"", "in/c.jsonl.gz")
+    with pytest.raises(FormatError, match=r"cannot tell what kind of input in.* is: add one of --read text"):
+        guess(pattern)
+
+
+def test_the_kind_of_nothing_is_that_it_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"no file matches 'in/\*.gz'"):
+        guess("in/*.gz")

@@ -128,6 +128,10 @@ def fail(number):
     return {"n": number}
 
 
+def fail_always(number):
+    raise OSError(number)
+
+
 class TestSummary:
     @pytest.mark.parametrize(("version", "next_one"), [(None, "2"), ("2", "3"), ("v 1", "'v 1-2'")])
     def test_the_next_version_is_a_new_one(self, tmp_path, version, next_one):
@@ -164,6 +168,17 @@ class TestSummary:
         job = bf.Job(mended, bf.records(range(50)), into=str(tmp_path / "out/") + "/", executor="serial", version="2")
         report = job.retry_failed().report
         assert [(kind.error_type, kind.rows) for kind in report.commonest] == [("ValueError", 1)]
+        assert (report.rows_in, report.before) == (50, 44)
+        assert str(report).splitlines()[1].startswith("44 of them done before; ")
+
+    def test_a_retry_of_a_whole_chunk_tells_of_its_records(self, tmp_path):
+        def mended(number):
+            return {"n": number}
+
+        fresh = {"per": "record", "into": str(tmp_path / "out/") + "/", "executor": "serial", "chunk": 10, "isolate": False}
+        bf.Job(fail_always, bf.records(range(50)), **fresh).run()
+        report = bf.Job(mended, bf.records(range(50)), **fresh, version="2").retry_failed().report
+        assert (report.rows_in, report.rows_out, report.failed, report.before) == (50, 50, 0, 0)
 
     def test_it_has_under_twelve_lines_whatever_happened(self):
         kinds = bf.map_records(fail, bf.records(range(50)), executor="serial").report.commonest
@@ -172,6 +187,10 @@ class TestSummary:
             commonest=kinds, kinds=9, advice=("one", "two", "three"), output="/out/", meta="/out/_batchflow/",
         )  # fmt: skip
         assert len(str(everything).splitlines()) == 11
+
+    @pytest.mark.parametrize(("over_one", "told"), [(None, "1.5 workers' worth on 2 (ray), 0 chunks"), (1.23, "1.5 workers' worth on 2 (ray), 1.2 times as fast as one alone, 0 chunks")])
+    def test_how_much_faster_than_one_worker_where_that_was_seen(self, over_one, told):
+        assert told in str(Report("ray", 2, seconds=2.0, task_seconds=3.0, over_one=over_one))
 
     def test_in_memory_it_tells_where_the_failures_are(self):
         report = bf.map_records(fail, bf.records(range(50)), executor="serial").report

@@ -14,6 +14,7 @@ from batchflow.errors import StoppedError
 from batchflow.events import ChunkSettled, JobEnded, JobStarted, TaskEnded
 from batchflow.model import Inspect, Task
 from batchflow.scheduler import LISTEN_SECONDS
+from batchflow.splitting import ALONE_SHARE
 
 
 def run(fn, data, executor, **options):
@@ -128,6 +129,39 @@ def test_listeners_hear_everything_in_order():
     again = [event.key for event in heard if isinstance(event, TaskEnded) and event.again]
     assert again == [(0, 2)]
     assert sum(isinstance(event, TaskEnded) for event in heard) == 5
+
+
+class Slow(FakeExecutor):
+    """Takes a second for each record, as it tells, or half of that where nothing runs beside it."""
+
+    def wait(self, job=None, timeout=None):
+        beside = len(self.queue) > 1
+        [(number, outcome)] = super().wait(job, timeout)
+        seconds = outcome.stats.rows_in * (1.0 if beside else 0.5)
+        return [(number, outcome._replace(stats=outcome.stats._replace(seconds=seconds)))]
+
+
+def test_one_chunk_of_a_long_job_runs_alone():
+    seen = []
+    result = bf.Job(fn=same, source=bf.records(range(5000)), executor=Slow(2), listeners=[seen.append]).run()
+    assert result.values == list(range(5000))
+    ended = [event for event in seen if isinstance(event, TaskEnded)]
+    [alone] = [event for event in ended if event.alone]
+    before = ended[: ended.index(alone)]
+    assert len(before) >= 2 * 2
+    assert max(event.weight for event in before) + alone.weight <= ALONE_SHARE * 5000
+    assert result.report.over_one == 0.5 * 5000 / result.report.seconds  # alone one does a record in half a second
+    assert f", {result.report.over_one:.1f} times as fast as one alone, " in str(result.report)
+
+
+@pytest.mark.parametrize(("count", "options"), [(500, {}), (5000, {"chunk": 1000})])
+def test_none_does_where_it_would_show(count, options):
+    seen = []
+    source = bf.records(range(count))
+    report = bf.Job(fn=same, source=source, executor=Slow(2), listeners=[seen.append], **options).run().report
+    assert not any(event.alone for event in seen if isinstance(event, TaskEnded))
+    assert report.over_one is None
+    assert "as one alone" not in str(report)
 
 
 def test_an_unordered_stream_gives_each_chunk_when_it_is_done():

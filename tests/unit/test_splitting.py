@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflow.splitting import AT_ONCE, FLOOR_SECONDS, GROWTH, TARGET_SECONDS, ChunkSizer, Pace
+from batchflow.splitting import (
+    ALONE_LEAST,
+    ALONE_SECONDS,
+    ALONE_SHARE,
+    AT_ONCE,
+    FLOOR_SECONDS,
+    GROWTH,
+    TARGET_SECONDS,
+    ChunkSizer,
+    Pace,
+)
 
 
 def play(total, slots, rate, first=64, pace=AT_ONCE):
@@ -69,6 +79,49 @@ def test_records_that_cost_nothing_are_not_worth_spreading():
 
 def test_dear_records_come_one_by_one():
     assert set(play(50, 2, rate=0.1)[12:]) == {1}
+
+
+def alone(total, slots, rate, chunk=None):
+    """Return how much was done before a chunk was worth running alone, and its weight; of 10,000 chunks at most."""
+    sizer = ChunkSizer(total, slots, 64, chunk)
+    done = 0
+    for _ in range(10_000):
+        if (weight := sizer.alone()) is not None:
+            return done, weight
+        size = min(total - done, sizer.next())
+        sizer.drawn(size)
+        sizer.learn(size, size / rate)
+        done += size
+        if done == total:
+            break
+    return None
+
+
+def test_a_chunk_runs_alone_early_in_a_long_job():
+    done, weight = alone(100_000_000, 4, rate=100_000)  # 250 s, of which half a percent, but for two chunks before it
+    assert done < 300_000
+    assert weight == pytest.approx(100_000 * (250 * ALONE_SHARE - 2 * TARGET_SECONDS), rel=0.02)
+    assert alone(10_000_000_000, 4, rate=100_000)[1] == 100_000 * ALONE_SECONDS
+
+
+def test_no_chunk_runs_alone_where_that_would_show():
+    assert alone(10_000_000, 4, rate=250_000) is None  # 10 s
+    assert alone(100, 4, rate=0.1) is None  # 250 s, but a record takes 10
+
+
+def test_a_chunk_of_a_fixed_size_runs_alone_where_it_is_neither_too_short_nor_too_long():
+    assert alone(100_000_000, 4, rate=100_000, chunk=100) is None
+    assert alone(100_000_000, 4, rate=100_000, chunk=10_000) == (80_000, 10_000)
+    assert alone(100_000_000, 4, rate=100_000, chunk=100_000) is None
+
+
+@given(st.integers(1, 10**9), st.integers(2, 100), st.floats(1e-3, 1e6), st.none() | st.integers(1, 10**6))
+def test_what_runs_alone_takes_little_of_the_time_that_is_left(total, slots, rate, chunk):
+    found = alone(total, slots, rate, chunk and max(chunk, total // 1000))
+    if found is not None:
+        done, weight = found
+        assert weight / rate >= ALONE_LEAST
+        assert weight <= 1.001 * ALONE_SHARE * (total - done) / slots
 
 
 def test_a_fixed_size_stays():
