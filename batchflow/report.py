@@ -147,6 +147,7 @@ class Report:
     def _repr_html_(self) -> str:
         """Show the report in a notebook."""
         from batchflow.notebook import facts, page  # only for those who look
+        from batchflow.summary import worth
 
         rate = (self.rows_in - self.before) / self.seconds if self.seconds else 0
         return page(
@@ -158,7 +159,7 @@ class Report:
                     "failed": f"{self.failed:,}",
                     "retries": f"{self.retries:,}",
                     "time": f"{self.seconds:.2f} s, {rate:,.0f} records/s",
-                    "workers": f"{self.speedup:.1f} workers' worth on {self.slots} ({self.executor or 'none'})",
+                    "workers": worth(self),
                     "chunks": f"{self.chunks:,}",
                     "peak memory": f"{self.peak_memory / 1e6:,.0f} MB per worker",
                 },

@@ -43,11 +43,9 @@ def _lines(report: Report) -> Iterator[str]:
 def _work(report: Report) -> Iterator[str]:
     """Yield how long it took, and where the time went."""
     rate = (report.rows_in - report.before) / report.seconds if report.seconds else 0
-    alone = "" if report.over_one is None else f", {report.over_one:.1f} times as fast as one alone"
     before = f"{report.before:,} of them done before; " if report.before else ""
     yield (
-        f"{before}{report.seconds:.2f} s, {rate:,.0f} records/s, {report.speedup:.1f} workers' worth on "
-        f"{report.slots} ({report.executor}){alone}, {report.chunks:,} chunks, "
+        f"{before}{report.seconds:.2f} s, {rate:,.0f} records/s, {worth(report)}, {report.chunks:,} chunks, "
         f"peak {report.peak_memory / 1e6:,.0f} MB per worker"
     )
     total = sum(report.time.values())
@@ -57,6 +55,12 @@ def _work(report: Report) -> Iterator[str]:
     yield from (f"advice: {line}" for line in report.advice[:_ADVICE])
     if report.logs:
         yield f"messages of {report.executor}: {report.logs}"
+
+
+def worth(report: Report) -> str:
+    """Return what all workers together were worth."""
+    alone = "" if report.over_one is None else f", {report.over_one:.1f} times as fast as one alone"
+    return f"{report.speedup:.1f} workers' worth on {report.slots} ({report.executor or 'none'}){alone}"
 
 
 def _next(report: Report) -> str:
