@@ -179,6 +179,12 @@ class TestScale:
         assert scaling.bottleneck.name == "input"
         assert "huge.gz cannot be cut" in scaling.bottleneck.why
 
+    def test_a_dear_chunk_at_the_end_is_told_to_be_splitting(self, warm):
+        job = bf.Job(time.sleep, bf.records([0.05, 0.05, 0.4]), executor=warm("processes"), chunk=1)
+        scaling = job.scale((1, 2), rounds=1)
+        assert scaling.bottleneck.name == "splitting"
+        assert "too few or too uneven" in scaling.bottleneck.why
+
     def test_a_job_that_is_over_at_once_is_told_to_be_start_up(self):
         scaling = bf.Job(str, bf.records(range(100)), executor="processes").scale((1, 2), rounds=1)
         assert scaling.bottleneck.name == "start-up"
