@@ -165,7 +165,7 @@ def test_errors_of_a_clean_run(folder):
         (("run", "steps.py:scale", "in/*.csv", "--into", "~nobody-of-this-name/"), "batchflow: "),
         (("run", "gone:f", "in/*.csv"), "cannot import 'gone': ModuleNotFoundError: No module named 'gone'"),
         (("run", "broken.py:f", "in/*.csv"), "cannot import 'broken.py': ModuleNotFoundError: No module named 'nowhere"),
-        (("run", "steps.py:clean", "in"), "kind of input in is: add one of --read text, --read json"),
+        (("run", "steps.py:clean", "steps.py", "in"), "kind of input steps.py, in is: add one of --read text, --read json"),
         (("run", "steps.py:clean", "in", "--read", "xml"), "unknown kind of input 'xml': use one of text, json"),
         (("run", "steps.py:clean", "in/*.csv", "--into", "in/"), "/in exists and was not made by batchflow"),
         (("run", "steps.py:clean", "in/*.csv", "--format", "xls", "--into", "o/"), "unknown output format 'xls'"),
