@@ -239,10 +239,12 @@ def _run(per: str, fn: Callable[..., Any], source: Source, into: Any, options: d
 def _ahead(per: str, options: dict[str, Any]) -> AbstractContextManager[None]:
     """Start a worker process, or what becomes one, while the rest of batchflow is loading."""
     task = options["per_task"]
-    arrow = per == "batch" or options.get("into") is not None or not getattr(options["source"], "in_memory", False)
+    writes = options.get("into") is not None
+    arrow = per == "batch" or writes or not getattr(options["source"], "in_memory", False)
     # Whatever it is: the plan refuses what is no amount.
     executor = "ray" if getattr(task, "needs_ray", False) else options["executor"]
-    return ahead(executor, threads=int(getattr(task, "cpus", None) or 1) or 1, arrow=arrow)
+    threads = int(getattr(task, "cpus", None) or 1) or 1
+    return ahead(executor, threads=threads, arrow=arrow, rows=writes and per == "record")
 
 
 def _job(options: dict[str, Any]) -> Job:

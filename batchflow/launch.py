@@ -38,7 +38,7 @@ _ahead: list[Zygote] = []
 """At most one, that waits for an executor to take it."""
 
 
-def start(threads: int, *, arrow: bool) -> Zygote:
+def start(threads: int, *, arrow: bool, rows: bool = False) -> Zygote:
     """Start a zygote; returns at once, while it is still loading.
 
     Parameters
@@ -47,11 +47,13 @@ def start(threads: int, *, arrow: bool) -> Zygote:
         Threads that numeric libraries in its workers use.
     arrow
         Whether it loads Arrow, once for all workers; otherwise those do that need it.
+    rows
+        Whether it loads what Arrow needs to make rows of Python's values: pandas, wherever that is installed.
     """
     ours, theirs = socket.socketpair()
     code = (
         f"import sys; sys.path[:] = {sys.path!r}; sys.argv[:] = {sys.argv!r}; "
-        f"from batchflow.executors.zygote import main; main({theirs.fileno()}, arrow={arrow})"
+        f"from batchflow.executors.zygote import main; main({theirs.fileno()}, {arrow=}, {rows=})"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -65,18 +67,18 @@ def start(threads: int, *, arrow: bool) -> Zygote:
 
 
 @contextmanager
-def ahead(executor: object, *, threads: int, arrow: bool) -> Iterator[None]:
+def ahead(executor: object, *, threads: int, arrow: bool, rows: bool = False) -> Iterator[None]:
     """Have a zygote ready for the job inside, if it will most likely ask for one.
 
     Parameters
     ----------
     executor
         What the user asked for: ``None`` or a name; an executor of the user's own may be warm already.
-    threads, arrow
+    threads, arrow, rows
         As for `start`.
     """
     if not _ahead and (executor or os.environ.get("BATCHFLOW_EXECUTOR") or default_name()) == "processes":
-        _ahead.append(start(threads, arrow=arrow))
+        _ahead.append(start(threads, arrow=arrow, rows=rows))
     try:
         yield
     finally:
