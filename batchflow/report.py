@@ -20,6 +20,7 @@ from batchflow.events import (
 from batchflow.grouping import ErrorGroups, ErrorKind
 from batchflow.model import Chunk, SpanCount, Stats
 from batchflow.occupancy import PHASES, Occupancy
+from batchflow.splitting import ALONE_LEAST
 
 _SLOWEST = 5
 _COMMONEST = 3
@@ -95,7 +96,7 @@ class Report:
     """From the start of the job to its end."""
     over_one: float | None = None
     """How many times as fast as one worker alone, as far as a chunk tells beside which nothing ran; ``None`` where
-    there was no time for one: that takes at most half a percent of the job."""
+    there was no time for one: that takes at most a hundredth of the job."""
     task_seconds: float = 0.0
     """Summed over all tasks, and what put their results together."""
     cpu_seconds: float = 0.0
@@ -227,7 +228,7 @@ class ReportBuilder:
         if not event.again:
             self._weight += event.weight
             self.records += stats.counts[0]
-        if event.alone and event.ok and event.attempt == 1 and event.weight:
+        if event.alone and event.ok and event.attempt == 1 and stats.seconds >= ALONE_LEAST and event.weight:
             self._alone = stats.seconds / event.weight
 
     def _chunk(self, event: ChunkSettled) -> None:

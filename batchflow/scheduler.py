@@ -59,7 +59,7 @@ from batchflow.printable import printable
 from batchflow.printed import place_of
 from batchflow.resources import Budget
 from batchflow.sources.base import Cursor, Drawn
-from batchflow.splitting import FIRST_BYTES, FIRST_RECORDS, ChunkSizer
+from batchflow.splitting import ALONE_LEAST, FIRST_BYTES, FIRST_RECORDS, ChunkSizer
 from batchflow.worker import Program, placed
 
 _END: Key = (sys.maxsize,)
@@ -387,6 +387,8 @@ class Scheduler:
         self._check_barren(outcome)
         if isinstance(outcome, Succeeded):
             self._sizer.learn(task.chunk.weight, outcome.stats.seconds)
+            if task.alone and task.attempt == 1 and outcome.stats.seconds < ALONE_LEAST:
+                self._compares = True  # it was over too soon to tell: what came first had been slower
             self._told(task, outcome, again=False)
             self._settle(self._succeeded(task, outcome))
             return

@@ -22,7 +22,7 @@ _FEW = 4
 """How often a worker's calls side by side the first chunks last, where there is enough for all."""
 RATE_SECONDS = 5.0
 """What a chunk takes at most where a rate keeps its calls back."""
-ALONE_SHARE = 0.005
+ALONE_SHARE = 0.01
 """Of the time that is left: so long, at most, may slots stand idle to see how fast one is alone."""
 ALONE_SECONDS = 1.0
 """What a chunk that runs alone should take; if there is time for less,"""
@@ -82,8 +82,8 @@ class ChunkSizer:
         self._largest = self._first
         self._weight = 0.0
         self._seconds = 0.0
-        self._learnt = 0
-        """Chunks that came to their end."""
+        self._under_way = 0
+        """Weight of the largest chunk so far, whether it came to its end or not."""
 
     def resize(self, slots: int) -> None:
         """Size chunks for so many tasks side by side from now on."""
@@ -103,13 +103,13 @@ class ChunkSizer:
         """Return the weight of a chunk that is worth running by itself, ``None`` where there is no time for one.
 
         Worth it is what is small beside what is left: the time of such a chunk, and before it of what runs
-        and of what waits behind that.
+        and of what waits behind that. So the best time is the first, before chunks grow.
         """
-        if self._remaining is None or self._waits or self._learnt < 2 * self._slots:
+        if self._remaining is None or self._waits or not self._weight:
             return None
         rate = self._rate()
         left = self._remaining / rate / self._slots
-        room = ALONE_SHARE * left - 2 * self._largest / rate
+        room = ALONE_SHARE * left - 2 * self._under_way / rate
         weight = self._fixed or int(min(room, ALONE_SECONDS) * rate)
         return weight if ALONE_LEAST <= weight / rate <= room else None
 
@@ -131,12 +131,12 @@ class ChunkSizer:
 
     def drawn(self, weight: int) -> None:
         """Note that a chunk of this weight was cut off the input."""
+        self._under_way = max(self._under_way, weight)
         if self._remaining is not None:
             self._remaining = max(0, self._remaining - weight)
 
     def learn(self, weight: int, seconds: float) -> None:
         """Note how long a chunk took; later chunks count more than earlier ones."""
-        self._learnt += 1
         self._largest = max(self._largest, weight)
         self._weight = self._weight * _DECAY + weight
         self._seconds = self._seconds * _DECAY + seconds

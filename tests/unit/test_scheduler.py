@@ -14,7 +14,7 @@ from batchflow.errors import StoppedError
 from batchflow.events import ChunkSettled, JobEnded, JobStarted, TaskEnded
 from batchflow.model import Inspect, Task
 from batchflow.scheduler import LISTEN_SECONDS
-from batchflow.splitting import ALONE_SHARE
+from batchflow.splitting import ALONE_LEAST, ALONE_SHARE
 
 
 def run(fn, data, executor, **options):
@@ -148,10 +148,30 @@ def test_one_chunk_of_a_long_job_runs_alone():
     ended = [event for event in seen if isinstance(event, TaskEnded)]
     [alone] = [event for event in ended if event.alone]
     before = ended[: ended.index(alone)]
-    assert len(before) >= 2 * 2
-    assert max(event.weight for event in before) + alone.weight <= ALONE_SHARE * 5000
+    assert [event.weight for event in before] == [4] * 4  # as many as were sent before one came back
+    assert alone.weight <= ALONE_SHARE * 5000
     assert result.report.over_one == 0.5 * 5000 / result.report.seconds  # alone one does a record in half a second
     assert f", {result.report.over_one:.1f} times as fast as one alone, " in str(result.report)
+
+
+class Warming(Slow):
+    """Takes a hundred times as long for its first four tasks."""
+
+    def wait(self, job=None, timeout=None):
+        [(number, outcome)] = super().wait(job, timeout)
+        stats = outcome.stats
+        seconds = stats.seconds if len(self.performed) <= 4 else stats.seconds / 100
+        return [(number, outcome._replace(stats=stats._replace(seconds=seconds)))]
+
+
+def test_another_one_does_where_the_first_was_over_too_soon_to_tell():
+    seen = []
+    source = bf.records(range(20_000))
+    result = bf.Job(fn=same, source=source, executor=Warming(2), listeners=[seen.append]).run()
+    alone = [event.stats.seconds for event in seen if isinstance(event, TaskEnded) and event.alone]
+    assert all(seconds < ALONE_LEAST for seconds in alone[:-1])
+    assert (len(alone) > 1, alone[-1] >= ALONE_LEAST) == (True, True)
+    assert result.report.over_one == pytest.approx(0.005 * 20_000 / result.report.seconds)
 
 
 @pytest.mark.parametrize(("count", "options"), [(500, {}), (5000, {"chunk": 1000})])
