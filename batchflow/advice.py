@@ -24,6 +24,8 @@ LOST_SHARE = 0.2
 """Of the workers' time that must be lost between chunks before it is worth another size."""
 MANY_CHUNKS = 50
 """Fewer do not tell what a chunk costs."""
+MANY_FAILED = 100
+"""Records of which all failed, so that it is the function's fault."""
 WAITING_SHARE = 0.9
 """Of a call that is waited: busy machines make calls wait too, but not nine tenths of their time."""
 DISK_SHARE = 0.5
@@ -46,7 +48,7 @@ def advise(report: Report, terms: Terms) -> tuple[str, ...]:
     """Return what would help most first, in a line each; nothing for a healthy job."""
     if report.seconds < WORTH_SECONDS or not report.task_seconds:
         return tuple(_memory(report, terms))
-    rules = (_uncut, _waiting, _disk, _chunks, _memory)
+    rules = (_all_failed, _uncut, _waiting, _disk, _chunks, _memory)
     return tuple(line for rule in rules for line in rule(report, terms))
 
 
@@ -54,6 +56,15 @@ def waited(report: Report, phase: str) -> float:
     """Return the seconds that tasks waited in a phase, at least."""
     idle = report.task_seconds - report.cpu_seconds
     return max(0.0, idle - (report.task_seconds - report.time[phase]))
+
+
+def _all_failed(report: Report, terms: Terms) -> Iterator[str]:
+    """Say how a mistake that every record meets costs less than the whole run."""
+    if report.lost == report.rows_in >= MANY_FAILED and report.kinds == 1:
+        yield (
+            "every record failed in the same way: max_errors= (--max-errors) stops such a run early, and "
+            "batchflow plan tries a sample before it"
+        )
 
 
 def _uncut(report: Report, terms: Terms) -> Iterator[str]:

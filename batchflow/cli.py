@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from batchflow import commands
+from batchflow import __version__, commands
 from batchflow.arguments import (
     EXAMPLES,
     add_address,
@@ -121,6 +121,7 @@ def _parser() -> Parser:
         description="Run a Python function over a very large set of files or records.",
         epilog=f"batchflow COMMAND --help tells the options of each, with examples.\n\nexit status:{meanings}",
     )
+    parser.add_argument("--version", action="version", version=f"batchflow {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND", dest="verb")
 
     def add(name: str, text: str, command: Callable[[argparse.Namespace], int]) -> Parser:

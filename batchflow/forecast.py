@@ -152,10 +152,10 @@ _MANY = 1000
 def _told(trial: Trial, seconds: float | None) -> Iterator[str]:
     """Yield what is wrong in a sample."""
     report = trial.report
-    yield from report.advice
     if report.rows_in and report.lost >= report.rows_in:
         yield f"each of the {report.rows_in:,} records of the sample failed, {_kind(report.commonest[0])}"
         return
+    yield from report.advice
     for kind in report.commonest:
         if kind.phase == "convert":
             yield f"in the sample rows do not go together in one table, {_kind(kind)}"

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from batchflow.fingerprint import fingerprint
 from batchflow.model import Input
 from batchflow.printable import printable
 from batchflow.stores import Place, store_of
+from batchflow.suggesting import next_version
 
 if TYPE_CHECKING:
     from batchflow.plan import JobSpec
@@ -128,19 +130,28 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
     if now["version"] is None and before["args"] != now["args"]:
         names = sorted(name for name in before["args"].keys() | now["args"].keys()
                        if before["args"].get(name) != now["args"].get(name))  # fmt: skip
-        message = f"{where} was made with another value of args={', '.join(names)}: {_GO_ON}"
+        message = f"{where} was made with another value of args={', '.join(names)}: {_go_on(before['version'])}"
         raise ChangedError(message)
     if now["version"] is None and before["fingerprint"] != now["fingerprint"]:
         python = f" (or it is Python: {before['python']} then, {now['python']} now)"
         why = python if before["python"] != now["python"] else ""
         name = now["function"]["name"]
         also = ", or its setup=," if now["setup"] else ""
-        message = f"the function {name}{also} has changed since it made {where}{why}: {_GO_ON}"
+        go_on = _go_on(before["version"])
+        message = f"the function {name}{also} has changed since it made {where}{why}: {go_on}"
         raise ChangedError(message)
 
 
 _FRESH = "pass fresh=True (--fresh) to make all of it again"
-_GO_ON = f"{_FRESH}, or a name for the new one, version='2' (--version 2), to keep what is done and go on with it"
+
+
+def _go_on(version: str | None) -> str:
+    name = next_version(version)
+    option = shlex.quote(name)
+    return (
+        f"{_FRESH}, or a name for the new one, version={name!r} (--version {option}), to keep what is done and "
+        "go on with it"
+    )
 
 
 def _told(value: Any) -> str:

@@ -192,11 +192,20 @@ def guess(paths: Paths, kind: str | None = None) -> Source:
         raise FormatError(message)
     if kind not in _READERS:
         known = ", --read ".join(_READERS)
-        message = f"cannot tell what kind of input {', '.join(names[:3])} is: add one of --read {known}"
+        given = ", ".join(names[:3])
+        message = f"cannot tell what kind of input {given} is{_odd(seen)}: add one of --read {known}"
         raise FormatError(message)
     if kind == "csv" and all(".tsv" in name.lower() for name in seen):
         return read_csv(names, delimiter="\t")
     return _READERS[kind](names)
+
+
+def _odd(names: Sequence[str]) -> str:
+    """Return which files differ in kind, one of each."""
+    firsts: dict[str, str] = {}
+    for name in names:
+        firsts.setdefault(min(_kinds([name])), name)
+    return f" ({' and '.join(firsts.values())} differ)" if len(firsts) > 1 else ""
 
 
 def _kinds(names: Iterable[str]) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from batchflow.errors import LedgerError
@@ -43,6 +44,8 @@ def with_history(
         merged = merged_inputs(known, inputs, where)
         inputs = merged[: len(known)] if known_only else merged
         prepared = source.relearned(before["learned"])
+        if spec.version is None:  # it is the same function, under the name that it has
+            spec = replace(spec, version=before["version"])
     plan = manifest(spec, source.options(), inputs, destination.format) | {"learned": prepared.learned()}
     if before is not None and before["inputs"] == plan["inputs"] and spec.version in (None, before["version"]):
         plan = before  # nothing that matters is new

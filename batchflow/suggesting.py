@@ -1,4 +1,4 @@
-"""Did you mean …? What somebody may have wanted to type."""
+"""Did you mean …? What somebody may have wanted to type, or may type next."""
 
 from __future__ import annotations
 
@@ -19,3 +19,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     folded = {one.casefold(): one for one in known}
     close = get_close_matches(word.casefold(), folded, 1, _CLOSE)
     return f"; did you mean {folded[close[0]]!r}?" if close else ""
+
+
+def next_version(version: str | None) -> str:
+    """Return a name for a function once it is another one."""
+    if not version:
+        return "2"
+    return str(int(version) + 1) if version.isdecimal() else f"{version}-2"

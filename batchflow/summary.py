@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from batchflow.printable import printable
+from batchflow.suggesting import next_version
 
 if TYPE_CHECKING:
     from batchflow.report import Report
@@ -68,15 +69,8 @@ def _next(report: Report) -> str:
     if not report.output:
         return "result.errors has each failure; with into= (--into) they are kept, and can be tried again"
     where = shlex.quote(shown(report.output))
-    version = shlex.quote(_after(report.version))
+    version = shlex.quote(next_version(report.version))
     return f"batchflow errors {where} --all; once mended, batchflow retry {where} --version {version}"
-
-
-def _after(version: str) -> str:
-    """Return a name for the function once it is mended."""
-    if version.isdecimal():
-        return str(int(version) + 1)
-    return f"{version}-2" if version else "2"
 
 
 def shown(path: str) -> str:

@@ -15,7 +15,7 @@ from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.fitting import Fitting, name_of
 from batchflow.combining.order import Settled
 from batchflow.combining.recovery import behind, in_order, part_file, part_sizes, publish, recover
-from batchflow.errors import GO_ON, BatchflowError, InputError, OutputError
+from batchflow.errors import GO_ON, BatchflowError, DestinationError, InputError, OutputError
 from batchflow.formats import Format, format_of
 from batchflow.ledger import DoneChunk, DonePart, History, Ledger, refuse_busy
 from batchflow.manifest import digest_of, publish_plan, write_plan
@@ -128,7 +128,7 @@ class Dataset:
         try:
             if history is None:
                 self._clear()
-            self._destination.store.make(self._destination.pieces)
+            self._make()
             self._ledger = Ledger(meta, history or History())
             write_plan(meta, self._plan.manifest)
             self.ledger.run(digest_of(self._plan.manifest), self._plan.spec.version, mends=mends)
@@ -136,6 +136,14 @@ class Dataset:
             return self._take_over(history) if history else []
         except OSError as error:
             raise _cannot_write(path, error) from error
+
+    def _make(self) -> None:
+        """Make the folder of a new output; where that cannot be there is nothing to go on with."""
+        try:
+            self._destination.store.make(self._destination.pieces)
+        except OSError as error:
+            message = f"cannot write to {self._destination.path}: {error.strerror or error}; give another place"
+            raise DestinationError(message) from error
 
     def _clear(self) -> None:
         """Remove what an earlier run of ours made, and nothing else; the plan refused what is not ours."""

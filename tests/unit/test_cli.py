@@ -12,6 +12,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from batchflow import __version__
+
 STEPS = '''
 import os
 import signal
@@ -165,7 +167,8 @@ def test_errors_of_a_clean_run(folder):
         (("run", "steps.py:scale", "in/*.csv", "--into", "~nobody-of-this-name/"), "batchflow: "),
         (("run", "gone:f", "in/*.csv"), "cannot import 'gone': ModuleNotFoundError: No module named 'gone'"),
         (("run", "broken.py:f", "in/*.csv"), "cannot import 'broken.py': ModuleNotFoundError: No module named 'nowhere"),
-        (("run", "steps.py:clean", "steps.py", "in"), "kind of input steps.py, in is: add one of --read text, --read json"),
+        (("run", "steps.py:clean", "steps.py", "in"), "steps.py, in is (steps.py and in/a.csv differ): add one of --read text, --read"),
+        (("run", "steps.py:scale", "in/*.csv", "--into", "/proc/none/"), "cannot write to /proc/none: No such file or directory; give another"),
         (("run", "steps.py:clean", "in", "--read", "xml"), "unknown kind of input 'xml': use one of text, json"),
         (("run", "steps.py:clean", "in/*.csv", "--into", "in/"), "/in exists and was not made by batchflow"),
         (("run", "steps.py:clean", "in/*.csv", "--format", "xls", "--into", "o/"), "unknown output format 'xls'"),
@@ -188,6 +191,10 @@ def test_wrong_usage_is_one_line_and_2(folder, arguments, text):
     assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == [
         "broken.py", "in", "leaves.py", "missing.py", "neighbour.py", "steps.py",
     ]  # fmt: skip
+
+
+def test_the_version(folder):
+    assert batchflow(folder, "--version", status=0).stdout == f"batchflow {__version__}\n"
 
 
 def test_a_file_is_imported_once_however_it_is_written(folder):

@@ -218,7 +218,7 @@ def test_the_kind_of_a_folder_is_that_of_its_files(write, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     assert guess(pattern).kind == "csv"
     write(b"", "in/c.jsonl.gz")
-    with pytest.raises(FormatError, match=r"cannot tell what kind of input in.* is: add one of --read text"):
+    with pytest.raises(FormatError, match=r"what kind of input in.* is \(in/a.csv.gz and in/c.jsonl.gz differ\): add one of --read text"):
         guess(pattern)
 
 

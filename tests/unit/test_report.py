@@ -160,6 +160,13 @@ class TestSummary:
         again = str(bf.map_records(fail, bf.records(range(50)), into="out/", executor="serial").report).splitlines()
         assert again == [lines[0], "nothing to do: all of it was done before", *lines[3:6], lines[7]]
 
+    def test_the_next_version_is_a_new_one_where_the_last_run_named_none(self, tmp_path):
+        for version in ("2", None):
+            result = bf.map_records(fail, bf.records(range(50)), into=tmp_path / "out/", executor="serial", version=version)
+            assert str(result).endswith("out/ --version 3")
+        with pytest.raises(bf.errors.ChangedError, match=r"version='3' \(--version 3\), to keep what is done"):
+            bf.map_records(fail_always, bf.records(range(50)), into=tmp_path / "out/", executor="serial")
+
     def test_a_retry_tells_of_what_is_left(self, tmp_path):
         def mended(number):
             return fail(number) if number == 2 else {"n": number}
@@ -233,6 +240,16 @@ class TestAdvice:
 
     def test_a_short_job_hears_none(self, pool):
         assert bf.map_records(str, bf.records(range(300)), chunk=1, executor=pool).report.advice == ()
+
+    @pytest.mark.parametrize(("count", "right"), [(advice.MANY_FAILED, 0), (advice.MANY_FAILED, 1), (advice.MANY_FAILED - 1, 0)])
+    def test_a_mistake_that_every_record_meets(self, monkeypatch, count, right):
+        monkeypatch.setattr(advice, "WORTH_SECONDS", 0)
+        source = bf.records([*range(1, count + 1 - right), *[0] * right])
+        report = bf.map_records(lambda n: 1 if n == 0 else n["prise"], source, executor="serial").report
+        if (count, right) == (advice.MANY_FAILED, 0):
+            told("every record failed in the same way", "max_errors=", "batchflow plan", report=report)
+        else:
+            assert report.advice == ()
 
     def test_chunks_that_are_too_small(self, pool, monkeypatch):
         monkeypatch.setattr(advice, "WORTH_SECONDS", 0.1)
