@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from batchflow.grouping import ErrorKind
+from batchflow.model import Input
 from batchflow.plan import Plan
 from batchflow.printable import printable
 from batchflow.rate import parse_rate
 from batchflow.report import Report
 from batchflow.resources import format_bytes, total_memory
-from batchflow.sources.cutting import weigh
+from batchflow.sources.cutting import is_compressed, weigh
 
 _FULL = 0.8
 """Of the memory there is, that a job may take before it is told."""
@@ -27,11 +28,20 @@ class Trial:
     """Of the input that was done."""
     spread: bool
     """Whether it was taken from all of the input, and not only from its beginning."""
-    rate: float | None
-    """Seconds of one worker for a unit of weight; ``None`` where nothing came to its end."""
+    rates: Mapping[bool, float]
+    """Seconds of one worker for a unit of weight: of inputs that are compressed, whose weight is a guess, and of
+    others. Nothing where nothing came to its end."""
     held: float = 0.0
     """Bytes of the rows that a unit of weight gives, where they stay in memory."""
     notes: tuple[str, ...] = ()
+
+    def rate(self, *, compressed: bool) -> float:
+        """Return the seconds for a unit of weight; where none of a kind came to its end, those of the other."""
+        return self.rates.get(compressed, self.rates.get(not compressed, 0.0))
+
+    def alone(self, item: Input) -> float:
+        """Return the seconds that one worker takes for an input that cannot be cut."""
+        return self.rate(compressed=item.compression is not None) * weigh(item)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -62,26 +72,30 @@ class Forecast:
         return (*self.refused, *(() if self.trial is None else _told(self.trial, self.seconds)), *self._memory())
 
     @property
-    def left(self) -> float:
-        """Weight of the input that no earlier run did; 0 where nobody knows it."""
-        done = 0
-        if self.plan.history is not None:
-            done = sum(chunk.chunk.weight for chunk in self.plan.history.chunks.values())
-        return max(0.0, (self.plan.total or 0) - done)
+    def left(self) -> Mapping[bool, float]:
+        """Weight of the input that no earlier run did, by whether it is compressed; 0 where nobody knows it."""
+        left = {True: 0.0, False: 0.0}
+        if not self.plan.source.in_memory:
+            left[True] = sum(weigh(item) for item in self.plan.inputs if item.compression)
+        left[False] = (self.plan.total or 0) - left[True]
+        for done in () if self.plan.history is None else self.plan.history.chunks.values():
+            left[is_compressed(done.chunk)] -= done.chunk.weight
+        return {compressed: max(0.0, weight) for compressed, weight in left.items()}
 
     @property
     def seconds(self) -> float | None:
         """What the rest of the job should take, if side by side no worker is slower than alone."""
-        if self.trial is None or self.trial.rate is None or self.plan.total is None or self.plan.finished:
+        trial = self.trial
+        if trial is None or not trial.rates or self.plan.total is None or self.plan.finished:
             return None
-        shared = self.trial.rate * self.left / self.slots
-        return max(shared, self.trial.rate * max(map(weigh, self.plan.uncuttable), default=0), self._by_rate())
+        work = sum(trial.rate(compressed=compressed) * weight for compressed, weight in self.left.items())
+        return max([work / self.slots, self._by_rate(), *(trial.alone(item) for item in self.plan.uncuttable)])
 
     def _by_rate(self) -> float:
         """Return the seconds that a rate of calls alone takes."""
         if self.plan.spec.rate is None or self.trial is None or not self.trial.share:
             return 0.0
-        records = self.trial.report.rows_in * self.left / (self.trial.share * (self.plan.total or 1))
+        records = self.trial.report.rows_in * sum(self.left.values()) / (self.trial.share * (self.plan.total or 1))
         return records / parse_rate(self.plan.spec.rate).per_second
 
     @property
@@ -137,8 +151,8 @@ class Forecast:
     def _slowest(self, seconds: float) -> Iterator[str]:
         """Yield that one file that cannot be cut takes longer than all workers need for the rest."""
         assert self.trial is not None
-        big = max(self.plan.uncuttable, key=weigh, default=None)
-        alone = (self.trial.rate or 0.0) * weigh(big) if big is not None else 0.0
+        big = max(self.plan.uncuttable, key=self.trial.alone, default=None)
+        alone = self.trial.alone(big) if big is not None else 0.0
         if big is not None and self.plan.source.kind != "files" and self.slots > 1 and alone >= seconds:
             yield (
                 f"          {printable(big.uri)} takes one worker all of that: in several files, or uncompressed, "
@@ -159,7 +173,7 @@ def _told(trial: Trial, seconds: float | None) -> Iterator[str]:
     for kind in report.commonest:
         if kind.phase == "convert":
             yield f"in the sample rows do not go together in one table, {_kind(kind)}"
-    if seconds is None and trial.rate is None:
+    if seconds is None and not trial.rates:
         yield "nothing of the sample came to its end, so nobody can tell how long the job takes"
 
 

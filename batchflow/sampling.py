@@ -48,7 +48,7 @@ class PieceCursor(Cursor):
     Parameters
     ----------
     allows
-        Asked with each piece whether there is time for it; otherwise no more come.
+        Asked with each piece whether there is time for it; otherwise it is left out.
     """
 
     def __init__(self, pieces: Sequence[Drawn], allows: Callable[[Drawn], bool] | None = None) -> None:
@@ -59,8 +59,8 @@ class PieceCursor(Cursor):
     def draw(self, weight: int) -> Drawn | None:
         """Return the next piece, whatever weight is asked for."""
         del weight
-        if self._pieces and self._allows is not None and not self._allows(self._pieces[-1]):
-            self._pieces.clear()
+        while self._pieces and self._allows is not None and not self._allows(self._pieces[-1]):
+            self._pieces.pop()
         return self._pieces.pop() if self._pieces else None
 
     @property

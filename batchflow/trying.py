@@ -18,13 +18,14 @@ from batchflow.resources import Resources
 from batchflow.running import Run, program_of
 from batchflow.sampling import PieceCursor, take_sample
 from batchflow.sources.base import Drawn
+from batchflow.sources.cutting import is_compressed
 from batchflow.stores import Uri, is_uri
 from batchflow.tryout import room
 
 RECORDS = 5000
 """Of a sample, if there is time for so many."""
 SECONDS = 0.3
-"""Of work that a sample may take: nobody waits long for a plan."""
+"""Of work that a sample may take, of compressed files and of others: nobody waits long for a plan."""
 LOOK_SECONDS = 0.3
 """That may be spent on finding it: a large CSV file has to be read up to its pieces."""
 PATIENCE = 2.0
@@ -95,7 +96,7 @@ def _tried(spec: JobSpec, records: int) -> Trial:
     kinds = tuple(kind._replace(example=_unnumbered(kind.example)) for kind in report.commonest)
     share = budget.weight / (plan.total or 1)
     notes = ["the sample was written to a temporary folder of this machine"] if is_uri(str(spec.into)) else []
-    return Trial(replace(report, commonest=kinds), share, spread, budget.rate, held, tuple(notes))
+    return Trial(replace(report, commonest=kinds), share, spread, budget.rates, held, tuple(notes))
 
 
 def _unnumbered(example: str) -> str:
@@ -128,33 +129,51 @@ def _pieces(plan: Plan, records: int) -> tuple[list[Drawn], bool]:
             taken.setdefault(drawn.key, drawn)
         left -= count * size
         size *= _PIECES
-    return list(taken.values()), within is None
+    return sorted(taken.values(), key=lambda drawn: is_compressed(drawn.chunk)), within is None
 
 
 class _Budget:
-    """Keeps a sample to its time, and tells what a unit of weight takes: by the largest pieces that were done."""
+    """Keeps a sample to its time, and tells what a unit of weight takes, compressed files by themselves."""
 
     def __init__(self) -> None:
         self.weight = 0
+        self._kinds = {True: _Spent(), False: _Spent()}
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, TaskEnded) and event.chunk is not None:
+            self.weight += event.weight if event.ok else 0
+            self._kinds[is_compressed(event.chunk)].add(event.weight, event.stats.seconds, ok=event.ok)
+
+    def allows(self, drawn: Drawn) -> bool:
+        """Return whether there is time for a piece, by what those before took."""
+        return self._kinds[is_compressed(drawn.chunk)].allows(drawn.chunk.weight)
+
+    @property
+    def rates(self) -> dict[bool, float]:
+        """Seconds for a unit of weight, by whether it is compressed, as far as anything came to its end."""
+        return {compressed: spent.rate for compressed, spent in self._kinds.items() if spent.rate is not None}
+
+
+class _Spent:
+    """What pieces of a sample took: a unit of weight by the largest ones that were done."""
+
+    def __init__(self) -> None:
         self._seconds = 0.0
         self._first: tuple[int, float] | None = None
         """The first task, which also loads what the others find there."""
         self._done: list[tuple[int, float]] = []
 
-    def __call__(self, event: Event) -> None:
-        if not isinstance(event, TaskEnded):
-            return
-        seconds = event.stats.seconds
-        self.weight += event.weight if event.ok else 0
-        if self._first is None and event.ok:
-            self._first = (event.weight, seconds)
+    def add(self, weight: int, seconds: float, *, ok: bool) -> None:
+        """Take down a task."""
+        if self._first is None and ok:
+            self._first = (weight, seconds)
         else:
             self._seconds += seconds
-            self._done += [(event.weight, seconds)] if event.ok else []
+            self._done += [(weight, seconds)] if ok else []
 
-    def allows(self, drawn: Drawn) -> bool:
+    def allows(self, weight: int) -> bool:
         """Return whether there is time for a piece, by what those before took."""
-        expected = (self.rate or 0.0) * drawn.chunk.weight if self._done else 0.0
+        expected = (self.rate or 0.0) * weight if self._done else 0.0
         return self._seconds + expected < SECONDS
 
     @property

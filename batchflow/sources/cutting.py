@@ -24,6 +24,11 @@ def weigh(item: Input) -> int:
     return max(FILE_WEIGHT, item.size * (RATIO if item.compression else 1))
 
 
+def is_compressed(chunk: Chunk) -> bool:
+    """Whether the weight of a chunk is a guess, since it is a file of which nobody knows what it holds."""
+    return chunk.spans[0].input.compression is not None
+
+
 def total_weight(inputs: Sequence[Input]) -> int:
     """Return what all files cost; of a single one only its bytes, which are what it is cut by."""
     return inputs[0].size if len(inputs) == 1 and not inputs[0].compression else sum(map(weigh, inputs))

@@ -12,7 +12,8 @@ import batchflow as bf
 from batchflow import forecast as forecasts
 from batchflow import trying
 from batchflow.cli import main
-from batchflow.model import Stats
+from batchflow.model import Chunk, Input, Span, Stats
+from batchflow.sources.base import Drawn
 
 
 @pytest.fixture
@@ -25,6 +26,11 @@ def text(tmp_path):
 
 def job(fn, source, **options):
     return bf.Job(fn, source, executor="processes", **options)
+
+
+def ended(weight, seconds, compression=None):
+    chunk = Chunk((Span(Input("a", 9, "", compression)),), weight)
+    return trying.TaskEnded((0,), 1, weight, Stats(seconds=seconds), ok=True, again=False, chunk=chunk)
 
 
 def pause(_):
@@ -104,8 +110,25 @@ class TestSample:
     def test_time_is_told_by_the_largest_pieces(self):
         budget = trying._Budget()
         for weight, seconds in ((1, 5.0), (1, 0.01), (1, 0.01), (64, 0.08), (64, 0.12)):
-            budget(trying.TaskEnded((0,), 1, weight, Stats(seconds=seconds), ok=True, again=False))
-        assert budget.rate == pytest.approx(0.2 / 128)
+            budget(ended(weight, seconds))
+        assert budget.rates == {False: pytest.approx(0.2 / 128)}
+
+    def test_compressed_files_are_told_by_themselves(self):
+        budget = trying._Budget()
+        for weight, seconds, compression in ((64, 0.1, None), (64, 0.1, None), (8, 0.2, "gz"), (8, 0.2, "gz")):
+            budget(ended(weight, seconds, compression))
+        assert budget.rates == {False: pytest.approx(0.1 / 64), True: pytest.approx(0.2 / 8)}
+        chunk = Chunk((Span(Input("a", 9)),), 200)
+        assert not budget.allows(Drawn((0,), chunk))  # 0.1 s are spent, and it would take 0.3 s more
+        assert budget.allows(Drawn((0,), chunk._replace(weight=2, spans=(Span(Input("a.gz", 9, "", "gz")),))))
+
+    def test_time_of_plain_and_compressed_files_together(self, tmp_path):
+        lines = "".join(f"{'x' * 200} {n}\n" for n in range(1000)).encode()
+        for name in range(5):
+            (tmp_path / f"{name}.txt").write_bytes(lines)
+        (tmp_path / "5.txt.gz").write_bytes(gzip.compress(lines))
+        told = job(lambda _: time.sleep(0.001), bf.read_text(tmp_path)).forecast()
+        assert told.seconds == pytest.approx(6000 * 0.00115 / told.slots, rel=0.5)
 
     def test_as_many_records_as_were_asked_for_at_most(self):
         told = job(str, bf.records(range(10**6))).forecast(100)
