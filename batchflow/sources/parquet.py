@@ -16,6 +16,7 @@ from batchflow.sources.base import Block
 from batchflow.sources.cutting import Cuts, whole
 from batchflow.sources.file_source import FileSource
 from batchflow.sources.paths import is_elsewhere, open_input
+from batchflow.suggesting import did_you_mean
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,7 +133,8 @@ class _OpenFile:
         names = self._file.schema_arrow.names
         missing = [name for name in columns or () if name not in names]
         if missing:
-            message = f"no column {missing[0]!r}; there are {', '.join(names)}"
+            meant = did_you_mean(missing[0], names)
+            message = f"no column {missing[0]!r}; there are {', '.join(names)}{meant}"
             raise FormatError(message)
         self._ends = row_group_ends(self._file)
         self._batches: Iterator[pa.RecordBatch] = iter(())

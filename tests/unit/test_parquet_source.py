@@ -82,10 +82,11 @@ def test_files_with_hardly_a_row(tmp_path, rows):
         assert read(read_parquet(str(tmp_path)), weight).rows == TABLE.slice(0, rows).to_pylist()
 
 
-def test_a_column_that_is_missing_is_a_failure_that_names_those_there(path):
-    for weight in (WHOLE,):
-        seen = read(read_parquet(path, columns=["s", "nope"]), weight)
-        assert (seen.rows, seen.messages) == ([], ["no column 'nope'; there are n, s, l"])
+@pytest.mark.parametrize(("name", "meant"), [("nope", ""), ("price", "; did you mean 'prise'?")])
+def test_a_column_that_is_missing_is_a_failure_that_names_those_there(tmp_path, name, meant):
+    pq.write_table(TABLE.rename_columns(["n", "prise", "l"]), tmp_path / "x.parquet")
+    seen = read(read_parquet(str(tmp_path), columns=["prise", name]), WHOLE)
+    assert (seen.rows, seen.messages) == ([], [f"no column {name!r}; there are n, prise, l{meant}"])
 
 
 @pytest.mark.parametrize("weight", [WHOLE, 1])
