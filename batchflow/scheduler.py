@@ -183,7 +183,8 @@ class Scheduler:
         left = self._plan.total if cursor is None and not done else self._cursor.total
         first = FIRST_RECORDS if source.in_memory else FIRST_BYTES
         self._sizer = ChunkSizer(left, self._slots, first, self._plan.chunk_weight, self._plan.pace)
-        self._compares = self._running.has_machine and self._ahead == sys.maxsize and self._slots > 1
+        own = self._running.has_machine and self._ahead == sys.maxsize and self._slots > 1
+        self._compares = own and not self._plan.uncuttable  # the next chunk may be such a file, however large
         unit = "records" if source.in_memory else "bytes"
         before = sum(settled.chunk.weight for settled in done)
         total = None if left is None else left + before

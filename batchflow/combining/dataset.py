@@ -138,10 +138,12 @@ class Dataset:
             raise _cannot_write(path, error) from error
 
     def _make(self) -> None:
-        """Make the folder of a new output; where that cannot be there is nothing to go on with."""
+        """Make the folder for pieces; where a new output cannot have it there is nothing to go on with."""
         try:
             self._destination.store.make(self._destination.pieces)
         except OSError as error:
+            if self._plan.history is not None:
+                raise
             message = f"cannot write to {self._destination.path}: {error.strerror or error}; give another place"
             raise DestinationError(message) from error
 

@@ -465,3 +465,11 @@ def test_a_fork_of_the_driver_does_not_keep_the_output_busy(tmp_path):
         for pid in forks:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def test_a_run_that_cannot_go_on_for_now_says_that_what_is_done_is_kept(text, tmp_path):
+    run(len, text, tmp_path)
+    (tmp_path / "in/d.txt").write_text("7\n")
+    (tmp_path / "out/_batchflow/pieces").write_text("in the way")
+    with pytest.raises(errors.OutputError, match="what is done is kept: run the same command again"):
+        run(len, text, tmp_path)

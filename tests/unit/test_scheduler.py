@@ -1,5 +1,6 @@
 """The scheduler, case by case: attempts, halves, deaths, what listeners hear."""
 
+import gzip
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -152,6 +153,16 @@ def test_one_chunk_of_a_long_job_runs_alone():
     assert alone.weight <= ALONE_SHARE * 5000
     assert result.report.over_one == 0.5 * 5000 / result.report.seconds  # alone one does a record in half a second
     assert f", {result.report.over_one:.1f} times as fast as one alone, " in str(result.report)
+
+
+def test_none_does_where_the_next_chunk_may_be_a_file_that_cannot_be_cut(tmp_path):
+    (tmp_path / "a.txt").write_text("x\n" * 5000)
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"x\n" * 50))
+    for pattern, count in (("*.txt", 1), ("*", 0)):
+        seen = []
+        source = bf.read_text(f"{tmp_path}/{pattern}")
+        bf.Job(fn=same, source=source, executor=Slow(2), chunk="4B", listeners=[seen.append]).run()
+        assert sum(event.alone for event in seen if isinstance(event, TaskEnded)) == count
 
 
 class Warming(Slow):
