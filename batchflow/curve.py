@@ -83,8 +83,15 @@ class Scaling:
         return self.points[0].report.cpu_seconds < WAITS * self.points[0].report.task_seconds
 
     @property
+    def brief(self) -> bool:
+        """Whether the driver itself would be done before workers have started."""
+        return self.executor == "processes" and self.points[0].seconds / self.share < self.start_seconds
+
+    @property
     def best(self) -> Point:
         """The fewest workers that are about as fast as any number."""
+        if self.brief:
+            return self.points[0]
         most = max(point.speedup for point in self.points)
         return next(point for point in self.points if point.speedup >= ENOUGH * most)
 
@@ -101,7 +108,8 @@ class Scaling:
     @property
     def advice(self) -> str:
         """One line: workers, size of chunks, executor, and whether more workers would pay."""
-        return "; ".join([f"{self._workers()}, {self._chunk()}, {self._executor()}", self._more()])
+        more = "it is over before workers have started" if self.brief else self._more()
+        return f"{self._workers()}, {self._chunk()}, {self._executor()}; {more}"
 
     def _workers(self) -> str:
         count = self.best.workers
@@ -114,9 +122,7 @@ class Scaling:
         return "chunk= left out" if self.chunk is None else f"chunk={self.chunk}"
 
     def _executor(self) -> str:
-        if self.executor == "processes" and self.best.workers == 1 and self.points[0].seconds < self.start_seconds:
-            return 'executor="serial"'
-        return f'executor="{self.executor}"'
+        return 'executor="serial"' if self.brief else f'executor="{self.executor}"'
 
     def _more(self) -> str:
         law, best = self.law, self.best

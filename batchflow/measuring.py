@@ -48,7 +48,7 @@ def measure(
         taken = _sample(plan, sample, counts[-1])
         bench = _Bench(plan, taken, stack, executor, notes)
         counts = [count for count in counts if bench.has_room(count)]
-        cold = [bench.warm_up(count) for count in counts]
+        start = min(bench.warm_up(count) for count in counts)  # what is more than the least is some other's doing
         seen: dict[int, list[Report]] = {count: [] for count in counts}
         for round_ in range(rounds):
             for count in counts[:: -1 if round_ % 2 else 1]:  # what changes with time hits each number alike
@@ -57,7 +57,7 @@ def measure(
                     many = "workers" if count > 1 else "worker"
                     tell(f"{count} {many}, round {round_ + 1} of {rounds}: {report.seconds:.2f} s")
                 seen[count].append(report)
-        return _found(bench, seen, rounds, cold)
+        return _found(bench, seen, rounds, start)
 
 
 def _counts(workers: Sequence[Any]) -> list[int]:
@@ -180,7 +180,7 @@ class _Bench:
         return report
 
 
-def _found(bench: _Bench, seen: dict[int, list[Report]], rounds: int, cold: list[float]) -> Scaling:
+def _found(bench: _Bench, seen: dict[int, list[Report]], rounds: int, start: float) -> Scaling:
     """Return what the rounds show."""
     base = median_low(report.seconds for report in seen[1])
     points = tuple(_point(count, reports, base, bench.cores) for count, reports in seen.items())
@@ -189,7 +189,6 @@ def _found(bench: _Bench, seen: dict[int, list[Report]], rounds: int, cold: list
     telling = [point for point in points if waits or not point.beyond]  # beyond the cores no law holds
     measured = [(point.workers, point.speedup) for point in telling]
     many = telling[-1]
-    start = cold[points.index(many)]
     splitting = 0.0 if bench.sample is None else bench.sample.seconds
     failed = report.failed
     notes = [*bench.notes, *([f"{failed:,} records failed in each round"] if failed else [])]

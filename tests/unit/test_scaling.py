@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchflow as bf
-from batchflow.bottleneck import find
+from batchflow.bottleneck import Bottleneck, find
 from batchflow.cli import main
+from batchflow.curve import Point, Scaling
 from batchflow.errors import UsageError
 from batchflow.report import Report, SlowChunk
 from batchflow.sampling import PieceCursor, take_sample
@@ -235,10 +236,10 @@ class TestScale:
             bf.Job(str, bf.records(iter(range(10)))).scale()
 
 
-def work(slots=1, seconds=10.0, cpu=0.0, driver=(0.0, 0.0), slowest=(), **time_):
+def work(slots=1, seconds=10.0, cpu=0.0, driver=(0.0, 0.0), slowest=(), task_seconds=0.0, **time_):
     spent = dict.fromkeys(("start", "read", "call", "convert", "write", "other", "wait"), 0.0) | time_
     return Report(
-        slots=slots, seconds=seconds, cpu_seconds=cpu, time=spent, slowest=slowest,
+        slots=slots, seconds=seconds, cpu_seconds=cpu, time=spent, slowest=slowest, task_seconds=task_seconds,
         driver={"splitting": driver[0], "combining": driver[1]},
     )  # fmt: skip
 
@@ -263,6 +264,21 @@ def test_what_most_time_is_lost_to_has_a_name(many, name):
     assert find(work(cpu=10, call=10), many, 0.0, 1.0).name == name
 
 
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (1.0, '1 worker, chunk= left out, executor="serial"; it is over before workers have started'),
+        (0.01, '2 workers, chunk= left out, executor="processes"; more workers may pay: measure them'),
+    ],
+)
+def test_workers_that_start_later_than_the_job_ends_pay_in_no_number(share, told):
+    one, two = work(cpu=0.01, call=0.01, task_seconds=0.01), work(2)
+    points = (Point(1, 0.01, 0.01, 0.01, 1.0, False, one), Point(2, 0.006, 0.006, 0.006, 1.7, False, two))
+    law = fit_amdahl([(1, 1.0), (2, 1.7)])
+    scaling = Scaling(points, 4, share, 1, 0.1, law, None, Bottleneck("start-up", 0.9, ""))
+    assert scaling.advice == told
+
+
 def test_start_up_counts_against_the_whole_job_and_not_its_sample():
     one, many = work(cpu=10, call=10), work(2, 5.0, cpu=10, call=10)
     assert find(one, many, 2.0, 1.0).name == "start-up"
@@ -273,7 +289,7 @@ class TestCommand:
     @pytest.fixture(autouse=True)
     def folder(self, tmp_path, monkeypatch):
         (tmp_path / "steps.py").write_text("import time\n\ndef slow(line):\n    time.sleep(0.01)\n    return len(line)\n")
-        (tmp_path / "in.txt").write_text("x\n" * 60)
+        (tmp_path / "in.txt").write_text("x\n" * 120)
         monkeypatch.chdir(tmp_path)
         return tmp_path
 
