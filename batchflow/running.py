@@ -394,6 +394,7 @@ def program_of(plan: Plan, *, tables: bool = False) -> Program:
         os.getcwd(),  # noqa: PTH109 - its text is what is wanted
         spec.concurrency,
         None if spec.rate is None else parse_rate(spec.rate),
+        isolates=spec.isolates,
     )
 
 

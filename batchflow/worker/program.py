@@ -52,6 +52,8 @@ class Program:
     """Of all calls of the job."""
     bucket: Bucket | None = None
     """What keeps to it; made by the executor."""
+    isolates: bool = True
+    """A batch that the function refuses is halved until the records at fault are alone."""
 
     @cached_property
     def side_by_side(self) -> int | None:
