@@ -185,7 +185,8 @@ def retry(arguments: argparse.Namespace) -> int:
     result = job.retry_failed()
     left = result.errors.num_rows
     if failed and not arguments.quiet and not arguments.json:
-        show([f"{failed:,} errors tried again: {failed - left:,} are gone, {left:,} stay"], sys.stderr)
+        errors = f"{failed:,} error{'s' if failed > 1 else ''}"
+        show([f"{errors} tried again: {failed - left:,} gone, {left:,} left"], sys.stderr)
     return _told_result(result, arguments)
 
 

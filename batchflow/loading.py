@@ -25,6 +25,7 @@ from batchflow.plan import ERRORS, Destination
 from batchflow.readers import again
 from batchflow.resuming import read_history
 from batchflow.sources import Source
+from batchflow.sources.paths import present
 from batchflow.stores import Uri, is_uri, place_of, why_refused
 from batchflow.suggesting import did_you_mean
 
@@ -210,14 +211,15 @@ def _looked_up(path: Path | Uri) -> tuple[Destination, dict[str, Any] | None, Hi
 
 
 def source_of(plan: dict[str, Any]) -> Source | None:
-    """Return the source of an output, from the folder that its relative paths start from.
+    """Return the source of an output, of what there still is of it, from the folder that its paths start from.
 
     ``None`` where its records were in the memory of a program.
     """
     if not _was_sent(plan["folder"]):
         with suppress(OSError):  # the folder of another machine; paths may be absolute
             os.chdir(plan["folder"])
-    return again(plan["source"], [item["uri"] for item in plan["inputs"]])
+    paths = [item["uri"] for item in plan["inputs"]]
+    return again(plan["source"], present(paths) or paths)
 
 
 def _was_sent(path: str | None) -> bool:

@@ -105,7 +105,9 @@ class Patch:
         if hole.key != self._hole:
             self._hole, self._used = hole.key, 0
             self._count(SpanCount(old.source, -1, -1, 0, -1))
-        self.failures += [_renumbered(bad, old, self._used, self.added) for bad in settled.failures]
+        lost = any(bad.record is None for bad in settled.failures)  # by a row for each span, but one record it is
+        told = settled.failures[:1] if lost else settled.failures
+        self.failures += [_renumbered(bad, old, self._used, self.added) for bad in told]
         known = settled.stats.spans if settled.stats.rows_in else (SpanCount(old.source, 1, 1, 0, 1),)
         for count in known:
             self._count(count)
@@ -133,7 +135,9 @@ class Patch:
 def _renumbered(failure: Failure, old: Failure, used: int, added: int) -> Failure:
     """Return a failure of a hole as one of its chunk: its number counts on, and so do its attempts."""
     if failure.record is None:  # of the one record that the hole is about
-        failure = failure._replace(record=0, payload=old.payload, start=old.start, stop=old.stop)
+        failure = failure._replace(
+            source=old.source, start=old.start, stop=old.stop, record=0, payload=old.payload
+        )
     record = (failure.record or 0) + used + (old.record or 0)
     row = failure.row + old.row + added
     return failure._replace(record=record, attempts=failure.attempts + old.attempts, row=row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -64,6 +64,18 @@ def expand(paths: tuple[str, ...]) -> list[Input]:
         message = "no input: the list of paths is empty"
         raise InputError(message)
     return list(found.values())
+
+
+def present(paths: Sequence[str]) -> list[str]:
+    """Return those of some files that are there now."""
+    return [path for path in paths if (_is_stored(path) if is_uri(path) else os.path.lexists(path))]
+
+
+def _is_stored(uri: str) -> bool:
+    from pyarrow.fs import FileType
+
+    system, path = filesystem(uri)
+    return bool(system.get_file_info(path).type != FileType.NotFound)
 
 
 def _nothing(path: str) -> str:

@@ -13,16 +13,46 @@ if TYPE_CHECKING:
     from batchflow.sources.base import Block
 
 
+class AstrayError(Exception):
+    """A halved chunk broke off where it could be read before, so which records are its own is not known any more.
+
+    The cause says why it broke off.
+    """
+
+
 def narrow(blocks: Iterator[Block], chunk: Chunk) -> Iterator[Block]:
-    """Keep the records of a halved chunk, counting numbers anew from the first one kept of each span."""
+    """Keep the records of a halved chunk, counting numbers anew from the first one kept of each span.
+
+    Raises
+    ------
+    AstrayError
+        If they cannot be told, since not all that is before them could be read.
+    """
     if chunk.skip == 0 and chunk.take is None:
         yield from blocks
         return
     window = _Window(chunk.skip, sys.maxsize if chunk.take is None else chunk.skip + chunk.take)
-    for block in blocks:
+    for block in _steady(blocks, chunk):
         yield window.keep(block)
         if window.passed:
             return
+
+
+def _steady(blocks: Iterator[Block], chunk: Chunk) -> Iterator[Block]:
+    """Yield blocks as long as they have the numbers that they had when the chunk was halved."""
+    ends: dict[int, int] = {}
+    for block in blocks:
+        ends[id(block.span)] = block.end
+        if block.error is None:
+            yield block
+            continue
+        rest = list(blocks)
+        ends.update((id(later.span), later.end) for later in rest)
+        alone = len(chunk.spans) == 1
+        if block.end <= chunk.skip if alone else sum(ends.values()) != chunk.of:
+            raise AstrayError from block.error
+        yield block
+        yield from rest
 
 
 @dataclass(slots=True)

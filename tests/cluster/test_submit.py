@@ -299,7 +299,7 @@ def test_a_retry_takes_the_mended_function_and_the_inputs_sent_before(batchflow,
     batchflow("submit", "run", "steps.py:clean", "in/*.csv", "--into", into, status=1)
     (code / "steps.py").write_text(STEPS.replace('== 3:', '== "three":', 1))
     out, _ = batchflow("submit", "retry", into, "steps.py:clean", "--version", 2)
-    assert "1 errors tried again: 1 are gone, 0 stay" in out
+    assert "1 error tried again: 1 gone, 0 left" in out
     assert pq.read_table(into)["n"].to_pylist() == [1, 2, 3, 4]
 
 

@@ -1,5 +1,6 @@
 """Functions of batches: whose fault it is when a batch fails."""
 
+import os
 import shutil
 
 import pytest
@@ -91,3 +92,29 @@ def test_nothing_of_a_batch_is_kept_where_it_is_one(isolate):
     good = [n for n in range(100) if n != 70] if isolate else list(range(50))
     assert result.values == good
     assert result.errors["record"].to_pylist() == ([71] if isolate else [None])
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b"], ["b", "c"]])
+@pytest.mark.parametrize("gone", ["a", "b", "c"])
+def test_no_record_of_a_halved_chunk_is_lost_or_doubled_where_a_file_goes_away(tmp_path, names, gone):
+    """As records are found by counting them through all files of the chunk, there is no telling where others are."""
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text("".join(f"{name}{n}\n" for n in range(FEW)))
+
+    def fn(table):
+        if table.num_rows > FEW:
+            (tmp_path / f"{gone}.txt").unlink(missing_ok=True)
+            raise ValueError("too many")
+        return table
+
+    inputs = [tmp_path / f"{name}.txt" for name in names]
+    result = run(fn, bf.read_text(inputs), [], chunk="1MB")
+    every = [f"{name}{n}" for name in names for n in range(FEW)]
+    if gone not in names or len(names) == 1:
+        assert (result.values, result.errors.num_rows) == (every, 0)
+        return
+    assert result.values == [value for value in every if value in result.values]
+    told = {(os.path.basename(row["source"])[0], row["phase"], row["error_type"]) for row in result.errors.to_pylist()}
+    assert (gone, "read", "FileNotFoundError") in told
+    assert {phase for _, phase, _ in told} == {"read"}
+    assert {value[0] for value in every} - {value[0] for value in result.values} <= {name for name, *_ in told}

@@ -15,6 +15,7 @@ import batchflow as bf
 from batchflow.events import ChunkSettled
 from batchflow.readers import files, read_csv, read_json, read_parquet, read_text
 from batchflow.sources.cutting import FILE_WEIGHT, PACK_LIMIT
+from batchflow.sources.window import AstrayError
 
 
 @pytest.fixture
@@ -179,6 +180,21 @@ def test_halves_of_a_pack_keep_damaged_files_and_their_places(write):
     ]  # fmt: skip
     assert count(source, drawn.chunk) == 3 + 101 + 1 + 3 + 1
     assert read_chunks(source, halves(source, drawn.chunk)) == whole
+
+
+def test_a_part_of_a_chunk_whose_place_cannot_be_told_any_more_is_refused(write):
+    paths = [write(lines(0, 4), f"{at}.txt") for at in range(3)]
+    source = read_text(paths)
+    (drawn,) = draw(source)
+    parts = [half for one in drawn.chunk.halve(12) for half in one.halve(6)]  # three records each
+    alone = drawn.chunk._replace(spans=drawn.chunk.spans[:1], skip=3, take=1)
+    Path(paths[0]).unlink()
+    for chunk in (*parts, alone):
+        with pytest.raises(AstrayError) as refused:
+            list(source.read(chunk))
+        assert isinstance(refused.value.__cause__, FileNotFoundError)
+    whole = list(source.read(drawn.chunk))
+    assert [failure.phase for block in whole for failure in block.failures] == ["read"]
 
 
 def test_halves_have_half_the_weight_and_all_the_records(write):

@@ -301,6 +301,34 @@ def test_a_run_from_another_folder_finds_relative_inputs(text, tmp_path, monkeyp
     assert rows(tmp_path) == [1, 2, 5, 0]
 
 
+@pytest.mark.parametrize(
+    ("gone", "status", "told", "left"),
+    [
+        ("a.txt", 0, "1 error tried again: 1 gone, 0 left", [1, 2, 5, 0]),
+        ("c.txt", 1, "FileNotFoundError", [1, 2, 5]),
+    ],
+)
+def test_a_retry_goes_on_without_a_file_that_is_gone(text, tmp_path, monkeypatch, capsys, gone, status, told, left):
+    from batchflow.cli import main
+
+    (tmp_path / "steps.py").write_text("def fn(line):\n    return int(line)\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "steps.py:fn", "in", "--into", "out/", "--executor", "serial"]) == 1
+    (tmp_path / "more.py").write_text("def fn(line):\n    return 0 if line == 'x' else int(line)\n")
+    kept = {path.name: path.read_text() for path in (tmp_path / "in").iterdir()}
+    times = {path.name: (path.stat().st_mtime_ns,) * 2 for path in (tmp_path / "in").iterdir()}
+    (tmp_path / "in" / gone).unlink()
+    capsys.readouterr()
+    assert main(["retry", "out", "more.py:fn", "--version", "2", "--executor", "serial"]) == status
+    assert told in capsys.readouterr().err
+    assert rows(tmp_path) == left
+    assert proved(tmp_path / "out") == [f"the input in/{gone} is gone"]
+    (tmp_path / "in" / gone).write_text(kept[gone])
+    os.utime(tmp_path / "in" / gone, ns=times[gone])
+    main(["retry", "out", "more.py:fn", "--version", "2", "--executor", "serial"])
+    assert (rows(tmp_path), proved(tmp_path / "out")) == ([1, 2, 5, 0], [])
+
+
 def test_the_retry_of_a_function_of_a_script_says_what_to_do(text, tmp_path, script):
     script(
         """
