@@ -285,7 +285,8 @@ def _doubled(most: int) -> Sequence[int]:
 def plan(arguments: argparse.Namespace) -> int:
     """Tell what a job would do, and what would go wrong."""
     forecast = _job(arguments).forecast(**({} if arguments.sample is None else {"records": arguments.sample}))
-    status = USAGE if forecast.refused else FAILED if forecast.problems else OK
+    failed = forecast.trial is not None and forecast.trial.report.failed
+    status = USAGE if forecast.refused else FAILED if forecast.problems or failed else OK
     if arguments.json:
         return tell(arguments, status, forecast.as_dict())
     show([forecast], sys.stdout)

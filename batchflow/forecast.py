@@ -35,6 +35,11 @@ class Trial:
     """Bytes of the rows that a unit of weight gives, where they stay in memory."""
     notes: tuple[str, ...] = ()
 
+    @property
+    def failed_whole(self) -> bool:
+        """Whether no record of it came through."""
+        return 0 < self.report.rows_in <= self.report.lost
+
     def rate(self, *, compressed: bool) -> float:
         """Return the seconds for a unit of weight; where none of a kind came to its end, those of the other."""
         return self.rates.get(compressed, self.rates.get(not compressed, 0.0))
@@ -70,6 +75,11 @@ class Forecast:
     def problems(self) -> tuple[str, ...]:
         """What would cost an hour, the worst first."""
         return (*self.refused, *(() if self.trial is None else _told(self.trial, self.seconds)), *self._memory())
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What would make it faster, as far as the sample tells."""
+        return () if self.trial is None or self.trial.failed_whole else tuple(self.trial.report.advice)
 
     @property
     def left(self) -> Mapping[bool, float]:
@@ -119,7 +129,8 @@ class Forecast:
         plan = self.plan
         target = plan.destination
         return {
-            "problems": self.problems, "kind": plan.source.kind, "inputs": len(plan.inputs), "size": plan.size,
+            "problems": self.problems, "advice": self.advice,
+            "kind": plan.source.kind, "inputs": len(plan.inputs), "size": plan.size,
             "uncuttable": [item.uri for item in plan.uncuttable[:_MANY]], "uncuttables": len(plan.uncuttable),
             "chunk_weight": plan.chunk_weight, "slots": self.slots, "finished": plan.finished,
             "output": None if target is None else {"path": str(target.path), "format": target.format},
@@ -143,6 +154,7 @@ class Forecast:
         if self.memory is not None and self.trial is not None:
             peak = format_bytes(self.trial.report.peak_memory)
             yield f"memory    about {format_bytes(self.memory)}: {peak} for each of {self.slots}{self._held()}"
+        yield from (f"advice    {line}" for line in self.advice)
 
     def _held(self) -> str:
         rows = 0 if self.trial is None else self.trial.held * (self.plan.total or 0)
@@ -166,10 +178,9 @@ _MANY = 1000
 def _told(trial: Trial, seconds: float | None) -> Iterator[str]:
     """Yield what is wrong in a sample."""
     report = trial.report
-    if report.rows_in and report.lost >= report.rows_in:
+    if trial.failed_whole:
         yield f"each of the {report.rows_in:,} records of the sample failed, {_kind(report.commonest[0])}"
         return
-    yield from report.advice
     for kind in report.commonest:
         if kind.phase == "convert":
             yield f"in the sample rows do not go together in one table, {_kind(kind)}"

@@ -104,7 +104,8 @@ def take_sample(
         raise UsageError(message)
     until = None if seconds is None else began + seconds
     total = min(cursor.total, within or cursor.total)
-    strata = _Strata(source, cursor, total, min(total, max(1, wanted)), max(1, pieces), until)
+    many = not source.in_memory and len(inputs) > 1
+    strata = _Strata(cursor, total, min(total, max(1, wanted)), max(1, pieces), until, source.cuttable, many)
     found = tuple(islice(strata.pieces(), None if within is None else pieces))
     return Sample(found, cursor.total, time.monotonic() - began, strata.reached)
 
@@ -113,14 +114,22 @@ class _Strata:
     """Parts of an input, as many as there are to be pieces, with a piece from a random place in each."""
 
     def __init__(
-        self, source: Source, cursor: Cursor, total: int, wanted: int, pieces: int, until: float | None
+        self,
+        cursor: Cursor,
+        total: int,
+        wanted: int,
+        pieces: int,
+        until: float | None,
+        cuttable: Callable[[Input], bool],
+        many: bool,
     ) -> None:
-        self._source = source
+        self._cuttable = cuttable
         self._cursor = cursor
+        self._many = many
         self._until = until
         self._piece = max(1, -(-wanted // pieces))
         self._gap = max(0.0, (total - wanted) * self._piece / max(1, wanted))
-        self._random = random.Random(total)
+        self._random = random.Random(f"{wanted} of {total}")  # other places for each size
         self.reached = True
 
     def pieces(self) -> Iterator[Drawn]:
@@ -132,9 +141,10 @@ class _Strata:
             found, passed = self._at(skip)
             if found is None:
                 return
-            yield found
+            weight = self._weight(found.chunk)
+            yield found._replace(chunk=found.chunk._replace(weight=max(1, round(weight))))
             # What was passed over beyond the place, and taken beyond the size, is not passed over again.
-            behind = self._gap - offset - (passed - skip) - (found.chunk.weight - self._piece)
+            behind = self._gap - offset - (passed - skip) - (weight - self._piece)
 
     def _at(self, skip: float) -> tuple[Drawn | None, float]:
         """Return the piece at a distance, and the weight that was passed over."""
@@ -153,10 +163,10 @@ class _Strata:
         return self._cursor.draw(self._piece), passed
 
     def _weight(self, chunk: Chunk) -> float:
-        """Return the weight of a chunk as the total counts it, where a short file is more than its bytes."""
+        """Return the weight of a chunk as the total counts it: one of many short files is more than its bytes."""
         item = chunk.spans[0].input
-        short = not self._source.in_memory and not chunk.spans[0].whole and item.size < FILE_WEIGHT
+        short = self._many and not chunk.spans[0].whole and item.size < FILE_WEIGHT
         return chunk.weight * FILE_WEIGHT / max(1, item.size) if short else chunk.weight
 
     def _is_uncut(self, chunk: Chunk) -> bool:
-        return len(chunk.spans) == 1 and not self._source.cuttable(chunk.spans[0].input)
+        return len(chunk.spans) == 1 and not self._cuttable(chunk.spans[0].input)

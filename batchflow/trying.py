@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +12,7 @@ from batchflow.events import Event, TaskEnded
 from batchflow.executors import Executor
 from batchflow.executors.base import pickled
 from batchflow.forecast import Forecast, Trial
-from batchflow.model import Key
+from batchflow.model import Chunk
 from batchflow.plan import Destination, JobSpec, Plan
 from batchflow.planning import make_plan
 from batchflow.resources import Resources
@@ -108,7 +109,8 @@ def _unnumbered(example: str) -> str:
 def _pieces(plan: Plan, records: int) -> tuple[list[Drawn], bool]:
     """Return pieces of growing size, each size spread over the input, and whether that is all of the input."""
     record = plan.source.record_weight(plan.inputs)
-    taken: dict[Key, Drawn] = {}
+    taken: list[Drawn] = []
+    covered: dict[str, list[tuple[int, float]]] = {}
     size, left, within = 1, records, None
     while left > 0:
         size = min(size, left)
@@ -125,11 +127,22 @@ def _pieces(plan: Plan, records: int) -> tuple[list[Drawn], bool]:
             continue
         pieces = list(sample.pieces)
         random.Random(count).shuffle(pieces)  # few may be done, which are to be from anywhere
-        for drawn in pieces:
-            taken.setdefault(drawn.key, drawn)
+        taken += [drawn for drawn in pieces if _is_new(drawn.chunk, covered)]
         left -= count * size
         size *= _PIECES
-    return sorted(taken.values(), key=lambda drawn: is_compressed(drawn.chunk)), within is None
+    return sorted(taken, key=lambda drawn: is_compressed(drawn.chunk)), within is None
+
+
+def _is_new(chunk: Chunk, covered: dict[str, list[tuple[int, float]]]) -> bool:
+    """Whether no record of a chunk is in the ranges covered so far, by input; if so they are, from now on."""
+    ranges = [
+        (span.input.uri, span.start, math.inf if span.stop is None else span.stop) for span in chunk.spans
+    ]
+    if any(start < end and begin < stop for uri, start, stop in ranges for begin, end in covered.get(uri, ())):
+        return False
+    for uri, start, stop in ranges:
+        covered.setdefault(uri, []).append((start, stop))
+    return True
 
 
 class _Budget:

@@ -13,6 +13,8 @@ from batchflow import forecast as forecasts
 from batchflow import trying
 from batchflow.cli import main
 from batchflow.model import Chunk, Input, Span, Stats
+from batchflow.plan import JobSpec
+from batchflow.planning import make_plan
 from batchflow.sources.base import Drawn
 
 
@@ -90,7 +92,7 @@ class TestProblems:
     def test_tasks_that_come_near_to_their_cap(self):
         tight = bf.Resources(memory="300MB")
         told = job(lambda _: len(b"x" * 292_000_000), bf.records(range(100)), per_task=tight).forecast(8)
-        assert any("raise per_task memory" in problem for problem in told.problems)
+        assert any("raise per_task memory" in line for line in told.advice)
 
     def test_a_healthy_job_has_none(self, text, tmp_path):
         told = job(len, text, into=str(tmp_path / "out/") + "/").forecast()
@@ -133,6 +135,23 @@ class TestSample:
     def test_as_many_records_as_were_asked_for_at_most(self):
         told = job(str, bf.records(range(10**6))).forecast(100)
         assert 50 <= told.trial.report.rows_in <= 100
+
+    @pytest.mark.parametrize("sizes", [[48], [3, 5, 0, 8], [2000], [100_000], [40_000, 7, 300], [900] * 40])
+    def test_no_record_is_called_twice(self, tmp_path, sizes):
+        for name, size in enumerate(sizes):
+            (tmp_path / f"{name:03}.txt").write_text("".join(f"{name}-{n}\n" for n in range(size)))
+        source = bf.read_text(tmp_path)
+        pieces, spread = trying._pieces(make_plan(JobSpec(str, source)), 5000)
+        records = [record for piece in pieces for block in source.read(piece.chunk) for record in block.rows]
+        assert spread
+        assert 0 < len(records) == len(set(records))
+        assert len(records) >= min(sum(sizes) / 20, 1500)
+
+    def test_time_of_records_in_many_tiny_files(self, tmp_path):
+        for name in range(40):
+            (tmp_path / f"{name}.txt").write_text("a\nb\n")
+        told = job(lambda _: time.sleep(0.01), bf.read_text(tmp_path)).forecast()
+        assert told.seconds == pytest.approx(0.8 / told.slots, rel=0.6)
 
     def test_nothing_is_run_where_nothing_is_asked_for(self, text, tmp_path):
         def touch(_):
@@ -179,6 +198,19 @@ class TestCommand:
         (tmp_path / "steps.py").write_text(f"{code}def stuck(line, lock=LOCK):\n    return line\n")
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("BATCHFLOW_EXECUTOR", "processes")
+
+    def test_records_that_fail_are_in_the_exit_status_and_advice_is_not(self, tmp_path, capsys):
+        (tmp_path / "more.py").write_text(
+            "import time\n\ndef odd(line):\n    return 1 // (int(line[-1]) % 2)\n\n"
+            "def wait(line):\n    time.sleep(0.6)\n"
+        )
+        plan = ["plan", "in", "--read", "text", "--executor", "processes"]
+        assert main([*plan[:1], "more.py:odd", *plan[1:]]) == 1
+        out = capsys.readouterr().out
+        assert "ZeroDivisionError in call" in out
+        assert "problem" not in out
+        assert main([*plan[:1], "more.py:wait", *plan[1:]]) == 0
+        assert "\nadvice    calls waited for" in capsys.readouterr().out
 
     @pytest.mark.parametrize(("name", "status"), [("fails", 1), ("stuck", 2)])
     def test_problems_stand_first_and_in_the_exit_status(self, name, status, capsys):
