@@ -148,7 +148,7 @@ def _told_flow(run: FlowRun, arguments: argparse.Namespace) -> int:
     values = [{"step": step.name, "value": step.value} for step in run.steps if step.opened is not None]
     show(json_lines(values), sys.stdout)
     if not arguments.quiet:
-        show([run, *([grouped(run.errors)] if run.errors.num_rows else [])], sys.stderr)
+        show([run], sys.stderr)
     return status
 
 

@@ -198,8 +198,18 @@ def explain_run(nodes: Sequence[Node], slots: int) -> str:
     waits = _waits(nodes, most=2)
     lines += _section("needless waits", waits) if waits else []
     lines += _section("short steps", _merge_lines(nodes))
-    lines += _section("failed", _failed(nodes))
-    return "\n".join(lines + _section("skipped", _skipped(nodes)))
+    return "\n".join([*lines, *shortfall(nodes)])
+
+
+def shortfall(nodes: Sequence[Node], failed: int = 5, skipped: int = 4) -> list[str]:
+    """Return lines about what failed and what was skipped, with the reasons.
+
+    Parameters
+    ----------
+    failed, skipped
+        How many lines at most, but for one that tells how many more there are.
+    """
+    return [*_section("failed", _failed(nodes, failed)), *_section("skipped", _skipped(nodes, skipped))]
 
 
 def _timing(nodes: Sequence[Node], slots: int) -> list[str]:
@@ -284,13 +294,13 @@ def _merge_lines(nodes: Sequence[Node], most: int = 2) -> list[str]:
     return lines + _more(len(rows) - most, "such row")
 
 
-def _failed(nodes: Sequence[Node], most: int = 5) -> list[str]:
+def _failed(nodes: Sequence[Node], most: int) -> list[str]:
     failed = [node for node in nodes if node.outcome == "failed"]
     lines = [f"{label(node)}: {_why(node)}" if node.why else label(node) for node in failed[:most]]
     return lines + _more(len(failed) - most, "step")
 
 
-def _skipped(nodes: Sequence[Node], most: int = 4) -> list[str]:
+def _skipped(nodes: Sequence[Node], most: int) -> list[str]:
     """Return what was skipped, by the reason, the commonest first."""
     reasons: dict[str, list[int]] = {}
     for index, node in enumerate(nodes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, cached_property
@@ -12,10 +13,12 @@ from batchflow.combining.errors_table import joined
 from batchflow.combining.result import tell
 from batchflow.errors import FailedRecordsError, StepError, UsageError
 from batchflow.graph import Node
+from batchflow.grouping import kinds_of
 from batchflow.printable import printable
 from batchflow.report import Report
 from batchflow.steps import Step
 from batchflow.suggesting import did_you_mean
+from batchflow.summary import shown
 
 if TYPE_CHECKING:
     import os
@@ -28,6 +31,8 @@ State: TypeAlias = Literal["succeeded", "failed", "skipped", "cancelled", "cache
 
 _SHOWN = 5
 """Errors that are shown in a notebook."""
+_KINDS = 3
+"""Kinds of errors that are told of."""
 
 
 class StepRun(NamedTuple):
@@ -175,14 +180,31 @@ class FlowRun:
         names = ["step", "source", "record", "phase", "error_type", "message"]
         errors = self.errors.select(names).slice(0, _SHOWN).to_pylist() if self._errors else []
         shown = table("error", self.errors.num_rows, errors)
-        return page(line(str(self)), svg(self._nodes(), self.name), shown)
+        return page(line(self._headline()), svg(self._nodes(), self.name), shown)
 
     def __str__(self) -> str:
+        """Return what became of the flow, in under twelve lines."""
+        if self.ok:
+            return self._headline()
+        from batchflow.explaining import shortfall  # only where something failed
+
+        kinds = kinds_of(self.errors)[:_KINDS] if self._errors else []
+        told = [self._headline(), *shortfall(self._nodes(), failed=2, skipped=2), *map(str, kinds)]
+        return "\n".join([*told, f"next: {self._next()}"])
+
+    def _next(self) -> str:
+        """Return what to type where something failed."""
+        again = "once mended, run the flow again: what steps with cache=True or into= gave is kept"
+        outputs = [step.report.output for step in self.steps if step.report and step.report.failed]
+        where = next((shown(output) for output in outputs if output), None)
+        return again if where is None else f"batchflow errors {shlex.quote(where)} --all; {again}"
+
+    def _headline(self) -> str:
         counts = ", ".join(f"{count:,} {state}" for state, count in self.counts.items())
         return f"{printable(self.name)}: {len(self.steps):,} steps in {self.seconds:.2f} s: {counts}"
 
     def __repr__(self) -> str:
-        return f"<FlowRun {self}>"
+        return f"<FlowRun {self._headline()}>"
 
 
 def draw(nodes: Sequence[Node], title: str, path: str | os.PathLike[str]) -> None:

@@ -98,6 +98,17 @@ def by_kind(errors: pa.Table) -> list[tuple[int, dict[str, Any]]]:
     return [(count, firsts[kind]) for kind, count in counts.most_common()]
 
 
+def kinds_of(errors: pa.Table) -> list[ErrorKind]:
+    """Return the kinds of failure in an error table, of a job or of a flow, the commonest first."""
+    return [ErrorKind(row["phase"], row["error_type"], count, _placed(row)) for count, row in by_kind(errors)]
+
+
+def _placed(row: Mapping[str, Any]) -> str:
+    """Return a row of an error table in one line, with the step that it is of unless that is its source."""
+    step = f"{row['step']}: " if row.get("step", row["source"]) != row["source"] else ""
+    return step + example(row["source"], row["record"], row["message"])
+
+
 def example(source: str, record: int | None, message: str) -> str:
     """Return in one line what failed, and how."""
     number = "" if record is None else f", record {record}"

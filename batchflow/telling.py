@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
-from batchflow.grouping import ErrorKind, by_kind, example
+from batchflow.grouping import kinds_of
 from batchflow.printable import printable, printable_json
 
 OK, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -77,20 +77,15 @@ def _plain(value: Any) -> Any:
 
 def grouped(errors: Any) -> str:
     """Return the kinds of failure, the commonest first, with a count and an example each."""
-    return "\n".join(str(_kind(count, first)) for count, first in by_kind(errors))
-
-
-def _kind(count: int, first: dict[str, Any]) -> ErrorKind:
-    step = f"{first['step']}: " if first.get("step", first["source"]) != first["source"] else ""
-    shown = step + example(first["source"], first["record"], first["message"])
-    return ErrorKind(first["phase"], first["error_type"], count, shown)
+    return "\n".join(map(str, kinds_of(errors)))
 
 
 def told_row(row: dict[str, Any]) -> str:
     """Return a row of the error table as text, with its traceback."""
     record = f", record {row['record']}" if row["record"] is not None else ""
     place = f"{printable(row['source'])}{record} [{row['start']}:{row['stop']}]"
-    head = f"{place} {row['phase']}, {row['attempts']} attempts"
+    tries = row["attempts"]
+    head = f"{place} {row['phase']}, {tries} attempt{'s' if tries != 1 else ''}"
     payload = f"\n    {printable(row['payload'])}" if row["payload"] else ""
     trace = "".join(f"    {printable(line)}\n" for line in (row["traceback"] or "").splitlines())
     return f"{head}\n    {printable(row['error_type'])}: {printable(row['message'])}{payload}\n{trace}"

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import batchflow as bf
 from batchflow.cli import main
 
 FLOW = '''
@@ -90,6 +91,9 @@ def test_failed_records(capsys):
     status, out, err = run(capsys, "flows_of_test.py:flow", "--executor", "serial")
     assert (status, json.loads(out)) == (1, {"step": "rows", "value": 3})
     assert "1 x ZeroDivisionError in call: divide: records, record 3: integer division" in err
+    assert err.splitlines()[-1] == (
+        "next: once mended, run the flow again: what steps with cache=True or into= gave is kept"
+    )
     status, _, err = run(capsys, "flows_of_test.py:flow", "--executor", "serial", "--max-errors", "0")
     assert (status, err.count("\n")) == (3, 1)
     assert err.startswith("batchflow: stopped: more than max_errors=0 failed; 1 record failed: divide: records, record 3:")
@@ -99,10 +103,38 @@ def test_failed_steps(capsys):
     status, out, err = run(capsys, "flows_of_test.py:bad", "--executor", "serial", "--workers", "1")
     assert (status, out) == (1, "")
     assert "1 failed, 1 skipped, 1 cancelled" in err
+    assert "failed          refuse: ValueError: no \\x1b[31m\nskipped         " in err
     assert r"1 x ValueError in call: refuse: no \x1b[31m" in err
     status, out, err = run(capsys, "flows_of_test.py:bad", "--executor", "serial", "--on-error", "continue")
     assert (status, json.loads(out)) == (1, {"step": "other", "value": 2})
     assert "1 failed, 1 skipped, 1 succeeded" in err
+
+
+def test_the_output_of_a_step_with_failures_is_named(capsys, tmp_path):
+    (tmp_path / "in.txt").write_text("1\nx\n")
+    (tmp_path / "kept.py").write_text(
+        "import batchflow as bf\n\nflow = bf.Flow()\n"
+        "flow.map_records(lambda line: {'n': int(line)}, bf.read_text('in.txt'), into='it is.parquet', name='kept')\n"
+    )
+    status, _, err = run(capsys, "kept.py:flow", "--executor", "serial")
+    assert status == 1
+    assert "\nnext: batchflow errors 'it is.parquet' --all; once mended, run the flow again" in err
+    assert main(["errors", "it is.parquet"]) == 1
+
+
+def test_a_flow_in_which_everything_fails_is_told_in_under_twelve_lines():
+    def fails(kind):
+        raise kind("no")
+
+    flow = bf.Flow()
+    for at, kind in enumerate((ValueError, TypeError, OSError, KeyError, LookupError) * 3):
+        flow.step(print, flow.step(fails, kind, name=f"step {at}"), name=f"behind {at}")
+    run = flow.run(executor="serial", on_error="continue")
+    lines = str(run).splitlines()
+    assert len(lines) < 12
+    assert lines[1:7:3] == ["failed          step 0: ValueError: no", "skipped         behind 0: 'step 0' failed"]
+    assert lines[3].endswith("and 13 more steps")
+    assert repr(run) == f"<FlowRun {lines[0]}>"
 
 
 def test_only_some_steps_and_quiet(capsys):

@@ -126,7 +126,7 @@ def test_max_errors_stops_with_3(folder):
 
 
 def test_plan_runs_nothing(folder):
-    done = batchflow(folder, "plan", "steps.py:clean", "in/*.csv", "--into", "out/")
+    done = batchflow(folder, "plan", "steps.py:clean", "in/*.csv", "--into", "out/", status=1)  # one of the three records fails
     assert "input     csv: 2 files, 12 B" in done.stdout
     assert "function  steps.clean, once for each record" in done.stdout
     assert not (folder / "out").exists()
@@ -137,7 +137,7 @@ def test_errors_shows_groups_rows_or_json(folder):
     grouped = batchflow(folder, "errors", "out.parquet", status=1).stdout
     assert grouped == "      1 x ValueError in call: in/b.csv, record 1: three \\x1b[31m\n"
     whole = batchflow(folder, "errors", "out.parquet", "--all", status=1).stdout
-    assert whole.startswith("in/b.csv, record 1 [2:4] call, 1 attempts\n    ValueError: three \\x1b[31m\n    {'n': 3}\n")
+    assert whole.startswith("in/b.csv, record 1 [2:4] call, 1 attempt\n    ValueError: three \\x1b[31m\n    {'n': 3}\n")
     assert 'raise ValueError("three' in whole
     assert "\x1b" not in whole
     rows = batchflow(folder, "errors", "out.parquet", "--json", status=1).stdout
