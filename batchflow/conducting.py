@@ -139,8 +139,8 @@ class _Conductor:
         try:
             self._add(self._flow, chosen)
             self._loop()
-        except KeyboardInterrupt as error:
-            raise self._interrupted() from error
+        except KeyboardInterrupt:
+            raise self._interrupted() from None
         finally:
             self._give_up()
             self._progress(JobEnded(not self._stop.pressed))

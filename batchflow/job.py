@@ -136,7 +136,7 @@ class Job(JobSpec):
         self,
         workers: Sequence[Any] = (1, 2),
         *,
-        sample: int | str | None = None,
+        sample: float | str | None = None,
         rounds: int = 3,
         tell: Callable[[str], object] | None = None,
     ) -> Scaling:
@@ -150,7 +150,7 @@ class Job(JobSpec):
         workers
             How many run side by side; one is always among them.
         sample
-            Records, or a share like ``"5%"``, in pieces spread over the whole input; by default all of it.
+            Records, or a share like ``"5%"`` or ``0.05``, in pieces spread over the input; by default all of it.
         rounds
             How often each number has its turn; medians count.
         tell

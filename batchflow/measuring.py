@@ -34,7 +34,7 @@ def measure(
     spec: JobSpec,
     executor: Executor | str | None,
     workers: Sequence[int],
-    sample: int | str | None,
+    sample: float | str | None,
     rounds: int,
     tell: Callable[[str], object] | None,
 ) -> Scaling:
@@ -69,7 +69,7 @@ def _counts(workers: Sequence[Any]) -> list[int]:
     return sorted({1, *workers})
 
 
-def _sample(plan: Plan, sample: int | str | None, most: int) -> Sample | None:
+def _sample(plan: Plan, sample: float | str | None, most: int) -> Sample | None:
     """Return the sample that was asked for; ``None``: the whole input is used."""
     if plan.total is None:
         message = "these records come from a generator, which gives each of them once: pass a list instead"
@@ -83,11 +83,12 @@ def _sample(plan: Plan, sample: int | str | None, most: int) -> Sample | None:
     return take_sample(plan.source, plan.inputs, wanted, pieces)
 
 
-def _weight(plan: Plan, sample: int | str) -> int:
-    """Return the weight of a sample, written as a number of records or as a share like ``"5%"``."""
+def _weight(plan: Plan, sample: float | str) -> int:
+    """Return the weight of a sample, written as a number of records or as a share: ``"5%"``, ``0.05``."""
     text = str(sample).replace("_", "").replace(",", "")
     try:
-        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else None
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        share = number if text.endswith("%") or number < 1 else None
         records = int(text) if share is None else 1
     except ValueError:
         share, records = None, 0

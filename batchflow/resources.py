@@ -226,6 +226,7 @@ def _check(asked: float, cap: float, told: Callable[[float], str]) -> None:
     """Refuse a task that asks for more than there will ever be."""
     if asked > cap:
         message = (
-            f"one task asks for {told(asked)}, but the job may use {told(cap)}: lower per_task= or raise limits="
+            f"one task asks for {told(asked)}, but the job may use {told(cap)}: "
+            "raise limits= (--workers, --memory) or lower per_task="
         )
         raise ResourceError(message)

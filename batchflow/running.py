@@ -234,8 +234,8 @@ class Run:
             with nullcontext(self._brake) if self._brake is not None else Brake() as brake:
                 yield from self._write(dataset, brake)
             complete = True
-        except KeyboardInterrupt as error:
-            raise InterruptedRun(self._told_interrupted()) from error
+        except KeyboardInterrupt:
+            raise InterruptedRun(self._told_interrupted()) from None  # where it was tells nothing
         finally:
             if not complete:
                 dataset.leave(self._errors, self._papers(self._report.report()))
@@ -281,8 +281,8 @@ class Run:
             mending.run()
             result = self._retold(mending.dataset)
             complete = True
-        except KeyboardInterrupt as error:
-            raise InterruptedRun(self._told_interrupted()) from error
+        except KeyboardInterrupt:
+            raise InterruptedRun(self._told_interrupted()) from None  # where it was tells nothing
         finally:
             mending.dataset.close(complete=complete)
         return result

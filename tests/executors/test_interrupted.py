@@ -135,6 +135,7 @@ def test_the_first_interrupt_lets_running_tasks_finish(tmp_path, executor):
     driver.go()
     _, told = driver.process.communicate(timeout=60)
     assert driver.process.returncode == 130
+    assert told.count("Traceback") == 1
     assert told.splitlines()[-1] == (
         f"batchflow.errors.InterruptedRun: interrupted: what is done is kept in {tmp_path}/out; "
         "run the same again to go on"

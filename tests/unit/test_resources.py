@@ -67,9 +67,9 @@ def test_tasks_side_by_side(limits, per_task, slots):
 
 
 def test_what_never_fits_is_refused_with_the_numbers():
-    with pytest.raises(ResourceError, match="one task asks for 9 cpus, but the job may use 8 cpus: lower"):
+    with pytest.raises(ResourceError, match="one task asks for 9 cpus, but the job may use 8 cpus: raise limits="):
         count_slots(Resources(), Resources(cpus=9), 8, 16 * 10**9)
-    with pytest.raises(ResourceError, match="one task asks for 2 GB of memory, but the job may use 1 GB of memory: lower"):
+    with pytest.raises(ResourceError, match="one task asks for 2 GB of memory, but the job may use 1 GB of memory: raise"):
         count_slots(Resources(memory="1GB"), Resources(memory="2GB"), 8, 16 * 10**9)
 
 

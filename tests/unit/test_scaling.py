@@ -208,6 +208,11 @@ class TestScale:
         assert scaling.law is None
         assert "measure more numbers of workers" in scaling.advice
 
+    @pytest.mark.parametrize("sample", [0.05, "0.05", "5%", 50])
+    def test_a_share_is_written_as_people_do(self, sample):
+        job = bf.Job(str, bf.records(range(1000)), executor="serial")
+        assert job.scale((1,), sample=sample, rounds=1).share == pytest.approx(0.05, abs=0.02)
+
     def test_an_executor_of_the_user_is_used_as_it_is(self):
         scaling = bf.Job(str, bf.records(range(100)), executor=bf.Serial()).scale((1, 2), rounds=1)
         assert [point.workers for point in scaling.points] == [1]
@@ -224,7 +229,8 @@ class TestScale:
         [
             ({"workers": (0,)}, "give whole numbers of workers"), ({"workers": ("x",)}, "give whole numbers of workers"),
             ({"sample": "0"}, "a number of records, or a share"), ({"sample": "200%"}, "a number of records, or a share"),
-            ({"sample": "many"}, "a number of records, or a share"), ({"rounds": 0}, "at least one is needed"),
+            ({"sample": "many"}, "a number of records, or a share"), ({"sample": 1.5}, "a number of records, or a share"),
+            ({"sample": -0.5}, "a number of records, or a share"), ({"rounds": 0}, "at least one is needed"),
         ],
     )  # fmt: skip
     def test_what_cannot_be_meant_is_refused(self, options, words):
