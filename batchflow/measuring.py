@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,14 +15,16 @@ from batchflow.executors import Executor, choose
 from batchflow.plan import JobSpec, Plan
 from batchflow.planning import make_plan
 from batchflow.report import Report
-from batchflow.resources import Resources
+from batchflow.resources import Resources, busy_cores
 from batchflow.running import Run
 from batchflow.sampling import PieceCursor, Sample, take_sample
 from batchflow.scaling import fit_amdahl, fit_usl
 from batchflow.tryout import room
 
-BUSY = 0.5
-"""Processes for each core in the minute before: what is measured beside them tells little."""
+BUSY = 0.25
+"""Share of the cores that something else uses, beside which what is measured tells little;"""
+BUSY_SECONDS = 0.2
+"""and how long that is watched before."""
 PIECES = 16
 """Of a sample for each worker, so that none waits long for the last one;"""
 MOST_PIECES = 10_000
@@ -123,10 +124,10 @@ class _Bench:
             stack.enter_context(self._first)
         self.name = self._first.name
         self.cores = self._first.budget(Resources()).slots
-        load = os.getloadavg()[0]
-        if load > BUSY * self.cores and self.name != "ray":
-            busy = f"{load:.1f} processes for {self.cores} cores"
-            notes.append(f"the machine was busy before ({busy}): measure again when it is idle")
+        busy = busy_cores(BUSY_SECONDS) if self.name != "ray" else 0.0
+        if busy > BUSY * self.cores:
+            told = f"{busy:.1f} of {self.cores} cores"
+            notes.append(f"the machine was busy before ({told}): measure again when it is idle")
 
     @property
     def share(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -196,6 +197,23 @@ def total_memory() -> int:
         return machine if limit == "max" else min(machine, int(limit))
     except (OSError, ValueError):
         return machine
+
+
+def busy_cores(seconds: float) -> float:
+    """Return how many cores somebody uses, watched for a moment; elsewhere than on Linux in the minute before."""
+    try:
+        before = _ticks()
+        time.sleep(seconds)
+        passed = [now - then for now, then in zip(_ticks(), before, strict=True)]
+        idle = passed[3] + passed[4]  # nothing to do, and nothing but waiting for a disk: proc_stat(5)
+    except (OSError, ValueError, IndexError):
+        return os.getloadavg()[0]
+    return (os.cpu_count() or 1) * (1 - idle / max(1, sum(passed)))
+
+
+def _ticks() -> list[int]:
+    """Return the ticks of all cores together, by what they went into."""
+    return [int(number) for number in _read("/proc/stat").partition("\n")[0].split()[1:9]]  # others are in these
 
 
 def count_slots(limits: Resources, per_task: Resources, cpus: float, memory: int) -> int:

@@ -1,7 +1,11 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
 from batchflow.errors import ResourceError
-from batchflow.resources import Resources, available_cpus, count_slots, format_bytes, parse_bytes
+from batchflow.resources import Resources, available_cpus, busy_cores, count_slots, format_bytes, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -75,3 +79,28 @@ def test_what_never_fits_is_refused_with_the_numbers():
 
 def test_there_is_at_least_one_core():
     assert available_cpus() >= 1
+
+
+def test_busy_cores_are_those_of_all_processes():
+    spinning = [subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
+                for _ in range(os.cpu_count())]  # fmt: skip
+    try:
+        for process in spinning:
+            process.stdout.read(1)
+        assert busy_cores(0.3) > 0.8 * os.cpu_count()
+    finally:
+        for process in spinning:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.parametrize("stat", ["", "cpu a b c d e f g h", None])
+def test_where_nobody_tells_of_the_cores_the_load_does(monkeypatch, stat):
+    def read(path):
+        if stat is None:
+            raise FileNotFoundError(path)
+        return stat
+
+    monkeypatch.setattr("batchflow.resources._read", read)
+    monkeypatch.setattr("batchflow.resources.os.getloadavg", lambda: (1.5, 0, 0))
+    assert busy_cores(0.0) == 1.5

@@ -218,11 +218,11 @@ class TestScale:
         assert [point.workers for point in scaling.points] == [1]
         assert "2 workers were not measured: serial has room for 1" in scaling.notes
 
-    @pytest.mark.parametrize(("load", "told"), [(0.1, False), (99.0, True)])
-    def test_a_busy_machine_is_told(self, load, told, monkeypatch):
-        monkeypatch.setattr("batchflow.measuring.os.getloadavg", lambda: (load, 0, 0))
+    @pytest.mark.parametrize(("busy", "told"), [(0.1, False), (99.0, True)])
+    def test_a_busy_machine_is_told(self, busy, told, monkeypatch):
+        monkeypatch.setattr("batchflow.measuring.busy_cores", lambda _: busy)
         scaling = bf.Job(str, bf.records(range(10)), executor=bf.Serial()).scale((1,), rounds=1)
-        assert ("the machine was busy before (99.0" in str(scaling)) is told
+        assert ("the machine was busy before (99.0 of " in str(scaling)) is told
 
     @pytest.mark.parametrize(
         ("options", "words"),
