@@ -36,7 +36,7 @@ def add_scale(parser: argparse.ArgumentParser) -> None:
     add_job(parser, workers=False)
     add = _group(parser, "measuring").add_argument
     add("--workers", metavar="N,N", help="1,2,4,8: how many side by side; by default up to the cores")
-    add("--sample", metavar="N", help="records, or a share like 5%%, spread over the input; by default all of it")
+    add("--sample", metavar="N", help="records, or a share: 5%%, 0.05, all over the input; by default all of it")
     add("--rounds", type=int, default=3, metavar="N", help="turns of each number; medians count; by default 3")
     add("--plot", metavar="FILE", help="the curve as SVG: scale.svg")
 

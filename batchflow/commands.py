@@ -157,6 +157,7 @@ def retry(arguments: argparse.Namespace) -> int:
     from batchflow.errors import InputError
     from batchflow.job import Job
     from batchflow.loading import find_output, load_again, load_function, source_of
+    from batchflow.sources.paths import present
 
     destination, plan, history = find_output(arguments.output)
     failed = sum(len(done.failures) for done in history.chunks.values())
@@ -167,7 +168,7 @@ def retry(arguments: argparse.Namespace) -> int:
         raise InputError(message)
     function = load_function(arguments.function) if arguments.function else None
     setup = load_function(arguments.setup) if arguments.setup else None
-    source = source_of(plan)
+    source = source_of(plan, of=present)
     if source is None:
         where = f"the records of {arguments.output!r} were in the memory of a program"
         message = f"{where}: call Job(...).retry_failed() in it"
@@ -186,7 +187,7 @@ def retry(arguments: argparse.Namespace) -> int:
     left = result.errors.num_rows
     if failed and not arguments.quiet and not arguments.json:
         errors = f"{failed:,} error{'s' if failed > 1 else ''}"
-        show([f"{errors} tried again: {failed - left:,} gone, {left:,} left"], sys.stderr)
+        show([f"{errors} tried again: {max(0, failed - left):,} gone, {left:,} left"], sys.stderr)
     return _told_result(result, arguments)
 
 

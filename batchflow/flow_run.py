@@ -188,8 +188,9 @@ class FlowRun:
             return self._headline()
         from batchflow.explaining import shortfall  # only where something failed
 
-        kinds = kinds_of(self.errors)[:_KINDS] if self._errors else []
-        told = [self._headline(), *shortfall(self._nodes(), failed=2, skipped=2), *map(str, kinds)]
+        kinds = [str(kind) for kind in kinds_of(self.errors)] if self._errors else []
+        more = [f"and {len(kinds) - _KINDS:,} more kinds of errors"] if len(kinds) > _KINDS else []
+        told = [self._headline(), *shortfall(self._nodes(), failed=2, skipped=1), *kinds[:_KINDS], *more]
         return "\n".join([*told, f"next: {self._next()}"])
 
     def _next(self) -> str:

@@ -25,7 +25,6 @@ from batchflow.plan import ERRORS, Destination
 from batchflow.readers import again
 from batchflow.resuming import read_history
 from batchflow.sources import Source
-from batchflow.sources.paths import present
 from batchflow.stores import Uri, is_uri, place_of, why_refused
 from batchflow.suggesting import did_you_mean
 
@@ -210,16 +209,21 @@ def _looked_up(path: Path | Uri) -> tuple[Destination, dict[str, Any] | None, Hi
     return destination, *read_history(destination)
 
 
-def source_of(plan: dict[str, Any]) -> Source | None:
-    """Return the source of an output, of what there still is of it, from the folder that its paths start from.
+def source_of(plan: dict[str, Any], *, of: Callable[[list[str]], list[str]] = list) -> Source | None:
+    """Return the source of an output, from the folder that its relative paths start from.
 
     ``None`` where its records were in the memory of a program.
+
+    Parameters
+    ----------
+    of
+        Chooses some of the paths of its inputs.
     """
     if not _was_sent(plan["folder"]):
         with suppress(OSError):  # the folder of another machine; paths may be absolute
             os.chdir(plan["folder"])
     paths = [item["uri"] for item in plan["inputs"]]
-    return again(plan["source"], present(paths) or paths)
+    return again(plan["source"], of(paths) or paths)
 
 
 def _was_sent(path: str | None) -> bool:

@@ -16,6 +16,7 @@ from batchflow.errors import ChangedError, LedgerError
 from batchflow.fingerprint import fingerprint
 from batchflow.model import Input
 from batchflow.printable import printable
+from batchflow.sources.compression import by_suffix
 from batchflow.stores import Place, store_of
 from batchflow.suggesting import next_version
 
@@ -111,7 +112,7 @@ def read_plan(meta: Place) -> tuple[dict[str, Any], str]:
 
 def inputs_of(plan: Mapping[str, Any]) -> list[Input]:
     """Return the inputs that a plan names, as they were."""
-    return [Input(item["uri"], item["size"], item["version"]) for item in plan["inputs"]]
+    return [Input(item["uri"], item["size"], item["version"], by_suffix(item["uri"])) for item in plan["inputs"]]
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:

@@ -89,7 +89,7 @@ def _weight(plan: Plan, sample: float | str) -> int:
     text = str(sample).replace("_", "").replace(",", "")
     try:
         number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-        share = number if text.endswith("%") or number < 1 else None
+        share = number if "%" in text or "." in text else None
         records = int(text) if share is None else 1
     except ValueError:
         share, records = None, 0

@@ -71,7 +71,7 @@ class Span(NamedTuple):
 class Chunk(NamedTuple):
     """A contiguous range of a source: the unit of work, retry and resume.
 
-    A chunk is one span, or many whole small inputs. ``skip`` and ``take`` narrow it further, in
+    A chunk is one span, or many whole small inputs. ``skip`` and ``take`` narrow one span further, in
     records, after it was halved: so a compressed file, which cannot be cut, can be halved too.
     """
 
@@ -81,10 +81,10 @@ class Chunk(NamedTuple):
     skip: int = 0
     take: int | None = None
     of: int | None = None
-    """Records of all spans, known once the chunk was halved."""
+    """Records of its span, known once the chunk was halved."""
 
     def halve(self, records: int) -> tuple[Chunk, Chunk]:
-        """Return the two halves of a chunk that holds this many records, at least two."""
+        """Return the two halves of a chunk of one span that holds this many records, at least two."""
         middle = records // 2
         whole = self._replace(weight=max(1, self.weight // 2), of=self.of or records)
         return (

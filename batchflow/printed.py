@@ -39,7 +39,7 @@ def _place_of_chunk(chunk: Chunk) -> str:
 
 
 def _part_of(chunk: Chunk) -> str:
-    """Return which records of its spans are those of a chunk that was halved."""
+    """Return which records of its span are those of a chunk that was halved."""
     if chunk.take is None:
         return ""
     first, last = chunk.skip + 1, chunk.skip + chunk.take

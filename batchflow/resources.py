@@ -200,15 +200,15 @@ def total_memory() -> int:
 
 
 def busy_cores(seconds: float) -> float:
-    """Return how many cores somebody uses, watched for a moment; elsewhere than on Linux in the minute before."""
+    """Return how many cores of the machine are in use, watched for a moment; its load where nobody knows."""
     try:
         before = _ticks()
         time.sleep(seconds)
-        passed = [now - then for now, then in zip(_ticks(), before, strict=True)]
+        passed = [max(0, now - then) for now, then in zip(_ticks(), before, strict=True)]
         idle = passed[3] + passed[4]  # nothing to do, and nothing but waiting for a disk: proc_stat(5)
-    except (OSError, ValueError, IndexError):
+        return (os.cpu_count() or 1) * (1 - idle / sum(passed))
+    except (OSError, ValueError, IndexError, ZeroDivisionError):  # no such file, or a sandbox's own
         return os.getloadavg()[0]
-    return (os.cpu_count() or 1) * (1 - idle / max(1, sum(passed)))
 
 
 def _ticks() -> list[int]:

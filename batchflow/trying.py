@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from batchflow.errors import BatchflowError, UsageError
@@ -109,8 +109,7 @@ def _unnumbered(example: str) -> str:
 def _pieces(plan: Plan, records: int) -> tuple[list[Drawn], bool]:
     """Return pieces of growing size, each size spread over the input, and whether that is all of the input."""
     record = plan.source.record_weight(plan.inputs)
-    taken: list[Drawn] = []
-    covered: dict[str, list[tuple[int, float]]] = {}
+    sizes: list[list[Drawn]] = []
     size, left, within = 1, records, None
     while left > 0:
         size = min(size, left)
@@ -127,10 +126,22 @@ def _pieces(plan: Plan, records: int) -> tuple[list[Drawn], bool]:
             continue
         pieces = list(sample.pieces)
         random.Random(count).shuffle(pieces)  # few may be done, which are to be from anywhere
-        taken += [drawn for drawn in pieces if _is_new(drawn.chunk, covered)]
+        sizes.append(pieces)
         left -= count * size
         size *= _PIECES
+    taken = _apart(sizes)
     return sorted(taken, key=lambda drawn: is_compressed(drawn.chunk)), within is None
+
+
+def _apart(sizes: Sequence[Sequence[Drawn]]) -> list[Drawn]:
+    """Return pieces, small ones first, of which no two hold the same record.
+
+    The smallest are kept, since it is by them that slow calls show, and of the others rather the largest.
+    """
+    covered: dict[str, list[tuple[int, float]]] = {}
+    order = sorted(range(len(sizes)), key=lambda at: -at if at else -len(sizes))
+    kept = {at: [drawn for drawn in sizes[at] if _is_new(drawn.chunk, covered)] for at in order}
+    return [drawn for at in sorted(kept) for drawn in kept[at]]
 
 
 def _is_new(chunk: Chunk, covered: dict[str, list[tuple[int, float]]]) -> bool:

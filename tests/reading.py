@@ -108,8 +108,8 @@ def halves(source: Source, chunk: Chunk, data: Any = None) -> Iterator[tuple[Chu
     if records < 2:
         yield chunk, data
         return
-    for half in chunk.halve(records):
-        yield from halves(source, half, data)
+    for half, part in source.halve(chunk, data, records):
+        yield from halves(source, half, part)
 
 
 def writer(folder: Path) -> Callable[..., str]:

@@ -95,7 +95,7 @@ class Numbering:
         Where a chunk before was lost before its records could be counted, numbers stay unknown.
         """
         chunk = settled.chunk
-        if chunk.skip == 0:  # no later part of a halved chunk, which counts on in all of its inputs
+        if chunk.skip == 0:  # no later part of a halved chunk, which counts on in its input
             self._used = {
                 span.input.uri: self._used.get(span.input.uri, 0) if span.start else 0 for span in chunk.spans
             }

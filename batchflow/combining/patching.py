@@ -43,19 +43,9 @@ def find_holes(chunks: Sequence[tuple[int, DoneChunk]], source: Source) -> Itera
         else:
             failures = done.failures
         for failure in failures:
-            chunk = done.chunk if failure is None else source.select(done.chunk, failure, _before(done, failure))
+            chunk = done.chunk if failure is None else source.select(done.chunk, failure)
             yield Hole((at,), number, failure, chunk)
             at += 1
-
-
-def _before(done: DoneChunk, failure: Failure) -> int:
-    """Return how many numbers the spans of a chunk use up before the one of a failure."""
-    used = 0
-    for count in done.stats.spans:
-        if count.uri == failure.source:
-            break
-        used += count.positions
-    return used
 
 
 class HoleCursor(Cursor):
@@ -105,9 +95,9 @@ class Patch:
         if hole.key != self._hole:
             self._hole, self._used = hole.key, 0
             self._count(SpanCount(old.source, -1, -1, 0, -1))
-        lost = any(bad.record is None for bad in settled.failures)  # by a row for each span, but one record it is
-        told = settled.failures[:1] if lost else settled.failures
-        self.failures += [_renumbered(bad, old, self._used, self.added) for bad in told]
+        self.failures += [_renumbered(bad, old, self._used, self.added) for bad in settled.failures]
+        if settled.key == hole.key and not settled.stats.rows_in and not settled.failures:
+            self.failures.append(old)  # there is nothing any more, which is no success
         known = settled.stats.spans if settled.stats.rows_in else (SpanCount(old.source, 1, 1, 0, 1),)
         for count in known:
             self._count(count)
@@ -135,9 +125,7 @@ class Patch:
 def _renumbered(failure: Failure, old: Failure, used: int, added: int) -> Failure:
     """Return a failure of a hole as one of its chunk: its number counts on, and so do its attempts."""
     if failure.record is None:  # of the one record that the hole is about
-        failure = failure._replace(
-            source=old.source, start=old.start, stop=old.stop, record=0, payload=old.payload
-        )
+        failure = failure._replace(record=0, payload=old.payload, start=old.start, stop=old.stop)
     record = (failure.record or 0) + used + (old.record or 0)
     row = failure.row + old.row + added
     return failure._replace(record=record, attempts=failure.attempts + old.attempts, row=row)

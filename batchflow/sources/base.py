@@ -135,15 +135,13 @@ class Source(ABC):
         del chunk
 
     @abstractmethod
-    def select(self, chunk: Chunk, failure: Failure, before: int) -> Chunk:
+    def select(self, chunk: Chunk, failure: Failure) -> Chunk:
         """Return a chunk of what a failure in another one is about: its record, or the rest of its span.
 
         Parameters
         ----------
         failure
             With the number of its record within the span.
-        before
-            Numbers used up by the spans of the chunk before that one.
         """
 
     def described(self, uri: str) -> Input | None:
@@ -173,8 +171,11 @@ class Source(ABC):
         return item.compression is None
 
     def halve(self, chunk: Chunk, data: Any, records: int) -> tuple[tuple[Chunk, Any], tuple[Chunk, Any]]:
-        """Return the two halves of a chunk of at least two records, each with the data that travels with it."""
-        one, two = chunk.halve(records)
+        """Return the two halves of a chunk of at least two records, each with the data that travels with it.
+
+        Of several files each half gets some, so that what becomes of one, between two readings, moves no other's.
+        """
+        one, two = Source.parts(self, chunk) or chunk.halve(records)
         return (one, data), (two, data)
 
     def parts(self, chunk: Chunk) -> Sequence[Chunk]:

@@ -49,13 +49,15 @@ class FileSource(Source):
 
         return FileCursor(self, inputs, heavy, done)
 
-    def select(self, chunk: Chunk, failure: Failure, before: int) -> Chunk:
+    def select(self, chunk: Chunk, failure: Failure) -> Chunk:
         """Return a chunk of one record, by its place where the file was cut there, else by its number."""
         number = failure.record or 0
         rest = is_rest(failure)
         if chunk.of is not None:
-            taken = (chunk.take or 0) - before - number if rest else 1
-            return chunk._replace(weight=1, skip=chunk.skip + before + number, take=taken)
+            (span,) = chunk.spans
+            left = (chunk.take or 0) - number
+            is_last = chunk.skip + (chunk.take or 0) == chunk.of  # where more may be than could be read
+            return Chunk((span,), 1, chunk.skip + number, 1 if not rest else None if is_last else left)
         span = next(span for span in chunk.spans if span.input.uri == failure.source)
         if span.whole or rest or failure.start is None or failure.stop is None:
             return Chunk((span,), 1, number, None if rest else 1)

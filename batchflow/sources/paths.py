@@ -67,15 +67,18 @@ def expand(paths: tuple[str, ...]) -> list[Input]:
 
 
 def present(paths: Sequence[str]) -> list[str]:
-    """Return those of some files that are there now."""
-    return [path for path in paths if (_is_stored(path) if is_uri(path) else os.path.lexists(path))]
+    """Return those of some files that are there now, or of which nobody can tell."""
+    return [path for path in paths if (_is_stored(path) if is_uri(path) else os.path.exists(path))]  # noqa: PTH110
 
 
 def _is_stored(uri: str) -> bool:
     from pyarrow.fs import FileType
 
-    system, path = filesystem(uri)
-    return bool(system.get_file_info(path).type != FileType.NotFound)
+    try:
+        system, path = filesystem(uri)
+        return bool(system.get_file_info(path).type != FileType.NotFound)
+    except (OSError, ValueError):
+        return True  # listing it says what is wrong
 
 
 def _nothing(path: str) -> str:

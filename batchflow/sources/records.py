@@ -63,9 +63,8 @@ class RecordsSource(Source):
             return None
         return data.segments[0].num_rows if isinstance(data, Rows) else len(data)
 
-    def select(self, chunk: Chunk, failure: Failure, before: int) -> Chunk:
+    def select(self, chunk: Chunk, failure: Failure) -> Chunk:
         """Return a chunk of one record, or of all from it on."""
-        del before
         (span,) = chunk.spans
         first = span.start + (failure.record or 0)
         return Chunk((span._replace(start=first, stop=span.stop if is_rest(failure) else first + 1),), 1)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batchflow.model import Failed, Failure, Phase, Span, Task
+from batchflow.model import Failed, Phase, Task
 from batchflow.sources.base import Block
 from batchflow.tables import as_table, concat, is_tabular
-from batchflow.worker.failures import failed, of_record
+from batchflow.worker.failures import failed, forget, of_record
 from batchflow.worker.outlets import WriteError
 from batchflow.worker.program import Program
 from batchflow.worker.run import PASSING, Run
@@ -36,13 +35,6 @@ class _Refusal(NamedTuple):
     error: BaseException
 
 
-class _Found(NamedTuple):
-    """A failure, and the span that its number counts in."""
-
-    span: Span
-    failure: Failure
-
-
 class BatchRun(Run):
     """Calls the function once for each table of some records."""
 
@@ -56,68 +48,68 @@ class BatchRun(Run):
 
     def work(self) -> Failed | None:
         """Gather blocks into tables, call, and take over what comes back."""
+        for blocks in self._batches():
+            filled = [block for block in blocks if len(block.rows)]
+            first = len(self.failures) - len(blocks[0].failures)
+            refusal = self._call(filled) if filled else None
+            if refusal is not None and _records(filled) <= FEW:
+                refusal = self._isolate(filled, refusal)
+                self.failures[first:] = sorted(self.failures[first:], key=lambda bad: bad.record or 0)
+            if refusal is not None:
+                return failed(self.task, refusal.phase, refusal.error, retry=self.program.retry)
+        return None
+
+    def _batches(self) -> Iterator[list[Block]]:
+        """Yield what one call takes; a block with failures goes by itself, so that they have their place."""
         gathered: list[Block] = []
         size = 0
         for block in self.blocks:
-            gathered.append(block)
             size += block.nbytes or sys.getsizeof(block.rows)
-            if size >= BATCH_BYTES:
-                problem = self._take(gathered)
-                if problem is not None:
-                    return problem
+            if block.failures and gathered:
+                unread = self.failures[-len(block.failures) :]
+                del self.failures[-len(block.failures) :]
+                yield gathered
+                gathered = []
+                self.failures.extend(bad._replace(row=self.rows) for bad in unread)
+            gathered.append(block)
+            if block.failures or size >= BATCH_BYTES:
+                yield gathered
                 gathered, size = [], 0
-        return self._take(gathered)
+        if gathered:
+            yield gathered
 
-    def _take(self, blocks: Sequence[Block]) -> Failed | None:
-        """Call the function with the records of some blocks; return why the chunk failed, if it did."""
-        filled = [block for block in blocks if len(block.rows)]
-        refusal = self._call(filled) if filled else None
-        if refusal is not None:
-            found: list[_Found] = []
-            refusal = self._isolate(filled, refusal, found) if _records(filled) <= FEW else refusal
-            self._place(blocks, found)
-        return refusal and failed(self.task, refusal.phase, refusal.error, retry=self.program.retry)
-
-    def _isolate(
-        self, blocks: Sequence[Block], refusal: _Refusal, found: list[_Found], tries: int = 1
-    ) -> _Refusal | None:
+    def _isolate(self, blocks: Sequence[Block], refusal: _Refusal, tries: int = 1) -> _Refusal | None:
         """Call the function with halves, and halves of them, of what it refused, until those at fault are alone.
-
-        Parameters
-        ----------
-        found
-            Takes them.
 
         Returns
         -------
         _Refusal or None
-            Why the chunk fails as a whole nevertheless: the job wants it so, or another try may help it.
+            Why the chunk fails as a whole nevertheless: the job wants it so, another try may help it, or there
+            is no time for more in this task.
         """
         if not self.program.isolates or self.program.retry.again(refusal.error, self.task.attempt):
             return refusal
         if _records(blocks) == 1:
             (block,) = blocks
             bad = of_record(block, 0, refusal.phase, refusal.error, tries)
-            found.append(_Found(block.span, bad._replace(row=self.rows)))
+            self.failures.append(bad._replace(row=self.rows))
             self.add(block, 0, 1)
             return None
+        if self._is_late():
+            return refusal
+        forget(refusal.error)
         for half in _halves(blocks):
             self.retries += 1
             problem = self._call(half)
-            problem = problem and self._isolate(half, problem, found, tries + 1)
+            problem = problem and self._isolate(half, problem, tries + 1)
             if problem is not None:
                 return problem
         return None
 
-    def _place(self, blocks: Sequence[Block], found: Sequence[_Found]) -> None:
-        """Put failures of calls between those of reading the same blocks, in input order."""
-        unread = [block.span for block in blocks for _ in block.failures]
-        first = len(self.failures) - len(unread)
-        places = {id(block.span): at for at, block in enumerate(blocks)}
-        both = [*map(_Found, unread, self.failures[first:]), *found]
-        both.sort(key=lambda one: (places[id(one.span)], one.failure.record or 0))
-        rows = accumulate((one.failure.row for one in both), max)
-        self.failures[first:] = [one.failure._replace(row=row) for one, row in zip(both, rows, strict=True)]
+    def _is_late(self) -> bool:
+        """Whether calls have to wait for their turn, or half of the task's time is over: each may take as long."""
+        limit = self.program.timeout
+        return self._gate is not None or (limit is not None and time.time() - self.started > limit / 2)
 
     def _table(self, blocks: Sequence[Block]) -> pa.Table:
         source = self.program.source

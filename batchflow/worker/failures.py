@@ -122,9 +122,14 @@ def over(work: Work, error: Overtime | MemoryError, limits: Limits, retry: Retry
         slow = too_slow(work, limits.seconds).with_traceback(error.__traceback__)
         return lost(work, "timeout", slow, retry=retry)
     outcome = lost(work, "memory", _too_much(error, limits.memory), retry=retry)
-    error.__traceback__ = error.__context__ = None  # what the task held hangs there
+    forget(error)
     give_back()
     return outcome
+
+
+def forget(error: BaseException) -> None:
+    """Let go of what a function held when it raised, all of which hangs on the frames of its traceback."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
 def _too_much(error: MemoryError, cap: int | None) -> MemoryError:

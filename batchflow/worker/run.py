@@ -15,7 +15,7 @@ from batchflow.marks import marked
 from batchflow.model import Failed, Failure, Outcome, Phase, SpanCount, Stats, Succeeded, Task
 from batchflow.rows import Rows
 from batchflow.sources.base import Block
-from batchflow.sources.window import AstrayError
+from batchflow.sources.window import InputChangedError
 from batchflow.tables import as_table, concat
 from batchflow.worker.failures import failed, of_record, placed, worker_name
 from batchflow.worker.guard import Overtime
@@ -83,7 +83,7 @@ class Run(ABC):
             if isinstance(cause, OSError):
                 self.outlet.drop()  # room, too, for what is written when the run stops
                 return problem._replace(unwritten=True)
-        except (_ReadAgainError, AstrayError) as error:
+        except (_ReadAgainError, InputChangedError) as error:
             self.outlet.drop()
             return failed(self.task, "read", error.__cause__ or error, retry=self.program.retry)
         except PASSING:

@@ -1,9 +1,12 @@
 """Functions of batches: whose fault it is when a batch fails."""
 
-import os
+import gc
 import shutil
+import time
+import weakref
 
 import pytest
+from crash import proved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -36,7 +39,7 @@ def test_a_mistake_that_every_record_meets_takes_no_task_for_each(monkeypatch):
     assert result.report.rows_in == result.report.failed == 16 * FEW
 
 
-@given(st.integers(0, 200), NUMBERS, NUMBERS, st.sampled_from(["20B", "200B", "2KB"]), st.booleans())
+@given(st.integers(1, 200), NUMBERS, NUMBERS, st.sampled_from(["20B", "200B", "2KB"]), st.booleans())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_errors_are_those_of_a_function_of_records(tmp_path, size, unreadable, bad, chunk, files):
     shutil.rmtree(tmp_path, ignore_errors=True)
@@ -56,8 +59,6 @@ def test_errors_are_those_of_a_function_of_records(tmp_path, size, unreadable, b
         return table
 
     source, options = bf.read_json(tmp_path), {"executor": "serial", "chunk": chunk}
-    if size == 0:
-        return
     singly = bf.map_records(one, source, **options)
     result = bf.map_batches(many, source, **options)
     assert result.table.to_pylist() == singly.table.to_pylist()
@@ -94,27 +95,94 @@ def test_nothing_of_a_batch_is_kept_where_it_is_one(isolate):
     assert result.errors["record"].to_pylist() == ([71] if isolate else [None])
 
 
-@pytest.mark.parametrize("names", [["a"], ["a", "b"], ["b", "c"]])
 @pytest.mark.parametrize("gone", ["a", "b", "c"])
-def test_no_record_of_a_halved_chunk_is_lost_or_doubled_where_a_file_goes_away(tmp_path, names, gone):
-    """As records are found by counting them through all files of the chunk, there is no telling where others are."""
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_no_record_is_lost_or_doubled_where_a_file_comes_and_goes(tmp_path, gone, comes_back):
+    """While a chunk of three files is halved, one of them cannot be read any more, or can be again."""
     for name in "abc":
-        (tmp_path / f"{name}.txt").write_text("".join(f"{name}{n}\n" for n in range(FEW)))
+        (tmp_path / f"{name}.txt").write_text("".join(f"{name}{n}\n" for n in range(2 * FEW)))
+    here, there, moved = tmp_path / f"{gone}.txt", tmp_path / "kept", tmp_path / "moved"
+    into = tmp_path / "out.jsonl"
 
     def fn(table):
-        if table.num_rows > FEW:
-            (tmp_path / f"{gone}.txt").unlink(missing_ok=True)
-            raise ValueError("too many")
+        if not moved.exists():
+            moved.touch()
+            there.rename(here) if comes_back else here.rename(there)
+            raise ValueError("once")
+        return table.rename_columns(["line"])
+
+    job = bf.Job(fn, bf.read_text(tmp_path / "*.txt"), per="batch", into=into, chunk="1MB", executor="serial")
+    every = [f"{name}{n}" for name in "abc" for n in range(2 * FEW)]
+    plan = make_plan(job)
+    if comes_back:
+        here.rename(there)
+    run = Run(plan, bf.Serial(), [])
+    result = run.drive(run.result())
+    left = every if comes_back else [line for line in every if line[0] != gone]
+    assert result.table["line"].to_pylist() == left
+    told = result.errors.select(["source", "record", "phase", "error_type"]).to_pylist()
+    missing = {"source": str(here), "record": 1, "phase": "read", "error_type": "FileNotFoundError"}
+    assert told == ([] if comes_back else [missing])
+    if not comes_back:
+        there.rename(here)
+        assert job.retry_failed().table["line"].to_pylist() == every
+    assert proved(into) == []
+
+
+def test_rows_of_a_file_that_could_not_be_read_come_where_it_stands(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text("".join(f"{name}{n}\n" for n in range(20)))
+    there, mended = tmp_path / "kept", tmp_path / "mended"
+
+    def fn(table):
+        if not mended.exists() and {"a3", "c7"}.intersection(table["value"].to_pylist()):
+            raise ValueError("bad")
+        return table.rename_columns(["line"])
+
+    job = bf.Job(fn, bf.read_text(tmp_path / "*.txt"), per="batch", into=tmp_path / "out/", executor="serial")
+    plan = make_plan(job)
+    (tmp_path / "b.txt").rename(there)
+    run = Run(plan, bf.Serial(), [])
+    assert run.drive(run.result()).errors["record"].to_pylist() == [4, 1, 8]
+    there.rename(tmp_path / "b.txt")
+    assert job.retry_failed().errors["payload"].to_pylist() == ["a3", "c7"]
+    mended.touch()
+    result = job.retry_failed()
+    assert result.table["line"].to_pylist() == [f"{name}{n}" for name in "abc" for n in range(20)]
+    assert proved(tmp_path / "out") == []
+
+
+def always(table):
+    time.sleep(0.02)
+    raise ValueError("nothing is right")
+
+
+def test_time_and_rate_of_a_task_are_not_used_up_by_looking_for_the_guilty(warm):
+    result = bf.map_batches(
+        always, bf.records(list(range(128))), executor=warm("processes"), chunk=64, timeout=0.5
+    )
+    assert result.errors["error_type"].to_pylist() == ["ValueError"] * 128
+    assert result.errors["record"].to_pylist() == list(range(1, 129))
+    events = []
+    calm = run(refuse, bf.records([1, 2, 3]), events, chunk=3, rate="1000/s")
+    assert calm.errors["record"].to_pylist() == [1, 2, 3]
+    assert len([event for event in events if isinstance(event, TaskEnded)]) == 5  # as each call waits for its turn
+
+
+def test_what_a_function_held_is_let_go_while_the_guilty_are_looked_for():
+    held = weakref.WeakSet()
+
+    class Large:
+        pass
+
+    def fn(table):
+        gc.collect()
+        assert len(held) == 0
+        large = Large()
+        held.add(large)
+        if 3 in table["value"].to_pylist():
+            raise ValueError("bad")
         return table
 
-    inputs = [tmp_path / f"{name}.txt" for name in names]
-    result = run(fn, bf.read_text(inputs), [], chunk="1MB")
-    every = [f"{name}{n}" for name in names for n in range(FEW)]
-    if gone not in names or len(names) == 1:
-        assert (result.values, result.errors.num_rows) == (every, 0)
-        return
-    assert result.values == [value for value in every if value in result.values]
-    told = {(os.path.basename(row["source"])[0], row["phase"], row["error_type"]) for row in result.errors.to_pylist()}
-    assert (gone, "read", "FileNotFoundError") in told
-    assert {phase for _, phase, _ in told} == {"read"}
-    assert {value[0] for value in every} - {value[0] for value in result.values} <= {name for name, *_ in told}
+    result = run(fn, bf.records(list(range(8))), [], chunk=8)
+    assert (result.values, result.errors["record"].to_pylist()) == ([0, 1, 2, 4, 5, 6, 7], [4])

@@ -15,7 +15,7 @@ import batchflow as bf
 from batchflow.events import ChunkSettled
 from batchflow.readers import files, read_csv, read_json, read_parquet, read_text
 from batchflow.sources.cutting import FILE_WEIGHT, PACK_LIMIT
-from batchflow.sources.window import AstrayError
+from batchflow.sources.window import InputChangedError
 
 
 @pytest.fixture
@@ -182,19 +182,42 @@ def test_halves_of_a_pack_keep_damaged_files_and_their_places(write):
     assert read_chunks(source, halves(source, drawn.chunk)) == whole
 
 
-def test_a_part_of_a_chunk_whose_place_cannot_be_told_any_more_is_refused(write):
+def test_a_part_of_a_file_that_cannot_be_read_any_more_is_refused(write):
+    path = write(lines(0, 4), "in.txt")
+    source = read_text(path)
+    (drawn,) = draw(source)
+    one, two = drawn.chunk.halve(4)
+    Path(path).unlink()
+    with pytest.raises(InputChangedError) as refused:
+        list(source.read(two))
+    assert isinstance(refused.value.__cause__, FileNotFoundError)
+    assert [bad.error_type for block in source.read(one) for bad in block.failures] == ["FileNotFoundError"]
+
+
+@pytest.mark.parametrize("more", [1, 100_000])  # which is in the same block, and in many
+def test_the_last_part_of_a_file_that_has_more_records_now_is_refused(write, more):
+    whole = gzip.compress(lines(0, 40 + more).encode(), 0)
+    path = write(gzip.compress(lines(0, 40).encode(), 0)[:-10], "in.txt.gz")
+    source = read_text(path)
+    (drawn,) = draw(source)
+    records = count(source, drawn.chunk)
+    one, two = drawn.chunk.halve(records)
+    Path(path).write_bytes(whole)
+    assert read_chunks(source, [(one, None)]).rows == lines(0, records // 2).split()
+    with pytest.raises(InputChangedError, match="the input changed while it was read"):
+        list(source.read(two))
+
+
+def test_what_becomes_of_a_file_moves_no_record_of_another(write):
     paths = [write(lines(0, 4), f"{at}.txt") for at in range(3)]
     source = read_text(paths)
     (drawn,) = draw(source)
-    parts = [half for one in drawn.chunk.halve(12) for half in one.halve(6)]  # three records each
-    alone = drawn.chunk._replace(spans=drawn.chunk.spans[:1], skip=3, take=1)
-    Path(paths[0]).unlink()
-    for chunk in (*parts, alone):
-        with pytest.raises(AstrayError) as refused:
-            list(source.read(chunk))
-        assert isinstance(refused.value.__cause__, FileNotFoundError)
-    whole = list(source.read(drawn.chunk))
-    assert [failure.phase for block in whole for failure in block.failures] == ["read"]
+    (one, _), (two, _) = source.halve(drawn.chunk, None, 12)
+    assert [len(half.spans) for half in (one, two)] == [1, 2]
+    Path(paths[1]).unlink()
+    whole = read_chunks(source, [(one, None), *halves(source, two)])
+    assert whole.rows == lines(0, 4).split() * 2
+    assert [(failure[0], failure[1]) for failure in whole.failures] == [(paths[1], 1)]
 
 
 def test_halves_have_half_the_weight_and_all_the_records(write):

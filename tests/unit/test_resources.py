@@ -87,14 +87,14 @@ def test_busy_cores_are_those_of_all_processes():
     try:
         for process in spinning:
             process.stdout.read(1)
-        assert busy_cores(0.3) > 0.8 * os.cpu_count()
+        assert busy_cores(0.3) > 0.9  # of however many this process may use
     finally:
         for process in spinning:
             process.kill()
             process.communicate()
 
 
-@pytest.mark.parametrize("stat", ["", "cpu a b c d e f g h", None])
+@pytest.mark.parametrize("stat", ["", "cpu a b c d e f g h", "cpu 0 0 0 0 0 0 0 0", None])
 def test_where_nobody_tells_of_the_cores_the_load_does(monkeypatch, stat):
     def read(path):
         if stat is None:

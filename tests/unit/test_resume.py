@@ -1,5 +1,6 @@
 """The same call again: goes on, adds, refuses with words, or says that nothing is to be done."""
 
+import gzip
 import json
 import os
 import pickle
@@ -327,6 +328,40 @@ def test_a_retry_goes_on_without_a_file_that_is_gone(text, tmp_path, monkeypatch
     os.utime(tmp_path / "in" / gone, ns=times[gone])
     main(["retry", "out", "more.py:fn", "--version", "2", "--executor", "serial"])
     assert (rows(tmp_path), proved(tmp_path / "out")) == ([1, 2, 5, 0], [])
+
+
+@pytest.mark.parametrize("kind", ["csv", "txt", "jsonl"])
+@pytest.mark.parametrize("compression", ["gz", "bz2", "xz", "zst", "lz4"])
+def test_a_damaged_file_is_no_better_the_second_time(tmp_path, kind, compression):
+    (tmp_path / f"bad.{kind}.{compression}").write_text("what is no data\n1,2\n")
+    (tmp_path / f"good.{kind}").write_text({"csv": "n\n1\n", "txt": "1\n", "jsonl": '{"n": 1}\n'}[kind])
+    read = {"csv": bf.read_csv, "txt": bf.read_text, "jsonl": bf.read_json}[kind]
+    job = bf.Job(str, read(tmp_path / f"*.{kind}*"), into=tmp_path / "out/", executor="serial")
+    first = job.run()
+    again = job.retry_failed()
+    (row,) = again.errors.to_pylist()
+    assert row["message"].startswith(f"this is not {compression} data, whatever its name says")
+    assert row == first.errors.to_pylist()[0] | {"attempts": 2, "worker": row["worker"], "seconds": row["seconds"]}
+    assert again.table.to_pylist() == first.table.to_pylist()
+    assert proved(tmp_path / "out") == []
+
+
+def test_a_record_that_is_not_there_any_more_is_no_success(tmp_path):
+    path = tmp_path / "in.txt.gz"
+    path.write_bytes(gzip.compress(b"1\n2\nx\n", mtime=0))
+    status, mended = path.stat(), tmp_path / "mended"
+
+    def fn(line):
+        return {"n": 3 if mended.exists() else int(line)}
+
+    job = bf.Job(fn, bf.read_text(path), into=tmp_path / "out/", executor="serial")
+    job.run()
+    path.write_bytes(gzip.compress(b"1\n2\n", mtime=0).ljust(status.st_size, b"\0"))
+    os.utime(path, ns=(status.st_mtime_ns,) * 2)
+    mended.touch()
+    again = job.retry_failed()
+    assert again.errors.select(["record", "payload"]).to_pylist() == [{"record": 3, "payload": "x"}]
+    assert proved(tmp_path / "out") == []
 
 
 def test_the_retry_of_a_function_of_a_script_says_what_to_do(text, tmp_path, script):

@@ -230,7 +230,7 @@ class TestScale:
             ({"workers": (0,)}, "give whole numbers of workers"), ({"workers": ("x",)}, "give whole numbers of workers"),
             ({"sample": "0"}, "a number of records, or a share"), ({"sample": "200%"}, "a number of records, or a share"),
             ({"sample": "many"}, "a number of records, or a share"), ({"sample": 1.5}, "a number of records, or a share"),
-            ({"sample": -0.5}, "a number of records, or a share"), ({"rounds": 0}, "at least one is needed"),
+            ({"sample": "1.01"}, "a number of records, or a share"), ({"sample": -0.5}, "a number of records, or a share"), ({"rounds": 0}, "at least one is needed"),
         ],
     )  # fmt: skip
     def test_what_cannot_be_meant_is_refused(self, options, words):
