@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from batchflow.errors import BatchflowError, UsageError
 from batchflow.events import Event, TaskEnded
@@ -19,7 +20,8 @@ from batchflow.resources import Resources
 from batchflow.running import Run, program_of
 from batchflow.sampling import PieceCursor, take_sample
 from batchflow.sources.base import Drawn
-from batchflow.sources.cutting import is_compressed
+from batchflow.sources.compression import RATIO
+from batchflow.sources.cutting import is_compressed, swelling
 from batchflow.stores import Uri, is_uri
 from batchflow.tryout import room
 
@@ -33,6 +35,8 @@ PATIENCE = 2.0
 """Seconds after which a task of the sample is given up."""
 _BEGINNING = 16 << 20
 """Weight that the sample is taken from where there is no time for more."""
+_FILES = 4
+"""Compressed files whose beginnings tell how much they hold."""
 _PIECES = 8
 """Of each size, spread over the whole input. Single records come first, as they may take long; each size after
 it is as many times as large, so that in the end what a task costs by itself counts for little."""
@@ -88,7 +92,7 @@ def _tried(spec: JobSpec, records: int) -> Trial:
     with room(spec) as (trial, _), Processes(workers=1) as worker:
         plan = make_plan(replace(trial, limits=Resources(), timeout=timeout, max_errors=None, chunk=None))
         pieces, spread = _pieces(plan, records)
-        budget = _Budget()
+        budget = _Budget(plan.source.record_weight(plan.inputs) / _swelling(pieces))
         run = Run(plan, worker, [budget], cursor=PieceCursor(pieces, budget.allows))
         report = run.drive(run.result()).report
         written = spec.into is not None
@@ -111,11 +115,13 @@ def _pieces(plan: Plan, records: int) -> tuple[list[Drawn], bool]:
     record = plan.source.record_weight(plan.inputs)
     sizes: list[list[Drawn]] = []
     size, left, within = 1, records, None
+    used: dict[str, int] = {}
+    volume = sum(item.size * (RATIO if item.compression else 1) for item in plan.inputs)  # tiny files weigh more
     while left > 0:
         size = min(size, left)
         count = min(_PIECES, left // size)
         wanted = max(1, round(count * size * record))
-        if wanted >= (plan.size or 0):  # files of a few bytes weigh more than that
+        if wanted >= volume:
             if size > 1:
                 break
             wanted = plan.total or 0
@@ -125,12 +131,32 @@ def _pieces(plan: Plan, records: int) -> tuple[list[Drawn], bool]:
             within = _BEGINNING
             continue
         pieces = list(sample.pieces)
+        if plan.source.kind != "files":  # which are a record each
+            pieces = [_window(drawn, size, record, used) for drawn in pieces]
         random.Random(count).shuffle(pieces)  # few may be done, which are to be from anywhere
         sizes.append(pieces)
         left -= count * size
         size *= _PIECES
     taken = _apart(sizes)
-    return sorted(taken, key=lambda drawn: is_compressed(drawn.chunk)), within is None
+    spread = within is None and not (len(plan.inputs) == 1 and used)
+    return sorted(taken, key=lambda drawn: is_compressed(drawn.chunk)), spread
+
+
+def _window(drawn: Drawn, size: int, record: float, used: dict[str, int]) -> Drawn:
+    """Return some records of a compressed file instead of all of it, behind those that were used before."""
+    span = drawn.chunk.spans[0]
+    if span.input.compression is None:
+        return drawn
+    skip = used.get(span.input.uri, 0)
+    used[span.input.uri] = skip + size
+    return Drawn((*drawn.key, skip), Chunk((span,), max(1, round(size * record)), skip, size))
+
+
+def _swelling(pieces: Sequence[Drawn]) -> float:
+    """Return how many times as much the compressed files of a sample hold as they are thought to weigh."""
+    files = {drawn.chunk.spans[0].input for drawn in pieces if drawn.chunk.take is not None}
+    known = [times for item in sorted(files)[:_FILES] if (times := swelling(item))]
+    return fmean(known) if known else 1.0
 
 
 def _apart(sizes: Sequence[Sequence[Drawn]]) -> list[Drawn]:
@@ -146,6 +172,8 @@ def _apart(sizes: Sequence[Sequence[Drawn]]) -> list[Drawn]:
 
 def _is_new(chunk: Chunk, covered: dict[str, list[tuple[int, float]]]) -> bool:
     """Whether no record of a chunk is in the ranges covered so far, by input; if so they are, from now on."""
+    if chunk.take is not None:
+        return True  # it is behind all others of its file
     ranges = [
         (span.input.uri, span.start, math.inf if span.stop is None else span.stop) for span in chunk.spans
     ]
@@ -157,16 +185,25 @@ def _is_new(chunk: Chunk, covered: dict[str, list[tuple[int, float]]]) -> bool:
 
 
 class _Budget:
-    """Keeps a sample to its time, and tells what a unit of weight takes, compressed files by themselves."""
+    """Keeps a sample to its time, and tells what a unit of weight takes, compressed files by themselves.
 
-    def __init__(self) -> None:
-        self.weight = 0
+    Parameters
+    ----------
+    record
+        Weight of a record of a compressed file, by which a piece of one counts.
+    """
+
+    def __init__(self, record: float = 1.0) -> None:
+        self._record = record
+        self.weight = 0.0
         self._kinds = {True: _Spent(), False: _Spent()}
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, TaskEnded) and event.chunk is not None:
-            self.weight += event.weight if event.ok else 0
-            self._kinds[is_compressed(event.chunk)].add(event.weight, event.stats.seconds, ok=event.ok)
+            window = event.chunk.take is not None
+            weight = event.stats.rows_in * self._record if window else event.weight
+            self.weight += weight if event.ok else 0
+            self._kinds[is_compressed(event.chunk)].add(weight, event.stats.seconds, ok=event.ok)
 
     def allows(self, drawn: Drawn) -> bool:
         """Return whether there is time for a piece, by what those before took."""
@@ -183,11 +220,11 @@ class _Spent:
 
     def __init__(self) -> None:
         self._seconds = 0.0
-        self._first: tuple[int, float] | None = None
+        self._first: tuple[float, float] | None = None
         """The first task, which also loads what the others find there."""
-        self._done: list[tuple[int, float]] = []
+        self._done: list[tuple[float, float]] = []
 
-    def add(self, weight: int, seconds: float, *, ok: bool) -> None:
+    def add(self, weight: float, seconds: float, *, ok: bool) -> None:
         """Take down a task."""
         if self._first is None and ok:
             self._first = (weight, seconds)

@@ -118,6 +118,11 @@ class Decompressed:
         self._given += len(data)
         return data
 
+    @property
+    def ratio(self) -> float:
+        """Bytes that came of each byte of the file so far."""
+        return (self._given + len(self._ready)) / max(1, self._raw.tell() - len(self._input))
+
     def close(self) -> None:
         """Close the file below."""
         self._raw.close()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TypeAlias
 
 from batchflow.coverage import NOTHING, Coverage, Range, key_of
 from batchflow.model import Chunk, Input, Key, Span
 from batchflow.sources.base import Cursor, Drawn
-from batchflow.sources.compression import RATIO, by_magic
+from batchflow.sources.compression import RATIO, Decompressed, by_magic, open_text
 from batchflow.sources.file_source import FileSource
 from batchflow.sources.paths import open_input
 
 FILE_WEIGHT = 1024
 """What a file costs at least, however short: opening it, as the bytes that could be read meanwhile."""
+_LOOK = 4 << 20
+"""Bytes of what a compressed file holds that are looked at to tell how much that is."""
 PACK_LIMIT = 10_000
 """Files in one chunk at most: its description travels with the task."""
 
@@ -22,6 +25,16 @@ PACK_LIMIT = 10_000
 def weigh(item: Input) -> int:
     """Return what a file costs to process, in bytes of plain text."""
     return max(FILE_WEIGHT, item.size * (RATIO if item.compression else 1))
+
+
+def swelling(item: Input) -> float | None:
+    """Return how many times as much a file holds as it is thought to, by its beginning; or that nobody knows."""
+    try:
+        with closing(open_text(open_input(item.uri), item.compression)) as stream:
+            stream.read(_LOOK)
+            return stream.ratio / RATIO if isinstance(stream, Decompressed) else None
+    except OSError:
+        return None  # the worker that reads the file tells what is wrong with it
 
 
 def is_compressed(chunk: Chunk) -> bool:

@@ -85,7 +85,7 @@ class FileSource(Source):
             except Exception:  # noqa: BLE001 - the worker that reads the file tells what is wrong with it
                 continue
             if block.end and block.nbytes:
-                return min(weigh(item), block.nbytes) / block.end
+                return block.nbytes / block.end
         return 1.0
 
     def holds_one(self, span: Span) -> bool:

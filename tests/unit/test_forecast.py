@@ -147,6 +147,23 @@ class TestSample:
         assert 0 < len(records) == len(set(records))
         assert len(records) >= min(sum(sizes) / 20, 1500)
 
+    @pytest.mark.parametrize("files", [1, 5])
+    def test_a_part_of_each_compressed_file_tells_of_all_of_it(self, tmp_path, files):
+        lines = "".join(f"{'x' * (n % 90)} {n}\n" for n in range(2000)).encode()
+        for name in range(files):
+            (tmp_path / f"{name}.txt.gz").write_bytes(gzip.compress(lines))
+        source = bf.read_text(tmp_path)
+        pieces, spread = trying._pieces(make_plan(JobSpec(str, source)), 5000)
+        records = [record for piece in pieces for block in source.read(piece.chunk) for record in block.rows]
+        assert len(records) >= 70 * files
+        assert max(records.count(record) for record in set(records)) <= files  # once of each
+        assert spread is (files > 1)
+        told = job(pause, source).forecast()
+        assert told.trial.report.rows_in < 200
+        assert told.trial.report.task_seconds < 20 * trying.SECONDS
+        alone = 2000 * 0.005
+        assert told.seconds == pytest.approx(max(alone, files * alone / told.slots), rel=0.6)
+
     def test_time_of_records_in_many_tiny_files(self, tmp_path):
         for name in range(40):
             (tmp_path / f"{name}.txt").write_text("a\nb\n")
