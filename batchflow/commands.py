@@ -232,7 +232,8 @@ def verify(arguments: argparse.Namespace) -> int:
         return tell(arguments, status, of_proof(problems, counts))
     show(map(printable, problems if problems or counts is None else [proof(counts)]), sys.stdout)
     if problems:
-        show(["what is missing is made by running the job again; what was changed, with --fresh"], sys.stderr)
+        cure = "what is missing is made by running the job again; what was changed or is gone, with --fresh"
+        show([cure], sys.stderr)
     return status
 
 

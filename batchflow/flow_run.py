@@ -198,6 +198,8 @@ class FlowRun:
         again = "once mended, run the flow again: what steps with cache=True or into= gave is kept"
         outputs = [step.report.output for step in self.steps if step.report and step.report.failed]
         where = next((shown(output) for output in outputs if output), None)
+        if self.counts.get("cancelled"):
+            again += '; on_error="continue" (--on-error continue) goes on with what needs no failed step'
         return again if where is None else f"batchflow errors {shlex.quote(where)} --all; {again}"
 
     def _headline(self) -> str:

@@ -89,10 +89,10 @@ class ErrorGroups:
 
 def by_kind(errors: pa.Table) -> list[tuple[int, dict[str, Any]]]:
     """Return how many rows there are of each kind, the commonest first, and the first row of it."""
-    counts: Counter[tuple[str, str]] = Counter()
-    firsts: dict[tuple[str, str], dict[str, Any]] = {}
+    counts: Counter[tuple[str, str, str]] = Counter()
+    firsts: dict[tuple[str, str, str], dict[str, Any]] = {}
     for row in errors.drop_columns(["payload", "traceback"]).to_pylist():
-        kind = (row["phase"], row["error_type"])
+        kind = (row.get("step", ""), row["phase"], row["error_type"])
         counts[kind] += 1
         firsts.setdefault(kind, row)
     return [(count, firsts[kind]) for kind, count in counts.most_common()]

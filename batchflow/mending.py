@@ -42,7 +42,10 @@ def failed_chunks(plan: Plan) -> History:
         message = f"there is no output of an earlier run in {where}: run the job first"
         raise UsageError(message)
     if not history.ended and not history.mends:
-        message = f"the job that writes {where} has not come to its end: run it again first, and it goes on"
+        message = (
+            f"the job that writes {where} has not come to its end: run it again first, and it goes on; "
+            "without max_errors= where that stopped it"
+        )
         raise UsageError(message)
     return history
 

@@ -33,12 +33,21 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _work(report)
     elif report.complete:
         yield "nothing to do: all of it was done before"
-    yield from map(str, report.commonest)
+    yield from _kinds(report)
     if report.executor and report.output:
         what = "report" if not report.failed else "errors and report"
         yield f"output in {shown(report.output)}; {what} in {shown(report.meta)}"
     if report.failed:
         yield f"next: {_next(report)}"
+
+
+def _kinds(report: Report) -> Iterator[str]:
+    """Yield the commonest kinds of errors, and in the last line how many more there are."""
+    shown = [str(kind) for kind in report.commonest]
+    more = report.kinds - len(shown)
+    if shown and more > 0:
+        shown[-1] += f" (and {more:,} more kind{'s' if more > 1 else ''} of errors)"
+    yield from shown
 
 
 def _work(report: Report) -> Iterator[str]:

@@ -91,6 +91,8 @@ class Run(ABC):
             raise
         except BaseException as error:  # noqa: BLE001 - of combine=, the only other thing that may raise
             problem = failed(self.task, "call", error, retry=self.program.retry)
+            told = f"combine= failed: {problem.failure.message}"
+            problem = problem._replace(failure=problem.failure._replace(message=told))
         if problem is None:
             return self._succeeded(payload)
         return self._whole(problem)

@@ -186,3 +186,11 @@ def test_what_a_function_held_is_let_go_while_the_guilty_are_looked_for():
 
     result = run(fn, bf.records(list(range(8))), [], chunk=8)
     assert (result.values, result.errors["record"].to_pylist()) == ([0, 1, 2, 4, 5, 6, 7], [4])
+
+
+def test_a_combine_that_raises_is_named():
+    def total(table):
+        return table.group_by("region").sum()
+
+    result = run(lambda table: table, bf.records([{"n": 1}, {"n": 2}]), [], chunk=2, combine=total)
+    assert [row["message"].partition(":")[0] for row in result.errors.to_pylist()] == ["combine= failed"] * 2

@@ -316,7 +316,7 @@ class TestCombine:
         result = run(lambda n: 2**n, range(6), combine=total, chunk=6)
         assert result.values == [1 + 2 + 4 + 16 + 32]
         assert result.errors.select(["record", "payload", "message"]).to_pylist() == [
-            {"record": 4, "payload": "3", "message": "no eights"}
+            {"record": 4, "payload": "3", "message": "combine= failed: no eights"}
         ]
 
     def test_a_combine_that_fails_in_the_tree_says_so(self):

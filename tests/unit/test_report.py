@@ -145,6 +145,7 @@ class TestSummary:
         assert str(result) == str(result.report)
         assert repr(result) == f"<Result in {tmp_path}/out: {lines[0]}>"
         assert lines[0] == "50 records in, 44 rows out, 6 failed, 0 retries"
+        assert lines[5].endswith(" (and 1 more kind of errors)")
         assert [line[:40] for line in lines[3:6]] == [
             "      3 x ValueError in call: records, r", "      1 x KeyError in call: records, rec",
             "      1 x OSError in call: records, reco",
