@@ -14,6 +14,8 @@ def add_job(parser: argparse.ArgumentParser, *, workers: bool = True) -> None:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help=text)
     add = _group(parser, "input and function").add_argument
     add("--read", metavar="KIND", help="text, json, csv, parquet or files; by default the suffix tells")
+    add("--types", action="append", default=[], metavar="COLUMN=TYPE", help=_TYPES)
+    add("--delimiter", metavar="CHAR", help="between the cells of CSV; by default a comma, a tab for .tsv")
     add("--per", choices=("record", "batch"), default="record", help="what the function gets; by default a record")
     add("--setup", metavar="MODULE:FUNCTION", help="called once per worker; gives the second argument")
     add("--combine", metavar="MODULE:FUNCTION", help="makes tables smaller until one is left")
@@ -118,6 +120,7 @@ def add_errors(parser: argparse.ArgumentParser) -> None:
 
 
 _ARG = "keyword argument of the function, JSON or text; may be given again"
+_TYPES = "of a CSV column: str, int, float, bool, date or datetime; by default inferred; may be given again"
 _MAX_ERRORS = "stop over a count, or a fraction like 0.001; by default all are collected"
 
 
@@ -194,6 +197,7 @@ EXAMPLES = {
     "run": """
   batchflow run steps.py:clean 'sales/*.csv' --into clean/
   batchflow run steps.py:clean 'sales/*.csv' --into clean/ --workers 8 --max-errors 10 --timeout 60 --retry 3
+  batchflow run steps.py:clean old.csv --into clean/ --delimiter ';' --types postcode=str --types day=date
   batchflow run steps.py:fetch urls.csv --into pages/ --concurrency 200 --rate 50/s
   batchflow run steps.py:totals sales/ --read parquet --per batch --combine steps.py:totals --json""",
     "plan": """
@@ -252,6 +256,28 @@ def keyword(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def csv_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what ``--types`` and ``--delimiter`` say, as options of `read_csv`.
+
+    Raises
+    ------
+    UsageError
+        If a type names no column.
+    """
+    from batchflow.errors import UsageError
+
+    options: dict[str, Any] = {}
+    if arguments.delimiter is not None:
+        options["delimiter"] = arguments.delimiter.replace("\\t", "\t")
+    for text in arguments.types:
+        name, equals, kind = text.rpartition("=")
+        if not equals or not name:
+            message = f"--types {text!r}: write it like amount=float"
+            raise UsageError(message)
+        options.setdefault("types", {})[name] = kind
+    return options
 
 
 def number(text: str | None, option: str) -> int | float | None:

@@ -69,9 +69,9 @@ def read_csv(
     types
         ``None``: int, float, bool or str for each column, inferred once from the first 1,000 records
         of the first three files that have any. ``str``: every cell as it stands. A mapping from
-        column to type (also `datetime.date`, `datetime.datetime`), or a `pyarrow.Schema`: columns
-        that it does not name are text. A cell that does not fit is a read error of its record; an
-        empty cell is ``None``, in a text column ``""``.
+        column to type (also `datetime.date`, `datetime.datetime`), or a `pyarrow.Schema`, for some
+        columns or all. A cell that does not fit is a read error of its record; an empty cell is
+        ``None``, in a text column ``""``.
     delimiter, quote
         One character each; ``quote=None``: quotes are text.
     columns
@@ -168,8 +168,15 @@ _KINDS = {
 }  # fmt: skip
 
 
-def guess(paths: Paths, kind: str | None = None) -> Source:
+def guess(paths: Paths, kind: str | None = None, csv: Mapping[str, Any] | None = None) -> Source:
     """Return the source for paths by the kind that was named, or that suffixes show: theirs, or of what is there.
+
+    Parameters
+    ----------
+    kind
+        Of the input, if it is named.
+    csv
+        Options of `read_csv`.
 
     Raises
     ------
@@ -195,8 +202,12 @@ def guess(paths: Paths, kind: str | None = None) -> Source:
         given = ", ".join(names[:3])
         message = f"cannot tell what kind of input {given} is{_odd(seen)}: add one of --read {known}"
         raise FormatError(message)
-    if kind == "csv" and all(".tsv" in name.lower() for name in seen):
-        return read_csv(names, delimiter="\t")
+    if kind == "csv":
+        tabs = {"delimiter": "\t"} if all(".tsv" in name.lower() for name in seen) else {}
+        return read_csv(names, **{**tabs, **(csv or {})})
+    if csv:
+        message = f"--{min(csv)} is for CSV, and the input is {kind}: leave it out, or add --read csv"
+        raise FormatError(message)
     return _READERS[kind](names)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchflow.coverage import Range
+from batchflow.errors import FormatError
 from batchflow.model import Input, Span
 from batchflow.sources.base import BLOCK_BYTES, Block, Source
 from batchflow.sources.cells import SAMPLE_RECORDS, CellType, infer
@@ -18,6 +19,7 @@ from batchflow.sources.file_source import FileSource
 from batchflow.sources.lines import looking
 from batchflow.sources.quotes import RecordCuts
 from batchflow.sources.text import unreadable
+from batchflow.suggesting import did_you_mean
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,11 +37,18 @@ class CsvSource(FileSource):
     columns: tuple[str, ...] | None = None
     """Names of the columns of files without a header."""
     types: Mapping[str, CellType] | None = None
-    """Type of each column; a column that is not named is text. ``None``: inferred by `prepared`."""
+    """Types of columns; `prepared` infers those of the others. None at all: every column is text."""
 
     def prepared(self, inputs: Sequence[Input]) -> Source:
-        """Return the source with its types inferred from the first 1,000 records of three files."""
-        if self.types is not None:
+        """Return the source with types inferred from the first 1,000 records of three files, where none is named.
+
+        Raises
+        ------
+        FormatError
+            If a type is named for a column that none of them has.
+        """
+        named = self.types or {}
+        if self.types is not None and not named:
             return self
         cells: dict[str, list[str]] = {}
         sampled = 0
@@ -51,7 +60,13 @@ class CsvSource(FileSource):
             for row in rows:
                 for name, cell in row.items():
                     cells.setdefault(name, []).append(cell)
-        return replace(self, types={name: infer(column) for name, column in cells.items()})
+        for name in named if sampled else ():
+            if name not in cells:
+                columns = f"the columns are {', '.join(cells)}{did_you_mean(name, cells)}"
+                message = f"types= names a column {name!r}, which {inputs[0].uri!r} has not: {columns}"
+                raise FormatError(message)
+        inferred = {name: infer(column) for name, column in cells.items() if name not in named}
+        return replace(self, types={**inferred, **named})
 
     def _sample(self, item: Input) -> list[dict[str, str]]:
         try:
@@ -196,13 +211,13 @@ def _misfit(row: list[str], names: Sequence[str], types: list[CellType]) -> str 
         except ValueError:
             return (
                 f"column {name!r}: {text[:50]!r} is not of type {kind.value}; "
-                f"if types were inferred, pass types={{{name!r}: str}}"
+                f"if types were inferred, pass types={{{name!r}: str}} (--types {name}=str)"
             )
     return None
 
 
 def column_types(types: Any) -> Mapping[str, CellType] | None:
-    """Return the ``types=`` of `read_csv` as a mapping; ``str`` leaves every cell as it is.
+    """Return the ``types=`` of `read_csv` as a mapping, an empty one for ``str``: every cell is left as it is.
 
     Raises
     ------

@@ -210,11 +210,7 @@ def test_a_task_that_fails_tells_what_it_printed(executor, heard):
 
     result = run(fn, bf.records(range(2)), per="batch", executor=executor, chunk=2, listeners=[heard])
     assert result.errors.num_rows == 2
-    assert sorted(heard) == [
-        ("records", ["before 2"]),
-        ("records 0:1, try 2", ["before 1"]),
-        ("records 1:2, try 2", ["before 1"]),
-    ]
+    assert heard == [("records", ["before 2", "before 1", "before 1"])]
 
 
 def test_parts_of_a_file_that_is_not_cut_are_told_by_their_records(executor, heard, tmp_path):
@@ -224,7 +220,8 @@ def test_parts_of_a_file_that_is_not_cut_are_told_by_their_records(executor, hea
             raise ValueError
 
     path = tmp_path / "a.txt"
-    run(fn, lines(path, 5), per="batch", executor=executor, chunk="1MB", listeners=[heard])
+    paced = {"rate": "9999/s"}  # calls that wait for their turn are halved by the scheduler
+    run(fn, lines(path, 5), per="batch", executor=executor, chunk="1MB", listeners=[heard], **paced)
     assert sorted(heard) == [
         (f"{path}", ["5"]),
         (f"{path} record 1, try 3", ["1"]),

@@ -215,7 +215,7 @@ def test_rows_of_csv_of_the_wrong_length_or_type(executor, tmp_path):
     assert told(result, "record", "start", "stop", "message") == [
         (2, 8, 10, "1 cells, but the header has 2 columns"),
         (3, 10, 16, "3 cells, but the header has 2 columns"),
-        (6, 25, 29, "column 'n': 'x' is not of type int; if types were inferred, pass types={'n': str}"),
+        (6, 25, 29, "column 'n': 'x' is not of type int; if types were inferred, pass types={'n': str} (--types n=str)"),
         (7, 29, 33, "column 't': the bytes are not UTF-8"),
         (9, 37, 5038, "5001 cells, but the header has 2 columns"),
     ]

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchflow import __version__
+from batchflow.cli import main
 
 STEPS = '''
 import os
@@ -273,3 +274,22 @@ def test_help_loads_nothing_heavy(folder):
     assert "--max-errors" in done.stdout
     loaded = set(done.stdout.splitlines()[-1].split())
     assert not loaded & {"pyarrow", "ray", "numpy", "tqdm", "cloudpickle", "msgspec", "multiprocessing", "asyncio"}
+
+
+def test_csv_is_read_as_the_command_says(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.csv").write_text("id;at\n07;1\n8;2\n")
+    (tmp_path / "steps.py").write_text("def same(row):\n    return row\n")
+    run = ["run", "steps.py:same", "in.csv", "--executor", "serial", "--quiet"]
+    assert main([*run, "--delimiter", ";", "--types", "at=float"]) == 0
+    assert capsys.readouterr().out == '{"id":"07","at":1.0}\n{"id":"8","at":2.0}\n'
+    assert main([*run, "--delimiter", ";", "--into", "out/", "--types", "at=str", "--types", "id=int"]) == 0
+    assert main(["retry", "out/", "--executor", "serial", "--quiet"]) == 0
+    for more, told in (
+        (["--types", "float"], "--types 'float': write it like amount=float"),
+        (["--types", "a=float", "--read", "json"], "--types is for CSV, and the input is json"),
+        (["--delimiter", ";", "--types", "ids=float"], "the columns are id, at; did you mean 'id'?"),
+        (["--types", "id;at=text"], "'text' is not a type that a CSV column can have: use one of str, int, float"),
+    ):
+        assert main([*run, *more]) == 2
+        assert told in capsys.readouterr().err

@@ -84,7 +84,7 @@ def test_a_cell_that_does_not_fit_its_type_is_a_failure_that_names_column_and_va
     assert seen.rows == [{"n": 1, "x": 1.5}] * 1100 + [{"n": None, "x": 3.0}, {"n": 4, "x": None}]
     assert [failure[1:] for failure in seen.failures] == [
         (1101, 6604, 6610, "one,2",
-         "column 'n': 'one' is not of type int; if types were inferred, pass types={'n': str}"),
+         "column 'n': 'one' is not of type int; if types were inferred, pass types={'n': str} (--types n=str)"),
     ]  # fmt: skip
 
 
@@ -233,14 +233,24 @@ def test_types_are_the_same_in_every_chunk(write):
     pa.schema([("a", pa.int32()), ("c", pa.bool_()), ("d", pa.date32()), ("t", pa.timestamp("ms"))])],
 )  # fmt: skip
 def test_types_that_are_named(write, types):
-    source = read_csv(write("a,b,c,d,t\n1,2,TRUE,2024-02-29,2024-02-29T12:00:00\n,,,,\n"), types=types)
+    source = ready(read_csv(write("a,b,c,d,t\n1,2,TRUE,2024-02-29,2024-02-29T12:00:00\n,,,,\n"), types=types))
     seen = read(source)
     assert seen.rows == [
-        {"a": 1, "b": "2", "c": True, "d": date(2024, 2, 29), "t": datetime(2024, 2, 29, 12)},
-        {"a": None, "b": "", "c": None, "d": None, "t": None},
+        {"a": 1, "b": 2, "c": True, "d": date(2024, 2, 29), "t": datetime(2024, 2, 29, 12)},
+        {"a": None, "b": None, "c": None, "d": None, "t": None},
     ]
-    arrow = [pa.int64(), pa.string(), pa.bool_(), pa.date32(), pa.timestamp("us")]
+    arrow = [pa.int64(), pa.int64(), pa.bool_(), pa.date32(), pa.timestamp("us")]
     assert source.table(seen.rows).schema.types == source.table(seen.rows[1:]).schema.types == arrow
+
+
+def test_a_column_of_types_that_is_not_there_is_refused(write):
+    paths = [write("id,amount\n1,2\n", "a.csv"), write("id,more\n1,2\n", "b.csv")]
+    assert ready(read_csv(paths, types={"more": str})).types["more"] == CellType.TEXT  # of some files
+    told = r"types= names a column 'amuont', which '.*a.csv' has not: the columns are id, amount, more; did you mean 'amount'\?"
+    with pytest.raises(FormatError, match=told):
+        ready(read_csv(paths, types={"amuont": float}))
+    empty = read_csv(write("", "c.csv"), types={"n": str})
+    assert ready(empty).types == {"n": CellType.TEXT}
 
 
 @pytest.mark.parametrize("kind", [list, "decimal", pa.decimal128(5, 2), pa.list_(pa.int8()), None])
