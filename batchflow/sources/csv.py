@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _SAMPLE_FILES = 3
+_MOST_FILES = 1000
+"""That are looked at: the first ones may hold nothing, or not every column."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class CsvSource(FileSource):
             return self
         cells: dict[str, list[str]] = {}
         sampled = 0
-        for item in inputs[:1000]:
+        for item in inputs[:_MOST_FILES]:
             if sampled == _SAMPLE_FILES:
                 break
             rows = self._sample(item)
@@ -60,13 +62,18 @@ class CsvSource(FileSource):
             for row in rows:
                 for name, cell in row.items():
                     cells.setdefault(name, []).append(cell)
-        for name in named if sampled else ():
-            if name not in cells:
-                columns = f"the columns are {', '.join(cells)}{did_you_mean(name, cells)}"
-                message = f"types= names a column {name!r}, which {inputs[0].uri!r} has not: {columns}"
-                raise FormatError(message)
+        if cells:
+            self._check_columns(inputs, [name for name in named if name not in cells], list(cells))
         inferred = {name: infer(column) for name, column in cells.items() if name not in named}
         return replace(self, types={**inferred, **named})
+
+    def _check_columns(self, inputs: Sequence[Input], missing: Sequence[str], columns: Sequence[str]) -> None:
+        """Refuse a type for a column that no file has, be it one behind those that types are inferred from."""
+        for name in missing:
+            if not any(name in row for item in inputs[:_MOST_FILES] for row in self._sample(item)[:1]):
+                there = f"the columns are {', '.join(columns)}{did_you_mean(name, columns)}"
+                message = f"types= names a column {name!r}, which {inputs[0].uri!r} has not: {there}"
+                raise FormatError(message)
 
     def _sample(self, item: Input) -> list[dict[str, str]]:
         try:

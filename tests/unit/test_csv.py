@@ -249,6 +249,8 @@ def test_a_column_of_types_that_is_not_there_is_refused(write):
     told = r"types= names a column 'amuont', which '.*a.csv' has not: the columns are id, amount, more; did you mean 'amount'\?"
     with pytest.raises(FormatError, match=told):
         ready(read_csv(paths, types={"amuont": float}))
+    later = [*paths, write("id\n1\n", "d.csv"), write("id\n1\n", "e.csv"), write("late\n1\n", "f.csv")]
+    assert ready(read_csv(later, types={"late": str})).types["late"] == CellType.TEXT
     empty = read_csv(write("", "c.csv"), types={"n": str})
     assert ready(empty).types == {"n": CellType.TEXT}
 
