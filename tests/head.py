@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -66,12 +67,12 @@ TRIES = 2
 
 
 @contextmanager
-def head(**more):
-    """Start a head node, with more in its environment, and return where it is reached."""
+def head(python=sys.executable, **more):
+    """Start a head node in a Python, with more in its environment, and return where it is reached."""
     for attempt in range(TRIES):
         folder = tempfile.mkdtemp(prefix="bfc-", dir="/tmp")  # sockets in it have long names
         ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-        process = _process(folder, ports, environment(**more))
+        process = _process(python, folder, ports, environment(**more))
         try:
             told = _told(process)
             if told is None:
@@ -84,10 +85,10 @@ def head(**more):
             pytest.fail(told)
 
 
-def _process(folder, ports, variables):
+def _process(python, folder, ports, variables):
     return subprocess.Popen(
         [
-            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2",
+            python, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2",
             "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--temp-dir={folder}",
             "--object-store-memory=200000000", "--disable-usage-stats",
             *(f"--{name}={port}" for name, port in ports.items()),
@@ -137,7 +138,12 @@ class Commands:
 
     def __call__(self, *arguments, status=0, **more):
         running = self.start(*arguments, **more)
-        out, err = running.communicate(timeout=100)
+        try:
+            out, err = running.communicate(timeout=100)
+        except subprocess.TimeoutExpired as late:
+            os.killpg(running.pid, signal.SIGKILL)
+            out, err = running.communicate()
+            raise AssertionError(f"{arguments} did not end\n{out}{err}") from late
         assert running.returncode == status, out + err
         return out, err
 

@@ -4,7 +4,11 @@ import json
 import os
 import re
 import signal
+import sys
+import sysconfig
+import venv
 import zipfile
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -311,7 +315,20 @@ def test_variables(batchflow, code):
     assert "secret" not in job["what"]
 
 
-def test_packages_are_installed_for_the_job(batchflow, code, tmp_path):
+@pytest.fixture
+def thin(tmp_path):
+    """Return the Python of an environment that has what ours has, but little in its own folder.
+
+    Ray copies the environment of its node for each set of packages: ours is 2 GB, a minute or two.
+    """
+    folder = tmp_path / "thin"
+    venv.create(folder, symlinks=True)
+    ours, its = (sysconfig.get_path("purelib", vars={"base": at}) for at in (sys.prefix, str(folder)))
+    Path(its, "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+    return folder / "bin" / "python"
+
+
+def test_packages_are_installed_for_the_job(thin, code, tmp_path):
     wheel = tmp_path / "thrice-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as file:
         file.writestr("thrice.py", "def of(n):\n    return 3 * n\n")
@@ -319,7 +336,8 @@ def test_packages_are_installed_for_the_job(batchflow, code, tmp_path):
         file.writestr("thrice-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         file.writestr("thrice-1.0.dist-info/RECORD", "")
     (code / "steps.py").write_text('def thrice(row):\n    import thrice\n    return {"n": thrice.of(row["n"])}\n')
-    out, err = batchflow("submit", "run", "steps.py:thrice", "in/a.csv", "--quiet", "--pip", wheel)
+    with head(thin) as started:
+        out, err = Commands(code, started.jobs)("submit", "run", "steps.py:thrice", "in/a.csv", "--quiet", "--pip", wheel)
     assert [json.loads(line) for line in out.splitlines()] == [{"n": 3}, {"n": 6}]
     assert f"{id_of(err)} succeeded after" in err
 
