@@ -93,9 +93,9 @@ class RowReader:
                 yield self._texts[-1].lines()
 
     def header(self) -> list[str]:
-        """Return the first row."""
+        """Return the first row that is no blank line."""
         with any_field_size():
-            return next(self._rows, [])
+            return next(filter(None, self._rows), [])
 
     def position(self) -> int:
         """Return the byte at which the rows begin that were not read; no more can be read afterwards."""

@@ -110,9 +110,12 @@ def test_a_header_that_cannot_be_is_one_failure_of_the_file(write, weight, data,
     assert read(read_csv(path), weight).failures == [(path, 1, 0, None, None, message)]
 
 
-def test_a_blank_first_line_is_a_header_without_names_as_python_has_it(write, weight):
-    seen = texts(b"\n1\n\n2,3\n", write, weight)
-    assert (seen.rows, [failure[1:4] for failure in seen.failures]) == ([], [(1, 1, 3), (3, 4, 8)])
+@pytest.mark.parametrize("blank", [b"\n", b"\r\n\r\n", b"\xef\xbb\xbf\n"])
+def test_blank_lines_before_the_header_are_left_out(write, weight, blank):
+    seen = texts(blank + b"n\n\n1\n2,3\n4\n", write, weight)
+    size = len(blank)
+    assert seen.rows == [{"n": "1"}, {"n": "4"}]
+    assert [failure[2:4] for failure in seen.failures] == [(size + 5, size + 9)]
 
 
 def test_every_file_has_a_header_of_its_own(write, weight):
