@@ -83,9 +83,9 @@ class Job(JobSpec):
             If the output cannot be written, because a disk is full, say.
         """
         plan = make_plan(self)
-        if plan.finished:
-            return finished(plan, self.listeners)
         with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor:
+            if plan.finished:
+                return finished(plan, self.listeners)
             run = self._run_of(plan, executor)
             return run.drive(run.result())
 
@@ -104,9 +104,9 @@ class Job(JobSpec):
 
         plan = make_plan(self, known_only=True)
         history = failed_chunks(plan)
-        if history.ended and not any(done.failures for done in history.chunks.values()):
-            return finished(plan, self.listeners)
         with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor:
+            if history.ended and not any(done.failures for done in history.chunks.values()):
+                return finished(plan, self.listeners)
             return self._run_of(plan, executor).mended()
 
     def stream(self, *, ordered: bool = True) -> Iterator[pa.Table]:

@@ -57,6 +57,12 @@ def test_what_is_done_is_not_called_again(text, tmp_path):
     assert str(again.report).splitlines()[1] == "nothing to do: all of it was done before"
 
 
+def test_an_executor_that_is_none_is_refused_though_nothing_is_left(text, tmp_path):
+    run(int, text, tmp_path)
+    with pytest.raises(errors.UsageError, match="unknown executor 'threads'"):
+        bf.map_records(int, text, into=f"{tmp_path}/out/", executor="threads")
+
+
 @pytest.mark.parametrize("into", ["out/", "x.parquet", "x.csv", "x.jsonl", "x.arrow"])
 def test_new_files_go_behind_the_old_ones(text, tmp_path, into):
     calls = []
