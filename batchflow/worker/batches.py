@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from batchflow.model import Failed, Phase, Task
 from batchflow.sources.base import Block
 from batchflow.tables import as_table, concat, is_tabular
+from batchflow.worker import hints
 from batchflow.worker.failures import failed, forget, of_record
 from batchflow.worker.outlets import WriteError
 from batchflow.worker.program import Program
@@ -91,7 +92,7 @@ class BatchRun(Run):
             return refusal
         if _records(blocks) == 1:
             (block,) = blocks
-            bad = of_record(block, 0, refusal.phase, refusal.error, tries)
+            bad = of_record(block, 0, refusal.phase, refusal.error, tries, hints.of_batch)
             self.failures.append(bad._replace(row=self.rows))
             self.add(block, 0, 1)
             return None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 from batchflow.errors import RetryAfter, WorkerDied
 from batchflow.model import Failed, Failure, Inspect, Phase, Task, Work
 from batchflow.resources import format_bytes
 from batchflow.retry import NEVER, Retry
 from batchflow.sources.base import Block, explain, show
-from batchflow.worker.columns import column_hint
+from batchflow.worker import hints
 from batchflow.worker.guard import Overtime, give_back, too_slow
 from batchflow.worker.program import Limits
 
@@ -75,8 +77,15 @@ def died(work: Work, message: str, worker: str, retry: Retry, *, suspect: bool =
     return lost(work, "worker", WorkerDied(message), worker, retry=retry)._replace(suspect=suspect)
 
 
-def of_record(block: Block, at: int, phase: Phase, error: BaseException, attempts: int = 1) -> Failure:
-    """Return the failure of one record of a block."""
+def of_record(
+    block: Block,
+    at: int,
+    phase: Phase,
+    error: BaseException,
+    attempts: int = 1,
+    hint: Callable[[BaseException, Any], str] = hints.of_record,
+) -> Failure:
+    """Return the failure of one record of a block, with a hint at what it came of."""
     number = block.numbers[at]
     start, stop = block.locate(number)
     record = block.record(at)
@@ -88,7 +97,7 @@ def of_record(block: Block, at: int, phase: Phase, error: BaseException, attempt
         show(record),
         phase,
         type(error).__name__,
-        explain(error) + column_hint(error, record),
+        explain(error) + hint(error, record),
         user_traceback(error),
         attempts,
     )

@@ -156,3 +156,52 @@ def test_no_more_columns_are_named_than_somebody_reads():
     row = {f"c{number}": 0 for number in range(30)}
     result = bf.map_records(lambda row: row["zzz"], bf.records([row]), executor="serial")
     assert result.errors["message"].to_pylist()[0].endswith("c18, c19, and 10 more")
+
+
+def test_a_function_of_records_is_told_that_it_expects_a_table():
+    for fn, name in [(lambda row: row.column("amount"), "column"), (lambda row: row.num_rows, "num_rows")]:
+        result = bf.map_records(fn, bf.records([{"amount": 1}]), executor="serial")
+        assert result.errors["message"].to_pylist() == [
+            f"'dict' object has no attribute '{name}'; map_records calls the function with one record, map_batches "
+            "(--per batch) with a table of many"
+        ]
+
+
+@pytest.mark.parametrize("fn", [lambda row: {"other": 1}.column, lambda row: row.colour, lambda row: (_ for _ in ()).throw(AttributeError("no"))])
+def test_other_attributes_have_no_hint(fn):
+    result = bf.map_records(fn, bf.records([{"amount": 1}]), executor="serial")
+    assert "map_batches" not in result.errors["message"].to_pylist()[0]
+
+
+OF_TABLES = "; map_batches (--per batch) calls the function with a table of many records, map_records with one"
+
+
+@pytest.mark.parametrize(
+    ("fn", "end"),
+    [
+        (lambda table: table["amout"], 'schema\'; of the batch the columns are region, amount; did you mean \'amount\'?'),
+        (lambda table: table.select(["zzz"]), 'schema\'; of the batch the columns are region, amount'),
+        (lambda table: table.sort_by("amout"), "; of the batch the columns are region, amount; did you mean 'amount'?"),
+        (lambda table: table.to_pandas()["amout"], "'amout'; of the batch the columns are region, amount; did you mean 'amount'?"),
+        (lambda table: table.to_pandas()["zzz"], "'zzz'"),
+        (lambda table: RATES["amout"], "'amout'"),
+        (lambda table: table["amount"] + 1, OF_TABLES),
+        (lambda table: table["region"].strip(), OF_TABLES),
+        (lambda table: table.get("region"), OF_TABLES),
+        (lambda table: table.colour, "has no attribute 'colour'"),
+        (lambda table: 1 + "1", "and 'str'"),
+    ],
+)
+def test_a_mistake_in_a_function_of_batches(fn, end):
+    result = bf.map_batches(fn, bf.records([{"region": "north", "amount": 1}]), executor="serial")
+    (message,) = result.errors["message"].to_pylist()
+    assert message.endswith(end)
+
+
+@pytest.mark.parametrize("per", [bf.map_records, bf.map_batches])
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_a_file_that_has_another_delimiter(tmp_path, per, mark):
+    (tmp_path / "in.csv").write_text(f"region{mark}amount\nnorth{mark}1\n")
+    result = per(lambda row: row["amount"], bf.read_csv(str(tmp_path / "in.csv")), executor="serial")
+    (message,) = result.errors["message"].to_pylist()
+    assert message.endswith(f"the columns are region{mark}amount; is the file delimited by {mark!r}? Pass delimiter={mark!r} (--delimiter)")
