@@ -21,6 +21,7 @@ from batchflow.graph import (
     widest,
 )
 from batchflow.printable import printable
+from batchflow.wording import counted
 
 _WIDE = 84
 _NAME = 40
@@ -52,7 +53,7 @@ def explain(nodes: Sequence[Node]) -> str:
     ranks = _by_rank(nodes)
     wide = widest(nodes)
     path = critical_path(nodes)
-    told = f"{_steps(len(nodes))} in {_count(len(ranks), 'rank')}"
+    told = f"{_steps(len(nodes))} in {counted(len(ranks), 'rank')}"
     return "\n".join([
         f"{told}; each starts as soon as what it waits for is there",
         "",
@@ -81,7 +82,7 @@ def _rank_lines(nodes: Sequence[Node], ranks: Sequence[Sequence[int]], most: int
     if len(ranks) > most:
         hidden = ranks[most - 5 : -4]
         steps = _steps(sum(map(len, hidden)))
-        lines.insert(most - 4, f"{'...':>{wide}}  {_count(len(hidden), 'rank')} with {steps}")
+        lines.insert(most - 4, f"{'...':>{wide}}  {counted(len(hidden), 'rank')} with {steps}")
     return lines
 
 
@@ -168,11 +169,7 @@ def _section(title: str, lines: Sequence[str]) -> list[str]:
 
 
 def _steps(count: int) -> str:
-    return _count(count, "step")
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    return counted(count, "step")
 
 
 # ---- In words, after a run
@@ -217,7 +214,7 @@ def _timing(nodes: Sequence[Node], slots: int) -> list[str]:
     work = _work(nodes)
     path = critical_path(nodes)
     length = sum(nodes[index].seconds for index in path)
-    at_once = f"{work / wall:.1f} at once on {_count(slots, 'slot')}"
+    at_once = f"{work / wall:.1f} at once on {counted(slots, 'slot')}"
     return [
         *_section("time", [f"{duration(wall)} with {duration(work)} of work: {at_once}"]),
         *_section("critical path", [f"{duration(length)}, {length / wall:.0%} of the time"]),
@@ -261,7 +258,7 @@ def _limit(nodes: Sequence[Node], slots: int, wall: float, length: float) -> str
     if _work(nodes) < 0.5 * wall * slots:
         return f"waiting: steps that were ready waited {duration(waited)}, though half of the slots were free"
     late = sum(_waited(nodes, node) > 0.01 * wall for node in nodes)
-    return f"slots: {_count(late, 'ready step')} waited for one; enough of them would make it {duration(length)}"
+    return f"slots: {counted(late, 'ready step')} waited for one; enough of them would make it {duration(length)}"
 
 
 def _work(nodes: Sequence[Node]) -> float:

@@ -13,12 +13,13 @@ from batchflow.combining.errors_table import joined
 from batchflow.combining.result import tell
 from batchflow.errors import FailedRecordsError, StepError, UsageError
 from batchflow.graph import Node
-from batchflow.grouping import kinds_of
+from batchflow.grouping import ErrorGroups
 from batchflow.printable import printable
 from batchflow.report import Report
 from batchflow.steps import Step
 from batchflow.suggesting import did_you_mean
 from batchflow.summary import shown
+from batchflow.wording import counted
 
 if TYPE_CHECKING:
     import os
@@ -188,7 +189,7 @@ class FlowRun:
             return self._headline()
         from batchflow.explaining import shortfall  # only where something failed
 
-        kinds = [str(kind) for kind in kinds_of(self.errors)] if self._errors else []
+        kinds = [str(kind) for kind in ErrorGroups.of(self.errors).kinds()] if self._errors else []
         more = [f"and {len(kinds) - _KINDS:,} more kinds of errors"] if len(kinds) > _KINDS else []
         told = [self._headline(), *shortfall(self._nodes(), failed=2, skipped=1), *kinds[:_KINDS], *more]
         return "\n".join([*told, f"next: {self._next()}"])
@@ -204,7 +205,7 @@ class FlowRun:
 
     def _headline(self) -> str:
         counts = ", ".join(f"{count:,} {state}" for state, count in self.counts.items())
-        return f"{printable(self.name)}: {len(self.steps):,} steps in {self.seconds:.2f} s: {counts}"
+        return f"{printable(self.name)}: {counted(len(self.steps), 'step')} in {self.seconds:.2f} s: {counts}"
 
     def __repr__(self) -> str:
         return f"<FlowRun {self._headline()}>"

@@ -14,6 +14,7 @@ from batchflow.rate import parse_rate
 from batchflow.report import Report
 from batchflow.resources import format_bytes, total_memory
 from batchflow.sources.cutting import is_compressed, weigh
+from batchflow.wording import counted
 
 _FULL = 0.8
 """Of the memory there is, that a job may take before it is told."""
@@ -34,6 +35,8 @@ class Trial:
     held: float = 0.0
     """Bytes of the rows that a unit of weight gives, where they stay in memory."""
     notes: tuple[str, ...] = ()
+    start: float = 0.0
+    """Seconds before a worker is there and has loaded what its first task needs."""
 
     @property
     def failed_whole(self) -> bool:
@@ -53,7 +56,7 @@ class Trial:
         report = self.report
         return {
             "records": report.rows_in, "rows_out": report.rows_out, "failed": report.failed,
-            "share": self.share, "spread": self.spread, "seconds": report.task_seconds,
+            "share": self.share, "spread": self.spread, "seconds": report.task_seconds, "start": self.start,
             "peak_memory": report.peak_memory, "notes": self.notes,
             "commonest": [kind._asdict() for kind in report.commonest],
         }  # fmt: skip
@@ -94,12 +97,13 @@ class Forecast:
 
     @property
     def seconds(self) -> float | None:
-        """What the rest of the job should take, if side by side no worker is slower than alone."""
+        """What the rest of the job should take with its start, if side by side no worker is slower than alone."""
         trial = self.trial
         if trial is None or not trial.rates or self.plan.total is None or self.plan.finished:
             return None
         work = sum(trial.rate(compressed=compressed) * weight for compressed, weight in self.left.items())
-        return max([work / self.slots, self._by_rate(), *(trial.alone(item) for item in self.plan.uncuttable)])
+        alone = (trial.alone(item) for item in self.plan.uncuttable)
+        return trial.start + max([work / self.slots, self._by_rate(), *alone])
 
     def _by_rate(self) -> float:
         """Return the seconds that a rate of calls alone takes."""
@@ -164,8 +168,9 @@ class Forecast:
         """Yield that one file that cannot be cut takes longer than all workers need for the rest."""
         assert self.trial is not None
         big = max(self.plan.uncuttable, key=self.trial.alone, default=None)
-        alone = self.trial.alone(big) if big is not None else 0.0
-        if big is not None and self.plan.source.kind != "files" and self.slots > 1 and alone >= seconds:
+        if big is None or self.plan.source.kind == "files" or self.slots == 1:
+            return
+        if self.trial.start + self.trial.alone(big) >= seconds:
             yield (
                 f"          {printable(big.uri)} takes one worker all of that: in several files, or uncompressed, "
                 "the others could help"
@@ -196,7 +201,8 @@ def _shown(trial: Trial) -> Iterator[str]:
     report = trial.report
     where = "all over the input" if trial.spread else "the beginning of the input"
     failed = f", {report.failed:,} failed" if report.failed else ""
-    yield f"sample    {report.rows_in:,} records from {where}, {report.task_seconds:.2f} s of one worker{failed}"
+    sample = f"{counted(report.rows_in, 'record')} from {where}"
+    yield f"sample    {sample}, {report.task_seconds:.2f} s of one worker{failed}"
     yield from map(str, report.commonest)
     yield from (f"          {note}" for note in trial.notes)
 

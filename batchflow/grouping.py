@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflow.printable import printable
@@ -14,20 +15,25 @@ if TYPE_CHECKING:
 COUNTED = 1000
 """Groups that are told apart: a type of exception can be made anew for each record."""
 SHOWN = 50
-"""Of these that have examples;"""
+"""Of these that have whole examples;"""
 EXAMPLES = 3
 """at most so many each."""
 _LETTERS = 200
 """Of a message that stands in a line."""
+_VALUES = re.compile(r"""'[^']*'|"[^"]*"|\d+""")
+"""What differs between messages that are alike."""
+_BATCH = 10_000
+"""Rows of an error table that are Python objects at once."""
 _KEPT = {"payload": 300, "message": 500, "traceback": 4000}
 """Characters of texts that may be long."""
 _COLUMNS = (
     "step", "source", "start", "stop", "record", "payload", "message", "traceback", "attempts", "worker",
 )  # fmt: skip
+_FEW = ("step", "source", "record", "message")
 
 
 class ErrorKind(NamedTuple):
-    """Failures in one phase, of one type of error."""
+    """Failures that are alike, in one phase and of one type of error."""
 
     phase: str
     error_type: str
@@ -40,95 +46,92 @@ class ErrorKind(NamedTuple):
         return f"{self.rows:>7,} x {printable(self.error_type)} in {self.phase}: {printable(self.example)}"
 
 
+@dataclass(slots=True)
+class ErrorGroup:
+    """Failures of one step and phase, of one type, raised at one place or, where none is known, told alike."""
+
+    phase: str
+    error_type: str
+    where: str
+    """Place in the user's code, as `raised_at` names it; empty if it is not known."""
+    count: int
+    examples: list[dict[str, Any]]
+    """The first rows of the error table, one at least, with texts cut short."""
+
+
 class ErrorGroups:
-    """Groups failures by phase, type and the line of code that raised."""
+    """Groups failures that are alike: one mistake in the code or in the inputs each, as far as can be told."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, str, str], int] = {}
-        self._firsts: dict[tuple[str, str, str], str] = {}
-        self._examples: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+        self._groups: dict[tuple[str, ...], ErrorGroup] = {}
         self._rows = 0
+
+    @classmethod
+    def of(cls, errors: pa.Table) -> ErrorGroups:
+        """Return the groups of an error table, of a job or of a flow."""
+        groups = cls()
+        for batch in errors.to_batches(max_chunksize=_BATCH):
+            groups.add(batch.to_pylist())
+        return groups
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Take over rows of an error table."""
         for row in rows:
             self._rows += 1
-            key = (row["phase"], row["error_type"], raised_at(row["traceback"]))
-            if key not in self._counts:
-                if len(self._counts) == COUNTED:
+            where = raised_at(row["traceback"])
+            alike = where or _VALUES.sub("#", row["message"][:_LETTERS])
+            key = (row.get("step", ""), row["phase"], row["error_type"], alike)
+            group = self._groups.get(key)
+            if group is None:
+                if len(self._groups) == COUNTED:
                     continue
-                self._firsts[key] = example(row["source"], row["record"], row["message"])
-                if len(self._examples) < SHOWN:
-                    self._examples[key] = []
-            self._counts[key] = self._counts.get(key, 0) + 1
-            examples = self._examples.get(key)
-            if examples is not None and len(examples) < EXAMPLES:
-                examples.append({name: _cut(name, row[name]) for name in _COLUMNS if name in row})
+                group = self._groups[key] = ErrorGroup(row["phase"], row["error_type"], where, 0, [])
+                kept = _COLUMNS if len(self._groups) <= SHOWN else _FEW
+                group.examples.append(_cut(row, kept))
+            elif len(group.examples) < EXAMPLES and "traceback" in group.examples[0]:
+                group.examples.append(_cut(row, _COLUMNS))
+            group.count += 1
+
+    def commonest(self) -> list[ErrorGroup]:
+        """Return the groups, the commonest first; of equally common ones the earlier."""
+        return sorted(self._groups.values(), key=lambda group: -group.count)
 
     def kinds(self) -> list[ErrorKind]:
-        """Return those that differ in phase or type, the commonest first; of equally common ones the earlier."""
-        kinds: dict[tuple[str, str], ErrorKind] = {}
-        for (phase, error_type, where), count in self._counts.items():
-            first = ErrorKind(phase, error_type, 0, self._firsts[phase, error_type, where])
-            kind = kinds.get((phase, error_type), first)
-            kinds[phase, error_type] = kind._replace(rows=kind.rows + count)
-        return sorted(kinds.values(), key=lambda kind: -kind.rows)
+        """Return each group in a line, the commonest first."""
+        groups = self.commonest()
+        return [ErrorKind(one.phase, one.error_type, one.count, _placed(one.examples[0])) for one in groups]
 
     def told(self) -> dict[str, Any]:
-        """Return the groups that have examples as plain values, the commonest first, and how many are in none."""
-        order = sorted(self._examples, key=lambda key: -self._counts[key])
-        return {
-            "groups": [
-                {"phase": phase, "error_type": kind, "where": where, "count": self._counts[phase, kind, where],
-                 "examples": self._examples[phase, kind, where]}
-                for phase, kind, where in order
-            ],
-            "others": self._rows - sum(self._counts[key] for key in order),
-        }  # fmt: skip
-
-
-def by_kind(errors: pa.Table) -> list[tuple[int, dict[str, Any]]]:
-    """Return how many rows there are of each kind, the commonest first, and the first row of it."""
-    counts: Counter[tuple[str, str, str]] = Counter()
-    firsts: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for row in errors.drop_columns(["payload", "traceback"]).to_pylist():
-        kind = (row.get("step", ""), row["phase"], row["error_type"])
-        counts[kind] += 1
-        firsts.setdefault(kind, row)
-    return [(count, firsts[kind]) for kind, count in counts.most_common()]
-
-
-def kinds_of(errors: pa.Table) -> list[ErrorKind]:
-    """Return the kinds of failure in an error table, of a job or of a flow, the commonest first."""
-    return [ErrorKind(row["phase"], row["error_type"], count, _placed(row)) for count, row in by_kind(errors)]
+        """Return the commonest groups as plain values, and how many failures are in none of them."""
+        groups = [asdict(group) for group in self.commonest()[:SHOWN]]
+        return {"groups": groups, "others": self._rows - sum(group["count"] for group in groups)}
 
 
 def _placed(row: Mapping[str, Any]) -> str:
     """Return a row of an error table in one line, with the step that it is of unless that is its source."""
     step = f"{row['step']}: " if row.get("step", row["source"]) != row["source"] else ""
-    return step + example(row["source"], row["record"], row["message"])
-
-
-def example(source: str, record: int | None, message: str) -> str:
-    """Return in one line what failed, and how."""
-    number = "" if record is None else f", record {record}"
+    number = "" if row["record"] is None else f", record {row['record']}"
+    message = row["message"]
     short = message if len(message) <= _LETTERS else f"{message[: _LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
-    return f"{source}{number}: {short}"
+    return f"{step}{row['source']}{number}: {short}"
 
 
 def raised_at(traceback: str | None) -> str:
     """Return the place in the last line that a traceback names, as ``steps.py:12 in clean``."""
-    place = ""
-    for line in (traceback or "").splitlines():
-        words = line.strip()
-        if words.startswith('File "') and '", line ' in words:
-            file, _, rest = words[6:].partition('", line ')
-            number, _, function = rest.partition(", in ")
-            place = f"{file.rpartition('/')[2]}:{number}{function and f' in {function}'}"
-    return place
+    line = (traceback or "").rpartition('  File "')[2].partition("\n")[0]
+    file, found, rest = line.partition('", line ')
+    if not found:
+        return ""
+    number, _, function = rest.partition(", in ")
+    return f"{file.rpartition('/')[2]}:{number}{function and f' in {function}'}"
 
 
-def _cut(name: str, cell: Any) -> Any:
+def _cut(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return some cells of a row, with long texts cut short."""
+    return {name: _short(name, row[name]) for name in names if name in row}
+
+
+def _short(name: str, cell: Any) -> Any:
     room = _KEPT.get(name)
     if room is None or not isinstance(cell, str) or len(cell) <= room:
         return cell

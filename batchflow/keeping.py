@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from batchflow.errors import SchemaError
 from batchflow.formats import digest
 from batchflow.tables import as_table, is_frame, plain
+from batchflow.wording import one
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,8 +87,10 @@ class Place(NamedTuple):
         suffix = os.path.splitext(self.path)[1]  # noqa: PTH122
         path = self.path if suffix in SUFFIXES else self.path + (".arrow" if is_table else ".json")
         if is_table != (not path.endswith(".json")):
-            what = "a table" if is_table else f"a {type(value).__qualname__}"
-            message = f"{path} cannot hold {what}: tables are kept as .arrow or .parquet, other values as .json"
+            message = (
+                f"{path} cannot hold {one(type(value).__qualname__)}: tables are kept as .arrow or .parquet, "
+                "other values as .json"
+            )
             raise SchemaError(message)
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)  # noqa: PTH103, PTH120
         new = f"{path}.{os.urandom(8).hex()}.new"
@@ -121,7 +124,7 @@ def _write_json(value: Any, path: str) -> None:
         text = json.dumps(value)
         lossless = json.loads(text) == _as_lists(value)
     except (TypeError, ValueError) as error:
-        message = f"a {type(value).__qualname__} cannot be kept: {error}; give a table, or what JSON holds"
+        message = f"{one(type(value).__qualname__)} cannot be kept: {error}; give a table, or what JSON holds"
         raise SchemaError(message) from error
     if not lossless:
         message = "JSON would not give the same value back: give a table, or what JSON holds, with text as keys"

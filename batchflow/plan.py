@@ -15,6 +15,7 @@ from batchflow.retry import NEVER, Retry
 from batchflow.sources import Source
 from batchflow.sources.cutting import total_weight
 from batchflow.splitting import AT_ONCE, Pace
+from batchflow.wording import counted
 
 if TYPE_CHECKING:
     from batchflow.ledger import History
@@ -122,15 +123,15 @@ class Plan:
 
     def explain(self) -> str:
         """Return the plan in a few lines of text."""
-        amount = "unknown, read as it comes" if self.size is None else f"{self.size:,} records"
+        amount = "unknown, read as it comes" if self.size is None else counted(self.size, "record")
         if not self.source.in_memory:
-            amount = f"{len(self.inputs):,} files, {format_bytes(self.size or 0)}"
+            amount = f"{counted(len(self.inputs), 'file')}, {format_bytes(self.size or 0)}"
         lines = [f"input     {self.source.kind}: {amount}"]
         whole = self.uncuttable
         if whole and self.source.kind != "files":
             big = max(whole, key=lambda item: item.size)
             lines.append(
-                f"not cut   {len(whole):,} compressed files; the largest is {printable(big.uri)} "
+                f"not cut   {counted(len(whole), 'compressed file')}; the largest is {printable(big.uri)} "
                 f"({format_bytes(big.size)}): each is one chunk, so split it or store it uncompressed if it "
                 "dominates"
             )
@@ -142,9 +143,10 @@ class Plan:
             shape = "one file" if self.destination.one_file else f"parts of about {self._part_size()}"
             lines.append(f"output    {self.destination.path} ({self.destination.format}, {shape})")
         if self.history is not None:
-            done = sum(chunk.stats.rows_in for chunk in self.history.chunks.values())
+            chunks = self.history.chunks.values()
+            done = counted(sum(chunk.stats.rows_in for chunk in chunks), "record")
             left = "nothing is left to do" if self.finished else "the run goes on from there"
-            lines.append(f"done      {done:,} records in {len(self.history.chunks):,} chunks: {left}")
+            lines.append(f"done      {done} in {counted(len(chunks), 'chunk')}: {left}")
         return "\n".join(lines)
 
     def _waiting(self) -> str:
@@ -160,8 +162,9 @@ class Plan:
         weight = self.chunk_weight
         if weight is None:
             return "sized while running, about half a second each"
-        unit = "records" if self.source.in_memory else "bytes"
+        unit = "record" if self.source.in_memory else "byte"
         if not isinstance(self.spec.chunk, str) and self.source.kind == "files":
-            return f"{self.spec.chunk:,} files each, {-(-len(self.inputs) // (self.spec.chunk or 1)):,} of them"
+            files = self.spec.chunk or 1
+            return f"{counted(files, 'file')} each, {-(-len(self.inputs) // files):,} of them"
         count = "" if self.total is None else f", about {max(1, -(-self.total // weight)):,} of them"
-        return f"{weight:,} {unit} each{count}"
+        return f"{counted(weight, unit)} each{count}"

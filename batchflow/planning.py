@@ -15,6 +15,7 @@ from batchflow.rate import parse_rate
 from batchflow.resources import parse_bytes
 from batchflow.sources import Source
 from batchflow.splitting import AT_ONCE, RATE_SECONDS, Pace
+from batchflow.wording import one
 
 
 def make_plan(spec: JobSpec, *, known_only: bool = False) -> Plan:
@@ -34,7 +35,7 @@ def make_plan(spec: JobSpec, *, known_only: bool = False) -> Plan:
     source: Any = spec.source
     if not isinstance(source, Source):
         message = (
-            f"the input is a {type(source).__qualname__}, not a source: "
+            f"the input is {one(type(source).__qualname__)}, not a source: "
             "use read_text, read_json, read_csv, read_parquet, files or records"
         )
         raise InputError(message)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 STEPS = 4000
 """That are told of one by one: those that failed, and the longest."""
-_BATCH = 1000
 
 
 class Ended(Protocol):
@@ -67,9 +66,6 @@ def told_flow(
     longest = heapq.nlargest(STEPS - len(failed), others, key=lambda at: nodes[at].seconds)
     kept = sorted([*failed, *longest], key=lambda at: (nodes[at].start is None, nodes[at].start))
     tracks = _Tracks()
-    groups = ErrorGroups()
-    for batch in errors.to_batches(max_chunksize=_BATCH):
-        groups.add(batch.to_pylist())
     return {
         "flow": where.name,
         "began": where.began,
@@ -86,7 +82,7 @@ def told_flow(
         "tracks": list(tracks.names),
         "graph": svg(nodes),
         "environment": environment(),
-        "errors": groups.told(),
+        "errors": ErrorGroups.of(errors).told(),
     }
 
 

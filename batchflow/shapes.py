@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchflow.grouping import by_kind
+from batchflow.grouping import ErrorGroups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,10 +40,11 @@ def of_errors(errors: pa.Table) -> list[Shape]:
     shown = ("step", "source", "record", "message")
     return [
         {
-            "count": count, "phase": first["phase"], "error_type": first["error_type"],
-            "example": {name: first.get(name) for name in shown},
+            "count": group.count, "phase": group.phase, "error_type": group.error_type,
+            "where": group.where or None,
+            "example": {name: group.examples[0].get(name) for name in shown},
         }
-        for count, first in by_kind(errors)
+        for group in ErrorGroups.of(errors).commonest()
     ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from batchflow.printable import printable
 from batchflow.suggesting import next_version
+from batchflow.wording import counted
 
 if TYPE_CHECKING:
     from batchflow.report import Report
@@ -25,10 +26,8 @@ def summary(report: Report) -> str:
 
 
 def _lines(report: Report) -> Iterator[str]:
-    yield (
-        f"{report.rows_in:,} records in, {report.rows_out:,} rows out, {report.failed:,} failed, "
-        f"{report.retries:,} retries"
-    )
+    done = f"{counted(report.rows_in, 'record')} in, {counted(report.rows_out, 'row')} out"
+    yield f"{done}, {report.failed:,} failed, {counted(report.retries, 'retry')}"
     if report.executor:
         yield from _work(report)
     elif report.complete:
@@ -46,7 +45,7 @@ def _kinds(report: Report) -> Iterator[str]:
     shown = [str(kind) for kind in report.commonest]
     more = report.kinds - len(shown)
     if shown and more > 0:
-        shown[-1] += f" (and {more:,} more kind{'s' if more > 1 else ''} of errors)"
+        shown[-1] += f" (and {counted(more, 'more kind')} of errors)"
     yield from shown
 
 
@@ -55,8 +54,8 @@ def _work(report: Report) -> Iterator[str]:
     rate = (report.rows_in - report.before) / report.seconds if report.seconds else 0
     before = f"{report.before:,} of them done before; " if report.before else ""
     yield (
-        f"{before}{report.seconds:.2f} s, {rate:,.0f} records/s, {worth(report)}, {report.chunks:,} chunks, "
-        f"peak {report.peak_memory / 1e6:,.0f} MB per worker"
+        f"{before}{report.seconds:.2f} s, {rate:,.0f} records/s, {worth(report)}, "
+        f"{counted(report.chunks, 'chunk')}, peak {report.peak_memory / 1e6:,.0f} MB per worker"
     )
     total = sum(report.time.values())
     shares = [f"{spent / total:.0%} {name}" for name, spent in report.time.items() if spent > _LEAST * total]

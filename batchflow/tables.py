@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from batchflow.errors import SchemaError
 from batchflow.marks import STRENGTH, WORDS, Marks, at_path, inside, loses, marks_of, with_marks
 from batchflow.printable import printable
+from batchflow.wording import one
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,9 +76,8 @@ def values_to_table(values: Sequence[Any]) -> pa.Table:
         return _columns({VALUE: values}, len(values))
     for kind in kinds:
         if not is_row(kind) and not is_scalar(kind):
-            message = (
-                f"the function returned a {kind.__qualname__}, which is neither a mapping nor a scalar nor a list"
-            )
+            name = one(kind.__qualname__)
+            message = f"the function returned {name}, which is neither a mapping nor a scalar nor a list"
             raise NotTabularError(message)
     return rows_to_table([value if is_row(type(value)) else {VALUE: value} for value in values])
 
@@ -187,7 +187,7 @@ def as_table(value: Any) -> pa.Table:
     except (AttributeError, TypeError, ValueError) as error:
         reason = error
     message = (
-        f"the function returned a {type(value).__qualname__} that is no table ({reason}); map_batches takes "
+        f"the function returned {one(type(value).__qualname__)} that is no table ({reason}); map_batches takes "
         "a pyarrow Table or RecordBatch, a dict of arrays, or a pandas or Polars frame"
     )
     raise NotTabularError(message)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
-from batchflow.grouping import kinds_of
+from batchflow.grouping import ErrorGroups
 from batchflow.printable import printable, printable_json
 
 OK, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -77,7 +77,7 @@ def _plain(value: Any) -> Any:
 
 def grouped(errors: Any) -> str:
     """Return the kinds of failure, the commonest first, with a count and an example each."""
-    return "\n".join(map(str, kinds_of(errors)))
+    return "\n".join(map(str, ErrorGroups.of(errors).kinds()))
 
 
 def told_row(row: dict[str, Any]) -> str:

@@ -101,7 +101,8 @@ def _tried(spec: JobSpec, records: int) -> Trial:
     kinds = tuple(kind._replace(example=_unnumbered(kind.example)) for kind in report.commonest)
     share = budget.weight / (plan.total or 1)
     notes = ["the sample was written to a temporary folder of this machine"] if is_uri(str(spec.into)) else []
-    return Trial(replace(report, commonest=kinds), share, spread, budget.rates, held, tuple(notes))
+    start = report.time["start"] + budget.loading
+    return Trial(replace(report, commonest=kinds), share, spread, budget.rates, held, tuple(notes), start)
 
 
 def _unnumbered(example: str) -> str:
@@ -214,6 +215,11 @@ class _Budget:
         """Seconds for a unit of weight, by whether it is compressed, as far as anything came to its end."""
         return {compressed: spent.rate for compressed, spent in self._kinds.items() if spent.rate is not None}
 
+    @property
+    def loading(self) -> float:
+        """Seconds that the first task took longer than its weight tells: it loads what others find there."""
+        return max((spent.loading for spent in self._kinds.values()), default=0.0)
+
 
 class _Spent:
     """What pieces of a sample took: a unit of weight by the largest ones that were done."""
@@ -246,3 +252,11 @@ class _Spent:
         most = max(weight for weight, _ in done)
         large = [(weight, seconds) for weight, seconds in done if weight > most / 2]
         return sum(seconds for _, seconds in large) / max(1, sum(weight for weight, _ in large))
+
+    @property
+    def loading(self) -> float:
+        """Seconds that the first one took longer than its weight tells; 0 where no other one can tell."""
+        if self._first is None or not self._done:
+            return 0.0
+        weight, seconds = self._first
+        return max(0.0, seconds - weight * (self.rate or 0.0))

@@ -457,7 +457,7 @@ def test_what_no_sink_can_hold(executor, tmp_path, into):
     assert result.values == [{"a": 6}, {"a": 6}]
     assert [row[:2] for row in told(result, "record", "phase", "message")] == [(at, "convert") for at in range(2, 8)]
     messages = result.errors["message"].to_pylist()
-    assert messages[0] == "the function returned a object, which is neither a mapping nor a scalar nor a list"
+    assert messages[0] == "the function returned an object, which is neither a mapping nor a scalar nor a list"
     assert messages[1] == "column 'a' is list<item: int64> in this record, but int64 before: give it one type in the function"
     result = bf.map_records(lambda x: {"a": [x]}, bf.records([1]), into=f"{tmp_path}/flat/", format="csv", executor=executor)
     assert told(result, "phase", "message") == [

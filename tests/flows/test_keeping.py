@@ -174,6 +174,6 @@ def test_a_file_that_holds_another_kind(tmp_path):
     flow.step(table_of, "a", into=tmp_path / "x.json", name="table")
     done = flow.run(executor="serial", on_error="continue")
     assert [row["message"].partition(" cannot hold ")[2] for row in done.errors.to_pylist()] == [
-        "a int: tables are kept as .arrow or .parquet, other values as .json",
-        "a table: tables are kept as .arrow or .parquet, other values as .json",
+        "an int: tables are kept as .arrow or .parquet, other values as .json",
+        "a Table: tables are kept as .arrow or .parquet, other values as .json",
     ]  # fmt: skip

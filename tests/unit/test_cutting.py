@@ -16,6 +16,7 @@ from batchflow.events import ChunkSettled
 from batchflow.readers import files, read_csv, read_json, read_parquet, read_text
 from batchflow.sources.cutting import FILE_WEIGHT, PACK_LIMIT
 from batchflow.sources.window import InputChangedError
+from batchflow.wording import counted
 
 
 @pytest.fixture
@@ -276,4 +277,4 @@ def test_chunks_of_whole_files_are_counted(tmp_path, chunk, expected):
     assert max(taken) <= chunk
     if chunk == 1:  # otherwise the heaviest goes first, alone
         assert taken == expected
-    assert f"{chunk:,} files each, {len(expected)} of them" in job.plan().explain()
+    assert f"{counted(chunk, 'file')} each, {len(expected)} of them" in job.plan().explain()

@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -114,6 +115,18 @@ class TestSample:
         for weight, seconds in ((1, 5.0), (1, 0.01), (1, 0.01), (64, 0.08), (64, 0.12)):
             budget(ended(weight, seconds))
         assert budget.rates == {False: pytest.approx(0.2 / 128)}
+
+    def test_what_the_first_task_loads_is_told_once(self):
+        budget = trying._Budget()
+        for weight, seconds in ((1, 0.5), (64, 0.08), (64, 0.12)):
+            budget(ended(weight, seconds))
+        assert budget.loading == pytest.approx(0.5 - 0.2 / 128)
+        assert trying._Budget().loading == 0
+
+    def test_the_start_of_workers_is_part_of_the_time(self, tmp_path):
+        told = job(lambda row, _: row, bf.records([[1]] * 100), setup=partial(time.sleep, 0.4)).forecast()
+        assert told.trial.start >= 0.4
+        assert told.seconds >= told.trial.start
 
     def test_compressed_files_are_told_by_themselves(self):
         budget = trying._Budget()

@@ -675,7 +675,7 @@ class TestPlan:
         plan = job.plan()
         assert plan.explain().splitlines() == [
             "input     text: 2 files, 2 kB",
-            f"not cut   1 compressed files; the largest is {tmp_path}/b.txt.gz (1 kB): each is one chunk, "
+            f"not cut   1 compressed file; the largest is {tmp_path}/b.txt.gz (1 kB): each is one chunk, "
             "so split it or store it uncompressed if it dominates",
             "function  builtins.len, once for each record",
             "chunks    sized while running, about half a second each",

@@ -301,7 +301,7 @@ def test_quiet_on_the_command_line(tmp_path):
         assert (terminal.end(), terminal.raw) == (0, b"")
     with Terminal(command, typed=False, out=subprocess.DEVNULL) as terminal:
         assert terminal.end() == 0
-    assert timeless(terminal.text).startswith("100%| 2 B/2 B [T]\n1 records in")
+    assert timeless(terminal.text).startswith("100%| 2 B/2 B [T]\n1 record in")
 
 
 def test_a_word_that_is_none_is_refused(monkeypatch):

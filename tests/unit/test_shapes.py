@@ -75,7 +75,7 @@ def test_run_with_an_output_and_retry(told):
         "rows_in": 3, "rows_out": 2, "failed": 1,
     }  # fmt: skip
     example = {"step": None, "source": "in.csv", "record": 3, "message": "three \x1b[31m"}
-    assert shape["errors"] == [{"count": 1, "phase": "call", "error_type": "ValueError", "example": example}]
+    assert shape["errors"] == [{"count": 1, "phase": "call", "error_type": "ValueError", "where": "f.py:6 in clean", "example": example}]
     assert list(shape["errors"][0]) == documented("an item of `errors`")
     shape = told("retry", "out/", "f.py:mended", "--version", "2", keys="`run`, `retry`")
     assert (shape["report"]["rows_out"], shape["errors"]) == (3, [])

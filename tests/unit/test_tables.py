@@ -78,7 +78,7 @@ def test_mappings_are_rows(values, expected):
 
 @pytest.mark.parametrize("value", [(1, 2), {1, 2}, object(), 1j, Ellipsis, int, range(3)])
 def test_other_objects_are_no_rows(value):
-    with pytest.raises(NotTabularError, match=f"returned a {type(value).__qualname__}, which is neither"):
+    with pytest.raises(NotTabularError, match=f"returned an? {type(value).__qualname__}, which is neither"):
         values_to_table([{"a": 1}, value])
 
 
@@ -145,7 +145,7 @@ def test_frames_lose_their_views_which_no_slice_can_leave_behind():
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_what_is_no_table(value):
-    with pytest.raises(NotTabularError, match=f"returned a {type(value).__qualname__} that is no table"):
+    with pytest.raises(NotTabularError, match=f"returned an? {type(value).__qualname__} that is no table"):
         as_table(value)
 
 

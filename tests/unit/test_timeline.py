@@ -169,13 +169,29 @@ def test_groups_and_examples_are_bounded():
     assert len(json.dumps(told)) < 1_000_000
 
 
-def test_kinds_are_those_that_differ_in_phase_or_type():
-    groups = grouped(failure(kind="KeyError"), *(failure(f"number {n}", line=n) for n in range(3)), failure(phase="read"))
+def test_kinds_are_those_that_differ_in_phase_type_or_place():
+    groups = grouped(failure("odd", line=4), failure(kind="KeyError"), *(failure(f"number {n}") for n in range(3)), failure(phase="read"))
     assert [str(kind).split() for kind in groups.kinds()] == [
         ["3", "x", "ValueError", "in", "call:", "a.jsonl,", "record", "7:", "number", "0"],
+        ["1", "x", "ValueError", "in", "call:", "a.jsonl,", "record", "7:", "odd"],
         ["1", "x", "KeyError", "in", "call:", "a.jsonl,", "record", "7:", "bad"],
         ["1", "x", "ValueError", "in", "read:", "a.jsonl,", "record", "7:", "bad"],
     ]
+
+
+def test_without_a_place_those_are_alike_whose_messages_differ_in_values():
+    messages = ["3 cells, but 2 columns", "4 cells, but 2 columns", "column 'n': 'x' is no int", "column 'n': '' is no int"]
+    groups = grouped(*(failure(message)._replace(traceback="") for message in messages))
+    assert [(kind.rows, kind.example) for kind in groups.kinds()] == [
+        (2, "a.jsonl, record 7: 3 cells, but 2 columns"), (2, "a.jsonl, record 7: column 'n': 'x' is no int"),
+    ]  # fmt: skip
+
+
+def test_groups_of_a_flow_are_of_one_step():
+    rows = [failure()._asdict() | {"step": step} for step in ("a", "b", "a")]
+    groups = ErrorGroups()
+    groups.add(rows)
+    assert [(one.count, one.examples[0]["step"]) for one in groups.commonest()] == [(2, "a"), (1, "b")]
 
 
 def test_kinds_are_bounded_where_each_record_raises_a_type_of_its_own():
