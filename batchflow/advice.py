@@ -87,9 +87,9 @@ def _waiting(report: Report, terms: Terms) -> Iterator[str]:
         return
     if terms.per == "record":
         calls = min(MOST_CALLS, max(2, round(call / max(call - idle, 1e-9))))
-        cure = f"concurrency={calls} lets a worker make so many at once"
+        cure = f"concurrency={calls} (--concurrency) lets a worker make so many at once"
     elif terms.cpus:
-        cure = "per_task=Resources(cpus=0) runs four tasks for each core"
+        cure = "per_task=Resources(cpus=0) (--cpus-per-task 0) runs four tasks for each core"
     else:
         return
     yield f"calls waited for {idle / call:.0%} of their time: {cure}, unless they wait for each other"
@@ -123,7 +123,7 @@ def _chunks(report: Report, terms: Terms) -> Iterator[str]:
         size = f"{_rounded(terms.chunk * times)}"
     yield (
         f"chunks of {useful / count * 1000:.2g} ms are too small, {lost:.0%} of the workers' time is lost between "
-        f"them: chunk={size}, or leave it out"
+        f"them: chunk={size} (--chunk), or leave it out"
     )
 
 
