@@ -2,8 +2,8 @@
 
 A frame is a header (length of the body, of the pickle in it, number of buffers, whether shared memory
 follows, number of the permit that is needed to open it) and a body: the lengths of the buffers, the
-pickle, the buffers. A body larger than `INLINE_BYTES` stands in an anonymous file whose descriptor goes
-along. No frame fills a socket, so neither side can block the other.
+pickle, the buffers, each where Arrow likes to find it. A body larger than `INLINE_BYTES` stands in an
+anonymous file whose descriptor goes along. No frame fills a socket, so neither side can block the other.
 """
 
 from __future__ import annotations
@@ -24,6 +24,13 @@ _READ_BYTES = 64 << 10
 _READ_FILES = 16
 """Descriptors that one call of the system takes at most; Linux hands over those of one message, so one."""
 _HEADER = struct.Struct("<QQQQQ")
+_ALIGNED = 64
+"""Bytes of which a multiple stands before each buffer: Arrow warns of others."""
+
+
+def _gap(size: int) -> int:
+    """Return how many bytes are left out behind so many, before a buffer."""
+    return -size % _ALIGNED
 
 
 class Parcel:
@@ -40,8 +47,11 @@ class Parcel:
     def __init__(self, pickled: bytes, buffers: Sequence[pickle.PickleBuffer] = (), permit: int = 0) -> None:
         raw = [buffer.raw() for buffer in buffers]
         sizes = struct.pack(f"<{len(raw)}Q", *(part.nbytes for part in raw))
-        parts: list[bytes | memoryview] = [sizes, pickled, *raw]
-        total = 8 * len(raw) + len(pickled) + sum(part.nbytes for part in raw)
+        parts: list[bytes | memoryview] = [sizes, pickled]
+        total = len(sizes) + len(pickled)
+        for buffer in raw:
+            parts += [bytes(_gap(total)), buffer]
+            total += _gap(total) + buffer.nbytes
         shared = total > INLINE_BYTES
         self._file = _shared_file(parts) if shared else None
         header = _HEADER.pack(total, len(pickled), len(raw), shared, permit)
@@ -106,6 +116,7 @@ class Frame:
         start = 8 * self._count
         buffers, at = [], start + self._length
         for size in struct.unpack(f"<{self._count}Q", self._body[:start]):
+            at += _gap(at)
             buffers.append(self._body[at : at + size])
             at += size
         try:
