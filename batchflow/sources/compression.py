@@ -22,6 +22,8 @@ _MAGIC = {
     b"\xfd7zXZ\x00": "xz",
 }
 _MAGIC_BYTES = 10
+_GZIP = 31
+"""What `zlib` calls gzip's header and check, and no other."""
 _READ_BYTES = 128 << 10
 _FIRST_BYTES = 64
 _MUCH_BYTES = 4 << 20
@@ -53,7 +55,9 @@ class _Decoder(Protocol):
 
 
 def _gz() -> Any:
-    return zlib.decompressobj(wbits=31)
+    from isal import isal_zlib  # only where a file needs it
+
+    return isal_zlib.decompressobj(wbits=_GZIP)
 
 
 def _zst() -> Any:
@@ -71,6 +75,9 @@ def _lz4() -> Any:
 _DECODERS: dict[str, Callable[[], Any]] = {
     "gz": _gz, "bz2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor, "zst": _zst, "lz4": _lz4,
 }  # fmt: skip
+
+_RESCUERS: dict[str, Callable[[], Any]] = {"gz": lambda: zlib.decompressobj(wbits=_GZIP)}
+"""Those that give every byte as soon as it is known, where others are faster."""
 
 
 class DamagedError(OSError):
@@ -100,7 +107,8 @@ class Decompressed:
         self._raw = raw
         self._compression = compression
         self._decoder: _Decoder | None = None
-        self._member: int | None = None  # byte of the file at which the member begins
+        self._member: int | None = None  # byte of the file at which the member begins,
+        self._member_at = 0  # and of the text
         self._input = head
         self._step = _FIRST_BYTES
         self._ready = bytearray()
@@ -140,6 +148,7 @@ class Decompressed:
                 data = data.lstrip(b"\0")
             if data:
                 self._member = self._raw.tell() - len(data)
+                self._member_at = self._given + len(self._ready)
                 self._decoder = _DECODERS[self._compression]()
         self._input = data[self._step :]
         return not data or self._decode(data[: self._step])
@@ -170,15 +179,23 @@ class Decompressed:
         """Decompress what comes before a damage in the bytes that begin at a place of the file.
 
         A decoder that raises gives nothing of its input, so another one is brought to the same state
-        and takes these bytes one by one.
+        and takes these bytes one by one. It may be one that gives what it knows earlier, or later.
         """
-        decoder = _DECODERS[self._compression]()
+        decoder = _RESCUERS.get(self._compression, _DECODERS[self._compression])()
+        known = self._given + len(self._ready) - self._member_at
+
+        def take(some: bytes) -> None:
+            nonlocal known
+            text = decoder.decompress(some)
+            self._ready += text[max(0, known) :]
+            known -= len(text)
+
         self._raw.seek(self._member or 0)
         while (left := at - self._raw.tell()) > 0:
-            decoder.decompress(self._raw.read(min(left, _READ_BYTES)))
+            take(self._raw.read(min(left, _READ_BYTES)))
         with suppress(Exception):
             for byte in data:
-                self._ready += decoder.decompress(bytes([byte]))
+                take(bytes([byte]))
 
     def _damaged(self, message: str) -> None:
         self._damage = DamagedError(message, self._given + len(self._ready))

@@ -9,6 +9,7 @@ import lzma
 import random
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import lz4.frame
@@ -120,6 +121,37 @@ def test_truncated_at_any_byte(write, codec):
         place = sum(len(line) + 1 for line in LINES[:kept])
         assert [failure[1:4] for failure in seen.failures] == [(kept + 1, place, None)], end
         assert "truncated" in seen.messages[0]
+
+
+def everything(data):
+    """Return all bytes that a gz stream gives before it breaks off."""
+    stream, given = Decompressed(io.BytesIO(data), "gz"), b""
+    with suppress(OSError):
+        while some := stream.read(100):
+            given += some
+    return given
+
+
+@pytest.mark.parametrize("level", [0, 1, 9])
+def test_gz_gives_all_that_zlib_knows_of_a_part(level):
+    rng = random.Random(level)
+    text = b"".join(rng.choice([b"", b"a" * 300, b"%d\n" % rng.getrandbits(99)]) for _ in range(300))
+    data = gzip.compress(text, level)
+    for end in range(0, len(data), 7):
+        assert everything(data[:end]) == zlib.decompressobj(wbits=31).decompress(data[:end]), end
+
+
+@pytest.mark.parametrize("level", [0, 6])
+def test_gz_gives_all_that_zlib_knows_before_a_damage(level):
+    rng = random.Random(level)
+    data = gzip.compress(b"".join(b"%d\n" % rng.getrandbits(99) for _ in range(3000)), level)
+    for at in range(20, len(data), 997):
+        known, decoder = b"", zlib.decompressobj(wbits=31)
+        damaged = data[:at] + bytes(byte ^ 0x55 for byte in data[at : at + 20]) + data[at + 20 :]
+        with suppress(zlib.error):
+            for byte in damaged:
+                known += decoder.decompress(bytes([byte]))
+        assert everything(damaged) == known, at
 
 
 def test_between_members_nothing_tells_that_a_file_is_truncated(write):
