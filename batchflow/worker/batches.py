@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from batchflow.worker.caller import Gate
 
-BATCH_BYTES = 64_000_000
+BATCH_BYTES = 8_000_000
 """Bytes of a table that a batch function gets, at most by one block; larger chunks are several calls."""
 FEW = 64
 """Records among which the worker itself looks for those at fault; of more the scheduler makes halves, that others
