@@ -30,8 +30,18 @@ class Buffers(list[pickle.PickleBuffer]):
         return False
 
 
-def dumps(value: Any, leave_out: LeaveOut | None = None) -> tuple[bytes, Buffers]:
+def dumps(
+    value: Any, leave_out: LeaveOut | None = None, *, by_reference: bool = True
+) -> tuple[bytes, Buffers]:
     """Return an object as a pickle and its large buffers; what ``__main__`` defines goes along by value.
+
+    Parameters
+    ----------
+    leave_out
+        Says what to leave out.
+    by_reference
+        Whether a function or class that any process can import goes by its name, be it of a module that was to go
+        by value. Then what makes pickles by value need not be loaded.
 
     Raises
     ------
@@ -40,7 +50,7 @@ def dumps(value: Any, leave_out: LeaveOut | None = None) -> tuple[bytes, Buffers
     """
     buffers = Buffers()
     try:
-        pickled = _dumped(pickle.Pickler, value, buffers, leave_out)
+        pickled = _dumped(pickle.Pickler, value, buffers, leave_out) if by_reference else _MAIN
     except Exception:  # noqa: BLE001 - the other one takes more, or says why not
         pickled = _MAIN
     if _MAIN in pickled:  # no other process has what it defines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections import ChainMap
 from collections.abc import Callable
 from functools import cache
@@ -11,6 +12,12 @@ from typing import Any, ClassVar
 
 _NAMELESS = "<dynamic-code>"
 """What cloudpickle has put in the place of a function's file since 3.1.3."""
+
+
+def has_modules_by_value() -> bool:
+    """Whether `cloudpickle` was told of a module that other processes may not find."""
+    cloudpickle = sys.modules.get("cloudpickle")
+    return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
 
 
 def dumps(value: Any, buffer_callback: Callable[[Any], Any] | None = None) -> bytes:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from batchflow.errors import FunctionError, ResourceError
 from batchflow.model import Assemble, Call, Key, Merge, Outcome, Work
-from batchflow.pickling import dumps
+from batchflow.packing import Buffers, dumps
+from batchflow.pickling import has_modules_by_value
 from batchflow.resources import Budget, Resources, available_cpus, capped, count_slots, total_memory
 from batchflow.retry import NEVER, Retry
 from batchflow.worker import Guard, Limits, Program, Runner, failed, settle
@@ -157,8 +158,8 @@ class Executor(ABC):
         self.close()
 
 
-def pickled(program: Program, buffer_callback: Callable[[Any], Any] | None = None) -> bytes:
-    """Return a program as bytes, functions of ``__main__`` and closures by value.
+def pickled(program: Program) -> tuple[bytes, Buffers]:
+    """Return a program as bytes and its large buffers, functions of ``__main__`` and closures by value.
 
     Raises
     ------
@@ -166,7 +167,7 @@ def pickled(program: Program, buffer_callback: Callable[[Any], Any] | None = Non
         If something it refers to cannot be pickled.
     """
     try:
-        return dumps(program, buffer_callback)
+        return dumps(program, by_reference=not has_modules_by_value())
     except Exception as error:
         name = getattr(program.fn, "__qualname__", repr(program.fn))
         message = (

@@ -30,7 +30,6 @@ from batchflow.executors.members import Member, Piece
 from batchflow.executors.permits import Permits
 from batchflow.executors.zygote import REQUEST, Ended, Load, Tally, Unload
 from batchflow.model import Call, Failed, Key, Outcome, Stats, Work
-from batchflow.packing import Buffers
 from batchflow.resources import Budget, Resources, available_cpus, capped, total_memory
 from batchflow.retry import Retry
 from batchflow.worker import BARE, CALLS, OVERTIME, Limits, Program, died, failed, lost, too_slow, was_overtime
@@ -126,9 +125,8 @@ class Processes(Executor):
 
     def load(self, program: Program) -> int:
         """Pickle a program once; all workers share its memory."""
-        buffers = Buffers()
         program = self.limited(program)
-        data = b"" if program is CALLS else pickled(program, buffers.take)
+        data, buffers = (b"", ()) if program is CALLS else pickled(program)
         self._loaded += 1
         parcel = wire.Parcel(data, buffers)
         path = list(sys.path)

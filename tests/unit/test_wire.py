@@ -1,20 +1,25 @@
 """Objects between processes: in line or in shared memory, whole or not at all."""
 
 import copy
+import importlib
 import os
 import pickle
 import socket
 import subprocess
 import sys
 
+import cloudpickle
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import batchflow as bf
 from batchflow.executors import wire
+from batchflow.executors.base import pickled
 from batchflow.model import Chunk, Failed, Failure, Input, Piece, Slice, Span, SpanCount, Stats, Succeeded, Task
 from batchflow.packing import dumps
+from batchflow.worker import Program
 
 
 @pytest.fixture
@@ -136,6 +141,15 @@ def test_what_is_received_by_copy_holds_no_file_open(pair):
 
 
 @BOTH
+@pytest.mark.parametrize("size", [700, 200_000])
+def test_buffers_stand_where_arrow_computes_with_them(pair, size, receive):
+    arrays = [np.arange(size + more, dtype=np.int64) for more in range(3)]
+    wire.send(pair[0], ("x" * 13, arrays))
+    for sent, came in zip(arrays, receive(pair[1])[1], strict=True):
+        assert (came.ctypes.data % 16, came.tolist()) == (0, sent.tolist())
+
+
+@BOTH
 def test_the_other_side_is_gone(pair, receive):
     pair[0].close()
     with pytest.raises(EOFError):
@@ -196,9 +210,12 @@ def test_lambdas_and_local_classes_travel():
 def test_what_main_defines_travels_by_value(tmp_path):
     code = """
 import sys
+import batchflow as bf
 from batchflow.executors import wire
+from batchflow.executors.base import pickled
 from batchflow.model import Chunk, Failed, Failure, Input, Piece, Slice, Span, SpanCount, Stats, Succeeded, Task
 from batchflow.packing import dumps
+from batchflow.worker import Program
 
 class Point:
     def __init__(self, x):
@@ -224,3 +241,31 @@ def test_values_of_the_model_come_back_as_what_they_are(protocol):
         assert again == value
         assert repr(again) == repr(value)  # down to the last one it is of the same class
         assert copy.deepcopy(value) == value
+
+
+def test_a_function_that_can_be_imported_goes_by_name_and_loads_no_cloudpickle(tmp_path):
+    (tmp_path / "steps.py").write_text("def double(n):\n    return 2 * n\n")
+    (tmp_path / "script.py").write_text(
+        "import sys, batchflow as bf, steps\n"
+        "print(bf.map_records(steps.double, bf.records([1, 2]), executor='processes', progress=False).values)\n"
+        "print('cloudpickle' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "[2, 4]\nFalse\n"
+
+
+def test_a_module_that_is_to_go_by_value_does(tmp_path, monkeypatch):
+    """So do those of the command line: a worker on another machine has no such file."""
+    (tmp_path / "unseen.py").write_text("def double(n):\n    return 2 * n\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("unseen")
+    program = Program(module.double, bf.records([1]))
+    assert b"unseen" in pickled(program)[0]
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        data, buffers = pickled(program)
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+        del sys.modules["unseen"]
+    monkeypatch.undo()
+    assert pickle.loads(data, buffers=buffers).fn(4) == 8

@@ -36,7 +36,6 @@ from batchflow.executors.ray.remote import (
 )
 from batchflow.executors.ray.shipping import Shipment, shipped, write_pieces
 from batchflow.model import Assemble, Call, Failed, Inspect, Outcome, Succeeded, Task, Work
-from batchflow.packing import Buffers
 from batchflow.resources import Budget, Resources, capped
 from batchflow.retry import Retry
 from batchflow.sources import Source
@@ -170,9 +169,8 @@ class Ray(Executor):
         """Make a program ready to travel: with each task, or if it is large once, by way of the object store."""
         import ray
 
-        buffers = Buffers()
         program = self.limited(program)
-        data = pickled(program, buffers.take)
+        data, buffers = pickled(program)
         self._loaded += 1
         source = None if program.source.in_memory else program.source
         local = bool(program.pieces) and "://" not in program.pieces
