@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 
 from batchflow.executors.base import Executor
-from batchflow.model import Key, Work
+from batchflow.model import Key, Task, Work
 from batchflow.resources import Budget, Resources, amounts
 
+SHORT_SECONDS = 0.02
+"""What short tasks that go to the executor together should take: long against the cost of a message."""
 FOLLOW_SECONDS = 1.0
 """How often an executor that grows and shrinks is asked for how much there is room."""
 
@@ -26,6 +28,8 @@ class InFlight:
     budget
         of what is shared with other jobs. Then no task waits beside a running one, so that what is
         counted as in use is.
+    fixed
+        Whether the user has fixed the size of chunks. Then short ones go together; else they would be larger.
 
     Attributes
     ----------
@@ -34,7 +38,13 @@ class InFlight:
     """
 
     def __init__(
-        self, executor: Executor, limits: Resources, per_task: Resources, budget: Budget | None
+        self,
+        executor: Executor,
+        limits: Resources,
+        per_task: Resources,
+        budget: Budget | None,
+        *,
+        fixed: bool = False,
     ) -> None:
         self._executor = executor
         self._request = (limits, per_task)
@@ -43,6 +53,10 @@ class InFlight:
         self._work: dict[Key, Work] = {}
         self.slots: int = executor.slots(limits, per_task)
         self._asked = time.monotonic()
+        self._bundle = executor.bundle if fixed and budget is None else 1
+        self._together = 1
+        """Tasks that go to the executor at once."""
+        self._gathered: list[Work] = []
 
     def follow(self, job: int) -> bool:
         """Look whether there is room for more tasks by now, or for fewer; those that run come to their end.
@@ -75,16 +89,31 @@ class InFlight:
     @property
     def has_room(self) -> bool:
         """Whether one more piece of work may begin."""
-        most = self.slots * (1 + self._executor.prefetch) if self._budget is None else self.slots
+        most = self.slots * (1 + self._executor.prefetch) * self._together if self._budget is None else self.slots
         return len(self._work) < most and (self._budget is None or self._budget.fits(self._need))
 
     def begin(self, job: int, work: Work) -> None:
-        """Give work to the executor, for a program that it knows by this number."""
+        """Give work to the executor, for a program that it knows by this number; short work not before `flush`."""
         self._work[work.key] = work
+        if self._together > 1 and isinstance(work, Task) and work.attempt == 1 and not work.alone:
+            self._gathered.append(work)
+            return
         if self._budget is not None:
             self._budget.take(self._need)
             self._executor.grow(self._budget.tasks)
         self._executor.submit(job, work)
+
+    def flush(self, job: int) -> None:
+        """Give the executor what was gathered."""
+        for at in range(0, len(self._gathered), self._together):
+            self._executor.submit_all(job, self._gathered[at : at + self._together])
+        self._gathered.clear()
+
+    def learn(self, seconds: float) -> None:
+        """Note how long a task took."""
+        if self._bundle > 1:
+            wanted = int(SHORT_SECONDS / max(seconds, 1e-6))
+            self._together = max(1, min(self._bundle, wanted, 2 * self._together))
 
     def end(self, key: Key) -> Work | None:
         """Return the work that an outcome is of, which is no more under way; ``None`` if there is none."""

@@ -137,7 +137,9 @@ class Scheduler:
         self._note = note
         self._stopping = stopping
         self._waiting = waiting
-        self._running = InFlight(executor, plan.spec.limits, plan.spec.per_task, budget)
+        self._running = InFlight(
+            executor, plan.spec.limits, plan.spec.per_task, budget, fixed=plan.chunk_weight is not None
+        )
         self._ahead = AHEAD * self._slots if bounded else sys.maxsize
         self._heavy = None if bounded or not plan.total else plan.total // (self._slots * HEAVY_SHARE)
         self._cursor: Cursor
@@ -236,6 +238,7 @@ class Scheduler:
                 began = time.perf_counter()
                 self._deliver(settled)
                 self._combining += time.perf_counter() - began
+            self._running.flush(self.job)
             if not self._is_left():
                 return
             yield
@@ -388,6 +391,7 @@ class Scheduler:
         self._check_barren(outcome)
         if isinstance(outcome, Succeeded):
             self._sizer.learn(task.chunk.weight, outcome.stats.seconds)
+            self._running.learn(outcome.stats.seconds)
             if task.alone and task.attempt == 1 and outcome.stats.seconds < ALONE_LEAST:
                 self._compares = True  # it was over too soon to tell: what came first had been slower
             self._told(task, outcome, again=False)

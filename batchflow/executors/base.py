@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -38,6 +38,8 @@ class Executor(ABC):
     """Tasks that wait beside each running one, so that a worker need not wait for the driver."""
     elastic: ClassVar[bool] = False
     """Whether there is room for more tasks, or for fewer, as time goes by."""
+    bundle: ClassVar[int] = 1
+    """Pieces of short work that it likes to have together, at most."""
     ahead: ClassVar[int] = 0
     """Short calls that may be sent ahead to the worker of another one, at most."""
     warm: bool = False
@@ -97,6 +99,11 @@ class Executor(ABC):
     @abstractmethod
     def submit(self, job: int, work: Work) -> None:
         """Take over one piece of work; returns at once."""
+
+    def submit_all(self, job: int, works: Sequence[Work]) -> None:
+        """Take over work that is short, for one worker if that is cheaper."""
+        for work in works:
+            self.submit(job, work)
 
     def follow(self, job: int, call: Call, last: Key) -> bool:
         """Send a call ahead, to be done by the worker of another one after it; returns whether that can be.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pickle import dumps
@@ -20,12 +21,23 @@ _HOST = socket.gethostname()
 
 
 class Piece(NamedTuple):
-    """A piece of work, and which program it is of."""
+    """A piece of work, or some short ones that travel together, and which program they are of."""
 
     job: int
-    work: Work
+    works: Sequence[Work]
     permit: int = 0
     """Number of its permit, if it was sent ahead."""
+
+    @property
+    def work(self) -> Work:
+        """The only one."""
+        (work,) = self.works
+        return work
+
+    @property
+    def parts(self) -> list[Piece]:
+        """Each piece of work by itself."""
+        return [Piece(self.job, (work,)) for work in self.works]
 
 
 @dataclass(eq=False)
@@ -65,11 +77,11 @@ class Member:
 
     def has(self, job: int, key: Key) -> bool:
         """Whether some work stands in its queue."""
-        return any(piece.job == job and piece.work.key == key for piece in self.queue)
+        return any(piece.job == job and work.key == key for piece in self.queue for work in piece.works)
 
     def ends_with(self, job: int, key: Key) -> bool:
         """Whether some work stands in its queue last."""
-        return bool(self.queue) and self.queue[-1].job == job and self.queue[-1].work.key == key
+        return bool(self.queue) and self.queue[-1].job == job and self.queue[-1].works[-1].key == key
 
     def send(self, message: Any) -> None:
         """Send a message."""
@@ -87,7 +99,7 @@ class Member:
             return False
         permit = self.permits.give()
         self.post(wire.Parcel(pickled, (), permit))
-        self.queue.append(Piece(job, call, permit))
+        self.queue.append(Piece(job, (call,), permit))
         return True
 
     def take_back(self) -> list[Piece]:

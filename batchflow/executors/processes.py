@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -53,6 +53,7 @@ class Processes(Executor):
 
     name: ClassVar[str] = "processes"
     prefetch: ClassVar[int] = 1
+    bundle: ClassVar[int] = 32
     ahead: ClassVar[int] = 16  # small ones, so that no socket fills up
 
     def __init__(self, workers: int | None = None) -> None:
@@ -164,7 +165,15 @@ class Processes(Executor):
 
     def submit(self, job: int, work: Work) -> None:
         """Send work to the worker with the shortest queue, or keep it until one has room."""
-        self._waiting.append(Piece(job, work))
+        self._waiting.append(Piece(job, (work,)))
+        self._dispatch()
+
+    def submit_all(self, job: int, works: Sequence[Work]) -> None:
+        """Send short work to one worker, unless each is kept to a time that only the driver can tell."""
+        if any(self._programs[job].limits):
+            super().submit_all(job, works)
+            return
+        self._waiting.append(Piece(job, works))
         self._dispatch()
 
     def follow(self, job: int, call: Call, last: Key) -> bool:
@@ -198,12 +207,15 @@ class Processes(Executor):
         return min(able, key=lambda worker: len(worker.queue), default=None)
 
     def _give(self, worker: Member, piece: Piece) -> None:
-        job, work = piece.job, piece.work
+        job, work = piece.job, piece.works[0]
+        sent = list(piece.works) if len(piece.works) > 1 else lean_call(work) if isinstance(work, Call) else work
         try:
-            sent = lean_call(work) if isinstance(work, Call) else work
             parcel = wire.pack((job, sent), packed=_is_packed(work))
         except Exception as error:  # noqa: BLE001 - records that cannot be pickled
-            self._ready.append((job, failed(work, "read", error)))
+            if len(piece.works) > 1:
+                self._waiting.extendleft(reversed(piece.parts))
+            else:
+                self._ready.append((job, failed(work, "read", error)))
             return
         if job not in worker.loaded and not isinstance(work, BARE):
             worker.loaded.add(job)
@@ -248,12 +260,21 @@ class Processes(Executor):
             return
         except pickle.UnpicklingError as error:
             problem = error.__cause__ or error
-        job, work, _ = worker.queue.popleft()
+        piece = worker.queue.popleft()
         worker.answered += 1
         self._stillborn = 0
-        if job in self._programs:
-            answer = lost(work, "convert", problem, worker.name) if problem else full_outcome(outcome, work.key)
-            self._ready.append((job, answer))
+        if piece.job not in self._programs:
+            return
+        if len(piece.works) > 1:
+            outcomes = [] if problem else outcome
+            self._ready += [
+                (piece.job, full_outcome(one, work.key)) for one, work in zip(outcomes, piece.works, strict=False)
+            ]
+            self._waiting.extendleft(reversed(piece.parts[len(outcomes) :]))
+            return
+        key = piece.work.key
+        answer = lost(piece.work, "convert", problem, worker.name) if problem else full_outcome(outcome, key)
+        self._ready.append((piece.job, answer))
 
     def _hear_zygote(self) -> None:
         """Learn how a worker ended: its running task failed, what waited behind it is done by another."""
@@ -269,9 +290,11 @@ class Processes(Executor):
         while not worker.lost:
             self._hear(worker)  # what it sent before it died counts
         if worker.at_work:
-            job, work, _ = worker.queue.popleft()
-            if job in self._programs:
-                self._ready.append((job, self._death(job, work, worker, ended.status)))
+            piece = worker.queue.popleft()
+            if len(piece.works) > 1:
+                self._return(piece.parts)  # one by one: nobody knows which of them it was
+            elif piece.job in self._programs:
+                self._ready.append((piece.job, self._death(piece.job, piece.work, worker, ended.status)))
         else:
             self._stillborn += 1
         self._return(worker.queue)

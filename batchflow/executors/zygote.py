@@ -22,6 +22,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -243,6 +244,12 @@ def _flush() -> None:
             stream.flush()
 
 
+BUNDLE_SECONDS = 0.1
+"""How long a worker goes on with short work that came together, before it gives back what is done,"""
+BUNDLE_BYTES = 1_000_000
+"""and how much of it."""
+
+
 class Load(NamedTuple):
     """Driver to worker: a program follows as a parcel of its own."""
 
@@ -318,7 +325,10 @@ class Worker:
                 self._programs.pop(message.job).close()
         else:
             job, work = message
-            self._answer(self._perform(job, full_call(work) if type(work) is tuple else work))
+            if type(work) is list:
+                self._answer_all(job, work)
+            else:
+                self._answer(self._perform(job, full_call(work) if type(work) is tuple else work))
             return
         self._tally.begin(self._answered)  # that was no work
 
@@ -341,16 +351,39 @@ class Worker:
             if os.getpid() != self._pid:
                 os._exit(0)  # a fork that the function made and did not end: its parent answers, and once
 
+    def _answer_all(self, job: int, works: Sequence[Work]) -> None:
+        """Do short work that came together, until one takes long, gives much or fails; the rest is sent anew."""
+        self._answered += 1
+        outcomes: list[Outcome] = []
+        until, room = time.monotonic() + BUNDLE_SECONDS, BUNDLE_BYTES
+        for work in works:
+            outcome = self._perform(job, work)
+            outcomes.append(self._with_lines(outcome))
+            room -= outcome.stats.held
+            if isinstance(outcome, Failed) or room < 0 or time.monotonic() > until:
+                break
+        try:
+            parcel = wire.pack(outcomes)
+        except Exception:  # noqa: BLE001 - a value that cannot be pickled: which one shows where each is alone
+            parcel = wire.pack([])
+        self._send(parcel)
+
     def _answer(self, outcome: Outcome) -> None:
         self._answered += 1
         self._broken = isinstance(outcome, Failed) or outcome is NOT_BEGUN
-        printed = self._prints.take() if self._prints else ()
-        if printed:
-            outcome = outcome._replace(printed=printed)
+        outcome = self._with_lines(outcome)
         try:
             parcel = wire.pack(lean_outcome(outcome))
         except Exception as error:  # noqa: BLE001 - a value that cannot be pickled
-            parcel = wire.pack(lost(UNKNOWN, "convert", error)._replace(printed=printed))
+            parcel = wire.pack(lost(UNKNOWN, "convert", error)._replace(printed=outcome.printed))
+        self._send(parcel)
+
+    def _with_lines(self, outcome: Outcome) -> Outcome:
+        """Return an outcome with what was printed meanwhile."""
+        printed = self._prints.take() if self._prints else ()
+        return outcome._replace(printed=printed) if printed else outcome
+
+    def _send(self, parcel: wire.Parcel) -> None:
         try:
             parcel.send(self._driver)
         finally:

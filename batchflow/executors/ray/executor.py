@@ -15,7 +15,7 @@ import pickle
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -77,6 +77,7 @@ class Ray(Executor):
     name: ClassVar[str] = "ray"
     prefetch: ClassVar[int] = 1
     elastic: ClassVar[bool] = True
+    bundle: ClassVar[int] = 32
 
     def __init__(
         self,
@@ -222,6 +223,13 @@ class Ray(Executor):
         self._waiting.append((job, work))
         self._dispatch()
 
+    def submit_all(self, job: int, works: Sequence[Work]) -> None:
+        """Submit short work as one remote task, unless each of it needs attention of its own."""
+        known = self._jobs[job]
+        apart = known.ships or known.writes or known.limits.seconds or self._count[job] + len(works) > known.room
+        if apart or not self._send(job, works, None):
+            super().submit_all(job, works)
+
     def _dispatch(self) -> None:
         kept: deque[tuple[int, Work]] = deque()
         for job, work in self._waiting:
@@ -237,7 +245,7 @@ class Ray(Executor):
         if isinstance(work, Assemble) and known.writes:
             self._side.submit(job, work)
         else:
-            self._send(job, work, self._shipment(known, work) if known.ships else None)
+            self._send(job, [work], self._shipment(known, work) if known.ships else None)
 
     def _shipment(self, job: _Job, work: Work, *, whole: bool = False) -> Shipment | None:
         """Return the files of a chunk, for a worker that does not see them."""
@@ -249,22 +257,31 @@ class Ray(Executor):
         shipment = shipped(job.source, task.chunk, ray.put, whole=whole)
         return shipment if shipment.files else None
 
-    def _send(self, job: int, work: Work, shipment: Shipment | None) -> None:
+    def _send(self, job: int, works: Sequence[Work], shipment: Shipment | None) -> bool:
+        """Send work as one task of Ray; returns whether that can be, where it is several pieces."""
         known = self._jobs[job]
-        sent, parts = without_values(work)  # references among the arguments are fetched where the task runs
-        try:
-            packed = pack(sent)
-        except Exception as error:  # noqa: BLE001 - records that cannot be pickled
-            self._ready.append((job, failed(work, "read", error)))
-            return
+        pickles = [self._terms(job)]
+        buffers: list[Any] = []
+        parts: tuple[Any, ...] = ()
+        for work in works:
+            sent, parts = without_values(work)  # references among the arguments are fetched where the task runs
+            try:
+                pickled, buffers = pack(sent)
+            except Exception as error:  # noqa: BLE001 - records that cannot be pickled
+                if len(works) == 1:
+                    self._ready.append((job, failed(work, "read", error)))
+                return False
+            if len(works) > 1 and (buffers or parts):
+                return False
+            pickles.append(pickled)
         self._mark(known)
-        pickled, buffers = packed
         rest: tuple[Any, ...] = ()
         if parts or known.notice is not None or buffers or shipment is not None:
             rest = tuple(More(known.notice, buffers, shipment)), *parts
-        head, rows = known.perform.remote(self._terms(job) + pickled, *rest)
-        self._running[head] = _Sent(job, work, rows, time.monotonic())
-        self._count[job] += 1
+        head, rows = known.perform.remote(b"".join(pickles), *rest)
+        self._running[head] = _Sent(job, works, rows, time.monotonic())
+        self._count[job] += len(works)
+        return True
 
     def _tell_anew(self) -> None:
         """Forget what workers were told, since a job came or went."""
@@ -317,19 +334,28 @@ class Ray(Executor):
         return bool(at_ray) or any(jobs is None or job in jobs for job in self._side.jobs)
 
     def _taken(self, head: Any, answer: bytes | Exception) -> None:
-        """Take over what a worker said of a piece of work; what it could not see is sent to it."""
+        """Take over what a worker said of some work; what it did not do, or could not see, is sent anew."""
+        sent = self._running.pop(head)
+        self._count[sent.job] -= len(sent.works)
+        replies: list[Reply] = []
+        if not isinstance(answer, Exception):
+            replies = pickle.loads(answer)
+        elif len(sent.works) == 1:
+            self._ready.append((sent.job, _death(self._jobs[sent.job], sent, answer)))
+            return
+        for work, reply in zip(sent.works, replies, strict=False):
+            self._take_reply(sent._replace(works=[work]), reply)
+        # One by one, since any of them may have to do with the end of the worker.
+        self._waiting += [(sent.job, work) for work in sent.works[len(replies) :]]
+
+    def _take_reply(self, sent: _Sent, reply: Reply) -> None:
         import ray
 
-        sent = self._running.pop(head)
-        self._count[sent.job] -= 1
         job = self._jobs[sent.job]
-        if isinstance(answer, Exception):
-            outcome: Outcome | None = _death(job, sent, answer)
-        else:
-            try:
-                outcome = self._outcome(job, sent, pickle.loads(answer))
-            except ray.exceptions.RayError as error:
-                outcome = _death(job, sent, error)
+        try:
+            outcome = self._outcome(job, sent, reply)
+        except ray.exceptions.RayError as error:
+            outcome = _death(job, sent, error)
         if outcome is not None:
             self._ready.append((sent.job, outcome))
 
@@ -356,7 +382,7 @@ class Ray(Executor):
             return
         self._jobs[sent.job] = job._replace(ships=True)
         whole = reply.unseen == "more input"
-        self._send(sent.job, sent.work, self._shipment(job, sent.work, whole=whole))
+        self._send(sent.job, [sent.work], self._shipment(job, sent.work, whole=whole))
 
     def _with_pieces(self, job: _Job, sent: _Sent, outcome: Succeeded) -> Outcome:
         """Write the pieces of a worker that does not see the output."""
@@ -438,11 +464,18 @@ class _Sent(NamedTuple):
     """A task that is at Ray."""
 
     job: int
-    work: Work
+    works: Sequence[Work]
+    """One piece of work, or some short ones."""
     rows: Any
-    """Reference to what it gives back."""
+    """Reference to what the last one gives back."""
     since: float
     """`time.monotonic` when it was sent."""
+
+    @property
+    def work(self) -> Work:
+        """The only one."""
+        (work,) = self.works
+        return work
 
 
 def _answers(heads: list[Any]) -> list[bytes | Exception]:

@@ -6,12 +6,13 @@ import io
 import os
 import pickle
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache, partial
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 from batchflow.executors.base import UNKNOWN, Loaded, add_path, opened
 from batchflow.executors.ray.shipping import Shipment, Unpacked, read_pieces, sees
@@ -87,6 +88,11 @@ class Reply(NamedTuple):
     unseen: Unseen = ""
     """What it needs and does not see: the work is to be done anew, with that."""
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the worker may go on with what came together with this."""
+        return isinstance(self.outcome, Succeeded) and not self.has
+
 
 class _Known(NamedTuple):
     """A job on a worker."""
@@ -110,26 +116,37 @@ _newest = [0]
 """Number of the newest terms so far."""
 
 
+BUNDLE_SECONDS = 0.1
+"""How long a worker goes on with short work that came together, before it gives back what is done."""
+
+
 def perform(message: bytes, *rest: Any) -> tuple[bytes, Any]:
-    """Do one piece of work; returns a pickled `Reply`, and the rows, packed.
+    """Do some work; returns a list of replies, pickled, and the rows of the last one, packed.
+
+    There are fewer replies than pieces of work where one takes long, gives much, or is to be done otherwise.
 
     Parameters
     ----------
     message
-        `Terms` and the work, each a pickle.
+        `Terms` and the work, a pickle each.
     rest
         If there is any: the fields of a `More`, then what other tasks gave, which Ray has fetched.
     """
     file = io.BytesIO(message)
     told: Terms = pickle.load(file)
     more, *parts = rest or ((),)
+    replies: list[Reply] = []
+    rows: Any = None
+    until = time.monotonic() + BUNDLE_SECONDS
     with _tapped():  # other tasks of the user's program may run in this process
-        reply, rows = _performed(told, file.read(), More(*more), parts)
-    if _prints and reply.outcome is not None:
-        reply = reply._replace(outcome=reply.outcome._replace(printed=_prints.take()))
-    if reply.has == "rows" and not told.here:
+        while not replies or (file.tell() < len(message) and replies[-1].goes_on and time.monotonic() < until):
+            reply, rows = _performed(told, file, More(*more), parts)
+            if _prints and reply.outcome is not None:
+                reply = reply._replace(outcome=reply.outcome._replace(printed=_prints.take()))
+            replies.append(reply)
+    if replies[-1].has == "rows" and not told.here:
         rows = rows[0], [bytes(buffer.raw()) for buffer in rows[1]]  # Ray's client takes nothing else
-    return pickle.dumps(reply), rows
+    return pickle.dumps(replies), rows
 
 
 @cache
@@ -139,11 +156,11 @@ def _tapped() -> Gathered:
     return Gathered(_prints)
 
 
-def _performed(terms: Terms, packed: bytes, more: More, parts: Sequence[Any]) -> tuple[Reply, Any]:
+def _performed(terms: Terms, file: IO[bytes], more: More, parts: Sequence[Any]) -> tuple[Reply, Any]:
     node = _node()
     job = _known(terms, more.notice)
     try:
-        work: Work = opened(partial(unpack, (packed, more.buffers)), terms.limits)
+        work: Work = opened(partial(pickle.load, file, buffers=more.buffers), terms.limits)
     except (Overtime, MemoryError) as error:
         return Reply(over(UNKNOWN, error, terms.limits), node), None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - records that cannot be made again here
