@@ -47,9 +47,9 @@ MOST_CALLS = 100
 def advise(report: Report, terms: Terms) -> tuple[str, ...]:
     """Return what would help most first, in a line each; nothing for a healthy job."""
     if report.seconds < WORTH_SECONDS or not report.task_seconds:
-        return tuple(_memory(report, terms))
+        return (*terms.doubts, *_memory(report, terms))
     rules = (_all_failed, _uncut, _waiting, _disk, _chunks, _memory)
-    return tuple(line for rule in rules for line in rule(report, terms))
+    return (*terms.doubts, *(line for rule in rules for line in rule(report, terms)))
 
 
 def waited(report: Report, phase: str) -> float:

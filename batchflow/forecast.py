@@ -82,7 +82,9 @@ class Forecast:
     @property
     def advice(self) -> tuple[str, ...]:
         """What would make it faster, as far as the sample tells."""
-        return () if self.trial is None or self.trial.failed_whole else tuple(self.trial.report.advice)
+        if self.trial is None or self.trial.failed_whole:
+            return self.plan.source.doubtful()
+        return self.trial.report.advice
 
     @property
     def left(self) -> Mapping[bool, float]:

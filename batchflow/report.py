@@ -65,6 +65,8 @@ class Terms(NamedTuple):
     """and the folder with what is not data."""
     version: str = ""
     """Of the function, where it was given."""
+    doubts: tuple[str, ...] = ()
+    """What of the input may be read in another way than is meant."""
 
 
 @dataclass(frozen=True)

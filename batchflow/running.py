@@ -366,6 +366,7 @@ def terms_of(plan: Plan) -> Terms:
         1 if spec.per_task.cpus is None else spec.per_task.cpus, spec.per_task.nbytes,
         "" if destination is None else f"{destination.path}{'' if destination.one_file else '/'}",
         "" if destination is None else f"{destination.meta}/", spec.version or "",
+        plan.source.doubtful(),
     )  # fmt: skip
 
 

@@ -103,6 +103,10 @@ class Source(ABC):
     def blocks(self, span: Span, data: Any) -> Iterator[Block]:
         """Read one span; runs on a worker, and may raise anything."""
 
+    def doubtful(self) -> tuple[str, ...]:
+        """Return what of the input, once it is prepared, may be read in another way than is meant."""
+        return ()
+
     def prepared(self, inputs: Sequence[Input]) -> Source:
         """Return the source with what the driver had to find out for all chunks alike."""
         del inputs

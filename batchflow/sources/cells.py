@@ -117,6 +117,24 @@ _PARSERS: dict[CellType, Callable[[str], Any]] = {
 _QUICK = {CellType.INTEGER, CellType.REAL}
 
 
+_MOSTLY = 0.9
+"""Of the filled cells, that are of a type before the others are taken for mistakes."""
+_FEWEST = 10
+"""Filled cells of which some may be mistakes."""
+
+
+def odd_cell(texts: Sequence[str]) -> tuple[CellType, str] | None:
+    """Return the type that nearly all cells of a column of text have, and the first cell that has it not."""
+    filled = [text for text in texts if text]
+    if len(filled) < _FEWEST:
+        return None
+    for kind, pattern in ((CellType.INTEGER, _INTEGER), (CellType.REAL, _REAL)):
+        odd = [text for text in filled if not pattern.fullmatch(text)]
+        if odd and len(odd) <= (1 - _MOSTLY) * len(filled):
+            return kind, odd[0]
+    return None
+
+
 def infer(texts: Sequence[str]) -> CellType:
     """Return the narrowest of int, float, bool and text that holds every cell of a sample."""
     filled = [text for text in texts if text]

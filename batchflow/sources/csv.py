@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchflow.coverage import Range
 from batchflow.errors import FormatError
 from batchflow.model import Input, Span
 from batchflow.sources.base import BLOCK_BYTES, Block, Source
-from batchflow.sources.cells import SAMPLE_RECORDS, CellType, infer
+from batchflow.sources.cells import SAMPLE_RECORDS, CellType, infer, odd_cell
 from batchflow.sources.csv_rows import Places, RowReader, is_utf8
 from batchflow.sources.cutting import Cuts, whole
 from batchflow.sources.file_source import FileSource
@@ -40,6 +40,8 @@ class CsvSource(FileSource):
     """Names of the columns of files without a header."""
     types: Mapping[str, CellType] | None = None
     """Types of columns; `prepared` infers those of the others. None at all: every column is text."""
+    doubts: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """What `prepared` has found."""
 
     def prepared(self, inputs: Sequence[Input]) -> Source:
         """Return the source with types inferred from the first 1,000 records of three files, where none is named.
@@ -65,7 +67,13 @@ class CsvSource(FileSource):
         if cells:
             self._check_columns(inputs, [name for name in named if name not in cells], list(cells))
         inferred = {name: infer(column) for name, column in cells.items() if name not in named}
-        return replace(self, types={**inferred, **named})
+        texts = [name for name, kind in inferred.items() if kind is CellType.TEXT]
+        doubts = (*_delimited(list(cells)), *(line for name in texts for line in _mistyped(name, cells[name])))
+        return replace(self, types={**inferred, **named}, doubts=doubts)
+
+    def doubtful(self) -> tuple[str, ...]:
+        """Return which columns may not be what they look like."""
+        return self.doubts
 
     def _check_columns(self, inputs: Sequence[Input], missing: Sequence[str], columns: Sequence[str]) -> None:
         """Refuse a type for a column that no file has, be it one behind those that types are inferred from."""
@@ -194,6 +202,32 @@ class CsvSource(FileSource):
         kinds = self.types or {}
         fields = [pa.field(name, kinds.get(name, CellType.TEXT).arrow) for name in table.column_names]
         return table.cast(pa.schema(fields))
+
+
+_OTHERS = ";\t|"
+"""What stands between cells in the place of a comma."""
+
+
+def _delimited(columns: Sequence[str]) -> Iterator[str]:
+    """Yield that the only column may be several."""
+    mark = next((mark for mark in _OTHERS if mark in columns[0]), None) if len(columns) == 1 else None
+    if mark is not None:
+        yield (
+            f"the only column is {columns[0][:50]!r}: if its cells are parted by {mark!r}, pass "
+            f"delimiter={mark!r} (--delimiter {mark!r})"
+        )
+
+
+def _mistyped(name: str, cells: Sequence[str]) -> Iterator[str]:
+    """Yield that a column is read as text for the sake of a few cells."""
+    odd = odd_cell(cells)
+    if odd is not None:
+        kind, cell = odd
+        cure = f"types={{{name!r}: {kind.value}}} (--types {name}={kind.value})"
+        yield (
+            f"column {name!r} is read as text, as {cell[:50]!r} is no number and nearly all are: with {cure} "
+            "such cells are errors of their records"
+        )
 
 
 def _plain_types(types: Mapping[str, CellType] | None) -> dict[str, str] | None:

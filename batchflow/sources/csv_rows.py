@@ -93,9 +93,9 @@ class RowReader:
                 yield self._texts[-1].lines()
 
     def header(self) -> list[str]:
-        """Return the first row that is no blank line."""
+        """Return the first row that is no blank line, nor one of spaces."""
         with any_field_size():
-            return next(filter(None, self._rows), [])
+            return next((row for row in self._rows if len(row) > 1 or (row and row[0].strip())), [])
 
     def position(self) -> int:
         """Return the byte at which the rows begin that were not read; no more can be read afterwards."""

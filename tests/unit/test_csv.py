@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from reading import WHOLE, draw, halves, read, read_chunks, ready, writer
 
+import batchflow as bf
 from batchflow.errors import FormatError
 from batchflow.readers import guess, read_csv
 from batchflow.sources import quotes
@@ -274,3 +275,29 @@ def test_the_kind_of_tabs_is_guessed(write):
 def test_a_file_that_cannot_be_read_is_no_sample(write):
     source = ready(read_csv(["/no/such/file.csv", write("a\n1\n")][1:]))
     assert source.types == {"a": CellType.INTEGER}
+
+
+def advice(path, **options):
+    return bf.map_records(lambda row: row, read_csv(path, **options), executor="serial").report.advice
+
+
+def test_a_column_that_few_cells_make_text_is_told(write):
+    path = write("a,b\n" + "".join(f"{n},x{n}\n" for n in range(20)) + "n/a,y\n")
+    (told,) = advice(path)
+    assert told == (
+        "column 'a' is read as text, as 'n/a' is no number and nearly all are: with types={'a': int} (--types a=int) "
+        "such cells are errors of their records"
+    )
+    assert advice(path, types={"a": str}) == advice(path, types={"a": int}) == advice(path, types=str) == ()
+
+
+def test_columns_of_text_and_of_numbers_are_not_told(write):
+    assert advice(write("a,b\n" + "".join(f"{n},x{n}\n" for n in range(20)))) == ()
+    assert advice(write("a\n" + "1\nx\n" * 20)) == ()
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_an_only_column_that_may_be_several_is_told(write, mark):
+    path = write(f"a{mark}b\n1{mark}2\n")
+    assert advice(path) == (f"the only column is {'a' + mark + 'b'!r}: if its cells are parted by {mark!r}, pass delimiter={mark!r} (--delimiter {mark!r})",)
+    assert advice(path, delimiter=mark) == ()
