@@ -232,7 +232,10 @@ def verify(arguments: argparse.Namespace) -> int:
         return tell(arguments, status, of_proof(problems, counts))
     show(map(printable, problems if problems or counts is None else [proof(counts)]), sys.stdout)
     if problems:
-        cure = "what is missing is made by running the job again; what was changed or is gone, with --fresh"
+        cure = (
+            "what is missing is made by running the job again; what was changed or is gone, with --fresh; "
+            "what does not belong there is moved away by hand"
+        )
         show([cure], sys.stderr)
     return status
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +19,8 @@ SHOWN = 50
 """Of these that have whole examples;"""
 EXAMPLES = 3
 """at most so many each."""
+WORDINGS = 8
+"""Messages that are told apart of those that one line of code raises."""
 _LETTERS = 200
 """Of a message that stands in a line."""
 _VALUES = re.compile(r"""'[^']*'|"[^"]*"|\d+""")
@@ -29,7 +32,7 @@ _KEPT = {"payload": 300, "message": 500, "traceback": 4000}
 _COLUMNS = (
     "step", "source", "start", "stop", "record", "payload", "message", "traceback", "attempts", "worker",
 )  # fmt: skip
-_FEW = ("step", "source", "record", "message")
+_FEW = ("step", "source", "start", "stop", "record", "message")
 
 
 class ErrorKind(NamedTuple):
@@ -48,7 +51,7 @@ class ErrorKind(NamedTuple):
 
 @dataclass(slots=True)
 class ErrorGroup:
-    """Failures of one step and phase, of one type, raised at one place or, where none is known, told alike."""
+    """Failures of one step and phase, of one type, raised at one place and told alike."""
 
     phase: str
     error_type: str
@@ -58,12 +61,19 @@ class ErrorGroup:
     examples: list[dict[str, Any]]
     """The first rows of the error table, one at least, with texts cut short."""
 
+    @property
+    def breaks_off(self) -> bool:
+        """Whether they are of files that could not be read to their end."""
+        first = self.examples[0]
+        return self.phase == "read" and first["start"] is not None and first["stop"] is None
+
 
 class ErrorGroups:
     """Groups failures that are alike: one mistake in the code or in the inputs each, as far as can be told."""
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, ...], ErrorGroup] = {}
+        self._wordings: Counter[tuple[str, ...]] = Counter()
         self._rows = 0
 
     @classmethod
@@ -79,10 +89,13 @@ class ErrorGroups:
         for row in rows:
             self._rows += 1
             where = raised_at(row["traceback"])
-            alike = where or _VALUES.sub("#", row["message"][:_LETTERS])
-            key = (row.get("step", ""), row["phase"], row["error_type"], alike)
+            place = (row.get("step", ""), row["phase"], row["error_type"], where)
+            key = (*place, _VALUES.sub("#", row["message"][:_LETTERS]))
+            if key not in self._groups and where and self._wordings[place] >= WORDINGS:
+                key = (*place, "")  # one mistake, told with something else of each record
             group = self._groups.get(key)
             if group is None:
+                self._wordings[place] += 1
                 if len(self._groups) == COUNTED:
                     continue
                 group = self._groups[key] = ErrorGroup(row["phase"], row["error_type"], where, 0, [])
@@ -93,8 +106,11 @@ class ErrorGroups:
             group.count += 1
 
     def commonest(self) -> list[ErrorGroup]:
-        """Return the groups, the commonest first; of equally common ones the earlier."""
-        return sorted(self._groups.values(), key=lambda group: -group.count)
+        """Return the groups, files that broke off first, as nobody knows how much is lost.
+
+        Then the commonest, and of equally common ones the earlier.
+        """
+        return sorted(self._groups.values(), key=lambda group: (not group.breaks_off, -group.count))
 
     def kinds(self) -> list[ErrorKind]:
         """Return each group in a line, the commonest first."""

@@ -243,7 +243,7 @@ def load_again(place: dict[str, str | None], output: str) -> Callable[..., Any]:
     if module in (None, "__main__") or "<" in name:
         message = (
             f"the function {name} that made {output!r} stands in a script or another function: "
-            f"name one that can be imported, batchflow retry {output} steps.py:clean"
+            f"name one that can be imported, batchflow retry {output} steps.py:clean --version 2"
         )
         raise FunctionError(message)
     by_file = file and module == Path(file).stem and not _was_sent(file)

@@ -125,7 +125,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
     """
     for name, what in (("per", "per"), ("format", "format"), ("source", "the source")):
         if before[name] != now[name]:
-            change = f"{what} {_told(before[name])}, and now it is {_told(now[name])}"
+            change = f"{what} {_told(before[name], now[name])}, and now it is {_told(now[name], before[name])}"
             message = f"{where} was made with {change}: {_FRESH}"
             raise ChangedError(message)
     if now["version"] is None and before["args"] != now["args"]:
@@ -143,7 +143,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
         raise ChangedError(message)
 
 
-_FRESH = "pass fresh=True (--fresh) to make all of it again"
+_FRESH = "run the job with fresh=True (--fresh) to make all of it again"
 
 
 def _go_on(version: str | None) -> str:
@@ -155,8 +155,12 @@ def _go_on(version: str | None) -> str:
     )
 
 
-def _told(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict) else repr(value)
+def _told(value: Any, other: Any) -> str:
+    """Return a value in words; of options those that differ from another one's."""
+    if not isinstance(value, dict):
+        return repr(value)
+    differing = [name for name in value if name not in other or value[name] != other[name]]
+    return ", ".join(f"{name}={value[name]!r}" for name in differing)
 
 
 def merged_inputs(before: Sequence[Input], now: Sequence[Input], where: str) -> tuple[Input, ...]:

@@ -86,7 +86,7 @@ def of_graph(flow: Flow) -> Shape:
 
 def of_proof(problems: list[str], counts: Mapping[str, int] | None) -> Shape:
     """Return what ``verify`` tells."""
-    names = ("rows_in", "rows_out", "failed", "uncounted")
+    names = ("rows_in", "rows_out", "failed", "uncounted", "damaged")
     return {"ok": not problems, "problems": problems} | {name: counts and counts[name] for name in names}
 
 

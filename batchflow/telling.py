@@ -83,7 +83,8 @@ def grouped(errors: Any) -> str:
 def told_row(row: dict[str, Any]) -> str:
     """Return a row of the error table as text, with its traceback."""
     record = f", record {row['record']}" if row["record"] is not None else ""
-    place = f"{printable(row['source'])}{record} [{row['start']}:{row['stop']}]"
+    stop = "" if row["stop"] is None else row["stop"]
+    place = f"{printable(row['source'])}{record} [{row['start']}:{stop}]"
     tries = row["attempts"]
     head = f"{place} {row['phase']}, {tries} attempt{'s' if tries != 1 else ''}"
     payload = f"\n    {printable(row['payload'])}" if row["payload"] else ""

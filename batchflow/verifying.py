@@ -17,6 +17,7 @@ from batchflow.manifest import difference, inputs_of
 from batchflow.model import Chunk, Input
 from batchflow.plan import ERRORS, Destination
 from batchflow.sources import Source
+from batchflow.wording import counted
 
 
 def verify(
@@ -59,15 +60,23 @@ def _unended(destination: Destination) -> str:
 def proof(counts: Mapping[str, int]) -> str:
     """Return in words what `accounted` counted, where the checks found nothing wrong."""
     more = f", and {counts['uncounted']:,} ranges that nobody could read" if counts["uncounted"] else ""
+    if counts["damaged"]:
+        more += f", and what nobody can read, behind the damage of {counted(counts['damaged'], 'file')}"
     records = "{rows_in:,} records in, {rows_out:,} rows out, {failed:,} failed".format(**counts)
     return f"{records}{more}: each accounted for once"
 
 
 def accounted(history: History) -> dict[str, int]:
-    """Return the records of an output by what became of them, and the ranges whose records nobody could count."""
+    """Return the records of an output by what became of them, and how much there is that nobody could count.
+
+    That are ranges of records, and files that broke off.
+    """
     stats = [done.stats for done in history.chunks.values()]
     counts = {name: sum(getattr(one, name) for one in stats) for name in ("rows_in", "rows_out", "failed")}
-    return counts | {"uncounted": sum(not done.counted for done in history.chunks.values())}
+    failures = (failure for done in history.chunks.values() for failure in done.failures)
+    damaged = {failure.source for failure in failures if failure.start is not None and failure.stop is None}
+    uncounted = sum(not done.counted for done in history.chunks.values())
+    return counts | {"uncounted": uncounted, "damaged": len(damaged)}
 
 
 def _changed_inputs(source: Source, inputs: list[Input]) -> Iterator[str]:

@@ -370,7 +370,7 @@ function numbers(items) {
 function errors(groups, others) {
   if (!groups.length) return null;
   const total = groups.reduce((sum, group) => sum + group.count, 0) + others;
-  return section("What failed", `${plural(total, "row")} of the error table, by type and by the line that raised; the first few of each.`,
+  return section("What failed", `${plural(total, "row")} of the error table, by type, line that raised, and message; the first few of each.`,
     groups.map(group => el("details", {class: "error"},
       el("summary", null, el("span", {class: "count"}, count(group.count)),
         el("span", null, el("b", null, group.error_type), ` in ${group.phase}`, group.where ? el("em", null, ` \u00b7 ${group.where}`) : null,

@@ -649,7 +649,7 @@ class TestRefusals:
     @pytest.mark.parametrize("into", ["out/", "x.parquet"])
     def test_the_output_of_an_earlier_run_is_replaced_on_request_only(self, tmp_path, into):
         run(lambda n: {"n": n}, range(1000), into=tmp_path / into, part_size=2000, chunk=100)
-        with pytest.raises(errors.ChangedError, match=r"size 1000 then, 1 now\): pass fresh=True \(--fresh\) to make"):
+        with pytest.raises(errors.ChangedError, match=r"size 1000 then, 1 now\): run the job with fresh=True \(--fresh\) to make"):
             run(lambda n: {"n": n}, [1], into=tmp_path / into)
         assert run(lambda n: {"n": n}, [1], into=tmp_path / into, fresh=True).values == [{"n": 1}]
 

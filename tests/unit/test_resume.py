@@ -18,7 +18,7 @@ import batchflow as bf
 from batchflow import errors
 
 GO_ON = (
-    r"pass fresh=True \(--fresh\) to make all of it again, or a name for the new one, version='2' \(--version 2\), "
+    r"run the job with fresh=True \(--fresh\) to make all of it again, or a name for the new one, version='2' \(--version 2\), "
     "to keep what is done and go on with it"
 )
 
@@ -125,7 +125,7 @@ def test_comments_and_places_are_no_change(text, tmp_path):
     ("first", "second", "what"),
     [
         ({"args": {"by": 1}}, {"args": {"by": 2}}, "made with another value of args=by: " + GO_ON),
-        ({"format": "parquet"}, {"format": "csv"}, "made with format 'parquet', and now it is 'csv': pass fresh=True"),
+        ({"format": "parquet"}, {"format": "csv"}, "made with format 'parquet', and now it is 'csv': run the job with fresh=True"),
         ({"setup": lambda: 1}, {"setup": lambda: 2}, "or its setup=, has changed since it made"),
     ],
 )
@@ -141,7 +141,7 @@ def test_other_options_are_refused(text, tmp_path, first, second, what):
 
 def test_another_kind_of_input_is_refused(text, tmp_path):
     run(str, text, tmp_path)
-    with pytest.raises(errors.ChangedError, match=r'with the source {"kind": "text"}, and now it is {"kind": "json"}'):
+    with pytest.raises(errors.ChangedError, match=r"with the source kind='text', and now it is kind='json'"):
         run(str, bf.read_json(tmp_path / "in"), tmp_path)
     with pytest.raises(errors.ChangedError, match="made with per 'record', and now it is 'batch'"):
         bf.map_batches(str, text, into=f"{tmp_path}/out/", executor="serial")

@@ -9,7 +9,7 @@ from told import Clock, ended, many
 
 from batchflow.bins import BINS, Bins
 from batchflow.events import JobStarted, SlotsChanged
-from batchflow.grouping import COUNTED, EXAMPLES, SHOWN, ErrorGroups, raised_at
+from batchflow.grouping import COUNTED, EXAMPLES, SHOWN, WORDINGS, ErrorGroups, raised_at
 from batchflow.model import Failure
 from batchflow.timeline import CELLS, COLUMNS, MARKS, SLOWEST, STATES, TASKS, TRACKS
 
@@ -167,6 +167,24 @@ def test_groups_and_examples_are_bounded():
     assert (len(told["groups"]), told["others"]) == (SHOWN, 9 * 9 * SHOWN)
     assert {len(group["examples"]) for group in told["groups"]} == {EXAMPLES}
     assert len(json.dumps(told)) < 1_000_000
+
+
+def test_what_one_line_raises_is_told_apart_by_its_words():
+    groups = grouped(*(failure(message) for message in ["no price", "bad quantity 'x'", "no price", "bad quantity 'y'", "no price"]))
+    assert [(kind.rows, kind.example) for kind in groups.kinds()] == [
+        (3, "a.jsonl, record 7: no price"), (2, "a.jsonl, record 7: bad quantity 'x'"),
+    ]  # fmt: skip
+
+
+def test_of_a_line_that_raises_other_words_for_each_record_the_rest_is_one_kind():
+    words = ["ab" * size for size in range(1, 50)]
+    kinds = grouped(*map(failure, words)).kinds()
+    assert [kind.rows for kind in kinds] == [49 - WORDINGS, *[1] * WORDINGS]
+
+
+def test_files_that_broke_off_come_first():
+    damage = failure("the file is truncated", "DamagedError", phase="read")._replace(stop=None, traceback="")
+    assert [kind.error_type for kind in grouped(failure(), failure(), damage).kinds()] == ["DamagedError", "ValueError"]
 
 
 def test_kinds_are_those_that_differ_in_phase_type_or_place():

@@ -1,5 +1,6 @@
 """An output that is not what was written is found out, each time with the name of the file."""
 
+import gzip
 import json
 import shutil
 
@@ -247,3 +248,13 @@ def test_a_run_does_not_go_on_with_what_was_damaged(out, tmp_path):
     (out / "_batchflow/ledger.jsonl").write_text("\n".join(lines(out)[1:]) + "\n")
     with pytest.raises(errors.LedgerError, match="line 1: was changed after it was written"):
         run()
+
+
+def test_a_file_that_broke_off_is_named_beside_what_is_proved(tmp_path, capsys):
+    (tmp_path / "in.txt.gz").write_bytes(gzip.compress("".join(f"{n * 7919}\n" for n in range(5000)).encode())[:5000])
+    result = bf.map_records(len, bf.read_text(tmp_path / "in.txt.gz"), into=f"{tmp_path}/out/", executor="serial")
+    kept = result.report.rows_out
+    assert told(tmp_path / "out", capsys, 0) == [
+        f"{kept + 1:,} records in, {kept:,} rows out, 1 failed, and what nobody can read, behind the damage of 1 file: "
+        "each accounted for once"
+    ]
