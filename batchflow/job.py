@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from batchflow.collecting import seldom
 from batchflow.combining.result import Result
 from batchflow.errors import UsageError
 from batchflow.events import Listener
@@ -83,7 +84,7 @@ class Job(JobSpec):
             If the output cannot be written, because a disk is full, say.
         """
         plan = make_plan(self)
-        with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor:
+        with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor, seldom():
             if plan.finished:
                 return finished(plan, self.listeners)
             run = self._run_of(plan, executor)
