@@ -229,6 +229,10 @@ def stream_batches(
     return _job(options).stream(ordered=ordered)
 
 
+_ASYNC = 0x80 | 0x200
+"""Flags of the code of ``async def``, with ``yield`` or without; `inspect`, which names them, takes 5 ms."""
+
+
 def _run(per: str, fn: Callable[..., Any], source: Source, into: Any, options: dict[str, Any]) -> Result:
     del fn, source
     options |= {"per": per, "into": None if into is None else os.fspath(into)}
@@ -244,7 +248,9 @@ def _ahead(per: str, options: dict[str, Any]) -> AbstractContextManager[None]:
     # Whatever it is: the plan refuses what is no amount.
     executor = "ray" if getattr(task, "needs_ray", False) else options["executor"]
     threads = int(getattr(task, "cpus", None) or 1) or 1
-    return ahead(executor, threads=threads, arrow=arrow, rows=writes and per == "record")
+    is_async = getattr(getattr(options["fn"], "__code__", None), "co_flags", 0) & _ASYNC
+    waits = bool(options.get("concurrency") or is_async)
+    return ahead(executor, threads=threads, arrow=arrow, rows=writes and per == "record", waits=waits)
 
 
 def _job(options: dict[str, Any]) -> Job:

@@ -122,7 +122,7 @@ class Tally(Mirror):
         self._cells[1] = pid
 
 
-def main(fileno: int, *, arrow: bool, rows: bool) -> None:
+def main(fileno: int, *, arrow: bool, rows: bool, waits: bool) -> None:
     """Fork workers as the driver asks, until the driver is gone.
 
     Parameters
@@ -133,6 +133,8 @@ def main(fileno: int, *, arrow: bool, rows: bool) -> None:
         Whether to load Arrow, once for all workers; otherwise those do that need it.
     rows
         Whether to load what it makes rows of Python's values with.
+    waits
+        Whether to load what runs calls that wait.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver to handle
     if arrow:
@@ -140,6 +142,8 @@ def main(fileno: int, *, arrow: bool, rows: bool) -> None:
 
         if rows:
             pa.array([0])  # the first one loads pandas where that is installed: 0.2 s and 40 MB of each worker
+    if waits:
+        import batchflow.worker.waiting  # noqa: F401 - with asyncio, 40 ms
     gc.freeze()  # what is imported lives for ever: no worker need look at it, and so copy it, again
     Zygote(socket.socket(fileno=fileno)).run()
     os._exit(0)  # nothing to tidy up: the driver waits for this end
