@@ -10,6 +10,8 @@ from batchflow.resources import Budget, Resources, amounts
 
 SHORT_SECONDS = 0.02
 """What short tasks that go to the executor together should take: long against the cost of a message."""
+SHORT_TASKS = 64
+"""Short ones in a row before they go together: what is done is told late if a long one is among them."""
 FOLLOW_SECONDS = 1.0
 """How often an executor that grows and shrinks is asked for how much there is room."""
 
@@ -55,7 +57,9 @@ class InFlight:
         self._asked = time.monotonic()
         self._bundle = executor.bundle if fixed and budget is None else 1
         self._together = 1
-        """Tasks that go to the executor at once."""
+        """Tasks that go to the executor at once,"""
+        self._short = 0
+        """since so many in a row were short."""
         self._gathered: list[Work] = []
 
     def follow(self, job: int) -> bool:
@@ -112,8 +116,9 @@ class InFlight:
     def learn(self, seconds: float) -> None:
         """Note how long a task took."""
         if self._bundle > 1:
-            wanted = int(SHORT_SECONDS / max(seconds, 1e-6))
-            self._together = max(1, min(self._bundle, wanted, 2 * self._together))
+            room = int(SHORT_SECONDS / max(seconds, 1e-6))
+            self._short = self._short + 1 if room > 1 else 0
+            self._together = min(self._bundle, room, 2 * self._together) if self._short >= SHORT_TASKS else 1
 
     def end(self, key: Key) -> Work | None:
         """Return the work that an outcome is of, which is no more under way; ``None`` if there is none."""

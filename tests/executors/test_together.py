@@ -2,10 +2,12 @@
 
 import os
 import signal
+import time
 
 import pytest
 
 import batchflow as bf
+from batchflow.inflight import SHORT_TASKS
 
 MANY = 400
 
@@ -37,6 +39,17 @@ def test_rows_errors_and_counts_are_those_of_single_chunks(remote, sizes):
 
 def test_chunks_that_are_not_fixed_go_one_by_one(remote, sizes):
     assert bf.map_records(abs, bf.records(range(MANY)), executor=remote).values == list(range(MANY))
+    assert sizes == []
+
+
+def test_few_go_one_by_one_so_that_each_is_told_as_soon_as_it_is_done(remote, sizes):
+    assert bf.map_records(abs, bf.records(range(SHORT_TASKS)), executor=remote, chunk=1).values == list(range(SHORT_TASKS))
+    assert sizes == []
+
+
+def test_long_ones_go_one_by_one(remote, sizes):
+    """One of forty is long, and no sixty-four in a row are short."""
+    run(lambda n: time.sleep(0.03) if n % 40 == 39 else n, remote, limits=bf.Resources(cpus=1))
     assert sizes == []
 
 

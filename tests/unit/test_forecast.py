@@ -108,7 +108,7 @@ class TestSample:
         assert 4 <= report.rows_in < 400
         assert report.time["call"] < 10 * trying.SECONDS
         assert calls.trial.spread
-        assert calls.seconds == pytest.approx(8000 * 0.005 / calls.slots, rel=0.6)
+        assert calls.seconds - calls.trial.start == pytest.approx(8000 * 0.005 / calls.slots, rel=0.6)
 
     def test_time_is_told_by_the_largest_pieces(self):
         budget = trying._Budget()
@@ -143,7 +143,7 @@ class TestSample:
             (tmp_path / f"{name}.txt").write_bytes(lines)
         (tmp_path / "5.txt.gz").write_bytes(gzip.compress(lines))
         told = job(lambda _: time.sleep(0.001), bf.read_text(tmp_path)).forecast()
-        assert told.seconds == pytest.approx(6000 * 0.00115 / told.slots, rel=0.5)
+        assert told.seconds - told.trial.start == pytest.approx(6000 * 0.00115 / told.slots, rel=0.5)
 
     def test_as_many_records_as_were_asked_for_at_most(self):
         told = job(str, bf.records(range(10**6))).forecast(100)
@@ -175,13 +175,13 @@ class TestSample:
         assert told.trial.report.rows_in < 200
         assert told.trial.report.task_seconds < 20 * trying.SECONDS
         alone = 2000 * 0.005
-        assert told.seconds == pytest.approx(max(alone, files * alone / told.slots), rel=0.6)
+        assert told.seconds - told.trial.start == pytest.approx(max(alone, files * alone / told.slots), rel=0.6)
 
     def test_time_of_records_in_many_tiny_files(self, tmp_path):
         for name in range(40):
             (tmp_path / f"{name}.txt").write_text("a\nb\n")
         told = job(lambda _: time.sleep(0.01), bf.read_text(tmp_path)).forecast()
-        assert told.seconds == pytest.approx(0.8 / told.slots, rel=0.6)
+        assert told.seconds - told.trial.start == pytest.approx(0.8 / told.slots, rel=0.6)
 
     def test_nothing_is_run_where_nothing_is_asked_for(self, text, tmp_path):
         def touch(_):
