@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 UNKNOWN = Merge((), ())
 """Stands for work in an outcome where it is not at hand; the driver knows which it sent."""
+BUNDLE_SECONDS = 0.1
+"""How long a worker goes on with short work that came together, before it gives back what is done."""
 
 
 class Executor(ABC):

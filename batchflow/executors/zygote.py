@@ -27,7 +27,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from batchflow.executors import wire
-from batchflow.executors.base import UNKNOWN, Loaded, add_path, opened
+from batchflow.executors.base import BUNDLE_SECONDS, UNKNOWN, Loaded, add_path, opened
 from batchflow.executors.lean import full_call, lean_outcome
 from batchflow.executors.permits import Permits
 from batchflow.model import Call, Failed, Outcome, Work
@@ -248,10 +248,8 @@ def _flush() -> None:
             stream.flush()
 
 
-BUNDLE_SECONDS = 0.1
-"""How long a worker goes on with short work that came together, before it gives back what is done,"""
 BUNDLE_BYTES = 1_000_000
-"""and how much of it."""
+"""Of the rows of short work that came together, after which a worker gives back what is done."""
 
 
 class Load(NamedTuple):

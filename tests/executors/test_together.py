@@ -90,9 +90,10 @@ def test_what_is_printed_is_told_of_its_chunk(remote, sizes, capsys):
     assert max(sizes) > 1
 
 
-def test_where_a_task_has_a_limit_each_goes_alone(remote, monkeypatch):
+@pytest.mark.parametrize("limit", [{"timeout": 30}, {"per_task": bf.Resources(memory="1GB")}])
+def test_where_a_task_has_a_limit_each_goes_alone(remote, monkeypatch, limit):
     seen = []
     send = remote.submit
     monkeypatch.setattr(remote, "submit", lambda job, work: seen.append(work.key) or send(job, work))
-    assert run(abs, remote, timeout=30).values == list(range(MANY))
+    assert run(abs, remote, **limit).values == list(range(MANY))
     assert len(seen) == MANY

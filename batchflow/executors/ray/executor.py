@@ -226,7 +226,7 @@ class Ray(Executor):
     def submit_all(self, job: int, works: Sequence[Work]) -> None:
         """Submit short work as one remote task, unless each of it needs attention of its own."""
         known = self._jobs[job]
-        apart = known.ships or known.writes or known.limits.seconds or self._count[job] + len(works) > known.room
+        apart = known.ships or known.writes or any(known.limits) or self._count[job] + len(works) > known.room
         if apart or not self._send(job, works, None):
             super().submit_all(job, works)
 

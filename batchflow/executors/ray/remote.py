@@ -14,7 +14,7 @@ from functools import cache, partial
 from itertools import islice
 from typing import IO, Any, Literal, NamedTuple
 
-from batchflow.executors.base import UNKNOWN, Loaded, add_path, opened
+from batchflow.executors.base import BUNDLE_SECONDS, UNKNOWN, Loaded, add_path, opened
 from batchflow.executors.ray.shipping import Shipment, Unpacked, read_pieces, sees
 from batchflow.keeping import Kept
 from batchflow.model import Assemble, Call, Inspect, Merge, Outcome, Succeeded, Task, Work
@@ -114,10 +114,6 @@ _jobs: dict[str, _Known] = {}
 _prints = Prints()
 _newest = [0]
 """Number of the newest terms so far."""
-
-
-BUNDLE_SECONDS = 0.1
-"""How long a worker goes on with short work that came together, before it gives back what is done."""
 
 
 def perform(message: bytes, *rest: Any) -> tuple[bytes, Any]:
