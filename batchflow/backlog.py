@@ -20,10 +20,10 @@ class Backlog:
         self._delegated: deque[Work] = deque()
         self._again: deque[Task] = deque()
         self._later: list[tuple[float, Key, Task]] = []
-        self.suspects: deque[Task] = deque()
+        self._suspects: deque[tuple[float, Task]] = deque()
 
     def __bool__(self) -> bool:
-        return bool(self._delegated or self._again or self._later or self.suspects)
+        return bool(self._delegated or self._again or self._later or self._suspects)
 
     def delegate(self, work: Work) -> None:
         """Take over work of the combiner."""
@@ -37,15 +37,29 @@ class Backlog:
         """Take over a task to be done after some time."""
         heapq.heappush(self._later, (time.monotonic() + seconds, task.key, task))
 
+    def suspect(self, task: Task, seconds: float = 0.0) -> None:
+        """Take over a task to be done by itself after some time; nothing else begins before it has been."""
+        self._suspects.append((time.monotonic() + seconds, task))
+
     @property
     def waiting(self) -> int:
         """Tasks whose time has not come, or that had no room since."""
         return len(self._later)
 
     @property
+    def suspects(self) -> int:
+        """Tasks that are to be done by themselves."""
+        return len(self._suspects)
+
+    @property
     def due(self) -> float | None:
-        """Seconds until the next task's time comes, ``None`` where there is none."""
-        return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
+        """Seconds until the time of what comes next, ``None`` where nothing waits for its time."""
+        first = self._suspects or self._later
+        return max(0.0, first[0][0] - time.monotonic()) if first else None
+
+    def next_suspect(self) -> Task | None:
+        """Return what to do by itself, ``None`` where its time has not come."""
+        return self._suspects.popleft()[1] if self._suspects and self.due == 0.0 else None
 
     def next(self) -> Work | None:
         """Return what to do next, ``None`` where there is nothing yet."""

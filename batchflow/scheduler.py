@@ -19,15 +19,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from batchflow.backlog import Backlog
+from batchflow.blame import Blame
 from batchflow.combining import losses
 from batchflow.combining.order import Numbering, Sequencer, Settled
 from batchflow.coverage import Coverage
-from batchflow.errors import GO_ON, ExecutorError, OutputError
+from batchflow.errors import GO_ON, OutputError
 from batchflow.events import (
     ChunkSettled,
     CombineEnded,
@@ -67,14 +67,6 @@ AHEAD = 4
 """Chunks for each slot that may be finished but not yet taken, where a consumer takes them one by one."""
 HEAVY_SHARE = 8
 """A file that cannot be cut goes first if it is more than one eighth of what a slot gets."""
-DEATHS = 3
-"""Workers that may die of work which calls the function on no record, before it is given up."""
-BARREN = 100
-"""Tasks that may break off, or not even begin, before any has succeeded: then it is no record's fault."""
-UNCOUNTED = 100
-"""Cuts of a chunk whose records nobody can count, at most: three lines in a gigabyte are found with as many."""
-LOSSES = 3
-"""Nodes that may go while they are at a chunk, before it may have to do with that."""
 LISTEN_SECONDS = 0.2
 """How long the loop waits for an outcome before it looks around: whether it was asked to stop, and who watches."""
 
@@ -142,19 +134,13 @@ class Scheduler:
         )
         self._ahead = AHEAD * self._slots if bounded else sys.maxsize
         self._heavy = None if bounded or not plan.total else plan.total // (self._slots * HEAVY_SHARE)
+        self._blame: Blame
         self._cursor: Cursor
         self._sizer: ChunkSizer
         self._drained = False
         self._backlog = Backlog()
         self._alone: Key | None = None
-        self._losses: Counter[Key] = Counter()
-        """Nodes that went, by the chunk they were at."""
         self._callbacks: dict[Key, Callable[[Outcome], None]] = {}
-        self._deaths: dict[Key, int] = {}
-        self._uncounted: Counter[Key] = Counter()
-        """Cuts of each chunk whose records nobody could count."""
-        self._barren: int | None = 0
-        """Tasks that broke off, as long as none has succeeded."""
         self._inspected: dict[Key, Failed] = {}
         self._order = Sequencer()
         self._numbering = Numbering()
@@ -175,8 +161,7 @@ class Scheduler:
         self._executor.start(self._slots, self._plan.spec.per_task)
         self.job = self._executor.load(self._program)
         done = resume()
-        if done or cursor is not None:
-            self._barren = None  # an earlier run has succeeded
+        self._blame = Blame(proven=bool(done) or cursor is not None)
         source = self._plan.source
         covered = Coverage(settled.chunk for settled in done)
         self._cursor = cursor or source.cursor(self._plan.inputs, self._heavy, covered)
@@ -262,7 +247,7 @@ class Scheduler:
                 self.take(outcome)
             if not outcomes:
                 self._tell(Waited())
-        elif self._backlog.waiting:
+        elif self._backlog.due is not None:
             time.sleep(self.patience)
 
     @property
@@ -276,9 +261,10 @@ class Scheduler:
     def patience(self) -> float:
         """Seconds to wait for an outcome, before it is looked around."""
         due = self._backlog.due
-        if due is not None and self._has_slot() and not self._stops():  # else only an outcome lets it begin
-            return min(due, LISTEN_SECONDS)
-        return LISTEN_SECONDS
+        held = self._running and self._backlog.suspects
+        if due is None or held or not self._has_slot() or self._stops():
+            return LISTEN_SECONDS  # only an outcome lets anything begin
+        return min(due, LISTEN_SECONDS)
 
     def _stops(self) -> bool:
         """Whether nothing more is to begin."""
@@ -291,8 +277,8 @@ class Scheduler:
     def _admit(self) -> None:
         while self._has_slot():
             if self._backlog.suspects:
-                if not self._running:
-                    suspect = self._backlog.suspects.popleft()
+                suspect = None if self._running else self._backlog.next_suspect()
+                if suspect is not None:
                     self._alone = suspect.key
                     self._begin(suspect)
                 return
@@ -349,7 +335,7 @@ class Scheduler:
             self._tell(Printed(place_of(work), outcome.printed))
         if isinstance(work, Task) and isinstance(outcome, Failed):
             outcome = self._placed(work, outcome)
-        if self._is_unlucky(work, outcome):
+        if self._blame.is_unlucky(work, outcome):
             self._begin(work)
         elif outcome.key in self._callbacks:
             self._combined(work, outcome)
@@ -367,28 +353,17 @@ class Scheduler:
             self._tell(CombineEnded(isinstance(work, Assemble), outcome.stats))
         self._callbacks.pop(outcome.key)(outcome)
 
-    def _is_unlucky(self, work: Work, outcome: Outcome) -> bool:
-        """Whether work that no record is at fault for lost its worker, most likely by somebody else."""
-        deaths = self._deaths.pop(work.key, 0) + 1
-        if isinstance(work, Task) or not isinstance(outcome, Failed) or not outcome.died or deaths == DEATHS:
-            return False
-        if isinstance(work, Inspect) and outcome.failure.phase != "worker":
-            return False  # what takes too long, or too much memory, does so again
-        self._deaths[work.key] = deaths
-        return True
-
     def _ended(self, task: Task, outcome: Outcome) -> None:
         """Settle a chunk, or see to it that it is tried again."""
-        if isinstance(outcome, Failed) and outcome.gone and self._losses[task.key] < LOSSES:
-            self._losses[task.key] += 1
+        if self._blame.is_stranded(task, outcome):
             self._told(task, outcome, again=True)
             again = task._replace(attempt=task.attempt + 1)
             if task.alone:
-                self._backlog.suspects.append(again)
+                self._backlog.suspect(again)
             else:
                 self._backlog.again([again])
             return
-        self._check_barren(outcome)
+        self._blame.hear(outcome)
         if isinstance(outcome, Succeeded):
             self._sizer.learn(task.chunk.weight, outcome.stats.seconds)
             self._running.learn(outcome.stats.seconds)
@@ -403,21 +378,6 @@ class Scheduler:
             self._begin(Inspect(task))
         else:
             self._failed(task, outcome, parts)
-
-    def _check_barren(self, outcome: Outcome) -> None:
-        """Give up where tasks break off and break off, whatever they are given to do."""
-        if isinstance(outcome, Succeeded):
-            self._barren = None
-        elif self._barren is not None and (outcome.died or outcome.failure.phase == "worker"):
-            self._barren += 1
-            if self._barren == BARREN:
-                failure = outcome.failure
-                message = (
-                    f"the first {BARREN} tasks all broke off, the last one so: "
-                    f"{failure.error_type}: {printable(failure.message)}; it is no record's fault, but that of "
-                    "the function, of its setup=, of what they import, or of limits that are too tight"
-                )
-                raise ExecutorError(message)
 
     def _placed(self, task: Task, outcome: Failed) -> Failed:
         """Return an outcome with the number of records that travelled with a task, where it broke off.
@@ -466,11 +426,11 @@ class Scheduler:
         elif records > 1 and (outcome.died or self._plan.spec.isolates):
             self._halve(task, records)
         elif len(parts) > 1:
-            self._uncounted[task.key[:2]] += 1
+            self._blame.cut(task)
             self._split(task._replace(blind=True), [(part, task.data) for part in parts])
-        elif records == 1 and outcome.suspect and not task.alone:
-            self._backlog.suspects.append(whole._replace(alone=True))
-        elif records == 1 and outcome.died and outcome.failure.phase == "worker" and self._tried(task) == 1:
+        elif records == 1 and (pause := self._blame.respite(task, outcome)) is not None:
+            self._backlog.suspect(whole._replace(alone=True), pause)
+        elif records == 1 and outcome.died and outcome.failure.phase == "worker" and self._blame.tries(task) == 1:
             self._backlog.again([whole])
         else:
             again = False
@@ -481,13 +441,9 @@ class Scheduler:
     def _helps(self, task: Task, outcome: Failed) -> bool:
         """Whether the same chunk is tried again: what broke off only once it is a single record."""
         tries = self._plan.spec.retry.tries(asked=outcome.after is not None)
-        if not outcome.helped or self._tried(task) >= tries:
+        if not outcome.helped or self._blame.tries(task) >= tries:
             return False
         return not outcome.died or outcome.records == 1
-
-    def _tried(self, task: Task) -> int:
-        """Return how often a chunk was tried, but for those times when its node went."""
-        return task.attempt - self._losses[task.key]
 
     def _halve(self, task: Task, records: int) -> None:
         self._split(task, self._plan.source.halve(task.chunk, task.data, records))
@@ -501,8 +457,8 @@ class Scheduler:
             return ()
         if outcome.failure.phase == "timeout" and len(task.chunk.spans) == 1:
             return ()  # a file that keeps its readers waiting does so wherever it is cut
-        if self._uncounted[task.key[:2]] > UNCOUNTED:
-            return ()  # and so does one that ends them wherever it is cut
+        if self._blame.is_uncountable(task):
+            return ()
         return self._plan.source.parts(task.chunk)
 
     def _split(self, task: Task, chunks: Iterable[tuple[Chunk, Any]]) -> None:

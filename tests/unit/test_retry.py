@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections import Counter
 
 import pytest
 from fake import FakeExecutor, records_of
@@ -232,6 +233,32 @@ def test_who_died_alone_by_an_outside_hand_is_tried_with_nothing_beside_it():
     assert result.errors["record"].to_pylist() == [4]
     assert executor.alone == [[3], [5]]
     assert deaths == [[3], [5], [3]]
+
+
+def test_a_lone_record_that_memory_runs_out_for_is_blamed_the_second_time(monkeypatch):
+    """The first time it may have been that of one killed before it, which takes a moment to go."""
+    monkeypatch.setattr("batchflow.blame.RESPITE_SECONDS", 0.01)
+    tries = Counter()
+
+    class Watched(FakeExecutor):
+        def wait(self, job=None, timeout=None):
+            return [(job, self.seen(one)) for job, one in super().wait(job, timeout)]
+
+        def seen(self, one):
+            if not getattr(one, "died", False):
+                return one
+            return one._replace(suspect=True, failure=one.failure._replace(phase="memory"))
+
+    def dies(task):
+        [record] = records_of(task)
+        tries[record] += 1
+        return record == 3 or (record == 4 and tries[4] < 3)
+
+    result = bf.map_records(lambda n: n, bf.records(range(8)), executor=Watched(3, dies=dies), chunk=1)
+    assert result.values == [0, 1, 2, 4, 5, 6, 7]
+    [row] = result.errors.to_pylist()
+    assert (row["record"], row["phase"], row["attempts"]) == (4, "memory", 3)
+    assert tries == {**dict.fromkeys(range(8), 1), 3: 3, 4: 3}
 
 
 def test_attempts_have_a_bound():

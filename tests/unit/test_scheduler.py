@@ -94,7 +94,7 @@ def test_a_line_that_nobody_survives_is_found_by_cutting_the_file(tmp_path):
 
 
 def test_a_file_that_nobody_survives_is_not_cut_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr("batchflow.scheduler.UNCOUNTED", 5)
+    monkeypatch.setattr("batchflow.blame.UNCOUNTED", 5)
     (tmp_path / "a.txt").write_text("a\n" * 1000)
     (tmp_path / "b.txt").write_text("b\n" * 3)
     executor = Uncountable(1, dies=lambda task: any("a.txt" in span.input.uri for span in task.chunk.spans))
