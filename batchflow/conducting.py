@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -486,6 +486,8 @@ class _Conductor:
         return time.monotonic() - self._began
 
     def _tell(self, kind: Callable[..., Event], *what: Any) -> None:
+        if not (self._how.listeners or self._progress.counts or kind is Printed):
+            return  # nobody would hear it
         event = kind(*what)
         self._progress(event)
         for listener in self._how.listeners:
@@ -512,8 +514,7 @@ class _Conductor:
 
     def _told(self, step: Doing) -> StepRun:
         assert step.state is not None
-        given, fetch = step.given, self._executor.fetch
-        opened = None if given is None else cache(lambda: value_of(given, fetch))
+        opened = None if step.given is None else _Opened(step.given, self._executor.fetch)
         return StepRun(
             step.spec.name, step.state, step.why, step.attempts, step.start, step.end, step.worker, step.report,
             opened,
@@ -528,6 +529,22 @@ class _Conductor:
         if self._over:
             message = f"stopped: more than max_errors={limit} failed; {tell(run.errors)}"
             raise StoppedError(message, run.errors, run)
+
+
+class _Opened:
+    """The value of a step, unpacked when it is first asked for."""
+
+    __slots__ = ("_fetch", "_given", "_value")
+
+    def __init__(self, given: Given, fetch: Callable[[Any], Any]) -> None:
+        self._given: Given | None = given
+        self._fetch = fetch
+
+    def __call__(self) -> Any:
+        if self._given is not None:
+            self._value = value_of(self._given, self._fetch)
+            self._given = None
+        return self._value
 
 
 def _same(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
 
@@ -100,8 +100,7 @@ class FlowRun:
         self.steps: list[StepRun] = list(steps)
         self._errors = [(step, table) for step, table in errors if table.num_rows]
         self.seconds = seconds
-        self._nodes = cache(lambda: list(nodes()))
-        """Made only for those who ask how the steps hang together."""
+        self._nodes_of_run = nodes
         self._slots = slots
         self._executor = executor
         self._epoch = began
@@ -116,6 +115,11 @@ class FlowRun:
             message = f"flow {self.name!r} ran no step {name!r}{did_you_mean(name, self._names)}"
             raise UsageError(message)
         return self._names[name]
+
+    @cached_property
+    def _nodes(self) -> list[Node]:
+        """How the steps hang together, made only for those who ask."""
+        return list(self._nodes_of_run())
 
     @cached_property
     def errors(self) -> pa.Table:
@@ -151,11 +155,11 @@ class FlowRun:
         """Return in a few lines what the time was spent on, and which step to speed up first."""
         from batchflow.explaining import explain_run  # only for those who ask
 
-        return explain_run(self._nodes(), self._slots)
+        return explain_run(self._nodes, self._slots)
 
     def draw(self, path: str | os.PathLike[str]) -> None:
         """Draw the graph, coloured by what became of each step: ``.svg``, or Mermaid as ``.mmd``."""
-        draw(self._nodes(), self.name, path)
+        draw(self._nodes, self.name, path)
 
     def save_report(self, path: str | os.PathLike[str]) -> None:
         """Write what the run was like: one page as ``.html``, values as ``.json``, a trace as ``.trace.json``.
@@ -171,7 +175,7 @@ class FlowRun:
         from batchflow.retelling import Where, told_flow
 
         where = Where(self.name, self._epoch, self.seconds, self._slots, self._executor)
-        save(told_flow(where, self._nodes(), self.steps, self.errors), path)
+        save(told_flow(where, self._nodes, self.steps, self.errors), path)
 
     def _repr_html_(self) -> str:
         """Show the run in a notebook: its graph with what became of each step, and the first errors."""
@@ -181,7 +185,7 @@ class FlowRun:
         names = ["step", "source", "record", "phase", "error_type", "message"]
         errors = self.errors.select(names).slice(0, _SHOWN).to_pylist() if self._errors else []
         shown = table("error", self.errors.num_rows, errors)
-        return page(line(self._headline()), svg(self._nodes(), self.name), shown)
+        return page(line(self._headline()), svg(self._nodes, self.name), shown)
 
     def __str__(self) -> str:
         """Return what became of the flow, in under twelve lines."""
@@ -191,7 +195,7 @@ class FlowRun:
 
         kinds = [str(kind) for kind in ErrorGroups.of(self.errors).kinds()] if self._errors else []
         more = [f"and {len(kinds) - _KINDS:,} more kinds of errors"] if len(kinds) > _KINDS else []
-        told = [self._headline(), *shortfall(self._nodes(), failed=2, skipped=1), *kinds[:_KINDS], *more]
+        told = [self._headline(), *shortfall(self._nodes, failed=2, skipped=1), *kinds[:_KINDS], *more]
         return "\n".join([*told, f"next: {self._next()}"])
 
     def _next(self) -> str:

@@ -151,7 +151,8 @@ class Shipped:
     def pickled(self) -> bytes:
         """The function as a pickle; raises what cannot be pickled."""
         if self._pickled is None:
-            self._pickled = pickling.dumps(self.fn)
+            pickled, buffers = dumps(self.fn, by_reference=not pickling.has_modules_by_value())
+            self._pickled = pickling.dumps(self.fn) if buffers else pickled  # it travels in one piece
         return self._pickled
 
     def __reduce__(self) -> tuple[Any, ...]:

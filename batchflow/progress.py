@@ -69,6 +69,11 @@ class Progress:
             self._count(event)
             self._end()
 
+    @property
+    def counts(self) -> bool:
+        """Whether it shows anything of what it hears, beside what tasks print."""
+        return self._count is not None
+
     def _begin(self, event: JobStarted) -> None:
         from batchflow.counting import FlowCount, JobCount  # while workers start, and where somebody looks
 

@@ -41,8 +41,7 @@ class Functions:
 
     def __init__(self) -> None:
         self._shipped: dict[int, Shipped] = {}
-        self._unfilled: dict[tuple[Any, ...], frozenset[str]] = {}
-        """Parameters to which a call gives nothing, by function, number and names of its arguments."""
+        self._parameters: dict[int, _Parameters] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Functions, ()  # where an object stands in memory says nothing in another process
@@ -74,16 +73,18 @@ class Functions:
         given
             Options of the step.
         """
-        call = (id(fn), len(args), *kwargs)
-        if self._unfilled.get(call) == _NOTHING:
+        parameters = self._parameters.get(id(fn))
+        if parameters is None:
+            parameters = self._parameters[id(fn)] = _parameters_of(fn)
+        if parameters.unfilled.get((len(args), *kwargs)) == _NOTHING:
             return  # as another step calls it, and no parameter is left that an option may be meant for
         options = [key for key, value in given.items() if _is_given(value)]
         try:
-            unfilled = self._unfilled_by(call, name, fn, args, kwargs)
-        except FunctionError as error:
+            unfilled = parameters.unfilled_by(args, kwargs)
+        except TypeError as error:
             taken = [key for key in options if f"'{key}'" in str(error)]
             hint = f" ({taken[0]}= is an option of the step: pass it by position)" if taken else ""
-            message = f"{error}{hint}"
+            message = f"step {name!r}: {describe(fn)} cannot be called so: {error}{hint}"
             raise FunctionError(message) from error
         unsure = [key for key in options if key in unfilled]
         if unsure:
@@ -93,39 +94,43 @@ class Functions:
             )
             raise FunctionError(message)
 
-    def _unfilled_by(
-        self,
-        call: tuple[Any, ...],
-        name: str,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> frozenset[str]:
-        """Return the parameters to which a call gives nothing; none for a builtin that does not tell any."""
-        if call not in self._unfilled:
-            signature = _signature(fn)
-            if signature is None:
+
+class _Parameters:
+    """What a function takes, and what of it calls leave out."""
+
+    def __init__(self, signature: inspect.Signature | None) -> None:
+        self._signature = signature
+        self.unfilled: dict[tuple[object, ...], frozenset[str]] = {}
+        """Parameters to which a call gives nothing, by the number and names of its arguments."""
+
+    def unfilled_by(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> frozenset[str]:
+        """Return the parameters to which a call gives nothing; none for a builtin that does not tell any.
+
+        Raises
+        ------
+        TypeError
+            If it cannot be called so.
+        """
+        call = (len(args), *kwargs)
+        if call not in self.unfilled:
+            if self._signature is None:
                 return frozenset()
-            try:
-                bound = signature.bind(*args, **kwargs).arguments
-            except TypeError as error:
-                message = f"step {name!r}: {describe(fn)} cannot be called so: {error}"
-                raise FunctionError(message) from error
-            self._unfilled[call] = frozenset(signature.parameters.keys() - bound.keys())
-        return self._unfilled[call]
+            bound = self._signature.bind(*args, **kwargs).arguments
+            self.unfilled[call] = frozenset(self._signature.parameters.keys() - bound.keys())
+        return self.unfilled[call]
 
 
-_signatures: WeakKeyDictionary[Callable[..., Any], inspect.Signature | None] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Callable[..., Any], _Parameters] = WeakKeyDictionary()
 
 
-def _signature(fn: Callable[..., Any]) -> inspect.Signature | None:
-    """Return what a function takes, ``None`` if it does not tell; looked at once for all flows."""
+def _parameters_of(fn: Callable[..., Any]) -> _Parameters:
+    """Return what a function takes; looked at once for all flows."""
     try:
-        if fn not in _signatures:
-            _signatures[fn] = _told_signature(fn)
-        return _signatures[fn]
+        if fn not in _known:
+            _known[fn] = _Parameters(_told_signature(fn))
+        return _known[fn]
     except TypeError:  # it cannot be a key
-        return _told_signature(fn)
+        return _Parameters(_told_signature(fn))
 
 
 def _told_signature(fn: Callable[..., Any]) -> inspect.Signature | None:

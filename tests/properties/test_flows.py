@@ -164,4 +164,4 @@ def test_an_abort_leaves_every_step_in_a_state(steps, data):
     assert run.ok != failed
     order = {step.name: at for at, step in enumerate(run.steps)}
     assert len(order) == len(steps)
-    assert all(isinstance(node, Node) for node in run._nodes())
+    assert all(isinstance(node, Node) for node in run._nodes)
