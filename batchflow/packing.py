@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 from collections.abc import Callable, Sequence
@@ -111,6 +110,8 @@ class Packed:
     @property
     def digest(self) -> str:
         """Digits that other values do not have."""
+        import hashlib  # 3 ms, which only those pay who ask
+
         total = hashlib.sha256(self.pickled)
         for buffer in self.buffers:
             total.update(pickle.PickleBuffer(buffer).raw())

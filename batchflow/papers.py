@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import InputError, OutputError, UsageError
-from batchflow.stores import Place, place_of, store_of
+from batchflow.stores import Place, Uri, place_of, store_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 VALUES, PAGE, TRACE = "report.json", "report.html", "trace.json"
 
@@ -67,9 +69,10 @@ def read(meta: Place) -> dict[str, Any]:
 
 def local_copy(place: Place) -> Path:
     """Return a file that a browser can open: of an object a copy in a temporary folder."""
-    if isinstance(place, Path):
+    if not isinstance(place, Uri):
         return place
     import tempfile
+    from pathlib import Path
 
     path = Path(tempfile.mkdtemp(prefix="batchflow-report-"), place.name)
     path.write_bytes(store_of(place).read(place))
@@ -105,7 +108,7 @@ def maker(path: str | os.PathLike[str]) -> Callable[[Mapping[str, Any]], bytes]:
     """
     name = os.fspath(path)
     place = place_of(name)
-    if isinstance(place, Path) and not place.parent.is_dir():
+    if not isinstance(place, Uri) and not place.parent.is_dir():
         message = f"cannot save a report as {name}: there is no folder {place.parent}"
         raise UsageError(message)
     makers = {".html": page, ".trace.json": trace, ".json": values}

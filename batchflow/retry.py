@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +64,8 @@ class Retry:
 
     def delay(self, attempt: int) -> float:
         """Return the seconds to wait after an attempt, counted from 1, before the next one."""
+        import random  # only where something failed
+
         longest = min(LONGEST_DELAY, self.backoff * 2.0 ** min(attempt - 1, 60))
         return longest * (1 - self.jitter * random.random())
 

@@ -7,7 +7,6 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import islice
-from multiprocessing import Process
 from typing import Any
 
 CORES = 2
@@ -67,6 +66,8 @@ RECORDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"json": clean,
 
 def in_processes(work: Callable[..., None], shares: Iterable[Sequence[Any]]) -> None:
     """Do each share in a process of its own, all at once; ends the program if one fails."""
+    from multiprocessing import Process  # each contestant is to pay for what it uses, and for no more
+
     processes = [Process(target=work, args=tuple(share)) for share in shares]
     for process in processes:
         process.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +29,8 @@ def report(output: Callable[[], Iterable[Any]], call: float | None = None) -> No
 
 def median_call(work: Callable[[], Any], rounds: int) -> tuple[float, Any]:
     """Return the median seconds of some calls, and what the last one returned."""
+    import statistics
+
     seconds, value = [], None
     for _ in range(rounds):
         began = time.perf_counter()

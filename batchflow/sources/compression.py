@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
-import lzma
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -60,6 +58,18 @@ def _gz() -> Any:
     return isal_zlib.decompressobj(wbits=_GZIP)
 
 
+def _bz2() -> Any:
+    import bz2  # only where a file needs it
+
+    return bz2.BZ2Decompressor()
+
+
+def _xz() -> Any:
+    import lzma  # only where a file needs it
+
+    return lzma.LZMADecompressor()
+
+
 def _zst() -> Any:
     import zstandard  # only where a file needs it: it takes 15 ms
 
@@ -73,7 +83,7 @@ def _lz4() -> Any:
 
 
 _DECODERS: dict[str, Callable[[], Any]] = {
-    "gz": _gz, "bz2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor, "zst": _zst, "lz4": _lz4,
+    "gz": _gz, "bz2": _bz2, "xz": _xz, "zst": _zst, "lz4": _lz4,
 }  # fmt: skip
 
 _RESCUERS: dict[str, Callable[[], Any]] = {"gz": lambda: zlib.decompressobj(wbits=_GZIP)}

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from batchflow.errors import InputError
@@ -82,7 +81,7 @@ def _is_stored(uri: str) -> bool:
 
 
 def _nothing(path: str) -> str:
-    where = f" (looked in {Path.cwd()})" if not is_uri(path) and not os.path.isabs(path) else ""  # noqa: PTH117
+    where = f" (looked in {os.getcwd()})" if not is_uri(path) and not os.path.isabs(path) else ""  # noqa: PTH109, PTH117
     if _MAGIC.search(path):
         return f"no file matches {path!r}{where}"
     if not is_uri(path) and os.path.isdir(path):  # noqa: PTH112

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow.coverage import NOTHING, Coverage, Range
 from batchflow.errors import InputError
-from batchflow.fingerprint import fingerprint
 from batchflow.model import Chunk, Failure, Input, Key, Span
 from batchflow.rows import Rows
 from batchflow.sources.base import Block, Cursor, Drawn, Source, explain, is_rest
@@ -223,7 +221,11 @@ def _sliced(data: Any, start: int, stop: int) -> Any:
 
 def _digits(data: Any) -> str:
     """Return a few digits of the content of records: others mean that it was changed."""
+    import hashlib  # 3 ms, as for an output that is kept
+
     import msgspec
+
+    from batchflow.fingerprint import fingerprint
 
     if not isinstance(data, list | tuple):
         return fingerprint(data)

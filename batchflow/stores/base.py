@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 
 from batchflow.stores.uris import Uri, is_uri, plain_path
 
-Place: TypeAlias = Path | Uri
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Place: TypeAlias = "Path | Uri"
 
 
 class Store(ABC):
@@ -67,6 +69,8 @@ class Store(ABC):
 
 def place_of(text: str) -> Place:
     """Return the place that a path or a URI names; a relative path starts from where the program is now."""
+    from pathlib import Path  # 5 ms, which results in memory need not wait for
+
     if text.startswith("file://"):
         text = plain_path(text)
     return Uri(text.rstrip("/")) if is_uri(text) else Path(text).expanduser().absolute()

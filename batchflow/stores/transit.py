@@ -8,7 +8,6 @@ removes every folder whose lock nobody holds.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -61,6 +60,8 @@ def upload(local: str, uri: str) -> None:
 
 def _fetch(piece: Piece | Slice, local: str) -> None:
     """Write an object as a file; raises `OSError` if it is not what it was."""
+    import hashlib  # only where a store is asked
+
     system, path = filesystem(piece.path)
     seen = hashlib.sha256()
     with system.open_input_stream(path) as source, open(local, "wb") as target:  # noqa: PTH123
