@@ -32,6 +32,9 @@ class InFlight:
         counted as in use is.
     fixed
         Whether the user has fixed the size of chunks. Then short ones go together; else they would be larger.
+    ahead
+        Whether a task may wait beside a running one: that spares the time of a message, but it has its size before
+        the other one has told anything.
 
     Attributes
     ----------
@@ -47,6 +50,7 @@ class InFlight:
         budget: Budget | None,
         *,
         fixed: bool = False,
+        ahead: bool = True,
     ) -> None:
         self._executor = executor
         self._request = (limits, per_task)
@@ -54,6 +58,7 @@ class InFlight:
         self._budget = budget
         self._work: dict[Key, Work] = {}
         self.slots: int = executor.slots(limits, per_task)
+        self._prefetch = executor.prefetch if ahead and budget is None else 0
         self._asked = time.monotonic()
         self._bundle = executor.bundle if fixed and budget is None else 1
         self._together = 1
@@ -93,7 +98,7 @@ class InFlight:
     @property
     def has_room(self) -> bool:
         """Whether one more piece of work may begin."""
-        most = self.slots * (1 + self._executor.prefetch) * self._together if self._budget is None else self.slots
+        most = self.slots * (1 + self._prefetch) * self._together
         return len(self._work) < most and (self._budget is None or self._budget.fits(self._need))
 
     def begin(self, job: int, work: Work) -> None:

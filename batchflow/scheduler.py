@@ -129,9 +129,9 @@ class Scheduler:
         self._note = note
         self._stopping = stopping
         self._waiting = waiting
-        self._running = InFlight(
-            executor, plan.spec.limits, plan.spec.per_task, budget, fixed=plan.chunk_weight is not None
-        )
+        fixed = plan.chunk_weight is not None
+        ahead = fixed or plan.pace.calls == 1  # where calls wait chunks are long, and few
+        self._running = InFlight(executor, plan.spec.limits, plan.spec.per_task, budget, fixed=fixed, ahead=ahead)
         self._ahead = AHEAD * self._slots if bounded else sys.maxsize
         self._heavy = None if bounded or not plan.total else plan.total // (self._slots * HEAVY_SHARE)
         self._blame: Blame

@@ -357,3 +357,11 @@ def test_a_try_that_is_due_makes_nobody_spin_where_no_slot_is_free():
     assert bf.map_batches(fn, bf.records(range(2)), executor=executor, chunk=1, retry=retry).values == [0, 1]
     assert calls == [[0], [1], [0]]
     assert patience == [LISTEN_SECONDS] * 3
+
+
+@pytest.mark.parametrize(("options", "most"), [({}, 4), ({"concurrency": 5}, 2), ({"concurrency": 5, "chunk": 9}, 4)])
+def test_chunks_of_calls_that_wait_are_not_sized_before_anything_is_known(options, most):
+    """They are long, so nothing is gained by one that waits beside each that runs."""
+    executor = FakeExecutor(2)
+    assert run(same, range(1000), executor, **options).values == list(range(1000))
+    assert executor.most == most
