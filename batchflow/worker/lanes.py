@@ -186,6 +186,9 @@ def _interrupt(thread: int) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Overtime))
 
 
+_END = object()
+
+
 class Loop(Lanes):
     """An asyncio loop, for async functions; it lives on between tasks, and with it what ``setup=`` made."""
 
@@ -195,9 +198,14 @@ class Loop(Lanes):
         super().__init__(program, count)
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._hear)
-        self._tasks: dict[RecordCall, asyncio.Task[None]] = {}
-        self._waker: asyncio.Future[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._steps: Iterator[None] = iter(())
+        self._over: asyncio.Future[None] | None = None
         self._broken: BaseException | None = None
+        self._seeks = False
+        """A lane whose call has landed is looking for the next one,"""
+        self._found: RecordCall | None = None
+        """which is this: so a lane goes on, where each call with a task of its own would cost twice as much."""
 
     def make(self, setup: Callable[[], Any]) -> Any:
         """Return the value of ``setup=``, which may be async; either way it is called inside the loop."""
@@ -209,30 +217,48 @@ class Loop(Lanes):
         return self._run(made())
 
     def begin(self, call: RecordCall) -> None:
-        """Begin a call."""
+        """Begin a call, in the lane that looks for one or in a new one."""
         self._flying += 1
-        self._tasks[call] = self._loop.create_task(self._fly(call))
+        if self._seeks:
+            self._seeks, self._found = False, call
+            return
+        task = self._loop.create_task(self._fly(call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _fly(self, call: RecordCall) -> None:
+    async def _fly(self, call: RecordCall | None) -> None:
+        while call is not None:
+            try:
+                await self._caller.call_async(call)
+            except PASSING as error:
+                self._broken = error
+            self._flying -= 1
+            self.landed.append(call)
+            call = self._go_on()
+
+    def _go_on(self) -> RecordCall | None:
+        """Have the iterator go on, since a call has landed; returns the first one that it begins."""
+        self._seeks, self._found = True, None
         try:
-            await self._caller.call_async(call)
-        except PASSING as error:
+            if self._broken is None and next(self._steps, _END) is not _END:
+                return self._found
+        except BaseException as error:  # noqa: BLE001 - it is raised where the iterator came from
             self._broken = error
-        del self._tasks[call]
-        self._flying -= 1
-        self.landed.append(call)
-        self._wake()
+        finally:
+            self._seeks = False
+        self._end()
+        return None
 
-    def _wake(self) -> None:
-        if self._waker is not None and not self._waker.done():
-            self._waker.set_result(None)
+    def _end(self) -> None:
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
 
     def _hear(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Take over what was raised where asyncio called something; it would go on as if it were nothing."""
         error = context.get("exception")
         if isinstance(error, PASSING):
             self._broken = error
-            self._wake()
+            self._end()
         elif not loop.is_closed():  # what was left open then is told of nobody
             loop.default_exception_handler(context)
 
@@ -241,12 +267,13 @@ class Loop(Lanes):
         self._run(self._drive(steps))
 
     async def _drive(self, steps: Iterator[None]) -> None:
-        for _ in steps:
-            while not self.landed and self._broken is None:
-                self._waker = self._loop.create_future()
-                await self._waker
-            if self._broken is not None:
-                raise self._broken
+        self._steps, self._broken = steps, None
+        if next(steps, _END) is _END:
+            return
+        self._over = self._loop.create_future()
+        await self._over
+        if self._broken is not None:
+            raise self._broken
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run the loop until a coroutine ends: in another thread, where this one has a loop running already."""
@@ -259,10 +286,11 @@ class Loop(Lanes):
 
     def settle(self) -> None:
         """Cancel what is on its way, and give it a moment to end."""
+        self._steps = iter(())
         if self._tasks:
-            for task in self._tasks.values():
+            for task in self._tasks:
                 task.cancel()
-            self._run(_waited(list(self._tasks.values())))
+            self._run(_waited(list(self._tasks)))
         self._tasks.clear()
         self._flying = 0
         self.landed.clear()
