@@ -144,6 +144,7 @@ class _Conductor:
         finally:
             self._give_up()
             self._progress(JobEnded(not self._stop.pressed))
+            self._let_go()
         run = self._result()
         if self._brake.pressed and run.counts.get("cancelled"):
             raise self._interrupted(run)
@@ -251,6 +252,12 @@ class _Conductor:
         self._calls.give_up()
         if self._stop.pressed:
             self._end_rest()
+
+    def _let_go(self) -> None:
+        """Part what refers to each other: else all of it would wait for Python to look for garbage."""
+        del self._calls, self._jobs
+        for step in self._steps:
+            step.next.clear()
 
     def _end_rest(self) -> None:
         """Note what became of steps that will not run any more."""

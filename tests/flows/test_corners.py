@@ -1,5 +1,6 @@
 """Corners of flows in which somebody once was lost, hung, or got what was another's."""
 
+import gc
 import threading
 
 import pytest
@@ -349,3 +350,24 @@ def test_threads_may_write_flows_at_the_same_time():
     for thread in threads:
         thread.join()
     assert sorted(values) == list(range(5))
+
+
+@pytest.mark.parametrize("name", ["serial", "processes"])
+@pytest.mark.parametrize("last", [give, refuse])
+def test_a_flow_leaves_nothing_for_the_garbage_collector(warm, name, last):
+    """What it held goes with it, large values among that, and short flows wait for no search for garbage."""
+
+    def run():
+        flow = bf.Flow()
+        first = flow.step(give, 1)
+        end = flow.step(last, [flow.step(give, first), flow.step(give, first)])
+        return flow.run(executor=warm(name), on_error="continue", progress=False)[end].state
+
+    run()  # loads what is loaded once
+    gc.collect()
+    gc.disable()
+    try:
+        assert run() == ("succeeded" if last is give else "failed")
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
