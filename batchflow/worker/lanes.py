@@ -238,10 +238,11 @@ class Loop(Lanes):
 
     def _go_on(self) -> RecordCall | None:
         """Have the iterator go on, since a call has landed; returns the first one that it begins."""
-        self._seeks, self._found = True, None
+        self._seeks = True
         try:
             if self._broken is None and next(self._steps, _END) is not _END:
-                return self._found
+                found, self._found = self._found, None  # which else held its block until the next one
+                return found
         except BaseException as error:  # noqa: BLE001 - it is raised where the iterator came from
             self._broken = error
         finally:
@@ -286,7 +287,7 @@ class Loop(Lanes):
 
     def settle(self) -> None:
         """Cancel what is on its way, and give it a moment to end."""
-        self._steps = iter(())
+        self._steps, self._found = iter(()), None
         if self._tasks:
             for task in self._tasks:
                 task.cancel()
