@@ -15,7 +15,7 @@ BARREN = 100
 UNCOUNTED = 100
 """Cuts of a chunk whose records nobody can count, at most: three lines in a gigabyte are found with as many."""
 RESPITE_SECONDS = 1.0
-"""In which a killed process gives back its memory: gigabytes take some tenths of a second."""
+"""In which whatever else took the memory of the machine may have given it back."""
 LOSSES = 3
 """Nodes that may go while they are at a chunk, before it may have to do with that."""
 
@@ -64,7 +64,7 @@ class Blame:
     def respite(self, task: Task, outcome: Failed) -> float | None:
         """Return after how many seconds a record is tried by itself, ``None`` if nobody else can be at fault.
 
-        Where memory ran out it may have been that of another one, killed right before and not yet given back.
+        Where memory ran out it was that of the whole machine, on which other things than this job may run.
         """
         if not outcome.suspect:
             return None

@@ -75,7 +75,7 @@ LINES = st.lists(st.sampled_from(["1", "22", "x", "", "4444", "5"]), max_size=40
 
 
 @given(st.data(), st.lists(LINES, min_size=1, max_size=4), st.lists(st.integers(0, 30), max_size=4), st.integers(1, 30))
-@settings(STEADY, max_examples=60, deadline=None)
+@settings(STEADY, max_examples=120, deadline=None)
 def test_files_that_come_later_are_added(tmp_path, fused, data, files, ends, chunk):
     """Text files, cut and packed, killed now and then, and with a new one before each run."""
     shutil.rmtree(tmp_path, ignore_errors=True)

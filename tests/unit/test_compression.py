@@ -141,12 +141,12 @@ def test_gz_gives_all_that_zlib_knows_of_a_part(level):
         assert everything(data[:end]) == zlib.decompressobj(wbits=31).decompress(data[:end]), end
 
 
-@pytest.mark.parametrize(("level", "step"), [(0, 4999), (6, 997)])
-def test_gz_gives_all_that_zlib_knows_before_a_damage(level, step):
+@pytest.mark.parametrize("level", [0, 6])
+def test_gz_gives_all_that_zlib_knows_before_a_damage(level):
     rng = random.Random(level)
     data = gzip.compress(b"".join(b"%d\n" % rng.getrandbits(99) for _ in range(3000)), level)
-    for at in range(20, len(data), step):
-        known, decoder = b"", zlib.decompressobj(wbits=31)
+    for at in range(20, len(data), 997):
+        known, decoder = bytearray(), zlib.decompressobj(wbits=31)
         damaged = data[:at] + bytes(byte ^ 0x55 for byte in data[at : at + 20]) + data[at + 20 :]
         with suppress(zlib.error):
             for byte in damaged:

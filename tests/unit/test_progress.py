@@ -214,7 +214,7 @@ flow.run(executor="serial")
 def test_ctrl_c_leaves_the_terminal_clean(gates, tmp_path):
     code = gates(f"""
 def fn(x):
-    if x == 1:
+    if x >= 1:
         gate("one")
     return x
 try:
@@ -232,8 +232,7 @@ except KeyboardInterrupt as error:
         assert terminal.end() == 0
     lines = timeless(terminal.text).splitlines()
     assert lines[1] == "batchflow: finishing what is running, 10 s at most (Ctrl-C again stops at once)"
-    # The next one may have been on its way to the worker by then, and nothing ends it.
-    assert lines[2].startswith((" 50%| 2/4 records [T", " 75%| 3/4 records [T"))
+    assert lines[2].startswith(" 50%| 2/4 records [T")
     assert lines[3:] == ["stopped"]
 
 

@@ -236,7 +236,7 @@ def test_who_died_alone_by_an_outside_hand_is_tried_with_nothing_beside_it():
 
 
 def test_a_lone_record_that_memory_runs_out_for_is_blamed_the_second_time(monkeypatch):
-    """The first time it may have been that of one killed before it, which takes a moment to go."""
+    """The first time something else may have taken the memory of the machine."""
     monkeypatch.setattr("batchflow.blame.RESPITE_SECONDS", 0.01)
     tries = Counter()
 
