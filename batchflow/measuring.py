@@ -146,7 +146,7 @@ class _Bench:
         """Return plan and executor for a number of workers."""
         spec = self.plan.spec
         if self._own:
-            limits = replace(spec.limits, cpus=None)
+            limits = spec.limits._replace(cpus=None)
             if count not in self._pool:
                 from batchflow.executors import Processes  # only who measures them needs it
 
@@ -154,7 +154,7 @@ class _Bench:
             executor = self._pool[count]
         else:
             each = 1 if spec.per_task.cpus is None else spec.per_task.cpus
-            limits = replace(spec.limits, cpus=count * each if each else count / 4)
+            limits = spec.limits._replace(cpus=count * each if each else count / 4)
             executor = self._first
         return replace(self.plan, spec=replace(spec, limits=limits)), executor
 

@@ -54,5 +54,5 @@ def told_plan(plan: Plan) -> dict[str, Any]:
 
 def _amounts(resources: Resources) -> dict[str, Any]:
     """Return those of some resources that were asked for."""
-    amounts = ((field.name, getattr(resources, field.name)) for field in fields(resources))
+    amounts = resources._asdict().items()
     return {name: str(amount) for name, amount in amounts if amount}

@@ -6,14 +6,14 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import cache
+from typing import NamedTuple, Self
 
 from batchflow.errors import ResourceError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {f"{unit}i": 2 ** (10 * power) for power, unit in enumerate("kmgt", 1)}
-_AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]?i?)b?\s*", re.IGNORECASE)
+_AMOUNT = r"(?i)\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]?i?)b?\s*"
 
 WAITING = 4
 """Tasks side by side for each core of a job that hold none of it: each is a process, and takes memory."""
@@ -27,7 +27,7 @@ def parse_bytes(amount: int | str) -> int:
     ResourceError
         If the text is not an amount, or not positive.
     """
-    match = _AMOUNT.fullmatch(str(amount))
+    match = re.fullmatch(_AMOUNT, str(amount))
     unit = match[2].lower() if match else "?"
     value = int(float(match[1]) * _UNITS[unit]) if match and unit in _UNITS else 0
     if value <= 0:
@@ -45,8 +45,21 @@ def format_bytes(count: float) -> str:
     return f"{count:.3g} TB"
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class _Resources(NamedTuple):
+    cpus: float | None
+    """Logical cores; ``None``: all there are (limits), or one (per task). Tasks that only wait may ask for 0:
+    there are four for each core of the job side by side then, or as many as ``Processes(workers=)`` says."""
+    memory: int | str | None
+    """Bytes, or a text like ``"2GB"``; kept as a number of bytes."""
+    gpus: float
+    """GPUs, fractions too; placed by Ray only."""
+    custom: Mapping[str, float]
+    """Custom resources by name; placed by Ray only."""
+    accelerator: str | None
+    """Type of GPU, by Ray's name for it like ``"A100"``; placed by Ray only."""
+
+
+class Resources(_Resources):
     """An amount of resources: the caps of a job (``limits=``) or the request of a task (``per_task=``).
 
     Raises
@@ -55,25 +68,23 @@ class Resources:
         If an amount is negative or not a number of bytes.
     """
 
-    cpus: float | None = None
-    """Logical cores; ``None``: all there are (limits), or one (per task). Tasks that only wait may ask for 0:
-    there are four for each core of the job side by side then, or as many as ``Processes(workers=)`` says."""
-    memory: int | str | None = None
-    """Bytes, or a text like ``"2GB"``; kept as a number of bytes."""
-    gpus: float = 0
-    """GPUs, fractions too; placed by Ray only."""
-    custom: Mapping[str, float] = field(default_factory=dict)
-    """Custom resources by name; placed by Ray only."""
-    accelerator: str | None = None
-    """Type of GPU, by Ray's name for it like ``"A100"``; placed by Ray only."""
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        if self.memory is not None:
-            object.__setattr__(self, "memory", parse_bytes(self.memory))
-        for name, amount in {"cpus": self.cpus or 0, "gpus": self.gpus, **self.custom}.items():
+    def __new__(
+        cls,
+        cpus: float | None = None,
+        memory: int | str | None = None,
+        gpus: float = 0,
+        custom: Mapping[str, float] | None = None,
+        accelerator: str | None = None,
+    ) -> Self:
+        """Return them, once they are checked."""
+        nbytes = None if memory is None else parse_bytes(memory)
+        for name, amount in {"cpus": cpus or 0, "gpus": gpus, **(custom or {})}.items():
             if amount < 0:
                 message = f"{name}={amount} is negative: an amount of a resource is 0 or more"
                 raise ResourceError(message)
+        return super().__new__(cls, cpus, nbytes, gpus, custom or {}, accelerator)
 
     @property
     def nbytes(self) -> int | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from batchflow.errors import RetryAfter, UsageError
 
@@ -19,8 +18,18 @@ _HOPELESS = (
 """What will happen again however often it is tried: mistakes in code or data, and too little memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class _Retry(NamedTuple):
+    attempts: int
+    """Tries at most, the first one included."""
+    on: tuple[type[BaseException], ...] | type[BaseException] | None
+    """Errors that another try may help; ``None``: all but mistakes in code or data, like `TypeError`."""
+    backoff: float
+    """Seconds before the second try; doubled for each one after it, up to a minute."""
+    jitter: float
+    """Share of each delay that is left to chance, so that those who wait do not all come back at once."""
+
+
+class Retry(_Retry):
     """How often something that failed is tried, and after how long.
 
     A record for which the function raises is tried again by its worker, beside the others of its
@@ -33,16 +42,17 @@ class Retry:
         If ``attempts`` is less than 1, or a time negative.
     """
 
-    attempts: int = 3
-    """Tries at most, the first one included."""
-    on: tuple[type[BaseException], ...] | type[BaseException] | None = None
-    """Errors that another try may help; ``None``: all but mistakes in code or data, like `TypeError`."""
-    backoff: float = 0.1
-    """Seconds before the second try; doubled for each one after it, up to a minute."""
-    jitter: float = 0.5
-    """Share of each delay that is left to chance, so that those who wait do not all come back at once."""
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
+    def __new__(
+        cls,
+        attempts: int = 3,
+        on: tuple[type[BaseException], ...] | type[BaseException] | None = None,
+        backoff: float = 0.1,
+        jitter: float = 0.5,
+    ) -> Self:
+        """Return it, once it is checked."""
+        self = super().__new__(cls, attempts, on, backoff, jitter)
         if self.attempts < 1 or self.backoff < 0 or not 0 <= self.jitter <= 1:
             message = f"{self}: attempts are 1 or more, backoff 0 or more, jitter from 0 to 1"
             raise UsageError(message)
@@ -50,9 +60,10 @@ class Retry:
         if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
             message = f"Retry(on={self.on!r}): name exception classes, like on=(OSError, TimeoutError)"
             raise UsageError(message)
+        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Retry, (self.attempts, self.on, self.backoff, self.jitter)  # it goes along with each step
+        return Retry, tuple(self)  # it goes along with each step
 
     def helps(self, error: BaseException | type[BaseException]) -> bool:
         """Whether another try may help where this was raised."""

@@ -75,7 +75,7 @@ class Rows:
             if is_tabular(segment):
                 values += table_to_values(segment)
             else:
-                values += segment.tolist() if is_numbers(segment) else segment
+                values.extend(segment)  # of numbers it makes objects as it goes: no second list
         return values
 
     def head(self, count: int) -> list[Any]:

@@ -393,7 +393,7 @@ def program_of(plan: Plan, *, tables: bool = False) -> Program:
         spec.timeout,
         spec.per_task.nbytes,
         os.getcwd(),  # noqa: PTH109 - its text is what is wanted
-        spec.concurrency,
+        side_by_side(spec.fn, spec.concurrency),
         None if spec.rate is None else parse_rate(spec.rate),
         isolates=spec.isolates,
     )

@@ -6,7 +6,6 @@ import pickle
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -146,7 +145,7 @@ class Executor(ABC):
 
     def limited(self, program: Program) -> Program:
         """Return a program with its bucket, if it has a rate."""
-        return program if program.rate is None else replace(program, bucket=self.bucket(program.rate))
+        return program if program.rate is None else program._replace(bucket=self.bucket(program.rate))
 
     def fetch(self, payload: Any) -> Any:
         """Return the rows that a payload of an outcome stands for."""

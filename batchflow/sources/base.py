@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow.coverage import NOTHING, Coverage
@@ -46,8 +45,7 @@ class Cursor(ABC):
         """Key below which every chunk has been drawn."""
 
 
-@dataclass(slots=True)
-class Block:
+class Block(NamedTuple):
     """Some neighbouring records of one span, decoded; numbers count from 0 at the start of the span."""
 
     span: Span
@@ -70,7 +68,6 @@ class Block:
         return table_to_rows(self.rows.slice(at, 1))[0] if is_tabular(self.rows) else self.rows[at]
 
 
-@dataclass(frozen=True)
 class Source(ABC):
     """An input: cut on the driver, read on the workers."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -22,13 +21,15 @@ NAME = "records"
 _BLOCK_ROWS = 8192
 
 
-@dataclass(frozen=True, eq=False)
 class RecordsSource(Source):
     """Records that the driver holds, or makes one after the other."""
 
     kind: ClassVar[str] = "records"
     in_memory: ClassVar[bool] = True
-    data: Any = None
+
+    def __init__(self, data: Any = None) -> None:
+        self.data = data
+        self._taken = False
 
     def inputs(self) -> list[Input]:
         """Return one input that stands for all records; its size is -1 where only the end tells."""
@@ -81,10 +82,10 @@ class RecordsSource(Source):
         """
         del heavy
         if isinstance(self.data, Iterator):
-            if "taken" in vars(self):
+            if self._taken:
                 message = "these records come from an iterator, which another job has read: pass a new one"
                 raise InputError(message)
-            vars(self)["taken"] = True
+            self._taken = True
         item = inputs[0]
         gaps = done.gaps(item)
         gaps = [(0, None)] if gaps is None else gaps
@@ -92,7 +93,7 @@ class RecordsSource(Source):
 
     def shipped(self) -> Source:
         """Return the source as workers need it: the records travel with the tasks."""
-        return replace(self, data=None)
+        return RecordsSource()
 
     def cuttable(self, item: Input) -> bool:
         """Whether the records can be cut: always."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchflow.model import Chunk, Failure
@@ -51,8 +50,7 @@ def _kept(block: Block, first: int, last: int) -> Block:
     high = min(block.end, last)
     kept = [at for at, number in enumerate(block.numbers) if first <= number < high]
     begin, stop = (kept[0], kept[-1] + 1) if kept else (0, 0)
-    return replace(
-        block,
+    return block._replace(
         rows=block.rows[begin:stop],
         numbers=[number - first for number in block.numbers[begin:stop]],
         end=max(0, high - first),

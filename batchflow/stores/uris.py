@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-_URI = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_SECRET_OPTION = re.compile(r"[?&][^=&/]*(key|secret|token|password|credential|signature)[^=&/]*=", re.IGNORECASE)
+_URI = r"(?i)[a-z][a-z0-9+.-]+://"  # compiled by who needs it first: each process that starts loads this
+_SECRET_OPTION = r"(?i)[?&][^=&/]*(key|secret|token|password|credential|signature)[^=&/]*="
 _OBJECTS = frozenset({"s3", "gs", "gcs", "abfs", "mock"})
 """Schemes whose host is the first part of a path."""
 
 
 def is_uri(path: str) -> bool:
     """Whether a path is a URI, to be reached through `pyarrow.fs`."""
-    return _URI.match(path) is not None
+    return re.match(_URI, path) is not None
 
 
 def plain_path(path: str) -> str:
@@ -35,7 +34,7 @@ def why_refused(uri: str) -> str | None:
     """Return why a URI is not taken: it holds credentials, which would get into logs and ledgers; never which."""
     scheme, _, rest = uri.partition("://")
     user, at, _ = rest.partition("/")[0].rpartition("@")
-    if not (at and (":" in user or scheme in _OBJECTS)) and not _SECRET_OPTION.search(rest):
+    if not (at and (":" in user or scheme in _OBJECTS)) and not re.search(_SECRET_OPTION, rest):
         return None
     return (
         f"a URI ({scheme}://...) must not hold credentials, which would stand in plans and logs: "
@@ -43,8 +42,7 @@ def why_refused(uri: str) -> str | None:
     )
 
 
-@dataclass(frozen=True)
-class Uri:
+class Uri(NamedTuple):
     """A place behind a URI, as `pathlib.Path` is one on a disk; its names are what they are, nothing is quoted."""
 
     text: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflow.model import Failed, Phase, Task
@@ -158,5 +157,5 @@ def _halves(blocks: Sequence[Block]) -> tuple[list[Block], list[Block]]:
         for half, part in zip(halves, (slice(cut), slice(cut, None)), strict=True):
             rows = block.rows[part]
             if len(rows):
-                half.append(replace(block, rows=rows, numbers=block.numbers[part]))
+                half.append(block._replace(rows=rows, numbers=block.numbers[part]))
     return halves

@@ -16,7 +16,7 @@ _VARIABLE = ("LOAD_FAST", "LOAD_DEREF")
 
 
 _DELIMITERS = ";\t|,"
-_MISSING = re.compile(
+_MISSING = (
     r"""Field "(.*)" does not exist in schema|Column '(.*)' not found|No match for FieldRef\.Name\((.*?)\)"""
 )
 """As Arrow and Polars tell of a column that a table has not."""
@@ -48,7 +48,7 @@ def of_batch(error: BaseException, record: Any) -> str:
     if isinstance(error, AttributeError | TypeError):
         of_table = isinstance(error, AttributeError) and hasattr(dict, error.name or "") and "lib.Table'" in told
         return _OF_TABLES if of_table or "pyarrow.lib.ChunkedArray" in told else ""
-    found = _MISSING.search(told)
+    found = re.search(_MISSING, told)
     key = next(filter(None, found.groups()), None) if found else error.args[0] if _of_pandas(error) else None
     if not isinstance(key, str) or key in record:
         return ""

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from batchflow.calling import side_by_side
 from batchflow.retry import NEVER, Retry
 from batchflow.sources.base import Source
 
@@ -23,15 +20,14 @@ class Limits(NamedTuple):
     """Bytes."""
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(NamedTuple):
     """What a worker needs to know of a job; shipped once to each."""
 
     fn: Callable[..., Any]
     source: Source
     per: Literal["record", "batch"] = "record"
     setup: Callable[[], Any] | None = None
-    args: Mapping[str, Any] = field(default_factory=dict)
+    args: Mapping[str, Any] = {}
     combine: Callable[[Any], Any] | None = None
     format: str | None = None
     """Output format; ``None``: rows go back to the driver."""
@@ -47,7 +43,7 @@ class Program:
     folder: str = ""
     """Working directory of the driver: what relative paths of inputs start from."""
     concurrency: int | None = None
-    """Calls at once in one worker."""
+    """Calls at once in one worker; ``None``: one after the other, as fast as can be."""
     rate: Rate | None = None
     """Of all calls of the job."""
     bucket: Bucket | None = None
@@ -55,11 +51,10 @@ class Program:
     isolates: bool = True
     """A batch that the function refuses is halved until the records at fault are alone."""
 
-    @cached_property
+    @property
     def side_by_side(self) -> int | None:
-        """Calls at once in one worker; ``None``: one after the other, as fast as can be."""
-        calls = side_by_side(self.fn, self.concurrency)
-        return calls or (1 if self.bucket and self.per == "record" else None)
+        """Calls at once in one worker, of which there may be one that waits for its turn."""
+        return self.concurrency or (1 if self.bucket and self.per == "record" else None)
 
     @property
     def waits(self) -> bool:

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import cache, partial
 from itertools import islice
 from typing import IO, Any, Literal, NamedTuple
@@ -301,4 +300,4 @@ def _made_ready(notice: Notice, limits: Limits) -> _Known:
 
 def _program(notice: Notice, away: str) -> Program:
     program: Program = unpack(notice.program)
-    return replace(program, pieces=away) if away else program
+    return program._replace(pieces=away) if away else program
