@@ -104,6 +104,7 @@ class Run:
         self._seen = 0
         self._listeners: list[Listener] = [self._report, self._timeline, *listeners]
         self._tail: OutputTail | None = None
+        self._needs_arrow = plan.destination is not None or plan.spec.per == "batch" or not plan.source.in_memory
         if plan.destination is not None:
             self._keep_output(plan.destination)
         self.scheduler: Scheduler
@@ -126,6 +127,8 @@ class Run:
         try:
             while True:
                 next(work)
+                if self._needs_arrow:  # to make again what comes back: it takes 0.1 s, as it does in the workers now
+                    import pyarrow  # noqa: F401
                 try:
                     self.scheduler.wait()
                 except BaseException as error:  # noqa: BLE001 - of a part, a merge, or the user: it ends the work

@@ -215,24 +215,25 @@ def test_ctrl_c_leaves_the_terminal_clean(gates, tmp_path):
     code = gates(f"""
 def fn(x):
     if x >= 1:
-        gate("one")
+        gate(str(x))
     return x
 try:
     bf.map_records(fn, bf.records(range(4)), chunk=1, executor=bf.Processes(1), into={str(tmp_path / "out/")!r})
 except KeyboardInterrupt as error:
     print("stopped")
 """)
-    gates.make("one")
+    gates.make("1", "2")
     with Terminal(code, typed=False) as terminal:
-        terminal.until(lambda text: "1/4" in text)
+        begun = terminal.until(lambda text: "1/4" in text)
+        terminal.until(lambda text: text != begun)  # by now the next record waits beside the one that runs
         terminal.interrupt()
         terminal.until(lambda text: "finishing" in text)
-        gates.open("one")
+        gates.open("1"), gates.open("2")
         terminal.until(lambda text: "stopped" in text)
         assert terminal.end() == 0
     lines = timeless(terminal.text).splitlines()
     assert lines[1] == "batchflow: finishing what is running, 10 s at most (Ctrl-C again stops at once)"
-    assert lines[2].startswith(" 50%| 2/4 records [T")
+    assert lines[2].startswith(" 75%| 3/4 records [T")
     assert lines[3:] == ["stopped"]
 
 
