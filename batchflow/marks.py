@@ -88,7 +88,8 @@ def _mark(chunks: Sequence[Any], kind: Any) -> str | None:
 
     whole = pa.types.is_integer(kind)
     numbers = chunks if whole else [chunk.view(pa.int64()) for chunk in chunks]
-    ends = [end for chunk in numbers for end in call_function("min_max", [chunk]).as_py().values() if end is not None]
+    found = [call_function("min_max", [chunk]).as_py() for chunk in numbers]
+    ends = [end for pair in found for end in pair.values() if end is not None]
     top = max(map(abs, ends), default=0)
     if whole:
         if max(ends, default=0) > _LARGEST:

@@ -127,7 +127,7 @@ class Run:
         try:
             while True:
                 next(work)
-                if self._needs_arrow:  # to make again what comes back: it takes 0.1 s, as it does in the workers now
+                if self._needs_arrow:  # what comes back needs it: it takes 0.1 s, as in the workers now
                     import pyarrow  # noqa: F401
                 try:
                     self.scheduler.wait()

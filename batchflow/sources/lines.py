@@ -86,6 +86,16 @@ class Lines:
             self._starts = list(accumulate((len(text) + 1 for text in self.texts), initial=self.offset))
         return self._starts[at], min(self._starts[at + 1], self.offset + self.nbytes)
 
+    def parts(self, nbytes: int) -> Iterator[Lines]:
+        """Yield the lines in parts of about so many bytes."""
+        step = max(1, len(self.texts) * nbytes // max(1, self.nbytes))
+        offset, end = self.offset, self.offset + self.nbytes
+        for at in range(0, len(self.texts), step):
+            texts = self.texts[at : at + step]
+            stop = min(end, offset + sum(map(len, texts)) + len(texts))  # the last one may have no line feed
+            yield Lines(offset, texts, stop - offset)
+            offset = stop
+
 
 def read_lines(span: Span) -> Iterator[Lines]:
     """Yield the lines that begin inside a span of a file, some 256 kB at a time.

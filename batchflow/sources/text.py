@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from batchflow.model import Failure, Span
-from batchflow.sources.base import Block, explain, show
+from batchflow.sources.base import DECODED_BYTES, Block, Decoded, explain, show
 from batchflow.sources.file_source import FileSource
 from batchflow.sources.lines import Lines, end_of_line, read_lines
 from batchflow.sources.paths import open_input
@@ -47,11 +47,11 @@ class LineSource(FileSource):
         """Read the lines of one span and decode them; a line that cannot be decoded is a failure."""
         del data
         decoders = self.decoders()
-        number = 0
+        first = 0
         for lines in read_lines(span):
-            block = self._decoded(span, lines, decoders, number)
-            number = block.end
-            yield block
+            for part in lines.parts(DECODED_BYTES):
+                yield self._decoded(span, part, decoders, first)
+                first += len(part.texts)
 
     def _decoded(self, span: Span, lines: Lines, decoders: tuple[Any, Any], first: int) -> Block:
         texts = lines.texts
@@ -61,7 +61,7 @@ class LineSource(FileSource):
             return lines.locate(number - first)
 
         try:
-            return Block(span, list(map(decoders[0], texts)), range(first, end), end, locate, (), lines.nbytes)
+            return Block(span, Decoded(texts, decoders[0]), range(first, end), end, locate, (), lines.nbytes)
         except MemoryError:
             raise  # of the task as a whole: no line is at fault before it stands alone
         except Exception:  # noqa: BLE001 - the line at fault is found in the slow lane below
@@ -70,20 +70,21 @@ class LineSource(FileSource):
 
     def _one_by_one(
         self, span: Span, lines: Lines, decode: Callable[[bytes], Any], first: int
-    ) -> tuple[list[Any], list[int], list[Failure]]:
-        rows, numbers, failures = [], [], []
+    ) -> tuple[Decoded, list[int], list[Failure]]:
+        texts, rows, numbers, failures = [], [], [], []
         for at, text in enumerate(lines.texts):
             if self.skips_blank and not text.strip():
                 continue
             try:
                 rows.append(decode(text))
+                texts.append(text)
                 numbers.append(first + at)
             except MemoryError:
                 raise
             except Exception as error:  # noqa: BLE001 - a bad line is an answer, not a crash
                 place = lines.locate(at)
                 failures.append(unreadable(span, place, first + at, text, error))
-        return rows, numbers, failures
+        return Decoded(texts, decode, rows), numbers, failures
 
 
 def unreadable(
