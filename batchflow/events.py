@@ -1,6 +1,7 @@
-"""What happens to a job, as values; every listener hears each of them: progress, report, ledger."""
+"""What happens to a job, as values; every listener hears each of them: progress, report, ledger.
 
-from __future__ import annotations
+Their annotations are no text, as in `model`.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from batchflow.errors import SchemaError
 from batchflow.pickling import dumps
-from batchflow.tables import VALUE, is_tabular, table_to_values
+from batchflow.tables import VALUE, is_tabular, kinds_of, table_to_values
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,7 +23,7 @@ _CODES = {int: "q", float: "d"}
 
 def as_numbers(values: Sequence[Any]) -> Numbers | None:
     """Return values as plain numbers if all are ints of 64 bits, or all are floats; else ``None``."""
-    kinds = set(map(type, values))
+    kinds = kinds_of(values)
     if len(kinds) != 1:
         return None
     code = _CODES.get(kinds.pop())

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from batchflow.errors import SchemaError
 from batchflow.model import Failure
 from batchflow.sources.base import Block
-from batchflow.tables import concat, is_tabular, table_to_rows, values_to_table
+from batchflow.tables import concat, is_tabular, kinds_of, table_to_rows, values_to_table
 from batchflow.worker.outlets import WriteError
 from batchflow.worker.run import PASSING, Run
 
@@ -230,7 +230,7 @@ def _spread(
     results: list[Any], owners: Sequence[int], refused: dict[int, BaseException]
 ) -> tuple[list[Any], Sequence[int]]:
     """Drop ``None`` and let generators give their many rows; those that raise are added to the refused."""
-    kinds = set(map(type, results))
+    kinds = kinds_of(results)
     lazy = {kind for kind in kinds if _is_iterator(kind)}
     if not lazy and type(None) not in kinds:
         return results, owners

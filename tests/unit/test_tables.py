@@ -21,6 +21,7 @@ from batchflow.tables import (
     as_table,
     concat,
     conform,
+    kinds_of,
     rows_to_table,
     table_to_rows,
     table_to_values,
@@ -273,7 +274,10 @@ def test_a_mark_tells_that_values_do_not_go_into_a_wider_type(large, other, told
     one, two = pa.table({"c": large}), pa.table({"c": other})
     with pytest.raises(SchemaError) as error:
         unify(marked(one), marked(two), "this record")
-    assert str(error.value) == f"column 'c' is {other.type} in this record, but {told} before: give it one type in the function"
+    assert (
+        str(error.value)
+        == f"column 'c' is {other.type} in this record, but {told} before: give it one type in the function"
+    )
     with pytest.raises(SchemaError, match=r"^column 'c' is .* with (whole|times)"):
         unify(marked(two), marked(one))
     both = unify(unify(None, marked(one)), marked(pa.table({"c": pa.nulls(1), "d": [1]})))
@@ -290,7 +294,10 @@ def test_values_that_a_wider_type_holds_have_no_mark():
     large = pa.table({"c": [2**60, 1], "l": [[2**60], [1]], "s": [{"a": 2**60}, {"a": 1}]})
     assert all(field.metadata for field in marked(large))
     assert all(field.metadata is None for field in marked(large.slice(1)))  # nor do those beside a slice count
-    assert unify(marked(pa.table({"c": [2**60]})), marked(pa.table({"c": pa.array([1], pa.int8())}))).field(0).type == pa.int64()
+    assert (
+        unify(marked(pa.table({"c": [2**60]})), marked(pa.table({"c": pa.array([1], pa.int8())}))).field(0).type
+        == pa.int64()
+    )
 
 
 def test_whole_numbers_and_decimals_get_the_digits_of_both():
@@ -303,3 +310,22 @@ def test_whole_numbers_and_decimals_get_the_digits_of_both():
             assert concat([other, whole])["l"].to_pylist() == [None, [Decimal(7)]]
     with pytest.raises(SchemaError, match="column 'c' is int64, but decimal256"):
         unify(pa.schema([("c", pa.decimal256(76, 60))]), pa.schema([("c", pa.int64())]))
+
+
+@pytest.mark.parametrize(
+    ("values", "kinds"),
+    [
+        ([], set()),
+        ([1, 2], {int}),
+        ([1, True], {int, bool}),
+        ([None, 1, 2.0], {type(None), int, float}),
+        ((1,), {int}),
+    ],
+)
+def test_kinds_are_the_types_of_all_values(values, kinds):
+    assert kinds_of(values) == set(map(type, values)) == kinds
+
+
+def test_kinds_of_an_array_are_those_of_its_elements():
+    assert kinds_of(np.arange(3)) == {np.int64}
+    assert kinds_of(np.arange(0)) == set()
