@@ -250,7 +250,7 @@ def _ahead(per: str, options: dict[str, Any]) -> AbstractContextManager[None]:
     threads = int(getattr(task, "cpus", None) or 1) or 1
     is_async = getattr(getattr(options["fn"], "__code__", None), "co_flags", 0) & _ASYNC
     waits = bool(options.get("concurrency") or is_async)
-    return ahead(executor, threads=threads, arrow=arrow, waits=waits)
+    return ahead(executor, threads=threads, arrow=arrow, rows=writes and per == "record", waits=waits)
 
 
 def _job(options: dict[str, Any]) -> Job:

@@ -38,7 +38,7 @@ _ahead: list[Zygote] = []
 """At most one, that waits for an executor to take it."""
 
 
-def start(threads: int, *, arrow: bool, waits: bool = False) -> Zygote:
+def start(threads: int, *, arrow: bool, rows: bool = False, waits: bool = False) -> Zygote:
     """Start a zygote; returns at once, while it is still loading.
 
     Parameters
@@ -46,17 +46,17 @@ def start(threads: int, *, arrow: bool, waits: bool = False) -> Zygote:
     threads
         Threads that numeric libraries in its workers use.
     arrow
-        Whether it loads Arrow, once for all workers; otherwise those do that need it. Pandas comes along if
-        it is loaded here, as the function will most likely need it.
+        Whether it loads Arrow, once for all workers; otherwise those do that need it.
+    rows
+        Whether it loads what Arrow needs to make rows of Python's values: pandas, wherever that is installed.
     waits
         Whether it loads what runs calls that wait.
     """
     ours, theirs = socket.socketpair()
-    pandas = arrow and "pandas" in sys.modules
     code = (
         "import gc; gc.disable(); "  # until all is loaded: 3 of 50 ms
         f"import sys; sys.path[:] = {sys.path!r}; sys.argv[:] = {sys.argv!r}; "
-        f"from batchflow.executors.zygote import main; main({theirs.fileno()}, {arrow=}, {pandas=}, {waits=})"
+        f"from batchflow.executors.zygote import main; main({theirs.fileno()}, {arrow=}, {rows=}, {waits=})"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -70,18 +70,20 @@ def start(threads: int, *, arrow: bool, waits: bool = False) -> Zygote:
 
 
 @contextmanager
-def ahead(executor: object, *, threads: int, arrow: bool, waits: bool = False) -> Iterator[None]:
+def ahead(
+    executor: object, *, threads: int, arrow: bool, rows: bool = False, waits: bool = False
+) -> Iterator[None]:
     """Have a zygote ready for the job inside, if it will most likely ask for one.
 
     Parameters
     ----------
     executor
         What the user asked for: ``None`` or a name; an executor of the user's own may be warm already.
-    threads, arrow, waits
+    threads, arrow, rows, waits
         As for `start`.
     """
     if not _ahead and (executor or os.environ.get("BATCHFLOW_EXECUTOR") or default_name()) == "processes":
-        _ahead.append(start(threads, arrow=arrow, waits=waits))
+        _ahead.append(start(threads, arrow=arrow, rows=rows, waits=waits))
     try:
         yield
     finally:

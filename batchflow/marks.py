@@ -84,7 +84,10 @@ def _marks(chunks: Sequence[Any], kind: Any, path: Path) -> Iterator[tuple[Path,
 def _mark(chunks: Sequence[Any], kind: Any) -> str | None:
     """Return the mark of arrays of numbers or times, if they need one."""
     import pyarrow as pa
-    from pyarrow._compute import call_function  # pyarrow.compute makes 300 functions first: 30 ms of each worker
+    try:
+        from pyarrow._compute import call_function  # pyarrow.compute makes 300 functions: 30 ms of each worker
+    except ImportError:  # nobody has promised it
+        from pyarrow.compute import call_function
 
     whole = pa.types.is_integer(kind)
     numbers = chunks if whole else [chunk.view(pa.int64()) for chunk in chunks]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from batchflow.errors import ResourceError
 
@@ -85,6 +85,10 @@ class Resources(_Resources):
                 message = f"{name}={amount} is negative: an amount of a resource is 0 or more"
                 raise ResourceError(message)
         return super().__new__(cls, cpus, nbytes, gpus, custom or {}, accelerator)
+
+    @classmethod
+    def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]
+        return cls(*iterable)  # what `_replace` gives is checked, too
 
     @property
     def nbytes(self) -> int | None:

@@ -62,6 +62,10 @@ class Retry(_Retry):
             raise UsageError(message)
         return self
 
+    @classmethod
+    def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]
+        return cls(*iterable)  # what `_replace` gives is checked, too
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Retry, tuple(self)  # it goes along with each step
 

@@ -127,9 +127,9 @@ class Run:
         try:
             while True:
                 next(work)
-                if self._needs_arrow:  # what comes back needs it: it takes 0.1 s, as in the workers now
-                    import pyarrow  # noqa: F401
                 try:
+                    if self._needs_arrow:  # what comes back needs it: it takes 0.1 s, as in the workers now
+                        import pyarrow  # noqa: F401
                     self.scheduler.wait()
                 except BaseException as error:  # noqa: BLE001 - of a part, a merge, or the user: it ends the work
                     work.throw(error)

@@ -24,7 +24,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import import_module
 from typing import Any, NamedTuple
 
 from batchflow.executors import wire
@@ -35,7 +34,6 @@ from batchflow.model import Call, Failed, Outcome, Work
 from batchflow.worker import BARE, Limits, Overtime, bare, end_with_parent, failed, lost, over
 from batchflow.worker.earlier import NOT_BEGUN, EarlierValues
 from batchflow.worker.prints import LIMIT, Mirror, Prints, gathering
-from batchflow.worker.without_pandas import postpone_pandas
 
 REQUEST = struct.Struct("<Q")
 _ENDED = struct.Struct("<Qi")
@@ -124,7 +122,7 @@ class Tally(Mirror):
         self._cells[1] = pid
 
 
-def main(fileno: int, *, arrow: bool, pandas: bool, waits: bool) -> None:
+def main(fileno: int, *, arrow: bool, rows: bool, waits: bool) -> None:
     """Fork workers as the driver asks, until the driver is gone.
 
     Parameters
@@ -133,17 +131,17 @@ def main(fileno: int, *, arrow: bool, pandas: bool, waits: bool) -> None:
         Socket of the driver.
     arrow
         Whether to load Arrow, once for all workers; otherwise those do that need it.
-    pandas
-        Whether to load pandas, too.
+    rows
+        Whether to load what it makes rows of Python's values with.
     waits
         Whether to load what runs calls that wait.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver to handle
-    postpone_pandas()
     if arrow:
-        import pyarrow  # noqa: F401
-    if pandas:
-        import_module("pandas")
+        import pyarrow as pa
+
+        if rows:
+            pa.array([0])  # the first one loads pandas where that is installed: 0.2 s and 40 MB of each worker
     if waits:
         import batchflow.worker.waiting  # noqa: F401 - with asyncio, 40 ms
     gc.freeze()  # what is imported lives for ever: no worker need look at it, and so copy it, again

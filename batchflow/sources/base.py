@@ -146,6 +146,10 @@ class Source(ABC):
     def blocks(self, span: Span, data: Any) -> Iterator[Block]:
         """Read one span; runs on a worker, and may raise anything."""
 
+    def fine_blocks(self, span: Span, data: Any) -> Iterator[Block]:
+        """Read the same in smaller blocks, where that pays: for who is done with a record at once."""
+        return self.blocks(span, data)
+
     def doubtful(self) -> tuple[str, ...]:
         """Return what of the input, once it is prepared, may be read in another way than is meant."""
         return ()
@@ -248,15 +252,23 @@ class Source(ABC):
         del inputs
         return 1.0
 
-    def read(self, chunk: Chunk, data: Any = None) -> Iterator[Block]:
-        """Read a chunk; what cannot be read becomes a failure of its span, and the other spans go on."""
-        return narrow(self._read_spans(chunk, data), chunk)
+    def read(self, chunk: Chunk, data: Any = None, *, fine: bool = False) -> Iterator[Block]:
+        """Read a chunk; what cannot be read becomes a failure of its span, and the other spans go on.
 
-    def _read_spans(self, chunk: Chunk, data: Any) -> Iterator[Block]:
+        Parameters
+        ----------
+        fine
+            Whether in smaller blocks, where that pays.
+        """
+        return narrow(self._read_spans(chunk, data, self.fine_blocks if fine else self.blocks), chunk)
+
+    def _read_spans(
+        self, chunk: Chunk, data: Any, blocks: Callable[[Span, Any], Iterator[Block]]
+    ) -> Iterator[Block]:
         for span in chunk.spans:
             end = 0
             try:
-                for block in self.blocks(span, data):
+                for block in blocks(span, data):
                     end = block.end
                     yield block
             except MemoryError:

@@ -46,10 +46,18 @@ class LineSource(FileSource):
     def blocks(self, span: Span, data: Any) -> Iterator[Block]:
         """Read the lines of one span and decode them; a line that cannot be decoded is a failure."""
         del data
+        return self._blocks(span, None)
+
+    def fine_blocks(self, span: Span, data: Any) -> Iterator[Block]:
+        """Read the same in blocks that the processor's cache holds once they are decoded."""
+        del data
+        return self._blocks(span, DECODED_BYTES)
+
+    def _blocks(self, span: Span, nbytes: int | None) -> Iterator[Block]:
         decoders = self.decoders()
         first = 0
         for lines in read_lines(span):
-            for part in lines.parts(DECODED_BYTES):
+            for part in lines.parts(nbytes) if nbytes else (lines,):
                 yield self._decoded(span, part, decoders, first)
                 first += len(part.texts)
 

@@ -112,9 +112,8 @@ class BatchRun(Run):
         return self._gate is not None or (limit is not None and time.time() - self.started > limit / 2)
 
     def _table(self, blocks: Sequence[Block]) -> pa.Table:
-        if is_tabular(blocks[0].rows):
-            return concat(block.rows for block in blocks)
-        return self.program.source.table([row for block in blocks for row in block.rows])
+        source = self.program.source
+        return concat(block.rows if is_tabular(block.rows) else source.table(block.rows) for block in blocks)
 
     def _call(self, blocks: Sequence[Block]) -> _Refusal | None:
         """Call the function with one table and take over what it gives; return why that cannot be, if so."""

@@ -9,17 +9,17 @@ from functools import partial
 from itertools import chain, count, groupby, repeat
 from operator import itemgetter
 from types import GeneratorType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from batchflow.errors import SchemaError
 from batchflow.model import Failure
-from batchflow.sources.base import Block
+from batchflow.sources.base import Block, Decoded
 from batchflow.tables import concat, is_tabular, kinds_of, table_to_rows, values_to_table
 from batchflow.worker.outlets import WriteError
 from batchflow.worker.run import PASSING, Run
 
 CONVERTED_BYTES = 256_000
-"""Bytes of text whose rows are converted at a time: a table costs 0.1 ms, whatever is in it."""
+"""Bytes of one span whose rows are converted at a time: a table costs 0.1 ms, whatever is in it."""
 
 
 class _Given(NamedTuple):
@@ -35,27 +35,41 @@ class _Given(NamedTuple):
 class RecordRun(Run):
     """Calls the function once for each record."""
 
+    fine: ClassVar[bool] = True
+
     def work(self) -> None:
         """Run block after block: read, call; convert what some of them gave."""
         given: list[_Given] = []
         nbytes = 0
         for block in self.blocks:
-            first = len(self.failures) - len(block.failures)
+            unread = self.unread(block)
+            if given and block.span is not given[0].block.span:
+                self._keep_all(given)
+                given, nbytes = [], 0
+            first = len(self.failures)
             rows = table_to_rows(block.rows) if is_tabular(block.rows) else block.rows
             values, owners = self._call(block, rows)
             self.clock.lap("call")
-            given.append(_Given(block, values, owners, self.failures[first:]))
+            given.append(_Given(block, values, owners, unread + self.failures[first:]))
             del self.failures[first:]
             block.let_go()
             nbytes += block.nbytes
-            if nbytes >= CONVERTED_BYTES or not block.nbytes:
+            if nbytes >= CONVERTED_BYTES or not isinstance(block.rows, Decoded):
                 self._keep_all(given)
                 given, nbytes = [], 0
         self._keep_all(given)
 
+    def unread(self, block: Block) -> list[Failure]:
+        """Take back what could not be read of a block, the last one, to be told in its turn."""
+        first = len(self.failures) - len(block.failures)
+        unread = self.failures[first:]
+        del self.failures[first:]
+        return unread
+
     def _keep_all(self, given: Sequence[_Given]) -> None:
         """Hand over what the function gave for some blocks: together, or else block by block."""
         together = len(given) > 1 and self._take([value for one in given for value in one.values])
+        self.clock.lap("convert")
         for block, values, owners, failures in given:
             first, before = len(self.failures), self.rows
             self.failures.extend(failures)
@@ -65,7 +79,6 @@ class RecordRun(Run):
             self.add(block, len(values), 0)
             if failures:
                 self._place(block, first, before, owners)
-        self.clock.lap("convert")
 
     def _take(self, values: list[Any]) -> bool:
         """Hand values to the output; returns whether it took them."""
@@ -86,7 +99,6 @@ class RecordRun(Run):
         owners, first, before
             As for `_place`.
         """
-        self.clock.lap("call")
         if values:
             owners = self._convert(block, values, owners)
             self.clock.lap("convert")

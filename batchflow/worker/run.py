@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 from batchflow.marks import marked
 from batchflow.model import Failed, Failure, Outcome, Phase, SpanCount, Stats, Succeeded, Task
@@ -52,6 +52,9 @@ class _Clock:
 
 class Run(ABC):
     """One task on its way: counts, failures, clock and output."""
+
+    fine: ClassVar[bool] = False
+    """Whether it is done with a record at once, so that small blocks are the best."""
 
     def __init__(self, program: Program, task: Task, extra: tuple[Any, ...]) -> None:
         self.program = program
@@ -132,7 +135,7 @@ class Run(ABC):
 
     def _read(self) -> Iterator[Block]:
         """Yield the blocks of the chunk, taking down what could not be read."""
-        blocks = self.program.source.read(self.task.chunk, self.task.data)
+        blocks = self.program.source.read(self.task.chunk, self.task.data, fine=self.fine)
         while True:
             self._go_home()
             block = next(blocks, None)

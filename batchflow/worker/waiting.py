@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from batchflow.model import Failure, Task
 from batchflow.sources.base import Block
@@ -38,6 +38,8 @@ class WaitingRun(RecordRun):
     lanes
         Where the calls run.
     """
+
+    fine: ClassVar[bool] = False
 
     def __init__(self, program: Program, task: Task, extra: tuple[Any, ...], lanes: Lanes) -> None:
         super().__init__(program, task, extra)
@@ -76,9 +78,7 @@ class WaitingRun(RecordRun):
 
     def _opened(self, block: Block) -> _Group:
         """Return a block as it is called; what could not be read of it is told when its turn has come."""
-        first = len(self.failures) - len(block.failures)
-        group = _Group(block, self.failures[first:])
-        del self.failures[first:]
+        group = _Group(block, self.unread(block))
         self._groups.append(group)
         self._held += len(group.calls)
         return group
@@ -107,5 +107,6 @@ class WaitingRun(RecordRun):
             if call.error is not None:
                 self.fail(block, call.at, "call", call.error, call.tries)
         self.add(block, 0, len(self.failures) - first - len(group.unread))
+        self.clock.lap("call")
         group.calls.clear()  # which know it: nothing waits for the garbage collector
         self.keep(block, values, owners, first, before)

@@ -116,3 +116,20 @@ def test_records_are_the_same_once_they_are_let_go_of(numbers, data):
         rows.let_go()
     assert made[: len(numbers)] == rows._texts
     assert len(made) == len(numbers) + len(numbers) + len(expected[part]) + len(numbers)
+
+
+@pytest.mark.parametrize("kind", ["files", "lines"])
+def test_a_function_may_use_the_dict_that_it_returns_once_more_for_the_next_file(tmp_path, kind):
+    """What it gave for one file is converted before it sees the next one."""
+    for number in range(12):
+        (tmp_path / f"{number:02}.jsonl").write_text(f"{number}")
+    kept = {}
+
+    def fill(record):
+        kept["n"] = int(record.read_text()) if kind == "files" else record
+        return kept
+
+    source = bf.files(f"{tmp_path}/*.jsonl") if kind == "files" else bf.read_json(f"{tmp_path}/*.jsonl")
+    chunk = 12 if kind == "files" else None
+    result = bf.map_records(fill, source, executor="serial", chunk=chunk, progress=False)
+    assert result.values == [{"n": number} for number in range(12)]

@@ -1,10 +1,13 @@
 """Functions of batches: whose fault it is when a batch fails."""
 
 import gc
+import json
 import shutil
 import time
 import weakref
+from datetime import date
 
+import numpy as np
 import pytest
 from crash import proved
 from hypothesis import HealthCheck, given, settings
@@ -194,3 +197,26 @@ def test_a_combine_that_raises_is_named():
 
     result = run(lambda table: table, bf.records([{"n": 1}, {"n": 2}]), [], chunk=2, combine=total)
     assert [row["message"].partition(":")[0] for row in result.errors.to_pylist()] == ["combine= failed"] * 2
+
+
+def test_batches_of_text_with_broken_lines_are_as_large_as_blocks_that_are_read(tmp_path):
+    """A block with failures goes by itself; decoded by 32 kB, for functions of records, it would be an eighth."""
+    path = tmp_path / "lines.jsonl"
+    lines = ["{" if number % 200 == 0 else json.dumps({"n": number, "pad": "x" * 80}) for number in range(20_000)]
+    path.write_text("\n".join(lines))
+    sizes = []
+
+    def keep(table):
+        sizes.append(table.num_rows)
+        return table
+
+    result = bf.map_batches(keep, bf.read_json(path), executor="serial", chunk="8MB", progress=False)
+    assert result.table["n"].to_pylist() == [number for number in range(20_000) if number % 200]
+    assert result.errors["record"].to_pylist() == [number + 1 for number in range(0, 20_000, 200)]
+    assert min(sizes[:-1]) > 200_000 // 110
+
+
+def test_batches_of_dates_of_numpy_are_dates():
+    days = np.array(["2020-01-01", "2020-01-02"], "M8[D]")
+    result = bf.map_batches(lambda table: table, bf.records(days), executor="serial", progress=False)
+    assert result.values == [date(2020, 1, 1), date(2020, 1, 2)]

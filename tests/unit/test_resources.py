@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+import batchflow as bf
 from batchflow.errors import ResourceError
 from batchflow.resources import Resources, available_cpus, busy_cores, count_slots, format_bytes, parse_bytes
 
@@ -104,3 +105,11 @@ def test_where_nobody_tells_of_the_cores_the_load_does(monkeypatch, stat):
     monkeypatch.setattr("batchflow.resources._read", read)
     monkeypatch.setattr("batchflow.resources.os.getloadavg", lambda: (1.5, 0, 0))
     assert busy_cores(0.0) == 1.5
+
+
+def test_what_takes_the_place_of_a_field_is_checked_as_well():
+    assert bf.Resources(cpus=2, memory="1GB")._replace(cpus=1) == bf.Resources(cpus=1, memory=10**9)
+    with pytest.raises(bf.errors.ResourceError, match=r"cpus=-1 is negative"):
+        bf.Resources(cpus=2)._replace(cpus=-1)
+    with pytest.raises(bf.errors.UsageError, match="attempts are 1 or more"):
+        bf.Retry()._replace(attempts=0)
