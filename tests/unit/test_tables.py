@@ -28,6 +28,7 @@ from batchflow.tables import (
     unify,
     values_to_table,
 )
+from batchflow.worker.outlets import Memory, Tables
 
 NOON = datetime(2024, 2, 29, 12)
 
@@ -329,3 +330,18 @@ def test_kinds_are_the_types_of_all_values(values, kinds):
 def test_kinds_of_an_array_are_those_of_its_elements():
     assert kinds_of(np.arange(3)) == {np.int64}
     assert kinds_of(np.arange(0)) == set()
+
+
+@pytest.mark.parametrize("outlet", [Memory, Tables])
+@pytest.mark.parametrize("wide_at", [0, 1, 2])
+def test_a_table_of_the_same_types_is_looked_at_once_another_type_comes(outlet, wide_at):
+    """Numbers too large for a float stand in one of three tables: whichever it is, floats do not go with them."""
+    out = outlet()
+    for at in range(3):
+        out.add(pa.table({"x": [2**53 + 1 if at == wide_at else at]}))
+    assert out.schema == marked(pa.table({"x": [2**53 + 1]}))
+    assert out.schema.field("x").metadata
+    with pytest.raises(SchemaError, match=r"double.*int64 with whole numbers beyond 2\*\*53"):
+        out.fit_in(pa.table({"x": [0.5]}))
+    out.fit_in(pa.table({"x": [7]}))
+    assert out.schema.field("x").metadata
