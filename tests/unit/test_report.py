@@ -217,9 +217,9 @@ class TestSummary:
 class SlowDisk(TextSource):
     """Text files on a disk that takes its time."""
 
-    def blocks(self, span, data):
+    def fine_blocks(self, span, data):
         time.sleep(0.3)
-        yield from super().blocks(span, data)
+        yield from super().fine_blocks(span, data)
 
 
 def told(*words, report):
