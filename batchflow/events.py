@@ -1,6 +1,6 @@
 """What happens to a job, as values; every listener hears each of them: progress, report, ledger.
 
-Their annotations are no text, as in `model`.
+Their annotations are no text, as those of the values that travel: each process would compile them.
 """
 
 from collections.abc import Callable
