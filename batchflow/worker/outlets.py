@@ -139,7 +139,7 @@ class Memory(_Fitted):
 
     def drop(self) -> None:
         """Forget all rows."""
-        self._segments, self._tables = [], []
+        self._segments, self._tables, self._unmarked = [], [], []
 
 
 class Tables(_Fitted):
@@ -164,7 +164,7 @@ class Tables(_Fitted):
 
     def drop(self) -> None:
         """Forget all rows."""
-        self._tables = []
+        self._tables, self._unmarked = [], []
 
 
 class Pieces(Tables):

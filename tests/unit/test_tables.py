@@ -345,3 +345,14 @@ def test_a_table_of_the_same_types_is_looked_at_once_another_type_comes(outlet, 
         out.fit_in(pa.table({"x": [0.5]}))
     out.fit_in(pa.table({"x": [7]}))
     assert out.schema.field("x").metadata
+
+
+@pytest.mark.parametrize("outlet", [Memory, Tables])
+def test_what_is_dropped_is_held_no_more(outlet):
+    out = outlet()
+    before = pa.total_allocated_bytes()
+    for _ in range(3):
+        out.add(pa.table({"x": pa.array(range(100_000))}))
+    assert pa.total_allocated_bytes() - before >= 2_400_000
+    out.drop()
+    assert pa.total_allocated_bytes() == before
