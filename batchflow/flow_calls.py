@@ -94,9 +94,9 @@ class Calls:
             while queue and self._budget.fits(need):
                 self._budget.take(need)
                 self._start(queue.popleft())
-            for line in self._lines if queue and self._executor.ahead else ():
-                while queue and line.takes == takes and self._follows(queue[0], line):
-                    queue.popleft()
+            for line in self._lines if queue else ():
+                if line.takes == takes and line.wants_more(self._executor.ahead):
+                    self._fill(line, queue)
 
     def _start(self, step: Doing) -> None:
         """Begin a call, and send ahead those that wait for it only."""
@@ -120,26 +120,46 @@ class Calls:
         line.add(step, seconds)
         self._under_way[step.number] = step
 
-    def _follows(self, step: Doing, line: Line) -> bool:
-        """Send a call ahead, if there is room in a line."""
-        seconds = self._pace.expected(step)
-        if not line.has_room(seconds, self._executor.ahead):
-            return False
-        line.is_open = self._executor.follow(line.program, call_of(step), (line.steps[-1].number,))
-        if line.is_open:
-            step.ahead = True
-            self._stands_in(line, step, seconds)
-        return line.is_open
+    def _fill(self, line: Line, queue: deque[Doing]) -> None:
+        """Send those ahead that are ready."""
+        new: list[Doing] = []
+        while queue and self._joins(line, queue[0]):
+            new.append(queue.popleft())
+        queue.extendleft(self._send_ahead(line, new))
 
     def _extend(self, line: Line) -> None:
         """Send those ahead that wait for the last one of a line, and for others in it."""
-        last = deque((line.steps[-1],))
-        while last and self._executor.ahead:
+        if not line.wants_more(self._executor.ahead):
+            return
+        new, last = [], deque((line.steps[-1],))
+        while last:
             for step in last.popleft().next:
-                if not line.is_open:
-                    return
-                if step.line is None and line.waits_for_nothing_else(step) and self._follows(step, line):
+                if step.line is None and line.waits_for_nothing_else(step) and self._joins(line, step):
+                    new.append(step)
                     last.append(step)
+        self._send_ahead(line, new)
+
+    def _joins(self, line: Line, step: Doing) -> bool:
+        """Have a call that is to be sent ahead stand in a line, if there is room."""
+        seconds = self._pace.expected(step)
+        if not line.has_room(seconds, self._executor.ahead):
+            return False
+        step.ahead = True
+        self._stands_in(line, step, seconds)
+        return True
+
+    def _send_ahead(self, line: Line, new: list[Doing]) -> list[Doing]:
+        """Send calls ahead that joined a line; those that cannot be leave it and are returned, last one first."""
+        if not new:
+            return []
+        before = line.steps[-len(new) - 1]
+        sent = self._executor.follow(line.program, [call_of(step) for step in new], (before.number,))
+        line.is_open = sent == len(new)
+        back = new[sent:][::-1]
+        for step in back:
+            step.ahead = False
+            self._leaves(step)
+        return back
 
     def hear(self, outcome: Outcome) -> None:
         """Take over what came of a call."""

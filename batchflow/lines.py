@@ -43,6 +43,10 @@ class Line:
         self._since = time.monotonic()
         self._seconds = 0.0
 
+    def wants_more(self, most: int) -> bool:
+        """Whether others are to follow: several together, once half of them are done."""
+        return self.is_open and 2 * len(self.steps) <= most
+
     def has_room(self, seconds: float, most: int) -> bool:
         """Whether a call may follow that takes so long, as far as can be told."""
         return self.is_open and len(self.steps) <= most and self._seconds + seconds <= AHEAD_SECONDS

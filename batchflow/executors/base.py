@@ -106,18 +106,20 @@ class Executor(ABC):
         for work in works:
             self.submit(job, work)
 
-    def follow(self, job: int, call: Call, last: Key) -> bool:
-        """Send a call ahead, to be done by the worker of another one after it; returns whether that can be.
+    def follow(self, job: int, calls: Sequence[Call], last: Key) -> int:
+        """Send calls ahead, to be done by the worker of another one after it; returns how many could be.
 
-        It is not begun where the one before it failed, or a value is not there that was to come from it, or
+        One is not begun where the one before it failed, or a value is not there that was to come from it, or
         the worker is gone: its outcome is `Unbegun` then.
 
         Parameters
         ----------
+        calls
+            In the order in which they are to be done: those that are not sent are the last ones.
         last
             Key of what was sent to the worker last.
         """
-        return False
+        return 0
 
     def recall(self, job: int, key: Key) -> list[Key]:
         """Take back what was sent ahead to the worker of some work and did not begin; return the keys."""

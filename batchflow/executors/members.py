@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pickle import dumps
 from typing import Any, NamedTuple
 
@@ -92,15 +93,16 @@ class Member:
         with suppress(OSError):  # a worker that is gone is found out when its socket is read
             parcel.send(self.socket)
 
-    def send_ahead(self, job: int, call: Call) -> bool:
-        """Send a small call, which may be taken back; returns whether it is one."""
-        pickled = dumps((job, lean_call(call)), protocol=5)
-        if len(pickled) > SMALL:
-            return False
-        permit = self.permits.give()
-        self.post(wire.Parcel(pickled, (), permit))
-        self.queue.append(Piece(job, (call,), permit))
-        return True
+    def send_ahead(self, job: int, calls: Sequence[Call]) -> int:
+        """Send small calls, which may be taken back; returns how many come before one that is none."""
+        pickled = [dumps((job, lean_call(call)), protocol=5) for call in calls]
+        small = list(takewhile(lambda one: len(one) <= SMALL, pickled))
+        permits = self.permits.give(len(small))
+        parcels = [wire.Parcel(one, permit=permit) for one, permit in zip(small, permits, strict=True)]
+        with suppress(OSError):  # as in `post`
+            wire.send_together(self.socket, parcels)
+        self.queue.extend(Piece(job, (call,), permit) for call, permit in zip(calls, permits, strict=False))
+        return len(small)
 
     def take_back(self) -> list[Piece]:
         """Take back what was sent ahead and did not begin."""

@@ -40,12 +40,13 @@ class Permits:
         os.set_blocking(outlet, False)
         return cls(outlet, inlet)
 
-    def give(self) -> int:
-        """Return a new one, which is in the pipe from now on."""
+    def give(self, count: int) -> range:
+        """Return new ones, which are in the pipe from now on."""
         assert self._inlet is not None
-        self._last += 1
-        os.write(self._inlet, _PERMIT.pack(self._last))
-        return self._last
+        given = range(self._last + 1, self._last + 1 + count)
+        os.write(self._inlet, b"".join(map(_PERMIT.pack, given)))
+        self._last += count
+        return given
 
     def take(self, number: int) -> bool:
         """Take the one for a piece of work, on the worker; false where it was taken back."""

@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from batchflow import launch
@@ -176,12 +177,12 @@ class Processes(Executor):
         self._waiting.append(Piece(job, works))
         self._dispatch()
 
-    def follow(self, job: int, call: Call, last: Key) -> bool:
-        """Send a call ahead, if it is small; it needs a permit to begin, which `recall` takes back."""
+    def follow(self, job: int, calls: Sequence[Call], last: Key) -> int:
+        """Send calls ahead, as far as they are small; each needs a permit to begin, which `recall` takes back."""
         worker = next((one for one in self._workers.values() if one.ends_with(job, last)), None)
-        if worker is None or worker.lost or not _is_packed(call):
-            return False
-        return worker.send_ahead(job, call)
+        if worker is None or worker.lost:
+            return 0
+        return worker.send_ahead(job, list(takewhile(_is_packed, calls)))
 
     def recall(self, job: int, key: Key) -> list[Key]:
         """Take back what was sent ahead to a worker and did not begin."""

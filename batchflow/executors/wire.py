@@ -45,24 +45,27 @@ class Parcel:
     """
 
     def __init__(self, pickled: bytes, buffers: Sequence[pickle.PickleBuffer] = (), permit: int = 0) -> None:
-        raw = [buffer.raw() for buffer in buffers]
-        sizes = struct.pack(f"<{len(raw)}Q", *(part.nbytes for part in raw))
-        parts: list[bytes | memoryview] = [sizes, pickled]
-        total = len(sizes) + len(pickled)
-        for buffer in raw:
-            parts += [bytes(_gap(total)), buffer]
-            total += _gap(total) + buffer.nbytes
+        parts: list[bytes | memoryview] = [pickled]
+        total = len(pickled)
+        if buffers:
+            raw = [buffer.raw() for buffer in buffers]
+            sizes = struct.pack(f"<{len(raw)}Q", *(part.nbytes for part in raw))
+            parts.insert(0, sizes)
+            total += len(sizes)
+            for buffer in raw:
+                parts += [bytes(_gap(total)), buffer]
+                total += _gap(total) + buffer.nbytes
         shared = total > INLINE_BYTES
         self._file = _shared_file(parts) if shared else None
-        header = _HEADER.pack(total, len(pickled), len(raw), shared, permit)
-        self._message = header if shared else b"".join([header, *parts])
+        header = _HEADER.pack(total, len(pickled), len(buffers), shared, permit)
+        self.message: bytes = header if shared else b"".join([header, *parts])
 
     def send(self, to: socket.socket) -> None:
         """Send the object; raises `OSError` if the other side is gone."""
         if self._file is None:
-            to.sendall(self._message)
+            to.sendall(self.message)
         else:
-            socket.send_fds(to, [self._message], [self._file])
+            socket.send_fds(to, [self.message], [self._file])
 
     def close(self) -> None:
         """Give the shared memory free, here."""
@@ -86,13 +89,9 @@ def pack(value: Any, *, packed: bool = False) -> Parcel:
     return Parcel(pickle.dumps(value, protocol=5, buffer_callback=buffers.take), buffers)
 
 
-def send(to: socket.socket, value: Any) -> None:
-    """Send one object."""
-    parcel = pack(value)
-    try:
-        parcel.send(to)
-    finally:
-        parcel.close()
+def send_together(to: socket.socket, parcels: Iterable[Parcel]) -> None:
+    """Send several small parcels with one call of the system."""
+    to.sendall(b"".join([parcel.message for parcel in parcels]))
 
 
 class Frame:
@@ -126,36 +125,21 @@ class Frame:
             raise pickle.UnpicklingError(message) from error
 
 
-def next_frame(source: socket.socket) -> Frame:
-    """Wait for the next object.
-
-    Its large buffers stay in memory shared with the sender, copied where they are written to; each object
-    holds a file descriptor then.
-
-    Raises
-    ------
-    EOFError
-        If the other side is gone.
-    """
-    try:
-        return Frame(*_receive_body(source))
-    except OSError as error:
-        raise EOFError from error
-
-
 class Inbox:
     """What arrives at a socket, read ahead: several small objects with one call of the system.
-
-    Large buffers are copied, so that objects hold no file descriptors.
 
     Parameters
     ----------
     source
         The socket, from which nobody else reads.
+    shares
+        Large buffers stay in memory shared with the sender, copied where they are written to; each object
+        holds a file descriptor then. Otherwise they are copied at once.
     """
 
-    def __init__(self, source: socket.socket) -> None:
+    def __init__(self, source: socket.socket, *, shares: bool = False) -> None:
         self._source = source
+        self._shares = shares
         self._arrived = b""
         self._at = 0
         self._files: deque[int] = deque()
@@ -170,22 +154,24 @@ class Inbox:
         total, _, _, shared, _ = _HEADER.unpack_from(self._arrived, self._at)
         return bool(shared) or left >= _HEADER.size + total
 
-    def receive(self) -> Any:
-        """Wait for the next object and return it.
+    def frame(self) -> Frame:
+        """Wait for the next object.
 
         Raises
         ------
         EOFError
             If the other side is gone.
-        pickle.UnpicklingError
-            As `Frame.open` does.
         """
         try:
             total, length, count, shared, permit = _HEADER.unpack(self._next(_HEADER.size))
             body = memoryview(self._file(total) if shared else self._next(total))
         except OSError as error:
             raise EOFError from error
-        return Frame(body, length, count, permit).open()
+        return Frame(body, length, count, permit)
+
+    def receive(self) -> Any:
+        """Wait for the next object and return it; raises what `frame` and `Frame.open` do."""
+        return self.frame().open()
 
     def _next(self, size: int) -> bytes:
         while len(self._arrived) - self._at < size:
@@ -201,7 +187,7 @@ class Inbox:
     def _file(self, total: int) -> mmap.mmap:
         file = self._files.popleft()
         try:
-            return _copied(file, total)
+            return mmap.mmap(file, total, access=mmap.ACCESS_COPY) if self._shares else _copied(file, total)
         finally:
             os.close(file)
 
@@ -209,32 +195,6 @@ class Inbox:
         """Give back what arrived and was not asked for."""
         while self._files:
             os.close(self._files.pop())
-
-
-def _receive_body(source: socket.socket) -> tuple[memoryview, int, int, int]:
-    head, fds, _, _ = socket.recv_fds(source, _HEADER.size, 1)
-    if not head:
-        raise EOFError
-    head += _receive_exactly(source, _HEADER.size - len(head))
-    total, length, count, shared, permit = _HEADER.unpack(head)
-    if not shared:
-        return memoryview(_receive_exactly(source, total)), length, count, permit
-    try:
-        memory = mmap.mmap(fds[0], total, access=mmap.ACCESS_COPY)
-    finally:
-        os.close(fds[0])
-    return memoryview(memory), length, count, permit
-
-
-def _receive_exactly(source: socket.socket, size: int) -> bytes:
-    parts = []
-    while size:
-        part = source.recv(size)
-        if not part:
-            raise EOFError
-        parts.append(part)
-        size -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _copied(file: int, size: int) -> mmap.mmap:

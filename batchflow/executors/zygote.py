@@ -276,6 +276,7 @@ class Worker:
 
     def __init__(self, driver: socket.socket, tally: Tally, permits: Permits, prints: Prints) -> None:
         self._driver = driver
+        self._inbox = wire.Inbox(driver, shares=True)
         self._prints = prints
         self._permits = permits
         self._tally = tally
@@ -293,7 +294,7 @@ class Worker:
                 self._next()
 
     def _next(self) -> None:
-        frame = wire.next_frame(self._driver)
+        frame = self._inbox.frame()
         if frame.permit:
             if not self._permits.take(frame.permit):
                 return  # it was taken back
@@ -321,7 +322,7 @@ class Worker:
     def _heed(self, message: Any) -> None:
         if isinstance(message, Load):
             add_path(message.path)
-            frame = wire.next_frame(self._driver)
+            frame = self._inbox.frame()
             self._programs[message.job] = Loaded(frame.open, message.limits, waits=message.waits)
         elif isinstance(message, Unload):
             if message.job in self._programs:

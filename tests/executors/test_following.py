@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-from itertools import pairwise
 
 import numpy as np
 import psutil
@@ -102,8 +101,7 @@ def came(outcome):
 def line(executor, job, *calls):
     """Send the first call, and the others ahead."""
     executor.submit(job, calls[0])
-    for last, following in pairwise(calls):
-        assert executor.follow(job, following, last.key)
+    assert executor.follow(job, calls[1:], calls[0].key) == len(calls) - 1
 
 
 def test_each_has_its_own_outcome_and_takes_what_those_before_it_gave(one, job):
@@ -152,7 +150,7 @@ def test_what_was_not_sent_ahead_stays_where_it_is(one, job, gate):
     gate.reached()
     other = one.load(Program(np.sum, RecordsSource(data=None), per="record"))
     one.submit(other, Task((0, 0), Chunk((Span(Input("records", 1), 0, 1),), 1), 1, [np.ones(100_000)]))
-    assert not one.follow(job, call(1, abs, 1), (0,))  # it does not stand last
+    assert one.follow(job, [call(1, abs, 1)], (0,)) == 0  # it does not stand last
     assert one.recall(job, (0,)) == []
     gate.open()
     outcomes = []
@@ -193,11 +191,23 @@ def test_a_value_of_another_flow_is_not_taken_for_that_of_this_one(one, job):
 
 def test_what_is_large_is_not_sent_ahead(one, job, gate):
     line(one, job, call(0, gate))
-    assert not one.follow(job, call(1, len, "x" * 5000), (0,))
-    assert not one.follow(job, call(1, len, "x"), (7,))
+    assert one.follow(job, [call(1, len, "x" * 5000), call(2, abs, 1)], (0,)) == 0
+    assert one.follow(job, [call(1, len, "x")], (7,)) == 0
     gate.reached()
     gate.open()
     assert list(drained(one, 1)) == [0]
+
+
+def test_what_stands_behind_a_large_one_is_not_sent_ahead_either(one, job, gate, notes):
+    line(one, job, call(0, gate))
+    large = call(2, len, "x" * 5000)
+    assert one.follow(job, [call(1, note, notes, 1), large, call(3, note, notes, 3)], (0,)) == 1
+    gate.reached()
+    gate.open()
+    assert {at: came(outcome) for at, outcome in drained(one, 2).items()} == {0: "through", 1: 1}
+    line(one, job, large, call(3, note, notes, 3))
+    assert {at: came(outcome) for at, outcome in drained(one, 2).items()} == {2: 5000, 3: 3}
+    assert notes.read_text() == "1\n3\n"
 
 
 def test_a_worker_that_is_killed_takes_only_the_call_that_it_was_at(one, job, gate, notes):
@@ -240,7 +250,7 @@ def test_each_permit_is_had_by_one_only():
     thread = threading.Thread(target=work)
     thread.start()
     for number in range(1, 1001):
-        assert ours.give() == number
+        assert ours.give(1) == range(number, number + 1)
         given.release()
         taken += ours.take_back() if number % 7 == 0 else []
     thread.join()
@@ -252,9 +262,9 @@ def test_each_permit_is_had_by_one_only():
 def test_a_permit_that_was_taken_back_does_not_stand_in_for_a_later_one():
     ours = Permits.make()
     worker = Permits(ours.outlet)
-    one, two = ours.give(), ours.give()
+    one, two = ours.give(2)
     assert (worker.take(one), ours.take_back()) == (True, [two])
-    three, four = ours.give(), ours.give()
+    three, four = ours.give(2)
     assert [worker.take(number) for number in (two, three, four)] == [False, True, True]
     assert not worker.take(5)
     ours.close()

@@ -40,10 +40,10 @@ def sent(monkeypatch):
     sent = []
     follow = Processes.follow
 
-    def spy(self, job, call, last):
-        done = follow(self, job, call, last)
-        sent.extend(call.key if done else ())
-        return done
+    def spy(self, job, calls, last):
+        count = follow(self, job, calls, last)
+        sent.extend(number for call in calls[:count] for number in call.key)
+        return count
 
     monkeypatch.setattr(Processes, "follow", spy)
     return sent
@@ -119,6 +119,15 @@ def test_no_more_run_at_once_than_the_budget_has(processes, sent, tmp_path, note
 def refuse(notes, what):
     notes(what)
     raise ValueError("no")
+
+
+def test_a_large_one_among_short_ones_is_done_in_its_turn(processes, sent, notes, patient):
+    flow = bf.Flow()
+    steps = [flow.step(note, notes, "x" * 5000 if at == 3 else str(at), name=f"step {at}") for at in range(8)]
+    run = flow.run(executor=processes, limits=ONE)
+    assert sent[:2] == [1, 2]
+    assert notes.read() == ["0", "1", "2", "x" * 5000, "4", "5", "6", "7"]
+    assert [run[step].attempts for step in steps] == [1] * 8
 
 
 def test_after_a_failure_nothing_begins(processes, sent, notes, patient):

@@ -29,9 +29,17 @@ def pair():
         yield ours, theirs
 
 
+def send(to, value):
+    parcel = wire.pack(value)
+    try:
+        parcel.send(to)
+    finally:
+        parcel.close()
+
+
 def receive(source):
     """Wait for an object as a worker does."""
-    return wire.next_frame(source).open()
+    return wire.Inbox(source, shares=True).receive()
 
 
 def receive_ahead(source):
@@ -50,7 +58,7 @@ def files():
 @pytest.mark.parametrize("size", [0, 1, 1000, wire.INLINE_BYTES - 200, wire.INLINE_BYTES, 10_000_000])
 def test_bytes_of_every_size(pair, size, receive):
     value = {"data": os.urandom(size), "n": [1, None]}
-    wire.send(pair[0], value)
+    send(pair[0], value)
     assert receive(pair[1]) == value
 
 
@@ -62,17 +70,29 @@ def test_buffers_of_every_size(sizes, text, receive):
     arrays = [np.arange(size, dtype=np.uint8) for size in sizes]
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        wire.send(ours, ("x" * text, arrays))
+        send(ours, ("x" * text, arrays))
         got_text, got = receive(theirs)
     assert got_text == "x" * text
     assert [array.tobytes() for array in got] == [array.tobytes() for array in arrays]
 
 
-def test_several_objects_one_after_the_other(pair):
+@pytest.mark.parametrize("shares", [True, False])
+def test_several_objects_one_after_the_other(pair, shares):
     values = [1, "x" * 50_000, None, b"y" * 100, "z" * 200_000]
     for value in values:
-        wire.send(pair[0], value)
-    assert [receive(pair[1]) for _ in values] == values
+        send(pair[0], value)
+    inbox = wire.Inbox(pair[1], shares=shares)
+    assert [inbox.receive() for _ in values] == values
+
+
+def test_small_objects_that_are_sent_together(pair):
+    values = [1, "x" * 2000, None]
+    wire.send_together(pair[0], map(wire.pack, values))
+    inbox = wire.Inbox(pair[1])
+    got = [inbox.receive()]
+    while inbox.has_whole:
+        got.append(inbox.receive())
+    assert got == values
 
 
 @given(st.lists(st.sampled_from([0, 10, 3_000, 30_000, 50_000]), max_size=8), st.data())
@@ -85,7 +105,7 @@ def test_objects_that_arrive_together_or_in_pieces(sizes, data):
         inbox = wire.Inbox(theirs)
         got = []
         for value in values:
-            wire.send(ours, value)
+            send(ours, value)
             if data.draw(st.booleans()):
                 got.append(inbox.receive())
                 while inbox.has_whole:
@@ -100,7 +120,7 @@ def test_objects_that_arrive_together_or_in_pieces(sizes, data):
 def test_what_was_read_and_not_asked_for_is_given_back(pair):
     before = files()
     for value in (1, b"x" * 100_000):
-        wire.send(pair[0], value)
+        send(pair[0], value)
     inbox = wire.Inbox(pair[1])
     assert inbox.receive() == 1
     inbox.close()
@@ -111,7 +131,7 @@ def test_a_great_many_buffers_do_not_fill_the_socket(pair):
     """As many as would block the sender for ever, since nobody reads."""
     arrays = [np.full(600, n) for n in range(40_000)]
     pair[0].settimeout(10)
-    wire.send(pair[0], arrays)
+    send(pair[0], arrays)
     assert all(np.array_equal(one, other) for one, other in zip(receive(pair[1]), arrays, strict=True))
 
 
@@ -134,7 +154,7 @@ def test_what_is_received_by_copy_holds_no_file_open(pair):
     before = files()
     kept = []
     for _ in range(20):
-        wire.send(pair[0], np.zeros(100_000))
+        send(pair[0], np.zeros(100_000))
         kept.append(receive_ahead(pair[1]))
     assert files() == before
     kept[0][0] = 1  # and may be written to
@@ -144,7 +164,7 @@ def test_what_is_received_by_copy_holds_no_file_open(pair):
 @pytest.mark.parametrize("size", [700, 200_000])
 def test_buffers_stand_where_arrow_computes_with_them(pair, size, receive):
     arrays = [np.arange(size + more, dtype=np.int64) for more in range(3)]
-    wire.send(pair[0], ("x" * 13, arrays))
+    send(pair[0], ("x" * 13, arrays))
     for sent, came in zip(arrays, receive(pair[1])[1], strict=True):
         assert (came.ctypes.data % 16, came.tolist()) == (0, sent.tolist())
 
@@ -161,7 +181,7 @@ def test_the_other_side_is_gone(pair, receive):
 def test_the_other_side_is_gone_in_the_middle_of_an_object(pair, cut, receive):
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        wire.send(ours, "x" * 100)
+        send(ours, "x" * 100)
         message = theirs.recv(1000)
     pair[0].sendall(message[:cut])
     pair[0].close()
@@ -174,7 +194,7 @@ def test_sending_to_nobody_is_an_os_error(pair):
     before = files()
     for value in (1, "x" * 100_000):
         with pytest.raises(OSError, match="Broken pipe"):
-            wire.send(pair[0], value)
+            send(pair[0], value)
     assert files() == before
 
 
@@ -189,8 +209,8 @@ def _explode():
 
 def test_an_object_that_cannot_be_made_again_leaves_the_next_one_whole(pair):
     inbox = wire.Inbox(pair[1])
-    wire.send(pair[0], Bomb())
-    wire.send(pair[0], 1)
+    send(pair[0], Bomb())
+    send(pair[0], 1)
     with pytest.raises(pickle.UnpicklingError, match="OSError: bomb") as caught:
         inbox.receive()
     assert isinstance(caught.value.__cause__, OSError)
