@@ -27,6 +27,8 @@ def parse_bytes(amount: int | str) -> int:
     ResourceError
         If the text is not an amount, or not positive.
     """
+    if type(amount) is int and amount > 0:
+        return amount
     match = re.fullmatch(_AMOUNT, str(amount))
     unit = match[2].lower() if match else "?"
     value = int(float(match[1]) * _UNITS[unit]) if match and unit in _UNITS else 0

@@ -232,7 +232,7 @@ class Processes(Executor):
     ) -> list[tuple[int, Outcome]]:
         """Return the outcomes there are; waits for the first one."""
         while not (taken := take(self._ready, jobs)) and self._busy(jobs):
-            events = self._selector.select(timeout)
+            events = wire.ready(self._selector, timeout)
             if not events:
                 break
             for key, _ in events:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
+import selectors
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,6 +22,8 @@ from typing import Any
 from batchflow.packing import Buffers, dumps
 
 INLINE_BYTES = 32 << 10
+AWAKE_SECONDS = 0.0003
+"""How long a process that waits for another one stays awake."""
 _READ_BYTES = 64 << 10
 _READ_FILES = 16
 """Descriptors that one call of the system takes at most; Linux hands over those of one message, so one."""
@@ -123,6 +127,22 @@ class Frame:
         except (Exception, SystemExit) as error:
             message = f"{type(error).__name__}: {error}"
             raise pickle.UnpicklingError(message) from error
+
+
+def ready(
+    selector: selectors.BaseSelector, timeout: float | None = None
+) -> list[tuple[selectors.SelectorKey, int]]:
+    """Wait until there is something to read, as `select` does, but do not fall asleep at once.
+
+    A message to one that sleeps and its answer take four times as long as to one that is awake, or more. Whoever
+    else wants the core gets it meanwhile.
+    """
+    until = time.monotonic() + AWAKE_SECONDS
+    while not (events := selector.select(0)):
+        if time.monotonic() > until:
+            return selector.select(timeout)
+        os.sched_yield()
+    return events
 
 
 class Inbox:

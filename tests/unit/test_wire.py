@@ -4,9 +4,11 @@ import copy
 import importlib
 import os
 import pickle
+import selectors
 import socket
 import subprocess
 import sys
+import threading
 
 import cloudpickle
 import numpy as np
@@ -125,6 +127,17 @@ def test_what_was_read_and_not_asked_for_is_given_back(pair):
     assert inbox.receive() == 1
     inbox.close()
     assert files() <= before
+
+
+def test_waiting_ends_with_what_comes_or_when_the_time_is_over(pair):
+    selector = selectors.PollSelector()
+    selector.register(pair[1], selectors.EVENT_READ, "data")
+    assert wire.ready(selector, 0) == []
+    sender = threading.Timer(10 * wire.AWAKE_SECONDS, send, [pair[0], 1])  # it sleeps by then
+    sender.start()
+    assert [key.data for key, _ in wire.ready(selector)] == ["data"]
+    sender.join()
+    assert [key.data for key, _ in wire.ready(selector, 0)] == ["data"]
 
 
 def test_a_great_many_buffers_do_not_fill_the_socket(pair):
