@@ -27,10 +27,12 @@ class EarlierValues:
         if job != self._job:
             self._job = job
             self._values.clear()
-        values = [self._values.get(one.earlier) if one.earlier else one for one in call.values]
-        if None in values:
-            return NOT_BEGUN
-        outcome = called(call._replace(values=tuple(filter(None, values))))
+        if call.values:
+            values = [self._values.get(one.earlier) if one.earlier else one for one in call.values]
+            if None in values:
+                return NOT_BEGUN
+            call = call._replace(values=tuple(filter(None, values)))
+        outcome = called(call)
         if isinstance(outcome, Succeeded):
             self._keep(call.key, outcome.payload)
         return outcome
