@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -25,7 +25,8 @@ from batchflow.brake import Brake
 from batchflow.collecting import seldom
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.result import Result, tell
-from batchflow.doing import Doing, errors_of, missing, nodes_of_run, place_of
+from batchflow.dependents import Dependents
+from batchflow.doing import Doing, errors_of, missing, nodes_of_run, place_of, told
 from batchflow.errors import InterruptedRun, ResourceError, StoppedError, UsageError
 from batchflow.events import (
     STEPS,
@@ -43,7 +44,7 @@ from batchflow.executors import Executor, chosen
 from batchflow.executors.base import UNKNOWN
 from batchflow.flow_calls import Calls
 from batchflow.flow_jobs import Jobs
-from batchflow.flow_run import FlowRun, State, StepRun
+from batchflow.flow_run import FlowRun, State
 from batchflow.inflight import FOLLOW_SECONDS
 from batchflow.model import Failed, Failure, Given, Grown, Outcome, Skipped
 from batchflow.packing import Shipped, pack
@@ -51,8 +52,8 @@ from batchflow.progress import Progress
 from batchflow.resources import Budget, Resources, amounts
 from batchflow.retry import NEVER
 from batchflow.scheduler import LISTEN_SECONDS
-from batchflow.steps import Need, Step, StepSpec, Tolerant, flows_of, need_of, unused
-from batchflow.worker import failed, value_of
+from batchflow.steps import Step, StepSpec, Tolerant, flows_of, need_of
+from batchflow.worker import failed
 
 if TYPE_CHECKING:
     from batchflow.flow import Flow
@@ -109,11 +110,7 @@ class _Conductor:
         self._stop = _Stop(brake)
         self._began = time.monotonic()
         self._epoch = time.time()
-        self._steps: list[Doing] = []
-        self._names: set[str] = set()
-        self._counted: dict[str, int] = {}
-        self._flows: set[str] = set()
-        """What runs, by tokens: a flow that a step returns is another one."""
+        self._steps = Dependents(self.is_ready)
         self._budget: Budget
         self._follows = time.monotonic() + FOLLOW_SECONDS
         """When to look next how much there is."""
@@ -121,8 +118,6 @@ class _Conductor:
         self._later: list[tuple[float, int, Doing]] = []
         self._calls: Calls
         self._jobs: Jobs
-        self._ending: deque[Doing] = deque()
-        """Steps at their end, of which those that wait for them are still to be told."""
         self._failures = 0
         self._over = False
         """More failed than is allowed."""
@@ -137,14 +132,15 @@ class _Conductor:
         self._flow.has_run = True
         self._progress(JobStarted(STEPS, len(chosen), self._executor.name, self._budget.slots))
         try:
-            self._add(self._flow, chosen)
+            self._steps.add(self._flow, chosen, self._kept())
             self._loop()
         except KeyboardInterrupt:
             raise self._interrupted() from None
         finally:
             self._give_up()
             self._progress(JobEnded(not self._stop.pressed))
-            self._let_go()
+            self._steps.part()
+            del self._calls, self._jobs  # they refer to this
         run = self._result()
         if self._brake.pressed and run.counts.get("cancelled"):
             raise self._interrupted(run)
@@ -164,34 +160,12 @@ class _Conductor:
                 left.extend(self._flow.steps[number].parents)
         return chosen
 
-    def _add(self, flow: Flow, chosen: Iterable[int], prefix: str = "") -> dict[int, Doing]:
-        """Take over the steps of a flow, by their numbers there; those that wait for nothing are ready."""
-        added: dict[int, Doing] = {}
-        self._flows.add(flow.token)
-        for at in sorted(chosen):
-            name = unused(f"{prefix}{flow.steps[at].name}", self._names, self._counted)
-            spec = flow.steps[at] if name == flow.steps[at].name else replace(flow.steps[at], name=name)
-            self._names.add(name)
-            added[at] = Doing(spec, len(self._steps), kept=flow is self._flow and self._is_kept(at))
-            self._steps.append(added[at])
-            needs = [(need, [added[number] for number in need.steps]) for need in spec.needs]
-            self._expect(added[at], needs, [added[number] for number in spec.after])
-        return added
-
-    def _expect(self, step: Doing, needs: list[tuple[Need, list[Doing]]], after: Sequence[Doing] = ()) -> None:
-        """Have a step wait for others."""
-        step.needs, step.after = needs, after
-        givers = {giver.number: giver for _, steps in needs for giver in steps}
-        for giver in givers.values():
-            giver.takers += 1
-            giver.digests |= step.spec.keep is not None or (step.spec.fn is None and len(needs) > 1)
-        before = {**givers, **{one.number: one for one in after}}
-        for other in before.values():
-            if other.state is None:
-                other.next.append(step)
-                step.waits += 1
-        if not step.waits:
-            self.is_ready(step)
+    def _kept(self) -> Collection[int]:
+        """Return the steps whose values somebody asked for, or which were named."""
+        keep = self._how.keep
+        if isinstance(keep, bool):
+            keep = set(range(len(self._flow.steps))) if keep else set()
+        return (keep or set()) | (self._how.only or set())
 
     def _open(self, specs: Sequence[StepSpec]) -> None:
         """Start the executor, and refuse steps that it can never run."""
@@ -252,12 +226,6 @@ class _Conductor:
         self._calls.give_up()
         if self._stop.pressed:
             self._end_rest()
-
-    def _let_go(self) -> None:
-        """Part what refers to each other: else all of it would wait for Python to look for garbage."""
-        del self._calls, self._jobs
-        for step in self._steps:
-            step.next.clear()
 
     def _end_rest(self) -> None:
         """Note what became of steps that will not run any more."""
@@ -385,21 +353,23 @@ class _Conductor:
         arguments = pack(((value,), {}), place)
         flows = {flow.token: flow for handle in handles for flow in flows_of(handle)}
         for flow in flows.values():
-            if flow.token in self._flows:
+            if self._steps.has(flow):
                 message = f"it returned a step of {flow.name!r}, which runs already: write a new Flow inside of it"
                 raise UsageError(message)
             self._check(flow.steps)
         prefix = f"{step.spec.name}/"
         self._tell(StepsAdded, sum(len(flow.steps) for flow in flows.values()))
-        added = {token: self._add(flow, range(len(flow.steps)), prefix) for token, flow in flows.items()}
+        added = {
+            token: self._steps.add(flow, range(len(flow.steps)), prefix=prefix) for token, flow in flows.items()
+        }
         needs = [
             (need, [added[one.flow.token][one.number] for one in steps]) for need, steps in map(need_of, handles)
         ]
         step.spec = replace(step.spec, fn=_SAME, arguments=arguments, when=None, retry=NEVER)
         step.returned = True
         step.attempts -= 1  # what is left to do is no try
-        self._release(step)
-        self._expect(step, needs)
+        self._steps.release(step)
+        self._steps.expect(step, needs)
 
     def _gave(self, step: Doing, given: Given, state: State) -> None:
         """Note that a step has a value."""
@@ -450,31 +420,12 @@ class _Conductor:
         step.state, step.why = state, why
         if step.start is not None:
             step.end = self._now()
-        self._release(step)
+        self._steps.release(step)
         self._tell(StepEnded, step.spec.name, state, step.attempts, why)
         if step.errors:
             self._failures += sum(errors.num_rows for errors in step.errors)
             self._check_failures()
-        self._ending.append(step)
-        if len(self._ending) == 1:  # whoever is called from this loop only adds to it
-            while self._ending:
-                for other in self._ending[0].next:
-                    other.waits -= 1
-                    if not other.waits:
-                        self.is_ready(other)
-                self._ending.popleft()
-
-    def _release(self, step: Doing) -> None:
-        """Forget values that nobody takes any more."""
-        for giver in {one.number: one for _, steps in step.needs for one in steps}.values():
-            giver.takers -= 1
-            if not giver.takers and not giver.kept:
-                giver.given = None
-
-    def _is_kept(self, number: int) -> bool:
-        """Whether somebody asked for the value of a step, or for the step by its name."""
-        keep, only = self._how.keep, self._how.only
-        return keep is True or any(asked and number in asked for asked in (keep, only))
+        self._steps.ended(step)
 
     def _check_failures(self) -> None:
         limit = self._how.max_errors
@@ -514,18 +465,10 @@ class _Conductor:
                     fetched = tuple(map(self._executor.fetch, step.given.payloads))
                     step.given = step.given._replace(payloads=fetched)
         nodes = partial(nodes_of_run, self._steps)
-        told = [self._told(step) for step in self._steps]
+        runs = [told(step, self._executor.fetch) for step in self._steps]
         errors = list(errors_of(self._steps))
         where = self._budget.slots, self._executor.name, self._epoch
-        return FlowRun(self._flow, told, nodes, errors, self._now(), *where)
-
-    def _told(self, step: Doing) -> StepRun:
-        assert step.state is not None
-        opened = None if step.given is None else _Opened(step.given, self._executor.fetch)
-        return StepRun(
-            step.spec.name, step.state, step.why, step.attempts, step.start, step.end, step.worker, step.report,
-            opened,
-        )  # fmt: skip
+        return FlowRun(self._flow, runs, nodes, errors, self._now(), *where)
 
     def _check_limit(self, run: FlowRun) -> None:
         """Stop where more failed than is allowed."""
@@ -536,22 +479,6 @@ class _Conductor:
         if self._over:
             message = f"stopped: more than max_errors={limit} failed; {tell(run.errors)}"
             raise StoppedError(message, run.errors, run)
-
-
-class _Opened:
-    """The value of a step, unpacked when it is first asked for."""
-
-    __slots__ = ("_fetch", "_given", "_value")
-
-    def __init__(self, given: Given, fetch: Callable[[Any], Any]) -> None:
-        self._given: Given | None = given
-        self._fetch = fetch
-
-    def __call__(self) -> Any:
-        if self._given is not None:
-            self._value = value_of(self._given, self._fetch)
-            self._given = None
-        return self._value
 
 
 def _same(value: Any) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflow.combining.errors_table import joined
 from batchflow.combining.result import Result
-from batchflow.flow_run import State
+from batchflow.flow_run import State, StepRun
 from batchflow.graph import Node
 from batchflow.keeping import Place
 from batchflow.model import Call, Failure, Given, Slot
@@ -19,6 +19,7 @@ from batchflow.resources import amounts
 from batchflow.running import Run, Work
 from batchflow.sources import Source
 from batchflow.steps import ONE_CORE, Need, StepSpec
+from batchflow.worker import value_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -176,6 +177,37 @@ def missing(step: Doing) -> tuple[str, bool] | None:
         if need.tolerant and good < need.min_success * (good + bad):
             return f"only {good:,} of {good + bad:,} succeeded, less than min_success={need.min_success:g}", True
     return None
+
+
+def told(step: Doing, fetch: Callable[[Any], Any]) -> StepRun:
+    """Return what became of a step.
+
+    Parameters
+    ----------
+    fetch
+        Returns what a payload of its value is a reference to.
+    """
+    assert step.state is not None
+    opened = None if step.given is None else _Opened(step.given, fetch)
+    return StepRun(
+        step.spec.name, step.state, step.why, step.attempts, step.start, step.end, step.worker, step.report, opened
+    )
+
+
+class _Opened:
+    """The value of a step, unpacked when it is first asked for."""
+
+    __slots__ = ("_fetch", "_given", "_value")
+
+    def __init__(self, given: Given, fetch: Callable[[Any], Any]) -> None:
+        self._given: Given | None = given
+        self._fetch = fetch
+
+    def __call__(self) -> Any:
+        if self._given is not None:
+            self._value = value_of(self._given, self._fetch)
+            self._given = None
+        return self._value
 
 
 def nodes_of_run(steps: Iterable[Doing]) -> Iterator[Node]:
