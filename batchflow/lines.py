@@ -44,7 +44,7 @@ class Line:
         self._seconds = 0.0
 
     def wants_more(self, most: int) -> bool:
-        """Whether others are to follow: several together, once half of them are done."""
+        """Whether others are to follow: several together, so not while more than half of the most stand in it."""
         return self.is_open and 2 * len(self.steps) <= most
 
     def has_room(self, seconds: float, most: int) -> bool:
@@ -58,9 +58,8 @@ class Line:
         self._seconds += seconds
 
     def remove(self, step: Doing) -> None:
-        """Take out the first call, which came to its end, or the last one, which was taken back."""
-        other = self.steps.popleft() if step is self.steps[0] else self.steps.pop()
-        assert other is step
+        """Take out a call that came to its end, was taken back or did not begin."""
+        self.steps.remove(step)
         step.line = None
         self._seconds -= step.seconds
         self._since = time.monotonic()
