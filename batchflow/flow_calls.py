@@ -94,9 +94,9 @@ class Calls:
             while queue and self._budget.fits(need):
                 self._budget.take(need)
                 self._start(queue.popleft())
-            for line in self._lines if queue else ():
+            for line in self._lines if queue and self._executor.ahead else ():
                 if line.takes == takes and line.wants_more(self._executor.ahead):
-                    self._fill(line, queue)
+                    self._lengthen(line, queue)
 
     def _start(self, step: Doing) -> None:
         """Begin a call, and send ahead those that wait for it only."""
@@ -120,7 +120,7 @@ class Calls:
         line.add(step, seconds)
         self._under_way[step.number] = step
 
-    def _fill(self, line: Line, queue: deque[Doing]) -> None:
+    def _lengthen(self, line: Line, queue: deque[Doing]) -> None:
         """Send those ahead that are ready."""
         new: list[Doing] = []
         while queue and self._joins(line, queue[0]):

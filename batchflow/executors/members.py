@@ -94,9 +94,11 @@ class Member:
             parcel.send(self.socket)
 
     def send_ahead(self, job: int, calls: Sequence[Call]) -> int:
-        """Send small calls, which may be taken back; returns how many come before one that is none."""
-        pickled = [dumps((job, lean_call(call)), protocol=5) for call in calls]
-        small = list(takewhile(lambda one: len(one) <= SMALL, pickled))
+        """Send calls that are small, which may be taken back; returns how many, up to one that is large."""
+        pickled = (dumps((job, lean_call(call)), protocol=5) for call in calls)
+        small = list(takewhile(lambda one: len(one) <= SMALL, pickled))  # pickles no other behind a large one
+        if not small:
+            return 0
         permits = self.permits.give(len(small))
         parcels = [wire.Parcel(one, permit=permit) for one, permit in zip(small, permits, strict=True)]
         with suppress(OSError):  # as in `post`

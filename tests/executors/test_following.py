@@ -1,6 +1,7 @@
 """Calls that are sent ahead to a worker: done in a line, taken back, given back where they did not begin."""
 
 import os
+import pickle
 import signal
 import threading
 
@@ -8,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from batchflow.executors import Processes
+from batchflow.executors import Processes, members
 from batchflow.executors.permits import Permits
 from batchflow.model import Call, Chunk, Failed, Given, Input, Slot, Span, Succeeded, Task, Unbegun
 from batchflow.packing import Shipped, pack
@@ -196,6 +197,18 @@ def test_what_is_large_is_not_sent_ahead(one, job, gate):
     gate.reached()
     gate.open()
     assert list(drained(one, 1)) == [0]
+
+
+def test_of_those_that_are_large_only_the_first_is_pickled(one, job, gate, monkeypatch):
+    """Each may hold all that the worker's memory holds."""
+    pickled = []
+    monkeypatch.setattr(members, "dumps", lambda value, **how: pickled.append(value) or pickle.dumps(value, **how))
+    line(one, job, call(0, gate))
+    assert one.follow(job, [call(at, len, "x" * 5000) for at in (1, 2, 3)], (0,)) == 0
+    assert len(pickled) == 1
+    gate.reached()
+    gate.open()
+    drained(one, 1)
 
 
 def test_what_stands_behind_a_large_one_is_not_sent_ahead_either(one, job, gate, notes):
