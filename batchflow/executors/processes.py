@@ -63,7 +63,7 @@ class Processes(Executor):
             raise UsageError(message)
         self._count = workers
         self._zygote: launch.Zygote | None = None
-        self._selector = selectors.PollSelector()  # unlike epoll it shares nothing with a fork of this process
+        self._selector = wire.Wakeful()  # unlike epoll it shares nothing with a fork of this process
         self._workers: dict[int, Member] = {}
         self._wanted = 0
         self._made = 0
@@ -105,7 +105,7 @@ class Processes(Executor):
     def _fill(self) -> None:
         """Have the zygote fork the workers that are missing; tasks may be sent to them at once."""
         while len(self._workers) < self._wanted:
-            ours, theirs = socket.socketpair()
+            ours, theirs = wire.pair()
             tally, file = Tally.make()
             self._made += 1
             worker = Member(self._made, ours, tally, Permits.make())
@@ -232,7 +232,7 @@ class Processes(Executor):
     ) -> list[tuple[int, Outcome]]:
         """Return the outcomes there are; waits for the first one."""
         while not (taken := take(self._ready, jobs)) and self._busy(jobs):
-            events = wire.ready(self._selector, timeout)
+            events = self._selector.select(timeout)
             if not events:
                 break
             for key, _ in events:

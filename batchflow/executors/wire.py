@@ -3,7 +3,8 @@
 A frame is a header (length of the body, of the pickle in it, number of buffers, whether shared memory
 follows, number of the permit that is needed to open it) and a body: the lengths of the buffers, the
 pickle, the buffers, each where Arrow likes to find it. A body larger than `INLINE_BYTES` stands in an
-anonymous file whose descriptor goes along. No frame fills a socket, so neither side can block the other.
+anonymous file whose descriptor goes along. A socket holds all that is under way of these, so neither side can
+block the other.
 """
 
 from __future__ import annotations
@@ -22,8 +23,12 @@ from typing import Any
 from batchflow.packing import Buffers, dumps
 
 INLINE_BYTES = 32 << 10
-AWAKE_SECONDS = 0.0003
-"""How long a process that waits for another one stays awake."""
+_SOCKET_BYTES = 128 << 10
+"""Of frames that are under way in one direction, at least: two large ones and what is sent ahead."""
+AWAKE_SECONDS = 0.001
+"""How long a process that waits for another one stays awake,"""
+_OFTEN = 16
+"""after more short waits in a row than these."""
 _READ_BYTES = 64 << 10
 _READ_FILES = 16
 """Descriptors that one call of the system takes at most; Linux hands over those of one message, so one."""
@@ -35,6 +40,15 @@ _ALIGNED = 64
 def _gap(size: int) -> int:
     """Return how many bytes are left out behind so many, before a buffer."""
     return -size % _ALIGNED
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return two sockets that are connected, and hold what is under way also where the system's hold little."""
+    ends = socket.socketpair()
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES)
+    return ends
 
 
 class Parcel:
@@ -129,20 +143,30 @@ class Frame:
             raise pickle.UnpicklingError(message) from error
 
 
-def ready(
-    selector: selectors.BaseSelector, timeout: float | None = None
-) -> list[tuple[selectors.SelectorKey, int]]:
-    """Wait until there is something to read, as `select` does, but do not fall asleep at once.
+class Wakeful(selectors.PollSelector):
+    """Waits as any selector does, but stays awake for a moment first where what it waited for came soon of late.
 
     A message to one that sleeps and its answer take four times as long as to one that is awake, or more. Whoever
-    else wants the core gets it meanwhile.
+    else wants the core gets it meanwhile, and keeps it for longer than from a sleeper: who had to wait for that
+    sleeps again.
     """
-    until = time.monotonic() + AWAKE_SECONDS
-    while not (events := selector.select(0)):
-        if time.monotonic() > until:
-            return selector.select(timeout)
-        os.sched_yield()
-    return events
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._soon = 0
+        """Waits in a row that were short."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait until there is something to read, or the time is over."""
+        began = time.monotonic()
+        events: list[tuple[selectors.SelectorKey, int]] = []
+        if self._soon > _OFTEN:
+            until = began + (AWAKE_SECONDS if timeout is None else min(timeout, AWAKE_SECONDS))
+            while not (events := super().select(0)) and time.monotonic() < until:
+                os.sched_yield()
+        events = events or super().select(timeout)
+        self._soon = self._soon + 1 if events and time.monotonic() - began < AWAKE_SECONDS else 0
+        return events
 
 
 class Inbox:
@@ -200,6 +224,8 @@ class Inbox:
                 raise EOFError
             self._arrived = self._arrived[self._at :] + more
             self._at = 0
+            for file in files:
+                os.set_inheritable(file, False)  # else a child of the user's function has it too
             self._files += files
         start, self._at = self._at, self._at + size
         return self._arrived[start : self._at]

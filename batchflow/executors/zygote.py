@@ -278,8 +278,8 @@ class Worker:
     def __init__(self, driver: socket.socket, tally: Tally, permits: Permits, prints: Prints) -> None:
         self._driver = driver
         self._inbox = wire.Inbox(driver, shares=True)
-        self._waits = selectors.PollSelector()
-        self._waits.register(driver, selectors.EVENT_READ)
+        self._arrivals = wire.Wakeful()
+        self._arrivals.register(driver, selectors.EVENT_READ)
         self._prints = prints
         self._permits = permits
         self._tally = tally
@@ -298,7 +298,7 @@ class Worker:
 
     def _next(self) -> None:
         if not self._inbox.has_whole:
-            wire.ready(self._waits)
+            self._arrivals.select()
         frame = self._inbox.frame()
         if frame.permit:
             if not self._permits.take(frame.permit):

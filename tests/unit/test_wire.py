@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import cloudpickle
 import numpy as np
@@ -129,15 +130,70 @@ def test_what_was_read_and_not_asked_for_is_given_back(pair):
     assert files() <= before
 
 
-def test_waiting_ends_with_what_comes_or_when_the_time_is_over(pair):
-    selector = selectors.PollSelector()
-    selector.register(pair[1], selectors.EVENT_READ, "data")
-    assert wire.ready(selector, 0) == []
-    sender = threading.Timer(10 * wire.AWAKE_SECONDS, send, [pair[0], 1])  # it sleeps by then
+@pytest.fixture
+def yields(monkeypatch):
+    """Times that this process gave its core away."""
+    yields = []
+    monkeypatch.setattr(os, "sched_yield", lambda: yields.append(time.monotonic()))
+    return yields
+
+
+def waits_at(source):
+    selector = wire.Wakeful()
+    selector.register(source, selectors.EVENT_READ, "data")
+    return selector
+
+
+def often(selector, source):
+    """Wait many times for what is there, and take it."""
+    for _ in range(20):
+        assert [key.data for key, _ in selector.select()] == ["data"]
+    wire.Inbox(source).receive()
+
+
+def test_who_was_answered_soon_of_late_is_awake(pair, yields, monkeypatch):
+    monkeypatch.setattr(wire, "AWAKE_SECONDS", 60)  # whatever the machine does meanwhile
+    selector = waits_at(pair[1])
+    assert (selector.select(0), selector.select(0.01), yields) == ([], [], [])
+    send(pair[0], 1)
+    often(selector, pair[1])
+    assert yields == []
+    assert selector.select(0.01) == []
+    assert yields
+    del yields[:]
+    assert selector.select(0.01) == []  # nothing came
+    assert yields == []
+
+
+def test_who_is_awake_sleeps_after_a_moment(pair, yields, monkeypatch):
+    monkeypatch.setattr(wire, "AWAKE_SECONDS", 60)
+    selector = waits_at(pair[1])
+    send(pair[0], 1)
+    often(selector, pair[1])
+    monkeypatch.setattr(wire, "AWAKE_SECONDS", 0.001)
+    sender = threading.Timer(0.1, send, [pair[0], 1])
     sender.start()
-    assert [key.data for key, _ in wire.ready(selector)] == ["data"]
+    assert [key.data for key, _ in selector.select()] == ["data"]
     sender.join()
-    assert [key.data for key, _ in wire.ready(selector, 0)] == ["data"]
+    assert yields
+    wire.Inbox(pair[1]).receive()
+    del yields[:]
+    assert selector.select(0.01) == []  # that came late
+    assert yields == []
+
+
+def test_descriptors_that_were_read_ahead_do_not_go_to_children(pair):
+    def child():
+        return subprocess.run(["ls", "/proc/self/fd"], close_fds=False, capture_output=True, check=True).stdout
+
+    before = child()
+    inbox = wire.Inbox(pair[1])
+    for value in (1, b"x" * 100_000):
+        send(pair[0], value)
+    assert inbox.receive() == 1
+    assert inbox.has_whole
+    assert child() == before
+    assert inbox.receive() == b"x" * 100_000
 
 
 def test_a_great_many_buffers_do_not_fill_the_socket(pair):
