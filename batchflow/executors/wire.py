@@ -3,8 +3,8 @@
 A frame is a header (length of the body, of the pickle in it, number of buffers, whether shared memory
 follows, number of the permit that is needed to open it) and a body: the lengths of the buffers, the
 pickle, the buffers, each where Arrow likes to find it. A body larger than `INLINE_BYTES` stands in an
-anonymous file whose descriptor goes along. A socket holds all that is under way of these, so neither side can
-block the other.
+anonymous file whose descriptor goes along. What is under way to a worker never fills its socket, so the
+driver, who has to read what workers answer, is not held up by one that waits for just that.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import socket
 import threading
 
 import numpy as np
@@ -221,6 +222,26 @@ def test_what_stands_behind_a_large_one_is_not_sent_ahead_either(one, job, gate,
     line(one, job, large, call(3, note, notes, 3))
     assert {at: came(outcome) for at, outcome in drained(one, 2).items()} == {2: 5000, 3: 3}
     assert notes.read_text() == "1\n3\n"
+
+
+def test_driver_and_worker_do_not_wait_for_each_other_where_sockets_are_small(monkeypatch):
+    """As on some systems: one cannot send its calls, as the other cannot send what it answers."""
+    make = socket.socketpair
+
+    def small():
+        ends = make()
+        for end in ends:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return ends
+
+    monkeypatch.setattr(socket, "socketpair", small)
+    with Processes(1) as executor:
+        executor.start(1, Resources())
+        job = executor.load(CALLS)
+        calls = [call(at, bytes.ljust, b"x" * 1500, 30_000) for at in range(17)]
+        for _ in range(3):
+            line(executor, job, *calls)
+            assert [came(outcome) for outcome in drained(executor, 17).values()] == [b"x" * 1500 + b" " * 28_500] * 17
 
 
 def test_a_worker_that_is_killed_takes_only_the_call_that_it_was_at(one, job, gate, notes):
