@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchflow.arguments import csv_options, keyword, number, whole
@@ -45,23 +45,46 @@ def _job(arguments: argparse.Namespace) -> Job:
     )
 
 
-def _limits(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what the arguments of `add_limits` say, as fields of a job."""
+def _limits(arguments: argparse.Namespace, recorded: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what the arguments of `add_limits` say, as fields of a job.
+
+    Parameters
+    ----------
+    recorded
+        Fields of an earlier job, which apply where the arguments say nothing.
+    """
     from batchflow.resources import Resources
     from batchflow.retry import NEVER, Retry
 
+    before: Mapping[str, Any] = recorded or {
+        "limits": Resources(), "per_task": Resources(), "retry": NEVER, "timeout": None, "concurrency": None,
+        "rate": None,
+    }  # fmt: skip
+    limits, task, retry = before["limits"], before["per_task"], before["retry"]
+    limits = limits._replace(**_given(cpus=arguments.workers, memory=arguments.memory))
+    task = task._replace(
+        **_given(
+            cpus=arguments.cpus_per_task, memory=arguments.memory_per_task, gpus=arguments.gpus_per_task or None
+        )
+    )
+    if arguments.retry is not None:
+        retry = Retry(attempts=arguments.retry) if retry == NEVER else retry._replace(attempts=arguments.retry)
+    given = _given(timeout=arguments.timeout, concurrency=arguments.concurrency, rate=arguments.rate)
     return {
+        **before,
+        **given,
         "args": dict(map(keyword, arguments.arg)),
-        "limits": Resources(cpus=arguments.workers, memory=arguments.memory),
-        "per_task": Resources(arguments.cpus_per_task, arguments.memory_per_task, arguments.gpus_per_task),
-        "retry": NEVER if arguments.retry is None else Retry(attempts=arguments.retry),
-        "timeout": arguments.timeout,
-        "concurrency": arguments.concurrency,
-        "rate": arguments.rate,
+        "limits": limits,
+        "per_task": task,
+        "retry": retry,
         "executor": arguments.executor,
         "progress": False if arguments.quiet else None,
         "listeners": [_begins(arguments)],
     }
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _begins(arguments: argparse.Namespace) -> Callable[[Event], None]:
@@ -157,6 +180,7 @@ def retry(arguments: argparse.Namespace) -> int:
     from batchflow.errors import InputError
     from batchflow.job import Job
     from batchflow.loading import find_output, load_again, load_function, source_of
+    from batchflow.manifest import job_options
     from batchflow.sources.paths import present
 
     destination, plan, history = find_output(arguments.output)
@@ -173,15 +197,16 @@ def retry(arguments: argparse.Namespace) -> int:
         where = f"the records of {arguments.output!r} were in the memory of a program"
         message = f"{where}: call Job(...).retry_failed() in it"
         raise InputError(message)
+    fn = function or load_again(plan["function"], arguments.output)
     job = Job(
-        fn=function or load_again(plan["function"], arguments.output),
+        fn=fn,
         source=source,
         per=plan["per"],
         into=str(destination.path) + ("" if destination.one_file else "/"),
         format=plan["format"],
         setup=setup or (load_again(plan["setup"], arguments.output) if plan["setup"] else None),
         version=arguments.version,
-        **_limits(arguments),
+        **_limits(arguments, job_options(plan["options"])),
     )
     result = job.retry_failed()
     left = result.errors.num_rows

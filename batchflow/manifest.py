@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import json
 import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchflow.errors import ChangedError, LedgerError
+from batchflow.errors import ChangedError, FunctionError, LedgerError
 from batchflow.fingerprint import fingerprint
 from batchflow.model import Input
 from batchflow.printable import printable
+from batchflow.rate import parse_rate
+from batchflow.resources import Resources
+from batchflow.retry import NEVER, Retry
 from batchflow.sources.compression import by_suffix
 from batchflow.stores import Place, store_of
 from batchflow.suggesting import next_version
@@ -50,9 +55,64 @@ def manifest(
         "source": dict(source),
         "format": format_name,
         "folder": str(Path.cwd()),
-        "options": {"chunk": spec.chunk, "part_size": spec.part_size, "max_errors": spec.max_errors},
+        "options": options_of(spec),
         "inputs": [{"uri": item.uri, "size": item.size, "version": item.version} for item in inputs],
     }
+
+
+def options_of(spec: JobSpec) -> dict[str, Any]:
+    """Return the options that a later `batchflow retry` applies again, as plain values; rates as text."""
+    rate = None if spec.rate is None else parse_rate(spec.rate)
+    retry = None if spec.retry == NEVER else spec.retry
+    return {
+        "chunk": spec.chunk,
+        "part_size": spec.part_size,
+        "max_errors": spec.max_errors,
+        "isolate": spec.isolate,
+        "timeout": spec.timeout,
+        "concurrency": spec.concurrency,
+        "rate": rate and f"{rate.per_second:.12f}/s burst {rate.burst}",
+        "retry": retry and retry._asdict() | {"on": _exceptions(retry.on)},
+        "limits": spec.limits._asdict(),
+        "per_task": spec.per_task._asdict(),
+    }
+
+
+def job_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return recorded options as fields of a job; modules of the user's exceptions must be importable.
+
+    Raises
+    ------
+    FunctionError
+        If an exception class of ``Retry(on=…)`` cannot be found.
+    """
+    retry = options["retry"]
+    if retry is not None:
+        names = retry["on"]
+        on = None if names is None else tuple(map(_load_exception, names))
+        retry = Retry(**retry | {"on": on})
+    return dict(options) | {
+        "retry": retry or NEVER,
+        "limits": Resources(**options["limits"]),
+        "per_task": Resources(**options["per_task"]),
+    }
+
+
+def _exceptions(on: tuple[type[BaseException], ...] | type[BaseException] | None) -> list[str] | None:
+    """Return the names of exception classes, as ``module:name``."""
+    if on is None:
+        return None
+    kinds = on if isinstance(on, tuple) else (on,)
+    return [f"{kind.__module__}:{kind.__qualname__}" for kind in kinds]
+
+
+def _load_exception(name: str) -> Any:
+    module, _, kind = name.partition(":")
+    try:
+        return attrgetter(kind)(importlib.import_module(module))
+    except (ImportError, AttributeError) as error:
+        message = f"cannot find {name}, of retry=Retry(on=…) of the run ({error}): say --retry N"
+        raise FunctionError(message) from error
 
 
 def _place(fn: Callable[..., Any]) -> dict[str, str | None]:

@@ -47,13 +47,20 @@ def with_history(
         if spec.version is None:  # it is the same function, under the name that it has
             spec = replace(spec, version=before["version"])
     plan = manifest(spec, source.options(), inputs, destination.format) | {"learned": prepared.learned()}
-    if before is not None and before["inputs"] == plan["inputs"] and spec.version in (None, before["version"]):
-        plan = before  # nothing that matters is new
+    if before is not None and history is not None and _is_same(before, plan, spec.version, ended=history.ended):
+        plan = before
     written = encoded(plan)
     finished = history is not None and history.ended and digest_of(written) == history.plans[-1]
     return Plan(
         spec, prepared, inputs, destination, None, history=history, manifest=written, finished=finished
     )  # fmt: skip
+
+
+def _is_same(before: dict[str, Any], plan: dict[str, Any], version: str | None, *, ended: bool) -> bool:
+    """Whether a plan adds nothing to the recorded one: options matter only while work remains."""
+    if before["inputs"] != plan["inputs"] or version not in (None, before["version"]):
+        return False
+    return ended or before["options"] == plan["options"]
 
 
 def _was_removed(destination: Destination, history: History) -> bool:
