@@ -130,7 +130,7 @@ def place_of(step: Doing) -> Place | None:
     total = hashlib.sha256(step.spec.key.encode())
     for _, steps in step.needs:
         total.update(repr([(one.digest, one.succeeded, one.failed) for one in steps]).encode())
-    known = all(one.digest or one.given is None for _, steps in step.needs for one in steps)
+    known = step.spec.key and all(one.digest or one.given is None for _, steps in step.needs for one in steps)
     return Place(step.spec.keep, total.hexdigest() if known else "")
 
 
@@ -138,7 +138,7 @@ def job_digest(step: Doing, source: Source) -> str:
     """Return digits of what a job gives, told from what goes into it; none of what only its end tells."""
     inputs = source.identified(source.inputs())
     others = [one.digest for _, steps in step.needs[1:] for one in steps]  # the first one gave the source
-    if not all(others) or not all(item.version for item in inputs):
+    if not step.spec.key or not all(others) or not all(item.version for item in inputs):
         return ""
     what = (step.spec.key, source.kind, source.options(), inputs, others)
     return hashlib.sha256(repr(what).encode()).hexdigest()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from batchflow.checking import check_max_errors
 from batchflow.errors import FunctionError, UsageError
-from batchflow.fingerprint import fingerprint
+from batchflow.fingerprint import examine
 from batchflow.launch import ahead
 from batchflow.packing import Shipped
 from batchflow.readers import records
@@ -25,6 +25,7 @@ from batchflow.writing import (
     check_job,
     chosen_of,
     file_name,
+    fingerprint_of,
     is_name,
     kept_at,
     numbers_of,
@@ -178,7 +179,7 @@ class Flow:
         spec = StepSpec(
             name, shipped, arguments, tuple(needs), numbers_of(self, name, after), wanted, instead,
             policy(name, retry), seconds(name, timeout), resources(name, "per_task", per_task), keep,
-            "" if keep is None else fingerprint(fn, when, args, kwargs),
+            "" if keep is None else fingerprint_of(name, fn, when, args, kwargs),
         )  # fmt: skip
         return self._add(spec)
 
@@ -397,7 +398,7 @@ class Flow:
         spec = StepSpec(
             name, None, arguments, tuple(needs), numbers_of(self, name, after), wanted, instead,
             per_task=job.get("per_task") or ONE_CORE, job=job,
-            key=fingerprint(fn, read, job.get("setup"), job.get("combine"), sorted(job.items(), key=_first), args),
+            key=examine(fn, read, sorted(job.items(), key=_first), args, opaque=(Handle,)).digest,
             read=None if read is None else self._functions.ship(name, read),
         )  # fmt: skip
         return self._add(spec)

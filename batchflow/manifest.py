@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import ChangedError, FunctionError, LedgerError
-from batchflow.fingerprint import fingerprint
-from batchflow.model import Input
+from batchflow.fingerprint import Fingerprint, examine
+from batchflow.model import UNKNOWN_VERSION, Input
 from batchflow.printable import printable
 from batchflow.rate import parse_rate
 from batchflow.resources import Resources
@@ -43,14 +43,16 @@ def manifest(
     source
         Kind and options of the source.
     """
+    functions = examine(spec.fn, spec.setup)
     return {
         "batchflow": 2,
         "function": _place(spec.fn),
-        "fingerprint": fingerprint(spec.fn, spec.setup),
+        "fingerprint": _comparable(functions),
+        "packages": functions.packages,
         "python": _PYTHON,
         "version": spec.version,
         "setup": spec.setup and _place(spec.setup),
-        "args": {name: fingerprint(value) for name, value in sorted(spec.args.items())},
+        "args": {name: _comparable(examine(value)) for name, value in sorted(spec.args.items())},
         "per": spec.per,
         "source": dict(source),
         "format": format_name,
@@ -113,6 +115,14 @@ def _load_exception(name: str) -> Any:
     except (ImportError, AttributeError) as error:
         message = f"cannot find {name}, of retry=Retry(on=…) of the run ({error}): say --retry N"
         raise FunctionError(message) from error
+
+
+def _comparable(found: Fingerprint) -> str:
+    """Return a fingerprint as it is stored; one that is unknown says why."""
+    return found.digest or f"{_UNKNOWN}{found.unknown}"
+
+
+_UNKNOWN = "unknown: "
 
 
 def _place(fn: Callable[..., Any]) -> dict[str, str | None]:
@@ -188,19 +198,41 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
             change = f"{what} {_told(before[name], now[name])}, and now it is {_told(now[name], before[name])}"
             message = f"{where} was made with {change}: {_FRESH}"
             raise ChangedError(message)
-    if now["version"] is None and before["args"] != now["args"]:
-        names = sorted(name for name in before["args"].keys() | now["args"].keys()
-                       if before["args"].get(name) != now["args"].get(name))  # fmt: skip
-        message = f"{where} was made with another value of args={', '.join(names)}: {_go_on(before['version'])}"
+    if now["version"] is None:
+        _check_functions(before, now, where)
+
+
+def _check_functions(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    """Refuse a function, or a value of ``args=``, that is another one or cannot be compared."""
+    go_on = _go_on(before["version"])
+    then, args = before["args"], now["args"]
+    names = sorted(name for name in then.keys() | args.keys() if then.get(name) != args.get(name))
+    if names:
+        message = f"{where} was made with another value of args={', '.join(names)}: {go_on}"
         raise ChangedError(message)
-    if now["version"] is None and before["fingerprint"] != now["fingerprint"]:
-        python = f" (or it is Python: {before['python']} then, {now['python']} now)"
-        why = python if before["python"] != now["python"] else ""
-        name = now["function"]["name"]
+    for name, digits in args.items():
+        if digits.startswith(_UNKNOWN):
+            why = digits.removeprefix(_UNKNOWN)
+            message = f"cannot tell whether {where} was made with this value of args={name}: {why}; {go_on}"
+            raise ChangedError(message)
+    name = now["function"]["name"]
+    if before["fingerprint"] != now["fingerprint"]:
         also = ", or its setup=," if now["setup"] else ""
-        go_on = _go_on(before["version"])
-        message = f"the function {name}{also} has changed since it made {where}{why}: {go_on}"
+        message = f"the function {name}{also} has changed since it made {where}{_upgrades(before, now)}: {go_on}"
         raise ChangedError(message)
+    if now["fingerprint"].startswith(_UNKNOWN):
+        why = now["fingerprint"].removeprefix(_UNKNOWN)
+        message = f"cannot tell whether the function {name} has changed since it made {where}: {why}; {go_on}"
+        raise ChangedError(message)
+
+
+def _upgrades(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return what else may be the change: another version of Python or of a package that the function uses."""
+    then = {"Python": before["python"], **before["packages"]}
+    versions = {"Python": now["python"], **now["packages"]}
+    other = [f"{name}: {then[name]} then, {versions[name]} now"
+             for name in then if then[name] != versions.get(name, then[name])]  # fmt: skip
+    return f" (or it is {'; '.join(other)})" if other else ""
 
 
 _FRESH = "run the job with fresh=True (--fresh) to make all of it again"
@@ -246,6 +278,8 @@ def merged_inputs(before: Sequence[Input], now: Sequence[Input], where: str) -> 
 
 def difference(before: Input, now: Input) -> str:
     """Return in words how an input has changed."""
+    if now.version.startswith(UNKNOWN_VERSION):
+        return "its records cannot be compared with those of then"
     if before.size != now.size:
         return f"size {before.size} then, {now.size} now"
     return "it was written to, or other content took its place"

@@ -36,6 +36,10 @@ def _made(number: int, *fields: Any) -> Any:
     return tuple.__new__(kind, fields)
 
 
+UNKNOWN_VERSION = "unknown:"
+"""Begins the version of records that cannot be compared with others."""
+
+
 @_traveller
 class Input(NamedTuple):
     """One file or object of a source, or the whole of an in-memory source."""

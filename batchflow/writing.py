@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from batchflow.calling import describe
 from batchflow.checking import check_spec
 from batchflow.errors import FunctionError, UsageError
+from batchflow.fingerprint import FingerprintError, fingerprint
 from batchflow.keeping import SUFFIXES
 from batchflow.packing import Packed, Shipped, pack
 from batchflow.plan import JobSpec
@@ -224,6 +225,15 @@ def kept_at(folder: str, name: str, into: str | os.PathLike[str] | None, *, cach
             message = f"step {name!r}: into={path!r} must end with one of {', '.join(SUFFIXES)}"
             raise UsageError(message)
     return None if path is None else os.path.abspath(path)  # noqa: PTH100 - a function may change the folder
+
+
+def fingerprint_of(name: str, *values: Any) -> str:
+    """Return the fingerprint of a step that is kept: of its function and what it is called with."""
+    try:
+        return fingerprint(*values, opaque=(Handle,))
+    except FingerprintError as error:
+        message = f"step {name!r} cannot be kept: {error}; leave out cache= and into=, or pass another value"
+        raise UsageError(message) from error
 
 
 def is_name(name: object) -> bool:

@@ -1,15 +1,21 @@
 """The digits of a function: the same wherever it runs, others once it does something else."""
 
+import ctypes
 import functools
+import os
+import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
+import tracemalloc
+import uuid
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from batchflow.fingerprint import fingerprint
+from batchflow.fingerprint import FingerprintError, examine, fingerprint
 
 
 def made(code, name="fn"):
@@ -113,3 +119,64 @@ def test_the_same_in_every_process(tmp_path):
         for seed in ("0", "1", "2")
     }  # fmt: skip
     assert len(digits) == 1
+
+
+class Changing:
+    """Pickled differently each time."""
+
+    def __reduce__(self):
+        return Changing, (uuid.uuid4().hex,)
+
+
+class Addressed:
+    """Holds its address."""
+
+    def __init__(self):
+        self.number = id(self)
+
+
+class Described:
+    """Holds its address as text."""
+
+    def __init__(self):
+        self.text = object.__repr__(self)
+
+
+UNKNOWN = {
+    "file": lambda: open(os.devnull),  # noqa: SIM115
+    "connection": lambda: sqlite3.connect(":memory:"),
+    "socket": lambda: socket.socket(),
+    "generator": lambda: (x for x in ()),
+    "changing": Changing,
+    "address": Addressed,
+    "address in text": Described,
+    "frompyfunc": lambda: np.frompyfunc(lambda x: x, 1, 1),
+    "C function": lambda: ctypes.CDLL(None).abs,
+}
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_value_without_a_fingerprint_is_refused_by_name(kind):
+    value = UNKNOWN[kind]()
+
+    def fn(x):
+        return value
+
+    with pytest.raises(FingerprintError, match=r"value of .*fn"):
+        fingerprint(fn)
+
+
+def test_large_array_is_hashed_without_a_copy():
+    array = np.zeros(1 << 27, dtype=np.uint8)
+    tracemalloc.start()
+    try:
+        fingerprint(array)
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_installed_packages_count_by_version():
+    found = examine(lambda table: pa.concat_tables([table, np.sum]))
+    assert found.packages == {"numpy": np.__version__, "pyarrow": pa.__version__}

@@ -1,14 +1,18 @@
 """The same call again: goes on, adds, refuses with words, or says that nothing is to be done."""
 
+import datetime
+import decimal
 import gzip
 import json
 import os
 import pickle
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -542,3 +546,45 @@ def test_a_run_that_cannot_go_on_for_now_says_that_what_is_done_is_kept(text, tm
     (tmp_path / "out/_batchflow/pieces").write_text("in the way")
     with pytest.raises(errors.OutputError, match="what is done is kept: run the same command again"):
         run(len, text, tmp_path)
+
+
+def test_function_with_a_value_unknown_needs_a_version(text, tmp_path):
+    with sqlite3.connect(":memory:") as connection:
+
+        def fn(line):
+            return int(line) if connection else None
+
+        first = run(fn, text, tmp_path)
+        with pytest.raises(errors.ChangedError, match=r"cannot tell whether the function .*connection.*sqlite3"):
+            run(fn, text, tmp_path)
+        assert run(fn, text, tmp_path, version="2").values == first.values
+
+
+def test_argument_unknown_needs_a_version(text, tmp_path):
+    with sqlite3.connect(":memory:") as connection:
+
+        def fn(line, args):
+            return int(line)
+
+        first = run(fn, text, tmp_path, args={"args": connection})
+        with pytest.raises(errors.ChangedError, match=r"this value of args=args: .*sqlite3"):
+            run(fn, text, tmp_path, args={"args": connection})
+        assert run(fn, text, tmp_path, args={"args": connection}, version="2").values == first.values
+
+
+def test_records_unknown_are_never_equal(tmp_path):
+    with Path(os.devnull).open() as file:
+        run(lambda file: 1, bf.records([file]), tmp_path)
+        with pytest.raises(errors.ChangedError, match="cannot be compared"):
+            run(lambda file: 1, bf.records([file]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(datetime.datetime(2024, 1, 1), "2024-01-01T00:00:00"), (decimal.Decimal("1.5"), "1.5"), ((1,), [1]),
+     (np.float32(1), 1.0), (np.array([1]), np.array([1], "u8"))],
+)  # fmt: skip
+def test_records_of_another_type_are_refused(tmp_path, first, second):
+    run(str, bf.records([first]), tmp_path)
+    with pytest.raises(errors.ChangedError, match="the input records has changed"):
+        run(str, bf.records([second]), tmp_path)
