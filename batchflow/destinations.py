@@ -8,9 +8,9 @@ from pathlib import Path
 from batchflow.errors import DestinationError
 from batchflow.formats import format_of, name_of
 from batchflow.ledger import has_ledger
-from batchflow.plan import META, Destination
+from batchflow.plan import Destination
 from batchflow.printable import printable
-from batchflow.stores import Uri, is_uri, place_of, store_of, why_refused
+from batchflow.stores import Place, Uri, is_uri, place_of, store_of, why_refused
 
 
 def destination_of(into: str | os.PathLike[str], format_name: str | None) -> Destination:
@@ -20,14 +20,38 @@ def destination_of(into: str | os.PathLike[str], format_name: str | None) -> Des
         _refuse_uri(into)
     name, one_file = name_of(into, format_name)
     format_of(name)
-    # Absolute, since a function may change the working directory under us.
-    destination = Destination(place_of(into), name, one_file)
-    if isinstance(destination.path, Uri):
-        _refuse_unreachable(destination.path)
-    else:
-        _refuse_forbidden(destination.path)
-    _refuse_foreign(destination)
+    destination = Destination(canonical_place(into), name, one_file)
+    try:
+        _refuse_topmost(destination.path)
+        if isinstance(destination.path, Uri):
+            _refuse_unreachable(destination.path)
+        else:
+            _refuse_forbidden(destination.path)
+        _refuse_foreign(destination)
+    except OSError as error:  # a name that is too long, or a loop of links
+        if isinstance(error, DestinationError):
+            raise
+        message = f"cannot write to {destination.path}: {error.strerror or error}"
+        raise DestinationError(message) from error
     return destination
+
+
+def canonical_place(text: str) -> Place:
+    """Return the place that a path or URI names, without symbolic links: metadata is next to the real output.
+
+    The path is absolute, as a function may change the working directory.
+    """
+    place = place_of(text)
+    return place if isinstance(place, Uri) else Path(os.path.realpath(place))
+
+
+def _refuse_topmost(path: Place) -> None:
+    """Refuse a bucket, the root folder or a mount point: its metadata would have no place next to it."""
+    topmost = "/" not in path.text.partition("://")[2] if isinstance(path, Uri) else os.path.ismount(path)
+    if topmost:
+        end = str(path).rstrip("/")
+        message = f"cannot write to {path} itself, as metadata is stored next to an output: use {end}/output/"
+        raise DestinationError(message)
 
 
 def _refuse_uri(into: str) -> None:
@@ -54,10 +78,12 @@ def _refuse_unreachable(path: Uri) -> None:
 
 
 def _refuse_forbidden(path: Path) -> None:
-    parent = next(above for above in [path, *path.parents] if above.exists())
-    if not os.access(parent, os.W_OK):
-        message = f"cannot write to {path}: no permission for {parent}"
-        raise DestinationError(message)
+    """Refuse an output that cannot be written, or whose metadata cannot be."""
+    parent = next(above for above in path.parents if above.exists())
+    for folder in (parent, path):
+        if folder.exists() and not os.access(folder, os.W_OK):
+            message = f"cannot write to {path}: no permission for {folder}"
+            raise DestinationError(message)
 
 
 def _refuse_foreign(destination: Destination) -> None:
@@ -69,7 +95,7 @@ def _refuse_foreign(destination: Destination) -> None:
     if kind == "file" and not destination.one_file:
         message = f"{path} is a file, but the output is a folder of parts: choose another name"
         raise DestinationError(message)
-    taken = kind == "file" or store.sizes(path).keys() - {META}
+    taken = kind == "file" or store.sizes(path)
     if taken and not has_ledger(destination.meta):
         message = f"{path} exists and was not made by batchflow: choose another destination or remove it"
         raise DestinationError(message)

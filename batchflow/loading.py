@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from batchflow.combining.replay import replay
+from batchflow.destinations import canonical_place
 from batchflow.errors import BatchflowError, FunctionError, InputError
 from batchflow.flow import Flow
 from batchflow.ledger import LEDGER, History
@@ -25,7 +26,7 @@ from batchflow.plan import ERRORS, Destination
 from batchflow.readers import again
 from batchflow.resuming import read_history
 from batchflow.sources import Source
-from batchflow.stores import Uri, is_uri, place_of, why_refused
+from batchflow.stores import Uri, is_uri, why_refused
 from batchflow.suggesting import did_you_mean
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def _place(output: str) -> Path | Uri:
     refused = why_refused(output) if is_uri(output) else None
     if refused:
         raise InputError(refused)
-    return place_of(output)
+    return canonical_place(output)
 
 
 def _destination(path: Path | Uri) -> Destination:

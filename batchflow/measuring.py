@@ -179,6 +179,7 @@ class _Bench:
         report = run.drive(run.result()).report
         if plan.destination is not None:
             plan.destination.store.remove_all(plan.destination.path)
+            plan.destination.store.remove_all(plan.destination.meta)
         return report
 
 

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
     from batchflow.ledger import History
     from batchflow.stores import Place, Store
 
-META = "_batchflow"
-"""Folder of a dataset that holds what is not data."""
-ERRORS = "errors.parquet"
-"""The error table in it."""
+ERRORS = "errors.pq"
+"""The error table in it: Parquet, with a suffix that no ``**/*.parquet`` matches."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,10 @@ class Destination:
 
     @property
     def meta(self) -> Place:
-        """Folder for what is not data: inside a dataset, beside a file."""
-        return self.path.with_name(f".{self.path.name}{META}") if self.one_file else self.path / META
+        """Metadata folder, next to the output: Polars reads every file in the folder of a dataset."""
+        from batchflow.stores import meta_of
+
+        return meta_of(self.path)
 
     @property
     def pieces(self) -> Place:

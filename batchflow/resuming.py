@@ -64,12 +64,12 @@ def _is_same(before: dict[str, Any], plan: dict[str, Any], version: str | None, 
 
 
 def _was_removed(destination: Destination, history: History) -> bool:
-    """Whether somebody removed the one file of an output, so that it is made again."""
-    if not destination.one_file or not history.parts or destination.store.size(destination.path) is not None:
+    """Whether somebody removed an output without its metadata, so that it is made again."""
+    store = destination.store
+    kept = store.sizes(destination.pieces).keys() & {part.temporary for part in history.parts.values()}
+    if not history.parts or kept:
         return False
-    return not destination.store.sizes(destination.pieces).keys() & {
-        part.temporary for part in history.parts.values()
-    }
+    return not (store.kind(destination.path) if destination.one_file else store.sizes(destination.path))
 
 
 def read_history(destination: Destination) -> tuple[dict[str, Any], History] | tuple[None, None]:

@@ -72,16 +72,14 @@ def _refusals(plan: Plan) -> Iterator[str]:
 
 
 def _probe(target: Destination, *, begun: bool) -> None:
-    """Write an object and remove it; with it the marks of folders that Arrow leaves, where there were none."""
+    """Write an object and remove it; with it the mark of a folder that Arrow leaves, if there was none."""
     probe, store = target.meta / "probe", target.store
     store.put(probe, b"")
     store.remove([probe])
     if begun:
         return
-    folders = [target.meta] if target.one_file else [target.meta, target.path]
-    for folder in folders:
-        if not store.sizes(folder):  # else a run has begun meanwhile, and what is there is its own
-            store.remove_all(folder)
+    if not store.sizes(target.meta):  # else a run has begun meanwhile, and what is there is its own
+        store.remove_all(target.meta)
 
 
 def _tried(spec: JobSpec, records: int) -> Trial:

@@ -119,7 +119,7 @@ def _disturbed(command: list[str], wanted: int, rng: random.Random, calm_seconds
 
 def _has_ended(output: Path) -> bool:
     """Whether a job came to its end."""
-    ledger = output / "_batchflow/ledger.jsonl"
+    ledger = output.with_name(f".{output.name}_batchflow") / "ledger.log"
     return ledger.exists() and ledger.read_bytes().rpartition(b"\n{")[2].startswith(b'"end":')
 
 
@@ -145,14 +145,14 @@ def _differences(folder: Path) -> list[str]:
         have, want = (Counter(table["id"].to_pylist()) for table in (wild, calm))
         problems.append(f"{(want - have).total()} rows lost, {(have - want).total()} rows doubled or out of order")
     columns = ["source", "start", "stop", "record", "payload", "phase", "error_type", "message"]
-    tables = [folder / name / "_batchflow/errors.parquet" for name in ("calm", "wild")]
+    tables = [folder / f".{name}_batchflow/errors.pq" for name in ("calm", "wild")]
     errors = [pq.read_table(table, columns=columns) for table in tables]
     if not errors[0].equals(errors[1]):
         problems.append(f"error tables differ: {errors[0].num_rows} and {errors[1].num_rows} rows")
     proof = subprocess.run([*_COMMAND, "verify", str(folder / "wild")], cwd=_ROOT, capture_output=True, text=True)
     if proof.returncode:
         problems.append(f"verify: {proof.stdout}{proof.stderr}")
-    left = json.dumps(sorted(path.name for path in (folder / "wild/_batchflow").iterdir()))
+    left = json.dumps(sorted(path.name for path in (folder / ".wild_batchflow").iterdir()))
     if "pieces" in left or ".new" in left:
         problems.append(f"left over: {left}")
     return problems

@@ -133,18 +133,21 @@ class Dataset:
             write_plan(meta, self._plan.manifest)
             self.ledger.run(digest_of(self._plan.manifest), self._plan.spec.version, mends=mends)
             publish_plan(meta)
-            return self._take_over(history) if history else []
+            return self._take_over(history, mends=mends) if history else []
         except OSError as error:
             raise _cannot_write(path, error) from error
 
     def _make(self) -> None:
-        """Make the folder for pieces; where a new output cannot have it there is nothing to go on with."""
+        """Make the folders; where a new output cannot have them there is nothing to go on with."""
+        destination = self._destination
         try:
-            self._destination.store.make(self._destination.pieces)
+            destination.store.make(destination.pieces)
+            if not destination.one_file:
+                destination.store.make(destination.path)
         except OSError as error:
             if self._plan.history is not None:
                 raise
-            message = f"cannot write to {self._destination.path}: {error.strerror or error}; give another place"
+            message = f"cannot write to {destination.path}: {error.strerror or error}; give another place"
             raise DestinationError(message) from error
 
     def _clear(self) -> None:
@@ -156,11 +159,13 @@ class Dataset:
         destination.store.remove(part_file(destination, name) for name in ours)
         destination.store.remove_all(destination.meta)
 
-    def _take_over(self, history: History) -> list[Settled]:
+    def _take_over(self, history: History, *, mends: bool) -> list[Settled]:
         done = recover(self._destination, history)
         if gone := history.chunks.keys() - done.keys():
             self.ledger.void(gone)
-        self._parts = dict(history.parts)
+        # Parts without rows are replaced when rows come; a retry puts its rows into them.
+        empty = not mends and not any(part.rows for part in history.parts.values())
+        self._parts = {} if empty else dict(history.parts)
         self._begun = len(self._parts)
         if history.ended or history.mends:  # else it is told again, chunk after chunk
             self._fitting.schema = self._schema_of(history)
@@ -174,7 +179,7 @@ class Dataset:
 
     def _schema_of(self, history: History) -> pa.Schema | None:
         """Return the schema of a whole output, with the marks of its rows, which no part shows."""
-        schema = next((part.schema for part in reversed(self.parts)), None)
+        schema = next((part.schema for part in reversed(history.parts.values()) if part.rows), None)
         pieces = (piece for chunk in history.chunks.values() for piece in chunk.pieces)
         for one in {id(piece.schema): piece.schema for piece in pieces}.values():
             schema = unify(schema, one)
@@ -318,13 +323,17 @@ class Dataset:
 
     def flush(self) -> None:
         """Have what is left put together as the last part; an output without rows is a part without rows."""
-        if self._fitting.schema is None:
-            self._fitting.schema = self.parts[-1].schema if self._parts else _no_columns()
+        if self._fitting.schema is None and self._parts:
+            self._fitting.schema = self.parts[-1].schema
+        if not self._held and not self._begun and not (self.schema and self.schema.names):
+            self._fitting.schema = _unknown_columns(self._format)
         if self._held or not self._begun:
             self._cut_part()
 
     def unite(self) -> None:
         """Have parts written again that lack a column, or a type, which only later ones brought."""
+        if self.schema is None:
+            return
         for part in list(self._parts.values()):
             if not part.schema.equals(self._fitting.schema) and self._format.keeps_schema:
                 old = Slice(str(part_file(self._destination, part.name)))
@@ -392,8 +401,13 @@ def _remove(pieces: Any) -> None:
             Path(piece.path).unlink(missing_ok=True)
 
 
-def _no_columns() -> pa.Schema:
+def _unknown_columns(kind: Format) -> pa.Schema:
+    """Return the schema of an output without rows whose columns nobody knows.
+
+    One column of nulls, named like that of scalars: DuckDB refuses a Parquet file without columns, and
+    pandas, Polars and Arrow a CSV file without a header. JSON Lines has no header.
+    """
     import pyarrow as pa
 
-    return pa.schema([])
+    return pa.schema([("value", pa.null())] if kind.keeps_schema else [])
 

@@ -133,7 +133,7 @@ class Result:
         """Write what the run was like: one page as ``.html``, values as ``.json``, a trace as ``.trace.json``.
 
         The trace is for ``chrome://tracing`` and Perfetto. Of an output on disk it is that of its last run,
-        which stands in ``_batchflow/`` as well.
+        which is in its metadata folder as well (``.clean_batchflow/``, next to ``clean/``).
 
         Raises
         ------

@@ -28,7 +28,7 @@ class ParquetFormat:
     """Parquet files, a row group for each chunk or for some small ones."""
 
     suffix = ".parquet"
-    piece_suffix = ".parquet"
+    piece_suffix = ".piece"
     keeps_schema = True
 
     def check(self, schema: pa.Schema) -> None:

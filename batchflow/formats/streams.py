@@ -38,7 +38,7 @@ def any_field_size() -> Iterator[None]:
 class _StreamFormat(ABC):
     """A format that is written table after table."""
 
-    piece_suffix = ".arrow"
+    piece_suffix = ".piece"
     keeps_schema = False
 
     def check(self, schema: pa.Schema) -> None:

@@ -8,7 +8,7 @@
     {"part": "part-00000.parquet", "chunks": [[0, 25], ...], ...}    its rows are, or are about to be, in a part
     {"void": [0]}                                                    not done after all: the rows are gone
     {"together": [...]}                                              parts and chunks that change at one stroke
-    {"end": true, "errors": digest of errors.parquet}                everything is done
+    {"end": true, "errors": digest of errors.pq}                     everything is done
 
 A later line for the same chunk or part takes the place of the earlier one. A part is written down
 once it is whole under its temporary name, and gets its final name afterwards: whatever dies between

@@ -13,6 +13,7 @@ from batchflow.errors import DestinationError
 from batchflow.ledger.history import LEDGER, History
 from batchflow.ledger.reading import whole_lines
 from batchflow.ledger.syncing import Syncer
+from batchflow.stores import output_of
 
 
 class Journal(Protocol):
@@ -129,12 +130,12 @@ def _lock(file: int, meta: Path) -> None:
 
 def busy(meta: Any) -> DestinationError:
     """Return the refusal of an output that another run is writing to."""
-    return DestinationError(f"another run is writing to {meta.parent}: wait for its end, or write elsewhere")
+    return DestinationError(f"another run is writing to {output_of(meta)}: wait for its end, or write elsewhere")
 
 
 def gone_on(meta: Any) -> DestinationError:
     """Return the refusal of an output that another run went on with since it was planned."""
-    return DestinationError(f"another run has gone on with {meta.parent} meanwhile: run this one again")
+    return DestinationError(f"another run has gone on with {output_of(meta)} meanwhile: run this one again")
 
 
 def _sync_file(path: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from batchflow.model import Chunk, Failure, Piece, Stats
 
-LEDGER = "ledger.jsonl"
+LEDGER = "ledger.log"
 LINK = 16
 """Digits of a line that vouch for it and those before."""
 

@@ -2,11 +2,11 @@
 
 ::
 
-    _batchflow/ledger.jsonl                  all lines up to byte 52,113, as on a disk
-    _batchflow/ledger/000000000052113.jsonl  the lines from there on that came between two syncs
-    _batchflow/ledger/000000000058002.jsonl  and so on; each begins where the one before ends
+    .clean_batchflow/ledger.log                  all lines up to byte 52,113, as on a disk
+    .clean_batchflow/ledger/000000000052113.log  the lines from there on that came between two syncs
+    .clean_batchflow/ledger/000000000058002.log  and so on; each begins where the one before ends
 
-A segment is named by where it begins, so a gap shows, and one that is in ``ledger.jsonl`` already, since a
+A segment is named by where it begins, so a gap shows, and one that is in ``ledger.log`` already, since a
 driver died before it removed it, counts no more. When a job ends, and when segments have become many, all
 lines are written as one object.
 """
@@ -26,7 +26,7 @@ _THREADS = 16
 """Segments read at once."""
 _LOOKS = 3
 """Times that lines are read which a run is just moving."""
-_NAME = re.compile(r"(\d{15})\.jsonl")
+_NAME = re.compile(r"(\d{15})\.log")
 
 
 def read_all(meta: Uri) -> bytes:
@@ -65,4 +65,4 @@ def _look(meta: Uri) -> bytes | None:
 
 def segment(meta: Uri, start: int) -> Uri:
     """Return the name of the segment that begins at a byte."""
-    return meta / FOLDER / f"{start:015d}.jsonl"
+    return meta / FOLDER / f"{start:015d}.log"

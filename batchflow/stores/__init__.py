@@ -9,7 +9,10 @@ Which one is meant shows in the type of a place, so `store_of` needs nothing els
 only: what workers make goes to a store, and comes from there, by way of `transit`.
 """
 
-from batchflow.stores.base import Place, Store, place_of, store_of
+from batchflow.stores.base import META, Place, Store, meta_of, output_of, place_of, store_of
 from batchflow.stores.uris import Uri, filesystem, is_uri, plain_path, why_refused
 
-__all__ = ["Place", "Store", "Uri", "filesystem", "is_uri", "place_of", "plain_path", "store_of", "why_refused"]
+__all__ = [
+    "META", "Place", "Store", "Uri", "filesystem", "is_uri", "meta_of", "output_of", "place_of", "plain_path",
+    "store_of", "why_refused",
+]  # fmt: skip

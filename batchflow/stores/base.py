@@ -67,6 +67,20 @@ class Store(ABC):
             return file.read()
 
 
+META = "_batchflow"
+"""Suffix of a metadata folder: ``.clean_batchflow/`` is that of ``clean/``."""
+
+
+def meta_of(output: Place) -> Place:
+    """Return the metadata folder of an output."""
+    return output.with_name(f".{output.name}{META}")
+
+
+def output_of(meta: Place) -> Place:
+    """Return the output of a metadata folder."""
+    return meta.with_name(meta.name.removeprefix(".").removesuffix(META))
+
+
 def place_of(text: str) -> Place:
     """Return the place that a path or a URI names; a relative path starts from where the program is now."""
     from pathlib import Path  # 5 ms, which results in memory need not wait for

@@ -47,7 +47,7 @@ def test_a_real_job(page, tmp_path):
         return {"n": n}
 
     bf.map_records(fn, bf.records(range(100)), into=tmp_path / "out/", executor="processes", chunk=10)
-    page.open(tmp_path / "out/_batchflow/report.html")
+    page.open(tmp_path / ".out_batchflow/report.html")
     assert page.script("return document.title").endswith("fn")
     assert page.texts("h2") == [
         "Where the time went", "Time line", "Over time", "Slowest chunks", "What failed", "Plan and environment",
@@ -327,6 +327,6 @@ def test_advice_and_the_parts_of_the_time_are_shown_as_the_report_has_them(page,
 
 def test_an_empty_run_has_a_page_too(page, tmp_path):
     bf.map_records(len, bf.records([]), into=tmp_path / "out/", executor="serial")
-    page.open(tmp_path / "out/_batchflow/report.html")
-    assert json.loads((tmp_path / "out/_batchflow/report.json").read_bytes())["rows_in"] == 0
+    page.open(tmp_path / ".out_batchflow/report.html")
+    assert json.loads((tmp_path / ".out_batchflow/report.json").read_bytes())["rows_in"] == 0
     assert "Plan and environment" in page.texts("h2")

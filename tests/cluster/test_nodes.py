@@ -419,7 +419,7 @@ def test_a_head_that_dies_leaves_what_a_later_run_goes_on_with(tmp_path):
 
 def _chunks(folder):
     try:
-        return (folder / "out/_batchflow/ledger.jsonl").read_text().count('{"chunk"')
+        return (folder / ".out_batchflow/ledger.log").read_text().count('{"chunk"')
     except OSError:
         return 0
 

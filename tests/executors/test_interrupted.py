@@ -79,7 +79,7 @@ class Driver:
 
     def _wait_for(self, chunks):
         """Return when so many chunks are written down: the worker may be ahead of the driver by one."""
-        ledger = self.folder / "out" / "_batchflow" / "ledger.jsonl"
+        ledger = self.folder / ".out_batchflow" / "ledger.log"
         end = time.monotonic() + 30
         while ledger.read_text().count('{"chunk":') < chunks:
             assert time.monotonic() < end
@@ -105,9 +105,9 @@ def check_resumed(driver, at_least):
     assert pq.read_table(driver.folder / "out")["value"].to_pylist() == list(range(40))
     assert result.report.before >= at_least
     assert proved(driver.folder / "out") == []
-    assert sorted(path.name for path in (driver.folder / "out").rglob("*")) == [
-        "_batchflow", "errors.parquet", "ledger.jsonl", "part-00000.parquet", "plan.json", "report.html",
-        "report.json", "trace.json",
+    assert [path.name for path in (driver.folder / "out").rglob("*")] == ["part-00000.parquet"]
+    assert sorted(path.name for path in (driver.folder / ".out_batchflow").rglob("*")) == [
+        "errors.pq", "ledger.log", "plan.json", "report.html", "report.json", "trace.json",
     ]  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def test_each_line_is_told_with_its_chunk(executor, tmp_path, heard, capfd):
     shown = capfd.readouterr()
     told = [f"[{place}] {line}" for place, printed in heard for line in printed]
     assert (shown.out, shown.err.splitlines()) == ("", told)
-    assert (into / "_batchflow" / "output.log").read_text().splitlines() == told
+    assert (tmp_path / ".out_batchflow/output.log").read_text().splitlines() == told
 
 
 def test_a_job_that_goes_on_appends_to_the_log(tmp_path, executor, heard):
@@ -62,10 +62,10 @@ def test_a_job_that_goes_on_appends_to_the_log(tmp_path, executor, heard):
     for _ in range(2):
         run(_shout, bf.read_text(str(path)), into=f"{tmp_path}/out/", executor=executor, chunk="1MB")
         lines(path / "b.txt", 1)
-    log = (tmp_path / "out" / "_batchflow" / "output.log").read_text().splitlines()
+    log = (tmp_path / ".out_batchflow" / "output.log").read_text().splitlines()
     assert log == [f"[{path}/a.txt] shout 0", f"[{path}/a.txt] shout 1", f"[{path}/b.txt] shout 0"]
     run(_shout, bf.read_text(str(path)), into=f"{tmp_path}/out/", executor=executor, chunk="1MB", fresh=True)
-    assert len((tmp_path / "out" / "_batchflow" / "output.log").read_text().splitlines()) == 3
+    assert len((tmp_path / ".out_batchflow" / "output.log").read_text().splitlines()) == 3
 
 
 def _shout(line):
@@ -76,7 +76,7 @@ def _shout(line):
 def test_a_job_that_prints_nothing_has_no_log(tmp_path, executor, heard):
     run(len, lines(tmp_path / "a.txt", 9), into=f"{tmp_path}/out/", executor=executor, listeners=[heard])
     assert heard == []
-    assert not (tmp_path / "out" / "_batchflow" / "output.log").exists()
+    assert not (tmp_path / ".out_batchflow" / "output.log").exists()
 
 
 def test_lines_are_whole_whoever_writes_them(executor, heard):
@@ -295,7 +295,7 @@ def test_what_a_terminal_would_obey_is_shown_and_kept_as_it_is(tmp_path, executo
     run(fn, lines(tmp_path / "in.txt", 1), into=f"{tmp_path}/out/", executor=executor, chunk="1MB")
     line = f"[{tmp_path}/in.txt] \x1b[31mred\tend"
     assert capfd.readouterr().err == line.expandtabs().replace("\x1b", "\\x1b") + "\n"
-    assert (tmp_path / "out/_batchflow/output.log").read_text() == f"{line}\n"
+    assert (tmp_path / ".out_batchflow/output.log").read_text() == f"{line}\n"
 
 
 def test_the_streams_of_the_driver_are_its_own_again(heard, capsys):

@@ -37,6 +37,7 @@ import batchflow as bf
 from batchflow import errors
 from batchflow.cli import main
 from batchflow.printable import printable, printable_json
+from batchflow.stores import meta_of
 
 ENVIRONMENT = os.environ | {"BATCHFLOW_EXECUTOR": "processes"}
 
@@ -375,7 +376,7 @@ FULL = """
         rows = [n for part in sorted(glob.glob(path + "part-*")) for n in pq.read_table(part)["n"].to_pylist()]
         good = [n for n in range(N) if n % 1000 != 7]
         assert rows == good[:len(rows)] and (len(rows) < len(good) or how == "end"), len(rows)
-        assert all(name.startswith("part-") or name == "_batchflow" for name in os.listdir(path))
+        assert all(name.startswith("part-") for name in os.listdir(path))
     else:
         assert shown == ([into] if how == "end" else []), shown
     if os.path.exists(f"{folder}/filler"):
@@ -421,7 +422,7 @@ def test_a_disk_that_fills_up(tmp_path, into, how):
     assert "No space left on device" in message
     assert message.endswith("; what is done is kept: run the same command again to go on")
     assert finished == "True"
-    assert left == "errors.parquet ledger.jsonl plan.json report.html report.json trace.json"
+    assert left == "errors.pq ledger.log plan.json report.html report.json trace.json"
 
 
 def test_a_full_disk_at_the_command_line(tmp_path):
@@ -468,11 +469,11 @@ def test_what_no_sink_can_hold(executor, tmp_path, into):
 def test_a_function_that_cannot_be_shipped_leaves_old_output_untouched(remote, tmp_path):
     into = f"{tmp_path}/out/"
     bf.map_records(lambda x: {"a": x}, bf.records(range(5)), into=into, executor=remote)
-    before = {path: path.read_bytes() for path in Path(into).rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for folder in (Path(into), meta_of(Path(into))) for path in folder.rglob("*") if path.is_file()}
     lock = threading.Lock()
     with pytest.raises(errors.FunctionError, match=r"cannot be shipped to a worker: cannot pickle '_thread\.lock' object"):
         bf.map_records(lambda x: (lock, x), bf.records(range(5)), into=into, executor=remote, fresh=True)
-    assert {path: path.read_bytes() for path in Path(into).rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for folder in (Path(into), meta_of(Path(into))) for path in folder.rglob("*") if path.is_file()} == before
 
 
 class Evil:
@@ -840,7 +841,7 @@ class Bomb:
 
 @pytest.mark.parametrize("verb", ["run", "errors", "plan"])
 @pytest.mark.parametrize(
-    "victim", ["plan.json", "ledger.jsonl", "errors.parquet", "report.json", "piece", "part", "all"]
+    "victim", ["plan.json", "ledger.log", "errors.pq", "report.json", "piece", "part", "all"]
 )
 def test_nothing_in_an_output_folder_is_ever_unpickled(tmp_path, monkeypatch, capsys, victim, verb):
     monkeypatch.chdir(tmp_path)
@@ -857,9 +858,9 @@ def test_nothing_in_an_output_folder_is_ever_unpickled(tmp_path, monkeypatch, ca
         assert batchflow(*run, "--max-errors", "0", "--chunk", "2B").returncode == 3
     else:
         assert batchflow(*run).returncode == 1
-    meta = tmp_path / "out/_batchflow"
+    meta = tmp_path / ".out_batchflow"
     files = {"piece": [*(meta / "pieces").glob("*")], "part": [*(tmp_path / "out").glob("part-*")]}
-    files["all"] = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    files["all"] = [path for folder in (meta, tmp_path / "out") for path in folder.rglob("*") if path.is_file()]
     victims = files.get(victim, [meta / victim])
     assert victims
     bomb = pickle.dumps(Bomb(tmp_path / "owned"))
@@ -872,7 +873,7 @@ def test_nothing_in_an_output_folder_is_ever_unpickled(tmp_path, monkeypatch, ca
     if done.returncode not in (0, 1):
         assert done.returncode == 2
         assert done.stderr.startswith("batchflow: ")
-    if victim in ("plan.json", "ledger.jsonl", "all"):
+    if victim in ("plan.json", "ledger.log", "all"):
         assert done.returncode == 2
     if victim == "piece" and verb == "run":  # it is not whole, so its chunk is done again
         assert sorted(pq.read_table(tmp_path / "out/part-00000.parquet")["x"].to_pylist()) == ["1", "2", "4"]

@@ -16,6 +16,7 @@ from mischief import GUILTY
 import batchflow as bf
 from batchflow.combining import dataset
 from batchflow.model import Assemble
+from batchflow.stores import meta_of
 from batchflow.testing import Script
 
 RAISES = {"raise": "ScriptedError", "unpicklable raise": "UnpicklableError", "sys.exit": "SystemExit"}
@@ -25,7 +26,7 @@ MANNERS = (*RAISES, *DIES, *LIMITED)
 PHASES = ("read", "unpickle record", "unpickle function", "setup", "call", "convert", "write", "commit")
 SECONDS = {"processes": 0.7, "ray": 1.5}
 """What a task may take where one hangs; Ray makes a worker anew, whose first task also loads what it needs."""
-FILES = {"part-00000.parquet", *(f"_batchflow/{name}" for name in ("errors.parquet", "ledger.jsonl", "plan.json", "report.html", "report.json", "trace.json"))}
+FILES = {"part-00000.parquet", *(f"metadata/{name}" for name in ("errors.pq", "ledger.log", "plan.json", "report.html", "report.json", "trace.json"))}
 ALL = list(range(8))
 CHUNK = [4, 5, 6, 7]
 """Of the guilty record; its lines are bytes 8 to 16 of the file."""
@@ -66,7 +67,8 @@ class Cell:
         return bf.map_records(self.fn, self.source, executor=executor, limits=limits, timeout=timeout, **self.options)
 
     def left(self):
-        return {str(path.relative_to(self.into)) for path in self.into.rglob("*") if path.is_file()}
+        folders = {"": self.into, "metadata/": meta_of(self.into)}
+        return {name + str(path.relative_to(folder)) for name, folder in folders.items() for path in folder.rglob("*") if path.is_file()}
 
     def _read(self, folder, _):
         (folder / "lines.txt").write_text("".join(f"{x}\n" for x in ALL))
@@ -213,7 +215,7 @@ def test_matrix(remote, tmp_path, monkeypatch, phase, manner):
     assert (rows_of(result), told(result)) == (rows, errors)
     assert cell.script.attempts(cell.name) in (met if isinstance(met, set) else {met})
     assert cell.left() == FILES
-    assert not (cell.into / "_batchflow" / "pieces").exists()
+    assert not (meta_of(cell.into) / "pieces").exists()
     assert nobody_left(remote)
 
 
@@ -237,7 +239,7 @@ def survives(cell, executor):
     result = cell.run(executor)
     assert (rows_of(result), told(result), cell.script.attempts(cell.name)) == (ALL, [], 2)
     assert cell.left() == FILES
-    assert not (cell.into / "_batchflow" / "pieces").exists()
+    assert not (meta_of(cell.into) / "pieces").exists()
     assert nobody_left(executor)
 
 
@@ -248,7 +250,7 @@ def goes_on(cell, executor, monkeypatch):
     assert (rows_of(result), told(result)) == (ALL, [])
     assert (result.report.before, result.report.rows_in) == (8, 8)
     assert cell.left() == FILES
-    assert not (cell.into / "_batchflow" / "pieces").exists()
+    assert not (meta_of(cell.into) / "pieces").exists()
     assert nobody_left(executor)
 
 

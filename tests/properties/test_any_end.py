@@ -17,7 +17,7 @@ STEADY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 def lose_some(data, folder):
     """Remove, or cut off, rows that are in no part yet, as a machine may that stops before they were synced."""
-    for piece in sorted(folder.glob("**/pieces/*.parquet"), key=Path.read_bytes):  # their names are random
+    for piece in sorted(folder.glob("**/pieces/*.piece"), key=Path.read_bytes):  # their names are random
         if data.draw(st.integers(0, 9)) == 0:
             piece.unlink()
         elif data.draw(st.integers(0, 9)) == 0:

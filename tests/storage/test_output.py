@@ -16,8 +16,8 @@ from batchflow.stores import filesystem, objects, place_of, transit
 pytestmark = pytest.mark.cluster
 
 MADE = [
-    "_batchflow/errors.parquet", "_batchflow/ledger.jsonl", "_batchflow/plan.json", "_batchflow/report.html",
-    "_batchflow/report.json", "_batchflow/trace.json",
+    ".out_batchflow/errors.pq", ".out_batchflow/ledger.log", ".out_batchflow/plan.json", ".out_batchflow/report.html",
+    ".out_batchflow/report.json", ".out_batchflow/trace.json",
 ]  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def test_a_folder_is_what_it_is_on_a_disk(bucket, tmp_path, executor, kind):
     for name in names:
         assert bucket.get(f"out/{name}") == (tmp_path / "out" / name).read_bytes()
     whole = [key for key in bucket.names() if not key.endswith("/")]
-    assert whole == [f"out/{name}" for name in (*MADE, *names)]
+    assert whole == [*MADE, *(f"out/{name}" for name in names)]
     assert there.path == f"{bucket.uri}/out"
     assert proved(f"{bucket.uri}/out") == []
 
@@ -99,12 +99,12 @@ def test_from_the_command_line(bucket, tmp_path, capsys):
 
 def test_its_report_lies_beside_it(bucket, tmp_path, capsys):
     result = run(f"{bucket.uri}/out/")
-    page = bucket.get("out/_batchflow/report.html")
+    page = bucket.get(".out_batchflow/report.html")
     assert main(["report", f"{bucket.uri}/out/"]) == 0
-    assert capsys.readouterr().out == f"{bucket.uri}/out/_batchflow/report.html\n"
+    assert capsys.readouterr().out == f"{bucket.uri}/.out_batchflow/report.html\n"
     result.save_report(tmp_path / "copy.html")
     assert (tmp_path / "copy.html").read_bytes() == page
-    copy = papers.local_copy(place_of(f"{bucket.uri}/out/_batchflow/report.html"))
+    copy = papers.local_copy(place_of(f"{bucket.uri}/.out_batchflow/report.html"))
     assert (copy.read_bytes(), copy.suffix) == (page, ".html")
     shutil.rmtree(copy.parent)
 
@@ -127,15 +127,15 @@ def test_only_what_failed_is_made_again(bucket, executor):
 
 def test_what_was_changed_is_found(bucket, capsys):
     run(f"{bucket.uri}/out/", source=range(300), part_size=4000)
-    part, ledger, table = "out/part-00001.parquet", "out/_batchflow/ledger.jsonl", "out/_batchflow/errors.parquet"
+    part, ledger, table = "out/part-00001.parquet", ".out_batchflow/ledger.log", ".out_batchflow/errors.pq"
     whole = bucket.get(part)
     for key, data, told in (
         (part, None, "part-00001.parquet is gone"),
         (part, b"x", "it was cut off or added to"),
         (part, whole[:-1] + b"!", "part-00001.parquet was changed after it was written"),
         ("out/more.parquet", b"x", "more.parquet is no part of this output"),
-        (table, b"x", "errors.parquet is gone or was changed"),
-        (ledger, bucket.get(ledger) + b"{", "ledger.jsonl goes on behind its last line"),
+        (table, b"x", "errors.pq is gone or was changed"),
+        (ledger, bucket.get(ledger) + b"{", "ledger.log goes on behind its last line"),
     ):
         before = bucket.get(key) if key in bucket.names() else None
         bucket.put(key, data) if data is not None else bucket.delete(key)
@@ -343,6 +343,6 @@ def test_what_is_printed_is_kept_at_the_end_of_a_run_behind_that_of_runs_before(
         source = bf.read_text(f"{bucket.uri}/in/")
         bf.map_records(shouts, source, into=f"{bucket.uri}/out/", executor=executor, chunk="1MB")
         told += [f"[{bucket.uri}/in/{name}.txt] shout {name}{number}\n" for number in (1, 2)]
-        assert bucket.get("out/_batchflow/output.log").decode() == "".join(told)
+        assert bucket.get(".out_batchflow/output.log").decode() == "".join(told)
     bf.map_records(len, bf.read_text(f"{bucket.uri}/in/"), into=f"{bucket.uri}/out/", executor=executor, fresh=True)
-    assert "out/_batchflow/output.log" not in bucket.names()
+    assert ".out_batchflow/output.log" not in bucket.names()

@@ -135,7 +135,7 @@ def test_a_run_that_was_planned_before_another_went_on_is_refused(bucket):
 
     run(f"{bucket.uri}/out/")
     with pytest.raises(errors.DestinationError, match=r"another run has gone on with s3://.*/out meanwhile: run this"):
-        Ledger(place_of(f"{bucket.uri}/out/_batchflow"), History())
+        Ledger(place_of(f"{bucket.uri}/.out_batchflow"), History())
 
 
 def stopped(into):
@@ -153,7 +153,7 @@ def stopped(into):
 def test_a_segment_that_is_gone_or_was_changed(bucket, capsys, monkeypatch):
     monkeypatch.setattr(syncing, "SYNC_SECONDS", 3600)
     stopped(f"{bucket.uri}/out/")
-    first, *_, last = [key for key in bucket.names("out/_batchflow/ledger/") if key.endswith("l")]
+    first, *_, last = [key for key in bucket.names(".out_batchflow/ledger/") if key.endswith("g")]
     data = bucket.get(first)
     bucket.put(first, data.replace(b"0", b"1", 1))
     assert main(["verify", f"{bucket.uri}/out"]) == 1
@@ -171,7 +171,7 @@ def test_a_segment_that_is_gone_or_was_changed(bucket, capsys, monkeypatch):
 
 def test_a_piece_that_was_changed_is_found_by_who_fetches_it(bucket):
     stopped(f"{bucket.uri}/x.parquet")
-    piece = next(key for key in bucket.names() if "/pieces/" in key and key.endswith(".parquet"))
+    piece = next(key for key in bucket.names() if "/pieces/" in key and key.endswith(".piece"))
     data = bytearray(bucket.get(piece))
     data[len(data) // 2] ^= 1
     bucket.put(piece, bytes(data))

@@ -94,7 +94,7 @@ def test_run_writes_the_output_and_tells_what_failed(folder):
     assert lines[2].startswith("workers' time: ")
     assert lines[3:] == [
         r"      1 x ValueError in call: in/b.csv, record 1: three \x1b[31m",
-        "output in out/; errors and report in out/_batchflow/",
+        "output in out/; errors and report in .out_batchflow/",
         "next: batchflow errors out/ --all; once mended, batchflow retry out/ --version 2",
     ]
 
@@ -257,9 +257,8 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_running(folder):
         "  batchflow run steps.py:wait 'in/*.csv' --into out/ --quiet",
     ])  # fmt: skip
     assert not [child for child in left if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
-    assert sorted(path.name for path in (folder / "out").rglob("*")) == [
-        "_batchflow", "errors.parquet", "ledger.jsonl", "pieces", "plan.json", "report.html",
-        "report.json", "trace.json",
+    assert sorted(path.name for path in (folder / ".out_batchflow").rglob("*")) == [
+        "errors.pq", "ledger.log", "pieces", "plan.json", "report.html", "report.json", "trace.json",
     ]  # fmt: skip
     sofar = batchflow(folder, "errors", "out/")
     assert (sofar.stdout, sofar.stderr) == ("nothing failed\n", "so far: the job has not come to its end\n")

@@ -105,7 +105,7 @@ def terminal(request, tmp_path_factory):
     (folder / "notes.txt").touch()
     (folder / "sales").mkdir()
     (folder / "sales/north.csv").touch()
-    (folder / "clean/_batchflow").mkdir(parents=True)
+    (folder / "clean").mkdir()
     terminal = Fish(folder) if request.param == "fish" else Terminal(request.param, folder)
     yield terminal
     terminal.close()

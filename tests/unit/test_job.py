@@ -420,8 +420,8 @@ class TestSinks:
         assert ds.dataset(tmp_path / "out").to_table()["n"].to_pylist() == list(range(10))
         assert result.values == [{"n": n} for n in range(10)]
         assert pa.table(result)["n"].to_pylist() == list(range(10))
-        files = sorted(path.name for path in (tmp_path / "out/_batchflow").iterdir())
-        assert files == ["errors.parquet", "ledger.jsonl", "plan.json", "report.html", "report.json", "trace.json"]
+        files = sorted(path.name for path in (tmp_path / ".out_batchflow").iterdir())
+        assert files == ["errors.pq", "ledger.log", "plan.json", "report.html", "report.json", "trace.json"]
 
     @pytest.mark.parametrize("name", ["parquet", "arrow", "csv"])
     def test_all_parts_have_the_columns_and_types_that_only_later_ones_brought(self, tmp_path, name):
@@ -531,7 +531,7 @@ class TestSinks:
             run(lambda n: n, range(10), into=tmp_path / "x.parquet", chunk=5)
             assert pq.read_table(tmp_path / "x.parquet")["value"].to_pylist() == list(range(10))
             (tmp_path / "x.parquet").unlink()
-        lines = map(json.loads, (tmp_path / ".x.parquet_batchflow/ledger.jsonl").read_text().splitlines())
+        lines = map(json.loads, (tmp_path / ".x.parquet_batchflow/ledger.log").read_text().splitlines())
         assert [next(iter(line)) for line in lines] == ["run", "schema", "chunk", "chunk", "part", "end"]
 
     def test_files_that_only_look_like_parts_are_kept(self, tmp_path):
@@ -547,19 +547,19 @@ class TestSinks:
 
     def test_the_ledger_accounts_for_every_range(self, tmp_path):
         run(odd_fails, range(100), into=tmp_path / "out/", chunk=10)
-        lines = [json.loads(line) for line in (tmp_path / "out/_batchflow/ledger.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for line in (tmp_path / ".out_batchflow/ledger.log").read_text().splitlines()]
         ranges = [line["ranges"] for line in lines if "chunk" in line]
         assert ranges == [[["records", n, n + 10, 10, 10, 5, 5]] for n in range(0, 100, 10)]
 
     def test_a_stop_leaves_the_error_table_and_what_is_done(self, tmp_path):
         with pytest.raises(errors.StoppedError):
             run(odd_fails, range(100), into=tmp_path / "out/", max_errors=2, chunk=1)
-        assert pq.read_table(tmp_path / "out/_batchflow/errors.parquet")["record"].to_pylist() == [2, 4, 6]
+        assert pq.read_table(tmp_path / ".out_batchflow/errors.pq")["record"].to_pylist() == [2, 4, 6]
         result = run(odd_fails, range(100), into=tmp_path / "out/", chunk=1)
         assert result.report.before == 6
         assert pq.read_table(tmp_path / "out")["n"].to_pylist() == list(range(0, 100, 2))
         assert result.errors["record"].to_pylist() == list(range(2, 101, 2))
-        assert not (tmp_path / "out/_batchflow/pieces").exists()
+        assert not (tmp_path / ".out_batchflow/pieces").exists()
 
     def test_batches_with_pandas_metadata_make_one_dataset(self, tmp_path):
         def frame(table):

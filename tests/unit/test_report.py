@@ -152,11 +152,11 @@ class TestSummary:
         ]  # fmt: skip
         assert all(len(line) < 400 for line in lines)
         assert lines[6:] == [
-            "output in out/; errors and report in out/_batchflow/",
+            "output in out/; errors and report in .out_batchflow/",
             "next: batchflow errors out/ --all; once mended, batchflow retry out/ --version 2",
         ]
-        assert (tmp_path / "out/_batchflow/errors.parquet").exists()
-        assert (tmp_path / "out/_batchflow/report.json").exists()
+        assert (tmp_path / ".out_batchflow/errors.pq").exists()
+        assert (tmp_path / ".out_batchflow/report.json").exists()
         assert (result.report.kinds, len(result.report.commonest)) == (4, 3)
         again = str(bf.map_records(fail, bf.records(range(50)), into="out/", executor="serial").report).splitlines()
         assert again == [lines[0], "nothing to do: all of it was done before", *lines[3:6], lines[7]]
@@ -192,7 +192,7 @@ class TestSummary:
         kinds = bf.map_records(fail, bf.records(range(50)), executor="serial").report.commonest
         everything = Report(
             "ray", 2, "/tmp/logs", rows_in=9, before=3, failed=6, seconds=9.0, time=dict.fromkeys(LOSSES, 1.0),
-            commonest=kinds, kinds=9, advice=("one", "two", "three"), output="/out/", meta="/out/_batchflow/",
+            commonest=kinds, kinds=9, advice=("one", "two", "three"), output="/out/", meta="/.out_batchflow/",
         )  # fmt: skip
         assert len(str(everything).splitlines()) == 11
 

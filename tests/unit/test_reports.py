@@ -48,7 +48,7 @@ def states(values):
 
 def test_a_run_leaves_a_report_beside_its_output(tmp_path, executor):
     result = run(tmp_path, into=tmp_path / "out/", executor=executor)
-    values = check(tmp_path / "out/_batchflow")
+    values = check(tmp_path / ".out_batchflow")
     assert (values["rows_in"], values["rows_out"], values["failed"], values["complete"]) == (5, 4, 1, True)
     assert sorted(states(values)) == ["ok", "ok", "some failed"]
     (group,) = values["errors"]["groups"]
@@ -61,7 +61,7 @@ def test_a_run_leaves_a_report_beside_its_output(tmp_path, executor):
         result.save_report(tmp_path / name)
         assert told(tmp_path / name) == values
     result.save_report(tmp_path / "copy.trace.json")
-    assert told(tmp_path / "copy.trace.json") == told(tmp_path / "out/_batchflow/trace.json")
+    assert told(tmp_path / "copy.trace.json") == told(tmp_path / ".out_batchflow/trace.json")
 
 
 def test_so_does_one_file(tmp_path):
@@ -72,7 +72,7 @@ def test_so_does_one_file(tmp_path):
 def test_a_run_that_is_stopped_leaves_what_it_came_to(tmp_path):
     with pytest.raises(errors.StoppedError):
         run(tmp_path, into=tmp_path / "out/", max_errors=0)
-    values = check(tmp_path / "out/_batchflow")
+    values = check(tmp_path / ".out_batchflow")
     assert not values["complete"]
     assert values["errors"]["groups"][0]["count"] == 1
     assert states(values) == ["ok", "some failed"]
@@ -80,7 +80,7 @@ def test_a_run_that_is_stopped_leaves_what_it_came_to(tmp_path):
 
 def test_after_nothing_was_left_to_do_it_is_that_of_the_run_before(tmp_path):
     run(tmp_path, into=tmp_path / "out/")
-    before = (tmp_path / "out/_batchflow/report.html").read_bytes()
+    before = (tmp_path / ".out_batchflow/report.html").read_bytes()
     again = bf.map_records(clean, bf.read_text(str(tmp_path / "in.txt")), into=tmp_path / "out/", chunk="4B")
     assert "nothing to do" in str(again.report)
     again.save_report(tmp_path / "copy.html")
@@ -91,7 +91,7 @@ def test_what_a_retry_mended_is_told_of_no_more(tmp_path):
     run(tmp_path, into=tmp_path / "out/")
     source = bf.read_text(str(tmp_path / "in.txt"))
     bf.Job(lambda line: {"n": int(line)}, source, into=str(tmp_path / "out/"), chunk="4B", version="2", executor="serial").retry_failed()
-    values = check(tmp_path / "out/_batchflow")
+    values = check(tmp_path / ".out_batchflow")
     assert (values["errors"]["groups"], values["failed"], values["rows_out"]) == ([], 0, 5)
     assert states(values) == ["ok"]
 
@@ -103,12 +103,12 @@ def test_deaths_and_tries_are_told_of(tmp_path):
         return {"n": n}
 
     bf.map_records(fn, bf.records(range(8)), into=tmp_path / "out/", executor=bf.Processes(workers=1), chunk=8)
-    values = check(tmp_path / "out/_batchflow")
+    values = check(tmp_path / ".out_batchflow")
     at = values["timeline"]["columns"].index("state")
     deaths = [mark for mark in values["timeline"]["marks"] if STATES[mark[at + 1]] == "died"]
     assert len(deaths) >= 4  # eight records, halved until one is alone, and that tried twice
     assert all(values["timeline"]["workers"][mark[1]] for mark in deaths)
-    names = [event["name"] for event in told(tmp_path / "out/_batchflow/trace.json")["traceEvents"] if event["ph"] == "i"]
+    names = [event["name"] for event in told(tmp_path / ".out_batchflow/trace.json")["traceEvents"] if event["ph"] == "i"]
     assert names.count("died") == len(deaths)
 
 
@@ -130,10 +130,10 @@ def test_a_name_that_tells_no_kind_is_refused(tmp_path, name):
 
 def test_an_output_without_a_report_says_so(tmp_path):
     result = run(tmp_path, into=tmp_path / "out/")
-    (tmp_path / "out/_batchflow/report.json").write_text('{"rows_in": 5}')  # of an older version
+    (tmp_path / ".out_batchflow/report.json").write_text('{"rows_in": 5}')  # of an older version
     with pytest.raises(errors.InputError, match=r"no report: .*report\.json is not one"):
         result.save_report(tmp_path / "copy.html")
-    (tmp_path / "out/_batchflow/report.json").unlink()
+    (tmp_path / ".out_batchflow/report.json").unlink()
     with pytest.raises(errors.InputError, match=r"no report: there is no .*report\.json; a job leaves one"):
         result.save_report(tmp_path / "copy.html")
 
@@ -174,7 +174,7 @@ def test_a_flow_saves_its_report(tmp_path, executor):
     flow_run.save_report(tmp_path / "flow.html")
     page = told(tmp_path / "flow.html")
     assert page == {name: value for name, value in values.items() if name != "graph"}
-    assert check(tmp_path / "halves/_batchflow")["failed"] == 1
+    assert check(tmp_path / ".halves_batchflow")["failed"] == 1
 
 
 def test_of_a_flow_of_thousands_of_steps_the_longest_and_the_failed_are_told(tmp_path):
@@ -214,9 +214,9 @@ def folder(tmp_path, monkeypatch):
 
 def test_the_command_tells_where_the_report_is(folder, capsys):
     assert main(["report", "out/"]) == 0
-    assert capsys.readouterr().out == f"{folder}/out/_batchflow/report.html\n"
+    assert capsys.readouterr().out == f"{folder}/.out_batchflow/report.html\n"
     assert main(["report", "out", "--trace"]) == 0
-    assert capsys.readouterr().out == f"{folder}/out/_batchflow/trace.json\n"
+    assert capsys.readouterr().out == f"{folder}/.out_batchflow/trace.json\n"
 
 
 def test_the_command_opens_it_in_a_browser(folder, capsys, monkeypatch):
@@ -225,24 +225,24 @@ def test_the_command_opens_it_in_a_browser(folder, capsys, monkeypatch):
     monkeypatch.setattr(webbrowser, "_tryorder", None)  # it is looked for once in a process
     monkeypatch.setenv("BROWSER", f"{folder}/browser")
     assert main(["report", "out/", "--open"]) == 0
-    assert (folder / "opened").read_text() == f"file://{folder}/out/_batchflow/report.html\n"
+    assert (folder / "opened").read_text() == f"file://{folder}/.out_batchflow/report.html\n"
 
 
 def test_the_command_says_so_where_no_browser_can_be_opened(folder, capsys, monkeypatch):
     monkeypatch.setattr(webbrowser, "_tryorder", [])
     assert main(["report", "out/", "--open"]) == 1
-    assert capsys.readouterr().err == f"no browser could be opened here: copy the file, or open file://{folder}/out/_batchflow/report.html\n"
+    assert capsys.readouterr().err == f"no browser could be opened here: copy the file, or open file://{folder}/.out_batchflow/report.html\n"
 
 
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("out/", "'out/' has no report: no {folder}/out/_batchflow/report.html, which a run leaves when it ends, finished or not"),
-        (".", "'.' is no output of batchflow: there is no ledger.jsonl in {folder}/_batchflow; name the folder or file that a run wrote"),
+        ("out/", "'out/' has no report: no {folder}/.out_batchflow/report.html, which a run leaves when it ends, finished or not"),
+        (".", "'.' is no output of batchflow: there is no ledger.log in {folder.parent}/.{folder.name}_batchflow; name the folder or file that a run wrote"),
     ],
 )  # fmt: skip
 def test_the_command_says_so_where_there_is_none(folder, capsys, output, message):
-    (folder / "out/_batchflow/report.html").unlink()
+    (folder / ".out_batchflow/report.html").unlink()
     assert main(["report", output]) == 2
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", f"batchflow: {message.format(folder=folder)}\n")
@@ -277,7 +277,7 @@ def test_a_page_that_cannot_be_made_costs_no_rows(tmp_path, monkeypatch, caplog)
     monkeypatch.setattr(papers, "page", broken)
     result = run(tmp_path, into=tmp_path / "out/")
     assert result.table["n"].to_pylist() == [1, 2, 4, 5]
-    assert sorted(path.name for path in (tmp_path / "out/_batchflow").glob("*.json")) == [
+    assert sorted(path.name for path in (tmp_path / ".out_batchflow").glob("*.json")) == [
         "plan.json", "report.json", "trace.json"
     ]  # fmt: skip
     assert [record.message for record in caplog.records] == ["cannot make report.html, which is left out"]

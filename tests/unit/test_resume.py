@@ -271,7 +271,7 @@ def test_nothing_in_an_output_is_a_pickle_or_a_secret(text, tmp_path):
         return int(line)
 
     run(fn, text, tmp_path, args={"key": "s3cret"})
-    for file in (tmp_path / "out").rglob("*"):
+    for file in (*(tmp_path / "out").rglob("*"), *(tmp_path / ".out_batchflow").rglob("*")):
         if file.is_file():
             data = file.read_bytes()
             assert b"s3cret" not in data
@@ -387,7 +387,7 @@ def test_the_retry_of_a_function_of_a_script_says_what_to_do(text, tmp_path, scr
     )
     from batchflow.cli import main
 
-    assert json.loads((tmp_path / "out/_batchflow/plan.json").read_text())["function"]["module"] == "__main__"
+    assert json.loads((tmp_path / ".out_batchflow/plan.json").read_text())["function"]["module"] == "__main__"
     (tmp_path / "steps.py").write_text("def fn(line):\n    return 0 if line == 'x' else int(line)\n")
     assert main(["retry", f"{tmp_path}/out", "--executor", "serial"]) == 2
     assert main(["retry", f"{tmp_path}/out", f"{tmp_path}/steps.py:fn", "--executor", "serial", "--version", "2"]) == 0
@@ -399,7 +399,7 @@ def test_retry_needs_an_output_that_came_to_its_end(tmp_path):
     with pytest.raises(errors.UsageError, match=r"there is no output of an earlier run in .*out: run the job first"):
         job.retry_failed()
     job.run()
-    ledger = tmp_path / "out/_batchflow/ledger.jsonl"
+    ledger = tmp_path / ".out_batchflow/ledger.log"
     ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(errors.UsageError, match="has not come to its end: run it again first, and it goes on"):
         job.retry_failed()
@@ -473,7 +473,7 @@ def test_a_retried_record_fits_all_numbers_of_its_column(tmp_path):
 
 
 def test_what_died_before_it_wrote_a_line_is_begun_anew(tmp_path):
-    (tmp_path / "out/_batchflow/pieces").mkdir(parents=True)
+    (tmp_path / ".out_batchflow/pieces").mkdir(parents=True)
     assert run(len, bf.records(["a"]), tmp_path).values == [1]
 
 
@@ -543,7 +543,7 @@ def test_a_fork_of_the_driver_does_not_keep_the_output_busy(tmp_path):
 def test_a_run_that_cannot_go_on_for_now_says_that_what_is_done_is_kept(text, tmp_path):
     run(len, text, tmp_path)
     (tmp_path / "in/d.txt").write_text("7\n")
-    (tmp_path / "out/_batchflow/pieces").write_text("in the way")
+    (tmp_path / ".out_batchflow/pieces").write_text("in the way")
     with pytest.raises(errors.OutputError, match="what is done is kept: run the same command again"):
         run(len, text, tmp_path)
 

@@ -133,7 +133,7 @@ def test_flow_that_fails_and_flow_as_it_is_written(told):
 
 def test_report(told):
     told("run", "f.py:clean", "in.csv", "--into", "out/", status=1)
-    assert Path(told("report", "out/", keys="`report`")["path"]) == Path("out/_batchflow/report.html").absolute()
+    assert Path(told("report", "out/", keys="`report`")["path"]) == Path(".out_batchflow/report.html").absolute()
     assert Path(told("report", "out/", "--trace", keys="`report`")["path"]).name == "trace.json"
 
 
@@ -145,7 +145,7 @@ def test_verify(told):
     shape = told("verify", "out/", status=1, keys="`verify`")
     assert not shape["ok"]
     assert "part-00000" in shape["problems"][0]
-    ledger = Path("out/_batchflow/ledger.jsonl")
+    ledger = Path(".out_batchflow/ledger.log")
     ledger.write_bytes(ledger.read_bytes().replace(b'"rows', b'"rowz', 1))
     shape = told("verify", "out/", status=1, keys="`verify`")
     assert (shape["ok"], len(shape["problems"]), shape["rows_in"]) == (False, 1, None)

@@ -73,23 +73,23 @@ def test_a_file_of_somebody_elses(out, capsys):
 
 
 def test_an_error_table_that_was_edited(out, capsys):
-    table = pq.read_table(out / "_batchflow/errors.parquet")
-    pq.write_table(table.slice(0, 0), out / "_batchflow/errors.parquet")
-    assert told(out, capsys) == ["errors.parquet is gone or was changed after it was written"]
+    table = pq.read_table(out.parent / ".out_batchflow/errors.pq")
+    pq.write_table(table.slice(0, 0), out.parent / ".out_batchflow/errors.pq")
+    assert told(out, capsys) == ["errors.pq is gone or was changed after it was written"]
 
 
 def lines(out):
-    return (out / "_batchflow/ledger.jsonl").read_text().splitlines()
+    return (out.parent / ".out_batchflow/ledger.log").read_text().splitlines()
 
 
 @pytest.mark.parametrize("at", range(-6, 0))
 def test_a_line_of_the_ledger_that_was_edited(out, capsys, at):
     ledger = lines(out)
     ledger[at] = ledger[at].replace(":", ": ", 1)
-    (out / "_batchflow/ledger.jsonl").write_text("\n".join(ledger) + "\n")
+    (out.parent / ".out_batchflow/ledger.log").write_text("\n".join(ledger) + "\n")
     [line] = told(out, capsys)
     assert line == (
-        f"{out}/_batchflow/ledger.jsonl, line {len(ledger) + at + 1}: "
+        f"{out.parent}/.out_batchflow/ledger.log, line {len(ledger) + at + 1}: "
         "was changed after it was written, or a line before it was"
     )
 
@@ -98,21 +98,21 @@ def test_a_line_of_the_ledger_that_was_edited(out, capsys, at):
 def test_a_line_of_the_ledger_that_was_taken_out(out, capsys, at):
     ledger = lines(out)
     del ledger[at]
-    (out / "_batchflow/ledger.jsonl").write_text("\n".join(ledger) + "\n")
+    (out.parent / ".out_batchflow/ledger.log").write_text("\n".join(ledger) + "\n")
     [line] = told(out, capsys)
     assert "was changed after it was written, or a line before it was" in line
 
 
 def test_the_last_lines_of_the_ledger_that_were_taken_out(out, capsys):
-    (out / "_batchflow/ledger.jsonl").write_text("\n".join(lines(out)[:-1]) + "\n")
+    (out.parent / ".out_batchflow/ledger.log").write_text("\n".join(lines(out)[:-1]) + "\n")
     assert told(out, capsys) == ["the job has not come to its end: run it again, and it goes on"]
 
 
 @pytest.mark.parametrize("junk", ["{", '{"chunk":9', "\0" * 20])
 def test_something_behind_the_last_line_of_the_ledger(out, capsys, junk):
-    with open(out / "_batchflow/ledger.jsonl", "a") as file:
+    with open(out.parent / ".out_batchflow/ledger.log", "a") as file:
         file.write(junk)
-    assert told(out, capsys) == ["ledger.jsonl goes on behind its last line"]
+    assert told(out, capsys) == ["ledger.log goes on behind its last line"]
 
 
 def test_rows_that_stand_in_another_order_than_their_input(out, capsys):
@@ -128,14 +128,14 @@ def test_rows_that_stand_in_another_order_than_their_input(out, capsys):
 
 
 def test_a_ledger_that_is_gone(out, capsys):
-    (out / "_batchflow/ledger.jsonl").unlink()
+    (out.parent / ".out_batchflow/ledger.log").unlink()
     [line] = told(out, capsys)
-    assert line.startswith(f"cannot read {out}/_batchflow/ledger.jsonl: ")
+    assert line.startswith(f"cannot read {out.parent}/.out_batchflow/ledger.log: ")
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"batchflow": 2}'])
 def test_a_plan_that_was_edited_or_is_gone(out, capsys, content):
-    plan = out / "_batchflow/plan.json"
+    plan = out.parent / ".out_batchflow/plan.json"
     plan.unlink() if content is None else plan.write_text(content)
     [line] = told(out, capsys)
     assert str(plan) in line
@@ -162,7 +162,7 @@ def rewrite(out, change):
             text = json.dumps(changed, separators=(",", ":"))
             link = link_of(link, text)
             written.append(f'{text[:-1]},"chain":"{link}"}}\n')
-    (out / "_batchflow/ledger.jsonl").write_text("".join(written))
+    (out.parent / ".out_batchflow/ledger.log").write_text("".join(written))
 
 
 def chunks(start, change):
@@ -245,7 +245,7 @@ def test_a_run_does_not_go_on_with_what_was_damaged(out, tmp_path):
     (out / "part-00001.parquet").unlink()
     with pytest.raises(errors.LedgerError, match=r"part-00001.parquet is gone, so this output cannot be gone on with"):
         run()
-    (out / "_batchflow/ledger.jsonl").write_text("\n".join(lines(out)[1:]) + "\n")
+    (out.parent / ".out_batchflow/ledger.log").write_text("\n".join(lines(out)[1:]) + "\n")
     with pytest.raises(errors.LedgerError, match="line 1: was changed after it was written"):
         run()
 
