@@ -130,7 +130,7 @@ class Job(JobSpec):
         return self._streamed(plan, ordered=ordered)
 
     def _streamed(self, plan: Plan, *, ordered: bool) -> Iterator[pa.Table]:
-        with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor:
+        with chosen(self.executor, needs_ray=self.per_task.needs_ray, streams=True) as executor:
             yield from self._run_of(plan, executor).tables(ordered=ordered)
 
     def scale(

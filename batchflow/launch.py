@@ -1,23 +1,45 @@
 """Starts the process that workers are forked from, before the rest of batchflow is loaded.
 
 A fresh interpreter takes 0.1 s to be of use, and so do our own modules: side by side they take half.
-So this module imports nothing of batchflow, and the verbs call `ahead` first of all.
+So this module imports next to nothing of batchflow, and the verbs call `ahead` first of all.
 """
 
 from __future__ import annotations
 
+import marshal
 import os
 import socket
+import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
+
+from batchflow.bootstrap import DEPTH, check_start, depth
 
 _THREADS = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS",
 )  # fmt: skip
 """What numeric libraries take their number of threads from; one worker per core needs no more."""
+
+REQUEST = struct.Struct("<Q")
+CLOSE = 0
+"""Number of no worker: asks the zygote to let its workers end."""
+
+_CODE = """\
+import gc
+gc.disable()  # until all is loaded: 3 of 50 ms
+import marshal, sys
+with open({file}, 'rb') as file:
+    home, sys.path[:], sys.argv[:] = marshal.load(file)
+sys.path.insert(0, home)  # a batchflow.py of the user is not this package
+import batchflow
+del sys.path[0]
+from batchflow.executors.zygote import main
+main({control}, {driver}, arrow={arrow}, rows={rows}, waits={waits})
+"""
 
 
 class Zygote(NamedTuple):
@@ -27,15 +49,31 @@ class Zygote(NamedTuple):
     control: socket.socket
     threads: int
     """Threads that numeric libraries in its workers use."""
+    driver: int
+    """Process that started it."""
+    environment: dict[str, str]
+    """Variables of the driver when it started."""
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process is a fork of the driver, whose zygote must not be touched."""
+        return self.driver != os.getpid()
 
     def close(self) -> None:
-        """Let it kill its workers and end."""
+        """Let its workers end, and wait for its own end; in a fork of the driver only forget it."""
+        if self.is_inherited:
+            self.process.returncode = 0  # `Popen` would warn of a child that it cannot wait for
+            self.control.close()
+            return
+        with suppress(OSError):  # it is gone already
+            self.control.sendall(REQUEST.pack(CLOSE))
+            self.control.shutdown(socket.SHUT_RDWR)  # a fork of the driver may hold this end open
         self.control.close()
         self.process.wait()
 
 
-_ahead: list[Zygote] = []
-"""At most one, that waits for an executor to take it."""
+_waiting = threading.local()
+"""``zygote``: the one that this thread started ahead of its job, until an executor takes it."""
 
 
 def start(threads: int, *, arrow: bool, rows: bool = False, waits: bool = False) -> Zygote:
@@ -51,22 +89,52 @@ def start(threads: int, *, arrow: bool, rows: bool = False, waits: bool = False)
         Whether it loads what Arrow needs to make rows of Python's values: pandas, wherever that is installed.
     waits
         Whether it loads what runs calls that wait.
+
+    Raises
+    ------
+    UsageError
+        If the job would start itself again without end.
     """
+    check_start()
     ours, theirs = socket.socketpair()
-    code = (
-        "import gc; gc.disable(); "  # until all is loaded: 3 of 50 ms
-        f"import sys; sys.path[:] = {sys.path!r}; sys.argv[:] = {sys.argv!r}; "
-        f"from batchflow.executors.zygote import main; main({theirs.fileno()}, {arrow=}, {rows=}, {waits=})"
+    file = _startup_file()
+    code = _CODE.format(
+        file=file, control=theirs.fileno(), driver=os.getpid(), arrow=arrow, rows=rows, waits=waits
     )
+    environment = dict(os.environ)
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        pass_fds=[theirs.fileno()],
+        [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code],  # type: ignore[attr-defined]
+        pass_fds=[theirs.fileno(), file],
         stdin=subprocess.DEVNULL,
-        env={**dict.fromkeys(_THREADS, str(threads)), **os.environ},
+        env={**dict.fromkeys(_THREADS, str(threads)), **environment, DEPTH: str(depth() + 1)},
         process_group=0,  # Ctrl-C is for the driver to handle
     )
+    os.close(file)
     theirs.close()
-    return Zygote(process, ours, threads)
+    return Zygote(process, ours, threads, os.getpid(), environment)
+
+
+def _startup_file() -> int:
+    """Return the descriptor of a file with path and arguments: a command line holds 128 kB at most."""
+    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+    arguments = [str(argument) for argument in getattr(sys, "argv", ())]
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("batchflow")
+    else:
+        import tempfile  # only where there is no memfd
+
+        with tempfile.TemporaryFile() as temporary:
+            file = os.dup(temporary.fileno())
+    with os.fdopen(os.dup(file), "wb") as writer:
+        marshal.dump((home, import_path(), arguments), writer)
+    os.lseek(file, 0, os.SEEK_SET)
+    return file
+
+
+def import_path() -> list[str]:
+    """Return where this process imports from; Python skips entries that are no text."""
+    entries: list[object] = list(sys.path)
+    return [str(entry) for entry in entries if isinstance(entry, str)]
 
 
 @contextmanager
@@ -82,22 +150,52 @@ def ahead(
     threads, arrow, rows, waits
         As for `start`.
     """
-    if not _ahead and (executor or os.environ.get("BATCHFLOW_EXECUTOR") or default_name()) == "processes":
-        _ahead.append(start(threads, arrow=arrow, rows=rows, waits=waits))
+    name = executor or os.environ.get("BATCHFLOW_EXECUTOR") or default_name()
+    zygote = None
+    if getattr(_waiting, "zygote", None) is None and name == "processes":
+        zygote = _waiting.zygote = start(threads, arrow=arrow, rows=rows, waits=waits)
     try:
         yield
     finally:
-        with suppress(IndexError):  # most likely it was taken; else the job was refused, or ran elsewhere
-            _ahead.pop().close()
+        if zygote is not None and _waiting.zygote is zygote:  # the job was refused, or ran elsewhere
+            _waiting.zygote = None
+            zygote.close()
 
 
 def take(threads: int, *, arrow: bool) -> Zygote:
     """Return the zygote that waits, if it fits, or a new one."""
-    return _ahead.pop() if _ahead and _ahead[0].threads == threads else start(threads, arrow=arrow)
+    zygote: Zygote | None = getattr(_waiting, "zygote", None)
+    if zygote is None or zygote.threads != threads or zygote.is_inherited:
+        return start(threads, arrow=arrow)
+    _waiting.zygote = None
+    return zygote
+
+
+_ray_of_parent = False
+"""Whether this process is a fork of one that uses Ray."""
+
+
+def has_rays_parent() -> bool:
+    """Whether this process is a fork of one that uses Ray; Ray does not work in a fork."""
+    return _ray_of_parent
+
+
+def _note_fork() -> None:
+    global _ray_of_parent
+    _ray_of_parent = _ray_of_parent or is_ray_running()
+
+
+os.register_at_fork(after_in_child=_note_fork)
 
 
 def default_name() -> str:
     """Return the executor of a job that names none: Ray where it runs already, else worker processes."""
-    ray = sys.modules.get("ray")  # not imported: a Ray that runs in this process was imported by its user
-    running = ray is not None and ray.is_initialized()
+    running = is_ray_running() and not _ray_of_parent
     return "ray" if running or os.environ.get("RAY_ADDRESS") else "processes"
+
+
+def is_ray_running() -> bool:
+    """Whether this process uses Ray."""
+    ray = sys.modules.get("ray")  # not imported: a Ray that runs in this process was imported by its user
+    check = getattr(ray, "is_initialized", None)  # there is none while another thread imports it
+    return check is not None and bool(check())

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from batchflow.bootstrap import LOADING
 from batchflow.combining.replay import replay
 from batchflow.destinations import canonical_place
 from batchflow.errors import BatchflowError, FunctionError, InputError
@@ -105,14 +106,19 @@ def _load_module(name: str) -> ModuleType:
         near = [str(other.relative_to(Path.cwd())) for other in file.parent.glob("*.py")]
         message = f"there is no file {name!r} (looked in {Path.cwd()}){did_you_mean(name, near)}"
         raise FunctionError(message)
+    LOADING.append(None)
     try:
         if file is not None:
             return _load_file(file)
         sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as `python -m` does
         return importlib.import_module(name)
+    except BatchflowError:
+        raise  # of a job at the top of the module
     except (Exception, SystemExit) as error:
         message = f"cannot import {name!r}: {type(error).__name__}: {error}"
         raise FunctionError(message) from error
+    finally:
+        LOADING.pop()
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import Any
 from batchflow.bottleneck import SCALES, find
 from batchflow.curve import WAITS, Point, Scaling
 from batchflow.errors import UsageError
-from batchflow.executors import Executor, choose
+from batchflow.executors import Executor, choose, turn_of
 from batchflow.plan import JobSpec, Plan
 from batchflow.planning import make_plan
 from batchflow.report import Report
@@ -118,6 +118,7 @@ class _Bench:
         self._stack = stack
         self._runs = 0
         self._first = choose(executor, needs_ray=plan.spec.per_task.needs_ray)
+        stack.enter_context(turn_of(self._first).taken())
         self._own = self._first is not executor and self._first.name == "processes"
         self._pool: dict[int, Executor] = {}
         if not self._own and not self._first.warm:

@@ -374,6 +374,8 @@ class Failed(NamedTuple):
     """The node that it ran on is gone, or what it took was on one that is: another one does it as well."""
     unwritten: bool = False
     """Its rows could not be written, which is no fault of theirs: the disk is full, or gone."""
+    unloadable: bool = False
+    """The worker could not load the program of the job, so no work of the job can succeed there."""
     printed: tuple[str, ...] = ()
     """Lines that it printed."""
 

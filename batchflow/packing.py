@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from batchflow import pickling
+from batchflow.bootstrap import LOADING
 
 _BUFFER_BYTES = 4 << 10
 """Buffers smaller than this are copied into the pickle: each one apart costs more than the copy."""
@@ -176,10 +177,18 @@ class Arrived:
     @property
     def fn(self) -> Callable[..., Any]:
         """The function; raises what the user's code does when it is made again."""
-        fn = _functions.pop(self.pickled, None) or pickle.loads(self.pickled)
+        fn = _functions.pop(self.pickled, None) or self._load()
         _functions[self.pickled] = fn  # the last one used stands last
         if len(_functions) > _KEPT:
             del _functions[next(iter(_functions))]
+        return fn
+
+    def _load(self) -> Callable[..., Any]:
+        LOADING.append(None)
+        try:
+            fn: Callable[..., Any] = pickle.loads(self.pickled)
+        finally:
+            LOADING.pop()
         return fn
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -16,8 +16,11 @@ _NAMELESS = "<dynamic-code>"
 
 def has_modules_by_value() -> bool:
     """Whether `cloudpickle` was told of a module that other processes may not find."""
-    cloudpickle = sys.modules.get("cloudpickle")
-    return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
+    if "cloudpickle" not in sys.modules:
+        return False
+    import cloudpickle  # waits for another thread that imports it
+
+    return bool(cloudpickle.list_registry_pickle_by_value())
 
 
 def dumps(value: Any, buffer_callback: Callable[[Any], Any] | None = None) -> bytes:

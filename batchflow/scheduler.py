@@ -27,7 +27,7 @@ from batchflow.blame import Blame
 from batchflow.combining import losses
 from batchflow.combining.order import Numbering, Sequencer, Settled
 from batchflow.coverage import Coverage
-from batchflow.errors import GO_ON, OutputError
+from batchflow.errors import GO_ON, FunctionError, OutputError
 from batchflow.events import (
     ChunkSettled,
     CombineEnded,
@@ -327,12 +327,19 @@ class Scheduler:
     # --- what came of it --------------------------------------------------------------------------
 
     def take(self, outcome: Outcome) -> None:
-        """Take over the outcome of one piece of work of this job."""
+        """Take over the outcome of one piece of work of this job.
+
+        Raises
+        ------
+        FunctionError
+            If a worker cannot load the program, which is no fault of any record.
+        """
         work = self._running.end(outcome.key)
         if work is None:
             return
         if outcome.printed:
             self._tell(Printed(place_of(work), outcome.printed))
+        _check_loaded(self._program.fn, outcome)
         if isinstance(work, Task) and isinstance(outcome, Failed):
             outcome = self._placed(work, outcome)
         if self._blame.is_unlucky(work, outcome):
@@ -488,3 +495,25 @@ class Scheduler:
     def _tell(self, event: Event) -> None:
         for listener in self._listeners:
             listener(event)
+
+
+def _check_loaded(fn: Callable[..., Any], outcome: Outcome) -> None:
+    """Raise if a worker cannot load the program of a job; a note of the error is the traceback of the worker."""
+    if not isinstance(outcome, Failed) or not outcome.unloadable:
+        return
+    failure = outcome.failure
+    name = getattr(fn, "__qualname__", repr(fn))
+    message = f"a worker cannot load {name}: {failure.error_type}: {failure.message}; {_cure(failure.error_type)}"
+    error = FunctionError(message)
+    if failure.traceback:
+        error.add_note(failure.traceback)
+    raise error
+
+
+def _cure(error_type: str) -> str:
+    """Return what to do so that a worker can load a program."""
+    if error_type == "UsageError":
+        return "its module starts a job while it is imported"
+    if error_type in ("ImportError", "ModuleNotFoundError", "AttributeError"):
+        return "what it imports must be in a file that a new Python process finds in sys.path"
+    return "make what it refers to inside the function, or in setup="

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from batchflow.errors import UsageError
+from batchflow.bootstrap import check_start
+from batchflow.errors import ExecutorError, UsageError
 from batchflow.suggesting import did_you_mean
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from batchflow.executors.ray import Ray
     from batchflow.executors.serial import Serial
 
-__all__ = ["Executor", "Processes", "Ray", "Serial", "choose", "chosen"]
+__all__ = ["Executor", "Processes", "Ray", "Serial", "choose", "chosen", "turn_of"]
 
 _CLASSES = {"base": "Executor", "processes": "Processes", "ray": "Ray", "serial": "Serial"}
 _NAMES = ("serial", "processes", "ray")
@@ -34,15 +37,100 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(message)
 
 
+class Turn:
+    """Lets one thread at a time use an executor: a job waits for those of other threads.
+
+    Within its thread a job may begin while another one runs: two streams, say, or a job in a listener.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._owner = 0
+        """Identifier of the thread that has it."""
+        self._jobs = 0
+        self._streams = 0
+        _turns.add(self)
+
+    def fork(self) -> None:
+        """Free, in a fork, what threads of the parent had that are not here."""
+        self._changed = threading.Condition()
+        if self._owner != threading.get_ident():
+            self._jobs = self._streams = 0
+
+    @contextmanager
+    def taken(self, *, streams: bool = False) -> Iterator[None]:
+        """Have the executor for this thread.
+
+        Parameters
+        ----------
+        streams
+            Whether the job lasts as long as its consumer likes, so that no other thread can wait for its end.
+
+        Raises
+        ------
+        ExecutorError
+            If another thread reads a stream from the executor.
+        """
+        with self._changed:
+            while self._jobs and self._owner != threading.get_ident():
+                if self._streams:
+                    raise _streamed_elsewhere()
+                self._changed.wait()
+            self._owner = threading.get_ident()
+            self._jobs += 1
+            self._streams += streams
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._jobs -= 1
+                self._streams -= streams
+                self._changed.notify_all()
+
+
+_turns: weakref.WeakSet[Turn] = weakref.WeakSet()
+
+
+def _fork_turns() -> None:
+    for turn in list(_turns):
+        turn.fork()
+
+
+os.register_at_fork(after_in_child=_fork_turns)
+
+
+def _streamed_elsewhere() -> ExecutorError:
+    message = (
+        "another thread reads a stream from this executor: close that stream before, or give this job an "
+        "executor of its own, executor=bf.Processes()"
+    )
+    return ExecutorError(message)
+
+
+def turn_of(executor: Executor) -> Turn:
+    """Return what keeps the threads that use an executor apart."""
+    turn: Turn = vars(executor).setdefault("_turn", Turn())
+    return turn
+
+
 @contextmanager
-def chosen(executor: Executor | str | None, *, needs_ray: bool = False) -> Iterator[Executor]:
-    """Give the executor to use, as `choose` does, and close it again unless it is warm."""
+def chosen(
+    executor: Executor | str | None, *, needs_ray: bool = False, streams: bool = False
+) -> Iterator[Executor]:
+    """Give the executor to use, as `choose` does, and close it again unless it is warm.
+
+    Parameters
+    ----------
+    streams
+        As for `Turn.taken`.
+    """
     executor = choose(executor, needs_ray=needs_ray)
-    try:
-        yield executor
-    finally:
-        if not executor.warm:
-            executor.close()
+    with turn_of(executor).taken(streams=streams):
+        try:
+            yield executor
+        finally:
+            if not executor.warm:
+                executor.close()
 
 
 def choose(executor: Executor | str | None, *, needs_ray: bool = False) -> Executor:
@@ -55,8 +143,9 @@ def choose(executor: Executor | str | None, *, needs_ray: bool = False) -> Execu
     Raises
     ------
     UsageError
-        If there is none of that name.
+        If there is none of that name, or the job would start itself again without end.
     """
+    check_start()
     if not isinstance(executor, str | None):
         if isinstance(executor, type) or not hasattr(executor, "submit"):
             message = f"executor={executor!r} is none: give one like bf.Ray(), or a name: {', '.join(_NAMES)}"

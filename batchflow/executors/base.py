@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from batchflow.bootstrap import LOADING
 from batchflow.errors import FunctionError, ResourceError
 from batchflow.model import Assemble, Call, Key, Merge, Outcome, Work
 from batchflow.packing import Buffers, dumps
@@ -199,8 +200,8 @@ class Broken:
         self._error = error
 
     def perform(self, work: Work) -> Outcome:
-        """Tell why nothing works."""
-        return failed(work, "worker", self._error)
+        """Return why nothing works."""
+        return failed(work, "worker", self._error)._replace(unloadable=True)
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -249,11 +250,14 @@ class Loaded:
 
 def opened(make: Callable[[], Any], limits: Limits) -> Any:
     """Make an object again inside limits; raises what the user's code in it raises, or `Overtime`."""
+    LOADING.append(None)
     try:
         with Guard(*limits):
             return make()
     except pickle.UnpicklingError as error:
         raise error.__cause__ or error from None
+    finally:
+        LOADING.pop()
 
 
 def rules_of(work: Work, limits: Limits, retry: Retry) -> tuple[Limits, Retry]:

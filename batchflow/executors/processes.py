@@ -16,8 +16,9 @@ import signal
 import socket
 import sys
 import time
+import weakref
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -73,6 +74,11 @@ class Processes(Executor):
         self._loaded = 0
         self._waiting: deque[Piece] = deque()
         self._ready: list[tuple[int, Outcome]] = []
+        self._was_forked = False
+        """Whether this process is a fork of the one that made the executor."""
+        self._of_parent: list[Mapping[int, _Loaded]] = []
+        """Programs of the process that was forked, kept as their end would remove its files."""
+        _executors.add(self)
 
     def slots(self, limits: Resources, per_task: Resources) -> int:
         """Return how many tasks of a job may run side by side: no more than there are workers."""
@@ -166,12 +172,14 @@ class Processes(Executor):
 
     def submit(self, job: int, work: Work) -> None:
         """Send work to the worker with the shortest queue, or keep it until one has room."""
+        if job not in self._programs:
+            raise _forked()
         self._waiting.append(Piece(job, (work,)))
         self._dispatch()
 
     def submit_all(self, job: int, works: Sequence[Work]) -> None:
         """Send short work to one worker, unless each is kept to a time that only the driver can tell."""
-        if any(self._programs[job].limits):
+        if job not in self._programs or any(self._programs[job].limits):
             super().submit_all(job, works)
             return
         self._waiting.append(Piece(job, works))
@@ -231,6 +239,8 @@ class Processes(Executor):
         self, jobs: Collection[int] | None = None, timeout: float | None = None
     ) -> list[tuple[int, Outcome]]:
         """Return the outcomes there are; waits for the first one."""
+        if self._was_forked and jobs is not None and not self._programs.keys() >= set(jobs):
+            raise _forked()
         while not (taken := take(self._ready, jobs)) and self._busy(jobs):
             events = self._selector.select(timeout)
             if not events:
@@ -340,6 +350,9 @@ class Processes(Executor):
             program.close()
         self._programs.clear()
         for worker in list(self._workers.values()):
+            if worker.queue and self._zygote is not None:
+                with suppress(OSError):  # the zygote is gone, and its workers with it
+                    self._ask(worker.number)  # others end by themselves
             self._drop(worker)
         if self._zygote is not None:
             self._selector.unregister(self._zygote.control)
@@ -349,9 +362,44 @@ class Processes(Executor):
         self._waiting.clear()
         self._ready.clear()
 
+    def forget(self) -> None:
+        """Forget, in a fork of the driver, the workers of the driver; the next job starts others."""
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
+        if self._zygote is not None:
+            self._zygote.close()
+            self._zygote = None
+        self._of_parent.append(self._programs)
+        self._programs = {}
+        self._selector = wire.Wakeful()
+        self._wanted = self._stillborn = 0
+        self._waiting.clear()
+        self._ready.clear()
+        self._was_forked = True
+
     def __del__(self) -> None:
         if getattr(self, "_zygote", None) is not None:
             self.close()
+
+
+_executors: weakref.WeakSet[Processes] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for executor in list(_executors):
+        executor.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+def _forked() -> ExecutorError:
+    message = (
+        "this process was forked while the job ran, and only the process that started a job can continue it: "
+        "start a job of its own in the fork"
+    )
+    return ExecutorError(message)
 
 
 class _Loaded(NamedTuple):

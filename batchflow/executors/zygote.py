@@ -13,6 +13,7 @@ its socket, its `Tally` and where its `Permits` come from), a number alone asks 
 
 from __future__ import annotations
 
+import atexit
 import gc
 import mmap
 import os
@@ -36,7 +37,12 @@ from batchflow.worker import BARE, Limits, Overtime, bare, end_with_parent, fail
 from batchflow.worker.earlier import NOT_BEGUN, EarlierValues
 from batchflow.worker.prints import LIMIT, Mirror, Prints, gathering
 
-REQUEST = struct.Struct("<Q")
+REQUEST = struct.Struct("<Q")  # as in `batchflow.launch`, which a zygote need not load
+CLOSE = 0
+END_SECONDS = 1.0
+"""What idle workers are given to end by themselves when the driver closes its executor."""
+_POLL_SECONDS = 1.0
+"""After what time it is looked again whether the driver is there, where the kernel cannot tell."""
 _ENDED = struct.Struct("<Qi")
 _CELLS = 32
 _TALLY = _CELLS + LIMIT
@@ -123,13 +129,15 @@ class Tally(Mirror):
         self._cells[1] = pid
 
 
-def main(fileno: int, *, arrow: bool, rows: bool, waits: bool) -> None:
+def main(fileno: int, driver: int, *, arrow: bool, rows: bool, waits: bool) -> None:
     """Fork workers as the driver asks, until the driver is gone.
 
     Parameters
     ----------
     fileno
         Socket of the driver.
+    driver
+        Its process.
     arrow
         Whether to load Arrow, once for all workers; otherwise those do that need it.
     rows
@@ -147,16 +155,20 @@ def main(fileno: int, *, arrow: bool, rows: bool, waits: bool) -> None:
         import batchflow.worker.waiting  # noqa: F401 - with asyncio, 40 ms
     gc.freeze()  # what is imported lives for ever: no worker need look at it, and so copy it, again
     gc.enable()
-    Zygote(socket.socket(fileno=fileno)).run()
+    zygote = Zygote(socket.socket(fileno=fileno), driver)
+    zygote.run()
     os._exit(0)  # nothing to tidy up: the driver waits for this end
 
 
 class Zygote:
     """Forks workers and reports their ends."""
 
-    def __init__(self, driver: socket.socket) -> None:
+    def __init__(self, driver: socket.socket, pid: int) -> None:
         self._driver = driver
+        self._driver_pid = pid
+        self._end = _process_file(pid)
         self._children: dict[int, int] = {}
+        self._is_closing = False
         self._bell, ringer = os.pipe()
         os.set_blocking(self._bell, False)
         os.set_blocking(ringer, False)
@@ -164,18 +176,30 @@ class Zygote:
         signal.set_wakeup_fd(ringer, warn_on_full_buffer=False)
 
     def run(self) -> None:
-        """Serve the driver until it closes its socket."""
-        while True:
-            ready, _, _ = select.select([self._driver.fileno(), self._bell], [], [])
-            if self._bell in ready:
-                os.read(self._bell, 4096)
-                self._reap()
-            if self._driver.fileno() in ready and not self._serve():
+        """Serve the driver until it closes its socket, or ends: a fork of it may hold the socket open."""
+        ends = [self._driver.fileno(), self._bell] + ([] if self._end is None else [self._end])
+        while os.getppid() == self._driver_pid:
+            ready, _, _ = select.select(ends, [], [], _POLL_SECONDS if self._end is None else None)
+            self._hear_bell(ready)
+            if self._end in ready or (ends[0] in ready and not self._serve()):
                 break
+        if self._is_closing:
+            self._let_end()
         for pid in self._children:
             _kill_group(pid)
         for pid in self._children:
             os.waitpid(pid, 0)
+
+    def _hear_bell(self, ready: Sequence[int]) -> None:
+        if self._bell in ready:
+            os.read(self._bell, 4096)
+            self._reap()
+
+    def _let_end(self) -> None:
+        """Give workers time to end by themselves: their sockets are closed."""
+        until = time.monotonic() + END_SECONDS
+        while self._children and (left := until - time.monotonic()) > 0:
+            self._hear_bell(select.select([self._bell], [], [], left)[0])
 
     def _serve(self) -> bool:
         """Fork or kill one worker; false when the driver is gone."""
@@ -186,10 +210,17 @@ class Zygote:
         if not request:
             return False
         (number,) = REQUEST.unpack(request)
-        if not fds:
+        if number == CLOSE:
+            self._is_closing = True
+        elif not fds:
             for pid in [pid for pid, other in self._children.items() if other == number]:
                 _kill_group(pid)
-            return True
+        else:
+            self._fork(number, fds)
+        return True
+
+    def _fork(self, number: int, fds: Sequence[int]) -> None:
+        """Fork a worker."""
         pid = os.fork()
         if pid == 0:
             self._become_worker(*fds)
@@ -198,7 +229,6 @@ class Zygote:
         for fd in fds:
             os.close(fd)
         self._children[pid] = number
-        return True
 
     def _become_worker(self, work: int, tally: int, permits: int) -> None:
         status = 1
@@ -208,8 +238,14 @@ class Zygote:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._driver.close()
+            for descriptor in (self._bell, self._end):
+                if descriptor is not None:
+                    os.close(descriptor)
             end_with_parent()  # elsewhere than on Linux the socket tells
-            self._work(socket.socket(fileno=work), Tally(tally), Permits(permits))
+            _reseed()
+            with socket.socket(fileno=work) as driver:
+                self._work(driver, Tally(tally), Permits(permits))
+            atexit._run_exitfuncs()
             status = 0
         except BaseException:  # noqa: BLE001 - a worker must never run the zygote's code
             import traceback
@@ -236,6 +272,21 @@ class Zygote:
             number = self._children.pop(pid)
             with suppress(OSError):  # the driver may be gone already
                 self._driver.sendall(Ended(number, os.waitstatus_to_exitcode(status)).pack())
+
+
+def _process_file(pid: int) -> int | None:
+    """Return a descriptor that is readable when a process ends; ``None`` if the kernel has none."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
+def _reseed() -> None:
+    """Give this fork random numbers of its own; `random` does so by itself."""
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()
 
 
 def _kill_group(pid: int) -> None:

@@ -378,14 +378,12 @@ def test_a_function_that_cannot_be_pickled_is_refused(remote):
     assert run(double, range(3), remote).values == [0, 2, 4]
 
 
-def test_a_function_that_cannot_be_unpickled_fails_each_chunk(remote):
+def test_program_that_cannot_be_loaded_ends_the_job(remote):
     bomb = Bomb()
-    result = run(lambda x: (bomb, x), range(4), remote, chunk=2)
-    assert result.values == []
-    assert told(result.errors) == [
-        (0, 2, None, None, "worker", "RuntimeError", "bomb"),
-        (2, 4, None, None, "worker", "RuntimeError", "bomb"),
-    ]
+    with pytest.raises(bf.errors.FunctionError, match=r"a worker cannot load .*: RuntimeError: bomb; make what") as caught:
+        run(lambda x: (bomb, x), range(4), remote, chunk=2)
+    assert "_explode" in caught.value.__notes__[0]
+    assert run(double, range(3), remote).values == [0, 2, 4]
 
 
 def test_records_that_cannot_travel_fail_alone(remote):

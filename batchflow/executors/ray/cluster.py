@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 from batchflow.errors import ExecutorError, ResourceError
 from batchflow.executors.ray.messages import Messages
+from batchflow.launch import has_rays_parent, is_ray_running
 from batchflow.resources import (
     WAITING,
     Resources,
@@ -110,9 +110,7 @@ class Cluster:
     @property
     def starts_its_own(self) -> bool:
         """Whether there is no Ray yet, and none was named."""
-        ray = sys.modules.get("ray")
-        running = ray is not None and ray.is_initialized()
-        return not (running or self._address or os.environ.get("RAY_ADDRESS"))
+        return not (is_ray_running() or self._address or os.environ.get("RAY_ADDRESS"))
 
     def connect(self) -> Any:
         """Return the module `ray`, connected.
@@ -122,6 +120,12 @@ class Cluster:
         ExecutorError
             If the cluster cannot be reached or does not go with this process, with what to do.
         """
+        if has_rays_parent():
+            message = (
+                "this process was forked from one that uses Ray, and Ray does not work in a fork: "
+                'use multiprocessing.get_context("spawn") for it, or executor="processes" in it'
+            )
+            raise ExecutorError(message)
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)  # some are read when ray is imported
         import ray
@@ -181,6 +185,8 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster, or stop it if it is our own; one that the user's program started stays."""
+        if has_rays_parent():
+            return  # it belongs to the parent
         self._fitted.clear()
         self._unfit.clear()
         logs = None

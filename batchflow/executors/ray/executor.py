@@ -35,6 +35,7 @@ from batchflow.executors.ray.remote import (
     without_values,
 )
 from batchflow.executors.ray.shipping import Shipment, shipped, write_pieces
+from batchflow.launch import has_rays_parent
 from batchflow.model import Assemble, Call, Failed, Inspect, Outcome, Succeeded, Task, Work
 from batchflow.resources import Budget, Resources, capped
 from batchflow.retry import Retry
@@ -420,6 +421,8 @@ class Ray(Executor):
 
     def close(self) -> None:
         """Give up what is running; leave Ray, or stop it if it is our own."""
+        if has_rays_parent():
+            return
         for job in list(self._jobs):
             self.unload(job)
         self._perform = None
