@@ -6,8 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from batchflow.model import Failure
 from batchflow.printable import printable
 
 if TYPE_CHECKING:
@@ -74,6 +76,11 @@ class ErrorGroups:
     def __init__(self) -> None:
         self._groups: dict[tuple[str, ...], ErrorGroup] = {}
         self._wordings: Counter[tuple[str, ...]] = Counter()
+        self._places: dict[tuple[str, ...], str] = {}
+        """Line of the last traceback of each phase and type, and of each wording of these."""
+        self._last: tuple[Any, ...] | None = None
+        self._full: ErrorGroup | None = None
+        """Group of the last row, if it has all its examples: thousands of rows in a row are alike."""
         self._rows = 0
 
     @classmethod
@@ -84,26 +91,56 @@ class ErrorGroups:
             groups.add(batch.to_pylist())
         return groups
 
+    def add_failures(self, failures: Iterable[Failure]) -> None:
+        """Take over failures of a job; thousands in a row are alike, and only counted."""
+        for bad in failures:
+            if self._full is not None and ("", bad[5], bad[6], bad[8], bad[7]) == self._last:
+                self._full.count += 1
+                self._rows += 1
+            else:
+                self.add((bad._asdict(),))
+
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Take over rows of an error table."""
         for row in rows:
+            same = (row.get("step", ""), row["phase"], row["error_type"], row["traceback"], row["message"])
+            if same != self._last or self._full is None:
+                self._last, self._full = same, None
+                self._add(row, *self._key_of(row))
+            else:
+                self._full.count += 1
             self._rows += 1
-            where = raised_at(row["traceback"])
-            place = (row.get("step", ""), row["phase"], row["error_type"], where)
-            key = (*place, _VALUES.sub("#", row["message"][:_LETTERS]))
-            if key not in self._groups and where and self._wordings[place] >= WORDINGS:
-                key = (*place, "")  # one mistake, told with something else of each record
-            group = self._groups.get(key)
-            if group is None:
-                self._wordings[place] += 1
-                if len(self._groups) == COUNTED:
-                    continue
-                group = self._groups[key] = ErrorGroup(row["phase"], row["error_type"], where, 0, [])
-                kept = _COLUMNS if len(self._groups) <= SHOWN else _FEW
-                group.examples.append(_cut(row, kept))
-            elif len(group.examples) < EXAMPLES and "traceback" in group.examples[0]:
-                group.examples.append(_cut(row, _COLUMNS))
-            group.count += 1
+
+    def _key_of(self, row: Mapping[str, Any]) -> tuple[tuple[str, ...], str, str]:
+        """Return phase and type of a failure, its wording, and the line that raised it."""
+        what = (row.get("step", ""), row["phase"], row["error_type"])
+        wording = _VALUES.sub("#", row["message"][:_LETTERS])
+        if not row["traceback"]:  # of many failures of a kind only the first ones have one
+            return what, wording, self._places.get((*what, wording)) or self._places.get(what, "")
+        where = self._places[what] = raised_at(row["traceback"])
+        if len(self._places) < COUNTED:
+            self._places[(*what, wording)] = where
+        return what, wording, where
+
+    def _add(self, row: Mapping[str, Any], what: tuple[str, ...], wording: str, where: str) -> None:
+        """Count a failure in its group."""
+        place = (*what, where)
+        key = (*place, wording)
+        if key not in self._groups and where and self._wordings[place] >= WORDINGS:
+            key = (*place, "")  # one mistake, told with something else of each record
+        group = self._groups.get(key)
+        if group is None:
+            self._wordings[place] += 1
+            if len(self._groups) == COUNTED:
+                return
+            group = self._groups[key] = ErrorGroup(row["phase"], row["error_type"], where, 0, [])
+            kept = _COLUMNS if len(self._groups) <= SHOWN else _FEW
+            group.examples.append(_cut(row, kept))
+        elif len(group.examples) < EXAMPLES and "traceback" in group.examples[0]:
+            group.examples.append(_cut(row, _COLUMNS))
+        else:
+            self._full = group
+        group.count += 1
 
     def commonest(self) -> list[ErrorGroup]:
         """Return the groups, files that broke off first, as nobody knows how much is lost.
@@ -134,7 +171,14 @@ def _placed(row: Mapping[str, Any]) -> str:
 
 def raised_at(traceback: str | None) -> str:
     """Return the place in the last line that a traceback names, as ``steps.py:12 in clean``."""
-    line = (traceback or "").rpartition('  File "')[2].partition("\n")[0]
+    text = traceback or ""
+    at = text.rfind('  File "') + 8
+    return _line_name(text[at:].partition("\n")[0]) if at > 7 else ""
+
+
+@lru_cache(256)
+def _line_name(line: str) -> str:
+    """Return the name of a line from how a traceback tells of it."""
     file, found, rest = line.partition('", line ')
     if not found:
         return ""

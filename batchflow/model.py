@@ -353,6 +353,19 @@ class Succeeded(NamedTuple):
     """Lines that it printed."""
 
 
+def _reduce_succeeded(self: Succeeded) -> tuple[Any, ...]:
+    """Pickle thousands of failures as plain tuples, which takes a third of the time."""
+    return _succeeded, (*self[:2], tuple(map(tuple, self.failures)), *self[3:])
+
+
+def _succeeded(key: Key, stats: Stats, failures: Any, *fields: Any) -> Succeeded:
+    made = tuple([tuple.__new__(Failure, failure) for failure in failures])
+    return Succeeded(key, stats, made, *fields)
+
+
+Succeeded.__reduce__ = _reduce_succeeded  # type: ignore[method-assign,assignment]
+
+
 @_traveller
 class Failed(NamedTuple):
     """Outcome of a task that gave nothing back."""
@@ -385,3 +398,9 @@ Work: TypeAlias = Task | Assemble | Merge | Inspect | Call
 
 PAYLOAD_LIMIT = 1000
 """Characters of a record that the error table keeps."""
+MESSAGE_LIMIT = 2000
+"""Characters of a message that the error table keeps, without the hint behind it."""
+TRACEBACK_LIMIT = 8000
+"""Characters of a traceback that the error table keeps: its start and its end."""
+TRACEBACKS = 10_000
+"""Failures of one kind, of one type and raised at one line, that keep their traceback."""

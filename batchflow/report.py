@@ -245,7 +245,7 @@ class ReportBuilder:
             totals["before"] += rows_in
         if event.failures:
             totals["failed"] += len(event.failures)
-            self.errors.add(failure._asdict() for failure in event.failures)
+            self.errors.add_failures(event.failures)
         if len(self._slowest) < _SLOWEST:
             heapq.heappush(self._slowest, (stats.seconds, totals["chunks"], _slow(event.chunk, stats)))
         elif stats.seconds > self._slowest[0][0]:

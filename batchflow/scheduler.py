@@ -143,6 +143,7 @@ class Scheduler:
         self._callbacks: dict[Key, Callable[[Outcome], None]] = {}
         self._inspected: dict[Key, Failed] = {}
         self._order = Sequencer()
+        self._tracebacks = losses.Tracebacks()
         self._numbering = Numbering()
         self.job: int = 0
         """Number of the program at the executor."""
@@ -404,7 +405,7 @@ class Scheduler:
         self._order.settle(settled)
 
     def _succeeded(self, task: Task, outcome: Succeeded) -> Settled:
-        failures = tuple(losses.seen(failure, task, outcome.stats) for failure in outcome.failures)
+        failures = self._tracebacks.add(outcome.failures, task, outcome.stats)
         if self._early is None:
             return Settled(task, outcome.stats, failures, outcome.payload, schemas=outcome.schemas)
         self._early(outcome.payload)
@@ -483,7 +484,7 @@ class Scheduler:
             message = f"cannot write to {self._plan.destination.path}: {why}; {GO_ON}"
             raise OutputError(message)
         rows = losses.rows(task, outcome.failure)
-        failures = tuple(losses.seen(failure, task, outcome.stats) for failure in rows)
+        failures = self._tracebacks.add(rows, task, outcome.stats)
         return Settled(task, losses.lost_stats(task, outcome), failures, None, outcome.records is not None)
 
     def _told(self, task: Task, outcome: Outcome, *, again: bool) -> None:

@@ -47,9 +47,9 @@ class ErrorTable:
     def _pack(self) -> None:
         import pyarrow as pa
 
-        columns: Iterable[Any] = zip(*(map(_clean, failure) for failure in self._recent), strict=True)
+        columns = zip(*self._recent, strict=True)
         # The last field of a failure is no column.
-        arrays = [pa.array(cells, field.type) for cells, field in zip(columns, error_schema(), strict=False)]
+        arrays = [_array(cells, field.type) for cells, field in zip(columns, error_schema(), strict=False)]
         self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=error_schema()))
         self._recent = []
 
@@ -75,6 +75,15 @@ def _names(step: str, count: int) -> Any:
     import pyarrow as pa
 
     return pa.chunked_array([[step] * count], pa.string())
+
+
+def _array(cells: Sequence[Any], kind: pa.DataType) -> pa.Array[Any]:
+    import pyarrow as pa
+
+    try:
+        return pa.array(cells, kind)
+    except UnicodeEncodeError:
+        return pa.array([_clean(cell) for cell in cells], kind)
 
 
 def _clean(cell: Any) -> Any:

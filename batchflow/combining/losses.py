@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
-from batchflow.model import Failed, Failure, SpanCount, Stats, Task
+from batchflow.model import TRACEBACKS, Failed, Failure, SpanCount, Stats, Task
 
 
-def seen(failure: Failure, task: Task, stats: Stats) -> Failure:
-    """Return a failure with what only the scheduler knows: how often it was tried, and where last."""
-    return failure._replace(attempts=task.attempt - 1 + failure.attempts, worker=failure.worker or stats.worker)
+class Tracebacks:
+    """Counts failures of each kind, and drops the tracebacks of those beyond the first `TRACEBACKS`.
+
+    A kind is a type of error raised at one line. Ten million failures would be gigabytes of one text.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: Counter[tuple[str, str]] = Counter()
+
+    def add(self, failures: Iterable[Failure], task: Task, stats: Stats) -> tuple[Failure, ...]:
+        """Return failures with what the scheduler knows: attempts in all, and the worker of the last one."""
+        before, worker = task.attempt - 1, stats.worker
+        return tuple(
+            # `_replace` takes six times as long
+            tuple.__new__(Failure, (*bad[:8], self._kept(bad), before + bad[9], bad[10] or worker, *bad[11:]))
+            for bad in failures
+        )
+
+    def _kept(self, failure: Failure) -> str:
+        text = failure.traceback
+        if not text:
+            return ""
+        line = text.rfind('\n  File "')
+        kind = (failure.error_type, text[line : text.find("\n", line + 1)])
+        self._kinds[kind] += 1
+        return text if self._kinds[kind] <= TRACEBACKS else ""
 
 
 def rows(task: Task, failure: Failure) -> Iterator[Failure]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from batchflow.model import Chunk, Failure, Key, Stats, Task
@@ -100,7 +100,7 @@ class Numbering:
                 span.input.uri: self._used.get(span.input.uri, 0) if span.start else 0 for span in chunk.spans
             }
         if settled.failures:
-            settled = settled._replace(failures=tuple(map(self._numbered, settled.failures)))
+            settled = settled._replace(failures=tuple(self._numbered(settled.failures)))
         for count in settled.stats.spans:
             used = self._used.get(count.uri)
             self._used[count.uri] = None if used is None else used + count.positions
@@ -108,7 +108,8 @@ class Numbering:
             self._used = dict.fromkeys(self._used)
         return settled
 
-    def _numbered(self, failure: Failure) -> Failure:
-        used = self._used.get(failure.source)
-        number = None if failure.record is None or used is None else failure.record + used + 1
-        return failure._replace(record=number)
+    def _numbered(self, failures: Iterable[Failure]) -> Iterator[Failure]:
+        for bad in failures:
+            used = self._used.get(bad.source)
+            number = None if bad.record is None or used is None else bad.record + used + 1
+            yield tuple.__new__(Failure, (*bad[:3], number, *bad[4:]))  # `_replace` takes six times as long

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow.coverage import NOTHING, Coverage
-from batchflow.model import PAYLOAD_LIMIT, Chunk, Failure, Input, Key, Span
+from batchflow.model import MESSAGE_LIMIT, PAYLOAD_LIMIT, Chunk, Failure, Input, Key, Span
 from batchflow.sources.window import narrow
 from batchflow.tables import is_tabular, table_to_rows, values_to_table
 
@@ -293,8 +293,8 @@ def is_rest(failure: Failure) -> bool:
 
 
 def explain(error: BaseException) -> str:
-    """Return the message of an exception, never empty."""
-    return _told(str, error) or type(error).__name__
+    """Return the message of an exception, never empty, at most `MESSAGE_LIMIT` characters."""
+    return cut(tell(str, error), MESSAGE_LIMIT) or type(error).__name__
 
 
 def show(record: Any) -> str:
@@ -302,15 +302,20 @@ def show(record: Any) -> str:
     if isinstance(record, bytes):
         text = record[: 4 * PAYLOAD_LIMIT].decode("utf-8", "backslashreplace")
     else:
-        text = record if isinstance(record, str) else _told(repr, record)
-    return text if len(text) <= PAYLOAD_LIMIT else text[: PAYLOAD_LIMIT - 1] + "…"
+        text = record if isinstance(record, str) else tell(repr, record)
+    return cut(text, PAYLOAD_LIMIT)
 
 
-def _told(tell: Callable[[Any], str], value: Any) -> str:
-    """Return what a user's object says of itself, which may raise too."""
+def cut(text: str, limit: int) -> str:
+    """Return the start of a text that is longer than a limit."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def tell(describe: Callable[[Any], str], value: Any) -> str:
+    """Return the `str` or `repr` of a user's object, which may raise."""
     try:
-        return tell(value)
+        return describe(value)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - telling of a failure must not fail, nor end the driver
-        return f"<{type(value).__name__} whose {tell.__name__}() raised {type(error).__name__}>"
+        return f"<{type(value).__name__} whose {describe.__name__}() raised {type(error).__name__}>"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, islice
@@ -64,7 +64,9 @@ class Places:
         if not self.texts:
             return [0]
         lines = [line for text in self.texts for line in text.lines()]
-        sizes = (len(line.encode("utf-8", "surrogateescape")) for line in lines)
+        sizes: Iterable[int] = map(len, lines)
+        if not all(map(str.isascii, lines)):
+            sizes = (len(line.encode("utf-8", "surrogateescape")) for line in lines)
         ends = list(accumulate(sizes, initial=self.texts[0].offset))
         rest = ends[self.line - self.texts[0].line :]
         reader = csv.reader(lines[self.line - self.texts[0].line :], **self.dialect)

@@ -14,7 +14,7 @@ from batchflow.worker import hints
 from batchflow.worker.failures import failed, forget, of_record
 from batchflow.worker.outlets import WriteError
 from batchflow.worker.program import Program
-from batchflow.worker.run import PASSING, Run
+from batchflow.worker.run import PASSING, JobState, Run
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,8 +38,10 @@ class _Refusal(NamedTuple):
 class BatchRun(Run):
     """Calls the function once for each table of some records."""
 
-    def __init__(self, program: Program, task: Task, extra: tuple[Any, ...]) -> None:
-        super().__init__(program, task, extra)
+    def __init__(
+        self, program: Program, task: Task, extra: tuple[Any, ...], state: JobState | None = None
+    ) -> None:
+        super().__init__(program, task, extra, state)
         self._gate: Gate | None = None
         if program.bucket is not None:
             from batchflow.worker.caller import Gate  # with asyncio, 40 ms
@@ -91,7 +93,8 @@ class BatchRun(Run):
             return refusal
         if _records(blocks) == 1:
             (block,) = blocks
-            bad = of_record(block, 0, refusal.phase, refusal.error, tries, hints.of_batch)
+            told = (refusal.phase, refusal.error, tries, hints.of_batch, self.state.tracebacks.of)
+            bad = of_record(block, 0, block.record(0), *told)
             self.failures.append(bad._replace(row=self.rows))
             self.add(block, 0, 1)
             return None

@@ -37,7 +37,7 @@ def of_record(error: BaseException, record: Any) -> str:
     key = error.args[0] if type(error) is KeyError and len(error.args) == 1 else None
     if not isinstance(key, str) or not _looked_for(key, error, record):
         return ""
-    return f" is no column of the record: {_columns(key, record)}"
+    return f" is no column of the record: {_columns(key, tuple(record))}"
 
 
 def of_batch(error: BaseException, record: Any) -> str:
@@ -52,7 +52,7 @@ def of_batch(error: BaseException, record: Any) -> str:
     key = next(filter(None, found.groups()), None) if found else error.args[0] if _of_pandas(error) else None
     if not isinstance(key, str) or key in record:
         return ""
-    return f"; of the batch {_columns(key, record)}" if found or did_you_mean(key, map(str, record)) else ""
+    return f"; of the batch {_columns(key, tuple(record))}" if found or did_you_mean(key, map(str, record)) else ""
 
 
 def _looked_for(key: str, error: BaseException, record: dict[Any, Any]) -> bool:
@@ -89,9 +89,10 @@ def _last(error: BaseException) -> TracebackType | None:
     return trace
 
 
-def _columns(key: str, record: dict[Any, Any]) -> str:
+@lru_cache(64)
+def _columns(key: str, names: tuple[Any, ...]) -> str:
     """Return the columns that there are instead of one, and what helps."""
-    columns = [str(column) for column in record]
+    columns = [str(column) for column in names]
     more = f", and {len(columns) - _MOST:,} more" if len(columns) > _MOST else ""
     there = f"the columns are {', '.join(columns[:_MOST])}{more}"
     return (there if columns else "it has none") + (_delimited(key, columns) or did_you_mean(key, columns))

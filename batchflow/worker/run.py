@@ -16,14 +16,17 @@ from batchflow.model import Failed, Failure, Outcome, Phase, SpanCount, Stats, S
 from batchflow.rows import Rows
 from batchflow.sources.base import Block
 from batchflow.sources.window import InputChangedError
-from batchflow.tables import as_table, concat
-from batchflow.worker.failures import failed, of_record, placed, worker_name
+from batchflow.tables import as_table, concat, is_tabular, table_to_rows
+from batchflow.worker.failures import TracebackCount, failed, of_record, placed, worker_name
 from batchflow.worker.guard import Overtime
 from batchflow.worker.outlets import Outlet, WriteError, outlet_of
 from batchflow.worker.program import Program
 
 PASSING = (KeyboardInterrupt, Overtime, MemoryError)
 """What ends a task as a whole: the user at the keyboard of a driver, and the limits of a task."""
+
+WINDOW = 64
+"""Neighbouring rows of a table that become records together, when one has failed."""
 
 
 class _ReadAgainError(Exception):
@@ -50,13 +53,23 @@ class _Clock:
         self._last = now
 
 
+class JobState:
+    """State that the tasks of one job in one process share."""
+
+    def __init__(self) -> None:
+        self.tracebacks: TracebackCount = TracebackCount()
+
+
 class Run(ABC):
     """One task on its way: counts, failures, clock and output."""
 
     fine: ClassVar[bool] = False
     """Whether it is done with a record at once, so that small blocks are the best."""
 
-    def __init__(self, program: Program, task: Task, extra: tuple[Any, ...]) -> None:
+    def __init__(
+        self, program: Program, task: Task, extra: tuple[Any, ...], state: JobState | None = None
+    ) -> None:
+        self.state: JobState = state or JobState()
         self.program = program
         self.task = task
         self.extra = extra
@@ -71,6 +84,7 @@ class Run(ABC):
         self.outlet: Outlet = outlet_of(program)
         self.outlet.schema = task.schema
         self._last: Block | None = None
+        self._window: tuple[Any, int, list[Any]] = None, 0, []
         self.blocks: Iterator[Block] = self._read()
 
     def outcome(self) -> Outcome:
@@ -186,7 +200,20 @@ class Run(ABC):
 
     def fail(self, block: Block, at: int, phase: Phase, error: BaseException, attempts: int = 1) -> None:
         """Take down the failure of one record of a block."""
-        self.failures.append(of_record(block, at, phase, error, attempts))
+        traceback = self.state.tracebacks.of
+        record = self.record(block, at)
+        self.failures.append(of_record(block, at, record, phase, error, attempts, traceback=traceback))
+
+    def record(self, block: Block, at: int) -> Any:
+        """Return a record of a block as it was read; of a table some are converted together."""
+        if not is_tabular(block.rows):
+            return block.rows[at]
+        table, first, rows = self._window
+        if table is not block.rows or not first <= at < first + len(rows):
+            first = at - at % WINDOW
+            rows = table_to_rows(block.rows.slice(first, WINDOW))
+            self._window = block.rows, first, rows
+        return rows[at - first]
 
     def stats(self) -> Stats:
         """Return what the task did so far."""

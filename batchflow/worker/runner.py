@@ -18,7 +18,7 @@ from batchflow.worker.failures import failed, over, placed, worker_name
 from batchflow.worker.guard import Guard, Overtime
 from batchflow.worker.program import Program
 from batchflow.worker.records import RecordRun
-from batchflow.worker.run import PASSING, peak_memory
+from batchflow.worker.run import PASSING, JobState, peak_memory
 
 if TYPE_CHECKING:
     from batchflow.worker.lanes import Lanes
@@ -41,6 +41,7 @@ class Runner:
         self._program = program
         self._guarded = guarded
         self._state: Any = _NOTHING
+        self._job = JobState()
         self._waits = program.side_by_side is not None
         self._lanes: Lanes | None = None
         self._reopen()
@@ -96,14 +97,14 @@ class Runner:
         if self._lanes is not None:
             return self._waiting(task, self._lanes)
         run = RecordRun if self._program.per == "record" else BatchRun
-        return run(self._program, task, self._prepared()).outcome()
+        return run(self._program, task, self._prepared(), self._job).outcome()
 
     def _waiting(self, task: Task, lanes: Lanes) -> Outcome:
         """Run a task whose calls wait side by side; where it breaks off, so does all that they wait in."""
         from batchflow.worker.waiting import WaitingRun  # as above
 
         try:
-            return WaitingRun(self._program, task, self._prepared(), lanes).outcome()
+            return WaitingRun(self._program, task, self._prepared(), self._job, lanes).outcome()
         except PASSING:
             lanes.close(self._client(), broken=self._guarded)
             self._lanes = None

@@ -13,7 +13,7 @@ from batchflow.worker.caller import RecordCall
 from batchflow.worker.lanes import Lanes
 from batchflow.worker.program import Program
 from batchflow.worker.records import RecordRun
-from batchflow.worker.run import PASSING
+from batchflow.worker.run import PASSING, JobState
 
 AHEAD = 4
 """Records behind the block that is waited for, as a multiple of the calls at once, before no more are read."""
@@ -41,8 +41,10 @@ class WaitingRun(RecordRun):
 
     fine: ClassVar[bool] = False
 
-    def __init__(self, program: Program, task: Task, extra: tuple[Any, ...], lanes: Lanes) -> None:
-        super().__init__(program, task, extra)
+    def __init__(
+        self, program: Program, task: Task, extra: tuple[Any, ...], state: JobState, lanes: Lanes
+    ) -> None:
+        super().__init__(program, task, extra, state)
         self._lanes = lanes
         self._groups: deque[_Group] = deque()
         self._held = 0
