@@ -16,12 +16,18 @@ def add_job(parser: argparse.ArgumentParser, *, workers: bool = True) -> None:
     add("--read", metavar="KIND", help="text, json, csv, parquet or files; by default the suffix tells")
     add("--types", action="append", default=[], metavar="COLUMN=TYPE", help=_TYPES)
     add("--delimiter", metavar="CHAR", help="between the cells of CSV; by default a comma, a tab for .tsv")
+    add("--quote", metavar="CHAR", help="around cells of CSV; '' if quotes are text; by default '\"'")
+    add("--encoding", metavar="NAME", help="of text, JSON and CSV, like latin-1 or utf-16; by default utf-8")
     add("--per", choices=("record", "batch"), default="record", help="what the function gets; by default a record")
     add("--setup", metavar="MODULE:FUNCTION", help="called once per worker; gives the second argument")
     add("--combine", metavar="MODULE:FUNCTION", help="makes tables smaller until one is left")
     add("--arg", action="append", default=[], metavar="NAME=VALUE", help=_ARG)
     add = _group(parser, "output").add_argument
-    add("--into", metavar="PATH", help="folder/ of parts, or one file like x.parquet; may be a URI, s3://bucket/folder/")
+    add(
+        "--into",
+        metavar="PATH",
+        help="folder/ of parts, or one file like x.parquet; may be a URI, s3://bucket/folder/",
+    )
     add("--format", metavar="NAME", help="parquet, csv, jsonl or arrow; by default the suffix tells, or parquet")
     add("--part-size", default="128MB", metavar="SIZE", help="of the parts in a folder, about; by default 128MB")
     add("--version", metavar="NAME", help="names the function: what is done stays, though it was changed")
@@ -258,8 +264,8 @@ def keyword(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def csv_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what ``--types`` and ``--delimiter`` say, as options of `read_csv`.
+def reader_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what ``--types``, ``--delimiter``, ``--quote`` and ``--encoding`` say, as options of a reader.
 
     Raises
     ------
@@ -271,6 +277,10 @@ def csv_options(arguments: argparse.Namespace) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if arguments.delimiter is not None:
         options["delimiter"] = arguments.delimiter.replace("\\t", "\t")
+    if arguments.quote is not None:
+        options["quote"] = arguments.quote or None
+    if arguments.encoding is not None:
+        options["encoding"] = arguments.encoding
     for text in arguments.types:
         name, equals, kind = text.rpartition("=")
         if not equals or not name:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from batchflow.arguments import csv_options, keyword, number, whole
+from batchflow.arguments import keyword, number, reader_options, whole
 from batchflow.printable import printable
 from batchflow.telling import FAILED, OK, USAGE, grouped, json_lines, show, tell, told_row
 
@@ -30,7 +30,7 @@ def _job(arguments: argparse.Namespace) -> Job:
 
     return Job(
         fn=load_function(arguments.function),
-        source=guess(arguments.inputs, arguments.read, csv_options(arguments)),
+        source=guess(arguments.inputs, arguments.read, reader_options(arguments)),
         per=arguments.per,
         into=arguments.into,
         format=arguments.format,

@@ -26,6 +26,8 @@ class JobStarted(NamedTuple):
     """Weight of what earlier runs did."""
     logs: str = ""
     """File or folder with messages of the engine."""
+    types: str = ""
+    """Types of the columns, and what they were inferred from."""
 
 
 class SlotsChanged(NamedTuple):

@@ -79,6 +79,8 @@ class Progress:
 
         self._count = FlowCount() if event.unit == STEPS else JobCount()
         self._count(event)
+        if event.types:
+            write([f"batchflow: types {printable(event.types)}"])
         if self._place == "log":
             self._next = time.monotonic() + LOG_SECONDS  # nothing of it is needed before
         else:

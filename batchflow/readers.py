@@ -20,7 +20,7 @@ def _tuple(paths: Paths) -> tuple[str, ...]:
     return as_paths(paths)
 
 
-def read_text(paths: Paths) -> Source:
+def read_text(paths: Paths, *, encoding: str = "utf-8") -> Source:
     """Describe text files; a record is a line as `str`, without its line ending.
 
     Parameters
@@ -28,28 +28,45 @@ def read_text(paths: Paths) -> Source:
     paths
         A path, folder, glob (with ``**``), URI, or a list of them. Compressed files (gz, bz2, zst,
         lz4, xz) are known by suffix or by their first bytes.
+    encoding
+        Of the text, any of Python's. Files in encodings based on ASCII with one byte for each character are
+        cut like UTF-8; of others each file is one chunk.
 
     Returns
     -------
     Source
         In `map_batches` a table with the column ``value``.
+
+    Raises
+    ------
+    FormatError
+        If Python has no such encoding.
     """
+    from batchflow.sources.charset import check_encoding
     from batchflow.sources.text import TextSource
 
-    return TextSource(_tuple(paths))
+    return TextSource(_tuple(paths), check_encoding(encoding))
 
 
-def read_json(paths: Paths) -> Source:
-    """Describe JSON Lines files; a record is what stands on one line, most often a `dict`.
+def read_json(paths: Paths, *, encoding: str = "utf-8") -> Source:
+    """Describe JSON Lines files; a record is what is on one line, most often a `dict`.
 
     Parameters
     ----------
     paths
         As for `read_text`. Blank lines are no records.
+    encoding
+        As for `read_text`.
+
+    Raises
+    ------
+    FormatError
+        If Python has no such encoding.
     """
+    from batchflow.sources.charset import check_encoding
     from batchflow.sources.json import JsonSource
 
-    return JsonSource(_tuple(paths))
+    return JsonSource(_tuple(paths), check_encoding(encoding))
 
 
 def read_csv(
@@ -59,6 +76,7 @@ def read_csv(
     delimiter: str = ",",
     quote: str | None = '"',
     columns: Sequence[str] | None = None,
+    encoding: str = "utf-8",
 ) -> Source:
     r"""Describe CSV files, read exactly as Python's `csv` module reads them; a record is a `dict`.
 
@@ -67,21 +85,25 @@ def read_csv(
     paths
         As for `read_text`.
     types
-        ``None``: int, float, bool or str for each column, inferred once from the first 1,000 records
-        of the first three files that have any. ``str``: every cell as it stands. A mapping from
-        column to type (also `datetime.date`, `datetime.datetime`), or a `pyarrow.Schema`, for some
-        columns or all. A cell that does not fit is a read error of its record; an empty cell is
-        ``None``, in a text column ``""``.
+        ``None``: int, float, bool or str for each column, inferred once for all files from the first 1,000
+        records of five of them: the first and the last by name that have records, and three between. A
+        column that none of these has is text. ``str``: every cell is text. A mapping from column to type
+        (also `datetime.date`, `datetime.datetime`), or a `pyarrow.Schema`, for some columns or all. A cell
+        that does not fit is a read error of its record, and so is one that an inferred type would change:
+        ``02134``, ``+33``, 20 digits in a column of floats. An empty cell is ``None``, in a text column ``""``.
     delimiter, quote
         One character each; ``quote=None``: quotes are text.
     columns
         Names of the columns, for files without a header line.
+    encoding
+        As for `read_text`.
 
     Raises
     ------
     FormatError
-        If a type or a character is none that CSV can have.
+        If a type or a character is none that CSV can have, or Python has no such encoding.
     """
+    from batchflow.sources.charset import check_encoding
     from batchflow.sources.csv import CsvSource, column_types
 
     marks = [delimiter] if quote is None else [delimiter, quote]
@@ -89,7 +111,7 @@ def read_csv(
         message = f"delimiter={delimiter!r} and quote={quote!r} must be one character each, and not the same"
         raise FormatError(message)
     names = None if columns is None else tuple(columns)
-    return CsvSource(_tuple(paths), delimiter, quote, names, column_types(types))
+    return CsvSource(_tuple(paths), delimiter, quote, names, column_types(types), check_encoding(encoding))
 
 
 def read_parquet(paths: Paths, *, columns: Sequence[str] | None = None) -> Source:
@@ -150,14 +172,16 @@ def again(options: Mapping[str, Any], paths: Sequence[str]) -> Source | None:
     if options["kind"] == "csv":
         return read_csv(
             paths, types=options["types"], delimiter=options["delimiter"],
-            quote=options["quote"], columns=options["columns"],
+            quote=options["quote"], columns=options["columns"], encoding=options["encoding"],
         )  # fmt: skip
     if options["kind"] == "parquet":
         return read_parquet(paths, columns=options["columns"])
+    if options["kind"] in ("text", "json"):
+        return _READERS[options["kind"]](paths, encoding=options["encoding"])
     return _READERS[options["kind"]](paths)
 
 
-_READERS: dict[str, Callable[[Any], Source]] = {
+_READERS: dict[str, Callable[..., Source]] = {
     "text": read_text, "json": read_json, "csv": read_csv, "parquet": read_parquet, "files": files,
 }  # fmt: skip
 _KINDS = {
@@ -168,15 +192,15 @@ _KINDS = {
 }  # fmt: skip
 
 
-def guess(paths: Paths, kind: str | None = None, csv: Mapping[str, Any] | None = None) -> Source:
+def guess(paths: Paths, kind: str | None = None, options: Mapping[str, Any] | None = None) -> Source:
     """Return the source for paths by the kind that was named, or that suffixes show: theirs, or of what is there.
 
     Parameters
     ----------
     kind
         Of the input, if it is named.
-    csv
-        Options of `read_csv`.
+    options
+        Of the reader, as its arguments.
 
     Raises
     ------
@@ -204,11 +228,12 @@ def guess(paths: Paths, kind: str | None = None, csv: Mapping[str, Any] | None =
         raise FormatError(message)
     if kind == "csv":
         tabs = {"delimiter": "\t"} if all(".tsv" in name.lower() for name in seen) else {}
-        return read_csv(names, **{**tabs, **(csv or {})})
-    if csv:
-        message = f"--{min(csv)} is for CSV, and the input is {kind}: leave it out, or add --read csv"
-        raise FormatError(message)
-    return _READERS[kind](names)
+        return read_csv(names, **{**tabs, **(options or {})})
+    for option in sorted(options or ()):
+        if option != "encoding" or kind not in ("text", "json"):
+            message = f"--{option} is for CSV, and the input is {kind}: leave it out, or add --read csv"
+            raise FormatError(message)
+    return _READERS[kind](names, **(options or {}))
 
 
 def _odd(names: Sequence[str]) -> str:

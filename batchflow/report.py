@@ -67,6 +67,8 @@ class Terms(NamedTuple):
     """Of the function, where it was given."""
     doubts: tuple[str, ...] = ()
     """What of the input may be read in another way than is meant."""
+    reads: Mapping[str, str] = {}
+    """How the input is read, by what was named and what was inferred."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ class Report:
     """and the folder with the error table and this report."""
     version: str = ""
     """Of the function, where it was given."""
+    reads: Mapping[str, str] = field(default_factory=dict)
+    """How the input is read: dialect and encoding, and the types of columns with what they were inferred from."""
 
     @property
     def speedup(self) -> float:
@@ -295,6 +299,7 @@ class ReportBuilder:
             output=self._terms.output,
             meta=self._terms.meta,
             version=self._terms.version,
+            reads=self._terms.reads,
             **(self._totals | self.totals()),
         )
         return replace(report, advice=advise(report, self._terms))

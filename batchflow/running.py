@@ -369,7 +369,7 @@ def terms_of(plan: Plan) -> Terms:
         1 if spec.per_task.cpus is None else spec.per_task.cpus, spec.per_task.nbytes,
         "" if destination is None else f"{destination.path}{'' if destination.one_file else '/'}",
         "" if destination is None else f"{destination.meta}/", spec.version or "",
-        plan.source.doubtful(),
+        plan.source.doubtful(), dict(plan.source.summary()),
     )  # fmt: skip
 
 
@@ -400,5 +400,3 @@ def program_of(plan: Plan, *, tables: bool = False) -> Program:
         None if spec.rate is None else parse_rate(spec.rate),
         isolates=spec.isolates,
     )
-
-

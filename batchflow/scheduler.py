@@ -177,7 +177,8 @@ class Scheduler:
         before = sum(settled.chunk.weight for settled in done)
         total = None if left is None else left + before
         executor = self._executor
-        self._tell(JobStarted(unit, total, executor.name, self._slots, before, executor.logs))
+        types = dict(source.summary()).get("types", "")
+        self._tell(JobStarted(unit, total, executor.name, self._slots, before, executor.logs, types))
 
     def close(self, *, complete: bool) -> None:
         """Give up what is still running and forget the program."""

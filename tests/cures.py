@@ -17,7 +17,11 @@ PAGE = ROOT.parent / "docs" / "messages.md"
 GAP = "…"
 """What stands for the parts of a message that differ each time."""
 
-OURS = {name for name, kind in vars(batchflow.errors).items() if isinstance(kind, type)} | {"NotTabularError"}
+OURS = {name for name, kind in vars(batchflow.errors).items() if isinstance(kind, type)} | {
+    "DamagedError",
+    "NotTabularError",
+    "NotTextError",
+}
 SEEN = {"MemoryError", "OSError", "TimeoutError", "TypeError", "ValueError", "__init__"}
 """Plain errors, and those of our own that make their message themselves: they become rows of the error table."""
 MAKERS = {"died": 1, "unreadable": 4, "_damaged": 0, "fail": 0, "_failed": 2}
@@ -114,7 +118,9 @@ class _Texts:
             case ast.JoinedStr():
                 return ["".join(parts) for parts in product(*(self._part(part, depth) for part in node.values))]
             case ast.BinOp(op=ast.Add()):
-                return [left + right for left, right in product(self.of(node.left, depth), self.of(node.right, depth))]
+                return [
+                    left + right for left, right in product(self.of(node.left, depth), self.of(node.right, depth))
+                ]
             case ast.IfExp():
                 return self.of(node.body, depth) + self.of(node.orelse, depth)
             case ast.BoolOp():

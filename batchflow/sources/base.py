@@ -154,6 +154,10 @@ class Source(ABC):
         """Return what of the input, once it is prepared, may be read in another way than is meant."""
         return ()
 
+    def summary(self) -> list[tuple[str, str]]:
+        """Return how the input is read, as names and values: what was named, and what was inferred from what."""
+        return []
+
     def prepared(self, inputs: Sequence[Input]) -> Source:
         """Return the source with what the driver had to find out for all chunks alike."""
         del inputs
@@ -280,9 +284,7 @@ class Source(ABC):
 def broken(span: Span, end: int, error: Exception | SystemExit) -> Block:
     """Return a block for what could not be read of a span, after ``end`` numbers that could."""
     start = getattr(error, "position", span.start)
-    failure = Failure(
-        span.input.uri, start, span.stop, end, None, "read", type(error).__name__, explain(error)
-    )
+    failure = Failure(span.input.uri, start, span.stop, end, None, "read", type(error).__name__, explain(error))
     # A damage takes up a number, so that a halved chunk counts it like a record.
     return Block(span, [], [], end + 1, lambda _: (start, span.stop), [failure], 0, error)
 

@@ -13,15 +13,25 @@ from batchflow.errors import FormatError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from batchflow.model import Input
+
 SAMPLE_RECORDS = 1000
 """Records of a file from which types are inferred."""
+SAMPLE_FILES = 5
+"""Files that types are inferred from."""
+_MOST_FILES = 1000
+"""Files that are opened for it at most: some are empty, or have not every column."""
 
-# No leading zeros (an article number, a postcode), no code such as E12, and no number with more
-# digits than 64 bits hold.
-_INTEGER = re.compile(r"-?(0|[1-9]\d{0,18})", re.ASCII)
-_REAL = re.compile(r"-?((0|[1-9]\d{0,14})(\.\d*)?|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
+# The only spelling of a whole number: no leading zero (an article number, a postcode), no plus sign, no "-0".
+_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
+_REAL = re.compile(r"-?((?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
+_FRACTION = re.compile(r"\.|e[-+]", re.IGNORECASE)
+"""What tells a column of measurements from codes of digits, such as ``1E5``."""
+_SHORT = 15
+"""Characters of a decimal that a float holds exactly, whatever they are."""
 _LEAST, _MOST = -(2**63), 2**63 - 1
 _TRUTH = {"true": True, "false": False}
+_TRUTHS = frozenset({"true", "false", "True", "False", "TRUE", "FALSE"})
 _ARROW = {
     "string": "str", "large_string": "str", "string_view": "str",
     "double": "float", "halffloat": "float", "timestamp": "datetime",
@@ -57,8 +67,14 @@ class CellType(Enum):
             message = f"{kind!r} is not a type that a CSV column can have: use one of {known}"
             raise FormatError(message) from None
 
-    def cell(self, text: str) -> Any:
+    def cell(self, text: str, *, exact: bool = False) -> Any:
         """Return the value of one cell.
+
+        Parameters
+        ----------
+        exact
+            Accept only cells that `infer` accepts: the value tells how the cell was written. A type that
+            the user named is given to every cell that Python converts.
 
         Raises
         ------
@@ -69,25 +85,29 @@ class CellType(Enum):
             return text
         if not text:
             return None
-        if "_" in text:  # Python reads 1_000 as a number, other programs do not
+        if "_" in text or not text.isascii():  # Python reads 1_000 and full-width digits, other programs do not
+            raise ValueError(text)
+        if exact and not _EXACT[self](text):
+            raise ValueError(text)
+        if self is CellType.DATETIME and _FINER.search(text):  # Python drops further digits
             raise ValueError(text)
         value = _PARSERS[self](text)
         if self is CellType.INTEGER and not _LEAST <= value <= _MOST:
             raise ValueError(text)
         return value
 
-    def column(self, texts: Sequence[str]) -> Sequence[Any]:
+    def column(self, texts: Sequence[str], *, exact: bool = False) -> Sequence[Any]:
         """Return the values of many cells; raises `ValueError` if one of them does not fit."""
         if self is CellType.TEXT:
             return texts
-        if self in _QUICK and "_" not in "".join(texts):
+        if self in _QUICK and (_is_plain(texts, self) if exact else _is_ascii(texts)):
             try:
                 values = list(map(_PARSERS[self], texts))
                 if self is CellType.REAL or _LEAST <= min(values) <= max(values) <= _MOST:
                     return values
             except ValueError:
                 pass  # an empty cell, or one that does not fit
-        return [self.cell(text) for text in texts]
+        return [self.cell(text, exact=exact) for text in texts]
 
     @property
     def arrow(self) -> pa.DataType:
@@ -115,6 +135,57 @@ _PARSERS: dict[CellType, Callable[[str], Any]] = {
 
 
 _QUICK = {CellType.INTEGER, CellType.REAL}
+_FINER = re.compile(r"[.,]\d{7}", re.ASCII)
+"""A fraction of a second with more digits than microseconds have."""
+
+
+def _is_exact_real(text: str) -> bool:
+    """Whether a float tells all digits of a decimal: those of 12345678901234567890 it does not."""
+    match = _REAL.fullmatch(text)
+    if match is None:
+        return False
+    if len(text) <= _SHORT and match[2] is None:
+        return True
+    digits = match[1].replace(".", "").lstrip("0").rstrip("0")
+    if not digits:
+        return True
+    shown = f"{abs(float(text)):.{len(digits) - 1}e}"
+    return shown.partition("e")[0].replace(".", "") == digits
+
+
+_EXACT: dict[CellType, Callable[[str], Any]] = {
+    CellType.INTEGER: _INTEGER.fullmatch,
+    CellType.REAL: _is_exact_real,
+    CellType.TRUTH: _TRUTHS.__contains__,
+    CellType.DATE: bool,  # never inferred
+    CellType.DATETIME: bool,
+}
+
+
+def _is_ascii(texts: Sequence[str]) -> bool:
+    """Whether there is nothing in cells of numbers that Python takes for a digit and other programs do not."""
+    flat = "".join(texts)
+    return flat.isascii() and "_" not in flat
+
+
+def _is_plain(texts: Sequence[str], kind: CellType) -> bool:
+    """Whether all cells that are numbers are exact ones, found out at the speed of a few searches.
+
+    A comma on either side marks the ends of each cell: a number holds none. False where only a look at each
+    cell can tell.
+    """
+    if not texts:
+        return False
+    marked = f",{',,'.join(texts)},"
+    if kind is CellType.INTEGER:
+        others = marked.replace(",", "")
+        if not (others.isascii() and (others.isdigit() or others.replace("-", "").isdigit())):
+            return False
+        return ",-0" not in marked and marked.count(",0") == marked.count(",0,")
+    if marked.strip("0123456789.,-") or max(map(len, texts)) > _SHORT:
+        return False
+    zeros = marked.count(",0") == marked.count(",0,") + marked.count(",0.")
+    return zeros and marked.count(",-0") == marked.count(",-0.") + marked.count(",-0,")
 
 
 _MOSTLY = 0.9
@@ -123,28 +194,40 @@ _FEWEST = 10
 """Filled cells of which some may be mistakes."""
 
 
+def spread(inputs: Sequence[Input]) -> list[Input]:
+    """Return inputs in the order in which types are inferred from them, whatever their own order is.
+
+    The first and the last by name come first, and three between them.
+    """
+    ordered = sorted(inputs, key=lambda item: item.uri)
+    last = len(ordered) - 1
+    chosen = dict.fromkeys(round(at * last / (SAMPLE_FILES - 1)) for at in range(SAMPLE_FILES) if ordered)
+    others = [at for at in range(min(len(ordered), _MOST_FILES)) if at not in chosen]
+    return [ordered[at] for at in (*chosen, *others)]
+
+
 def odd_cell(texts: Sequence[str]) -> tuple[CellType, str] | None:
     """Return the type that nearly all cells of a column of text have, and the first cell that has it not."""
     filled = [text for text in texts if text]
     if len(filled) < _FEWEST:
         return None
-    for kind, pattern in ((CellType.INTEGER, _INTEGER), (CellType.REAL, _REAL)):
-        odd = [text for text in filled if not pattern.fullmatch(text)]
+    for kind in (CellType.INTEGER, CellType.REAL):
+        odd = [text for text in filled if not _EXACT[kind](text)]
         if odd and len(odd) <= (1 - _MOSTLY) * len(filled):
             return kind, odd[0]
     return None
 
 
 def infer(texts: Sequence[str]) -> CellType:
-    """Return the narrowest of int, float, bool and text that holds every cell of a sample."""
+    """Return the narrowest of int, float, bool and text whose values tell how each cell is written."""
     filled = [text for text in texts if text]
     if not filled:
         return CellType.TEXT
     if all(map(_INTEGER.fullmatch, filled)):
         fits = min(map(int, filled)) >= _LEAST and max(map(int, filled)) <= _MOST
         return CellType.INTEGER if fits else CellType.TEXT
-    if all(map(_REAL.fullmatch, filled)):
-        return CellType.REAL
-    if all(text.lower() in _TRUTH for text in filled):
+    if all(map(_is_exact_real, filled)):
+        return CellType.REAL if any(map(_FRACTION.search, filled)) else CellType.TEXT
+    if all(map(_TRUTHS.__contains__, filled)):
         return CellType.TRUTH
     return CellType.TEXT

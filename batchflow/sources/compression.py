@@ -73,7 +73,7 @@ def _xz() -> Any:
 def _zst() -> Any:
     import zstandard  # only where a file needs it: it takes 15 ms
 
-    return zstandard.ZstdDecompressor().decompressobj()
+    return zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()  # as of ``zstd --long=31``
 
 
 def _lz4() -> Any:
@@ -154,14 +154,23 @@ class Decompressed:
                 self._damaged("the file ends in the middle of its data: it is truncated")
             return False
         if self._decoder is None:
-            if self._member is not None:  # zero bytes behind a member are padding, as gzip(1) has it
-                data = data.lstrip(b"\0")
+            if (
+                self._member is not None
+            ):  # zero bytes after a member are padding, as gzip(1) has it, and so are blanks
+                data = data.lstrip(b"\0\r\n\t ")
+                if data and not self._is_member(data):
+                    self._damaged(f"what follows the {self._compression} data is no {self._compression} data")
+                    return False
             if data:
                 self._member = self._raw.tell() - len(data)
                 self._member_at = self._given + len(self._ready)
                 self._decoder = _DECODERS[self._compression]()
         self._input = data[self._step :]
         return not data or self._decode(data[: self._step])
+
+    def _is_member(self, data: bytes) -> bool:
+        """Whether another member may begin with some bytes; only gz has one magic for all of them."""
+        return self._compression != "gz" or data[:3] == b"\x1f\x8b\x08"[: len(data)]
 
     def _decode(self, data: bytes) -> bool:
         """Decode some bytes, behind which the rest of the input stands; false at a damage."""

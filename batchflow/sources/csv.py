@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow.coverage import Range
 from batchflow.errors import FormatError
 from batchflow.model import Input, Span
 from batchflow.sources.base import BLOCK_BYTES, Block, Source
-from batchflow.sources.cells import SAMPLE_RECORDS, CellType, infer, odd_cell
-from batchflow.sources.csv_rows import Places, RowReader, is_utf8
+from batchflow.sources.cells import SAMPLE_FILES, SAMPLE_RECORDS, CellType, infer, odd_cell, spread
+from batchflow.sources.charset import UTF8, is_ascii_based
+from batchflow.sources.csv_rows import OPEN_CURE, Places, RowReader, is_decoded
 from batchflow.sources.cutting import Cuts, whole
 from batchflow.sources.file_source import FileSource
-from batchflow.sources.lines import looking
+from batchflow.sources.lines import count_lines, looking
 from batchflow.sources.quotes import RecordCuts
-from batchflow.sources.text import unreadable
+from batchflow.sources.text import cure_of_encoding, unreadable
 from batchflow.suggesting import did_you_mean
+from batchflow.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_SAMPLE_FILES = 3
-_MOST_FILES = 1000
-"""That are looked at: the first ones may hold nothing, or not every column."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,18 @@ class CsvSource(FileSource):
     """Names of the columns of files without a header."""
     types: Mapping[str, CellType] | None = None
     """Types of columns; `prepared` infers those of the others. None at all: every column is text."""
+    encoding: str = UTF8
+    inferred: frozenset[str] | None = field(default=None, compare=False, repr=False)
+    """Columns whose types `prepared` found out."""
+    sampled: int = field(default=0, compare=False, repr=False)
+    """Files whose first records these types come from."""
     doubts: tuple[str, ...] = field(default=(), compare=False, repr=False)
     """What `prepared` has found."""
 
     def prepared(self, inputs: Sequence[Input]) -> Source:
-        """Return the source with types inferred from the first 1,000 records of three files, where none is named.
+        """Return the source with types inferred from the first 1,000 records of five files, if none is named.
+
+        The files are chosen by their names alone, so that types do not depend on their order.
 
         Raises
         ------
@@ -56,8 +61,8 @@ class CsvSource(FileSource):
             return self
         cells: dict[str, list[str]] = {}
         sampled = 0
-        for item in inputs[:_MOST_FILES]:
-            if sampled == _SAMPLE_FILES:
+        for item in spread(inputs):
+            if sampled == SAMPLE_FILES:
                 break
             rows = self._sample(item)
             sampled += bool(rows)
@@ -69,7 +74,30 @@ class CsvSource(FileSource):
         inferred = {name: infer(column) for name, column in cells.items() if name not in named}
         texts = [name for name, kind in inferred.items() if kind is CellType.TEXT]
         doubts = (*_delimited(list(cells)), *(line for name in texts for line in _mistyped(name, cells[name])))
-        return replace(self, types={**inferred, **named}, doubts=doubts)
+        types = {name: inferred.get(name) or named[name] for name in [*cells, *(named.keys() - cells.keys())]}
+        return replace(self, types=types, inferred=frozenset(inferred), sampled=sampled, doubts=doubts)
+
+    def summary(self) -> list[tuple[str, str]]:
+        """Return how the files are read, and the types of the columns."""
+        dialect = f"delimiter {self.delimiter!r}, quote {self.quote!r}, encoding {self.encoding}"
+        header = (
+            "a header in each file" if self.columns is None else f"columns= names {len(self.columns)}, no header"
+        )
+        lines = [("format", f"{dialect}, {header}")]
+        if not self.types:
+            return [*lines, ("types", "every cell is text")] if self.types is not None else lines
+        return [*lines, ("types", self._told_types())]
+
+    def _told_types(self) -> str:
+        types = list((self.types or {}).items())
+        shown = ", ".join(f"{name}: {kind.value}" for name, kind in types[:_SHOWN_TYPES])
+        more = f" and {len(types) - _SHOWN_TYPES} more" if len(types) > _SHOWN_TYPES else ""
+        named = len(types) - len(self.inferred or ())
+        if self.inferred is None or not self.inferred:
+            return f"{shown}{more}, as named"
+        files = counted(self.sampled, "file")
+        origin = f"from the first {SAMPLE_RECORDS:,} rows of {files}" if self.sampled else "from an earlier run"
+        return f"{shown}{more}, {origin}{f' ({named} named)' if named else ''}"
 
     def doubtful(self) -> tuple[str, ...]:
         """Return which columns may not be what they look like."""
@@ -78,14 +106,14 @@ class CsvSource(FileSource):
     def _check_columns(self, inputs: Sequence[Input], missing: Sequence[str], columns: Sequence[str]) -> None:
         """Refuse a type for a column that no file has, be it one behind those that types are inferred from."""
         for name in missing:
-            if not any(name in row for item in inputs[:_MOST_FILES] for row in self._sample(item)[:1]):
+            if not any(name in row for item in spread(inputs) for row in self._sample(item)[:1]):
                 there = f"the columns are {', '.join(columns)}{did_you_mean(name, columns)}"
                 message = f"types= names a column {name!r}, which {inputs[0].uri!r} has not: {there}"
                 raise FormatError(message)
 
     def _sample(self, item: Input) -> list[dict[str, str]]:
         try:
-            with looking(), closing(RowReader(self.dialect(), Span(item))) as reader:
+            with looking(), closing(RowReader(self.dialect(), Span(item), self.encoding)) as reader:
                 names = self._names(reader)
                 rows, _ = next(reader.batches(), ([], None))
         except (OSError, ValueError):
@@ -98,6 +126,7 @@ class CsvSource(FileSource):
         return {
             "kind": self.kind, "delimiter": self.delimiter, "quote": self.quote,
             "columns": self.columns and list(self.columns), "types": _plain_types(self.types),
+            "encoding": self.encoding,
         }  # fmt: skip
 
     def learned(self) -> dict[str, Any]:
@@ -106,16 +135,18 @@ class CsvSource(FileSource):
 
     def relearned(self, learned: dict[str, Any]) -> Source:
         """Return the source with the types that an earlier run inferred."""
-        return replace(self, types={name: CellType(kind) for name, kind in learned["types"].items()})
+        types = {name: CellType(kind) for name, kind in (learned["types"] or {}).items()}
+        return replace(self, types=types, inferred=frozenset(types.keys() - (self.types or {}).keys()))
 
     def cuttable(self, item: Input) -> bool:
-        """Whether a file can be cut: plain ones, in dialects of ASCII characters."""
-        return item.compression is None and self.delimiter.isascii() and (self.quote or "").isascii()
+        """Whether a file can be cut: plain ones, in dialects and encodings based on ASCII."""
+        ascii_only = self.delimiter.isascii() and (self.quote or "").isascii() and is_ascii_based(self.encoding)
+        return item.compression is None and ascii_only
 
     def cuts(self, item: Input, gap: Range = (0, None)) -> Cuts:
         """Return a function that cuts a file at ends of records; the driver reads its header here."""
         try:
-            with looking(), closing(RowReader(self.dialect(), Span(item))) as reader:
+            with looking(), closing(RowReader(self.dialect(), Span(item), self.encoding)) as reader:
                 names = self._names(reader)
                 first = reader.position()
         except (OSError, ValueError):
@@ -136,8 +167,8 @@ class CsvSource(FileSource):
             doubled = next(name for name in names if names.count(name) > 1)
             message = f"the header names the column {doubled!r} more than once"
             raise ValueError(message)
-        if not all(map(is_utf8, names)):
-            message = "the header is not UTF-8 text"
+        if not all(map(is_decoded, names)):
+            message = f"the header is not {self.encoding.upper()}: {cure_of_encoding(self.encoding)}"
             raise ValueError(message)
         return names
 
@@ -153,28 +184,29 @@ class CsvSource(FileSource):
         del data
         names = span.header
         if names is None and span.start > 0:  # of an earlier run, which wrote down no header
-            with closing(RowReader(self.dialect(), Span(span.input))) as reader:
+            with closing(RowReader(self.dialect(), Span(span.input), self.encoding)) as reader:
                 names = self._names(reader)
-        with closing(RowReader(self.dialect(), span)) as reader:
+        with closing(RowReader(self.dialect(), span, self.encoding)) as reader:
             names = self._names(reader) if names is None else names
             first = 0
             for rows, places in reader.batches():
                 yield self._typed(span, rows, names, first, places)
                 first += len(rows)
 
-    def _typed(
-        self, span: Span, rows: list[list[str]], names: Sequence[str], first: int, places: Places
-    ) -> Block:
+    def _typed(self, span: Span, rows: list[list[str]], names: Sequence[str], first: int, places: Places) -> Block:
         end = first + len(rows)
 
         def locate(number: int) -> tuple[int, int]:
             return places.locate(number - first)
 
-        types = [(self.types or {}).get(name, CellType.TEXT) for name in names]
-        if names and places.clean and set(map(len, rows)) == {len(names)}:
+        types = self.types or {}
+        columns = [_Column(name, types.get(name, CellType.TEXT), self._is_inferred(name)) for name in names]
+        if names and places.clean and not places.is_open and set(map(len, rows)) == {len(names)}:
             try:
-                columns = [kind.column(cells) for kind, cells in zip(types, zip(*rows, strict=True), strict=True)]
-                records = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+                cells = [
+                    column.values(texts) for column, texts in zip(columns, zip(*rows, strict=True), strict=True)
+                ]
+                records = [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
                 return Block(span, records, range(first, end), end, locate, (), _size(rows))
             except ValueError:
                 pass  # the cell at fault is found in the slow lane below
@@ -182,15 +214,46 @@ class CsvSource(FileSource):
         for number, row in enumerate(rows, first):
             if not row:
                 continue  # a blank line, which csv.DictReader leaves out too
-            problem = _misfit(row, names, types)
+            is_last = number == end - 1
+            problem = self._unclosed(span, places, number - first) if is_last and places.is_open else None
+            problem = problem or self._misfit(row, columns)
             if problem is None:
-                cells = [kind.cell(text) for kind, text in zip(types, row, strict=True)]
-                records.append(dict(zip(names, cells, strict=True)))
+                records.append(
+                    {column.name: column.value(text) for column, text in zip(columns, row, strict=True)}
+                )
                 numbers.append(number)
             else:
                 text = self.delimiter.join(row).encode("utf-8", "surrogateescape")
                 failures.append(unreadable(span, locate(number), number, text, problem))
         return Block(span, records, numbers, end, locate, failures, _size(rows))
+
+    def _is_inferred(self, name: str) -> bool:
+        return self.inferred is None or name in self.inferred
+
+    def _unclosed(self, span: Span, places: Places, at: int) -> str:
+        """Return what is wrong with the last row, whose quote takes in the rest of the file."""
+        before, lines = places.line_of(at)
+        if not span.input.compression and is_ascii_based(self.encoding):
+            with suppress(OSError):  # a worker on another machine has not all of the file
+                before = count_lines(span.input.uri, places.locate(at)[0])
+        where = f"line {before + 1:,}"
+        return f"a quote opens in {where} and is never closed: it takes in {counted(lines, 'line')}; {OPEN_CURE}"
+
+    def _misfit(self, row: list[str], columns: Sequence[_Column]) -> str | None:
+        """Return why a row does not fit, ``None`` if it does."""
+        if len(row) != len(columns):
+            return f"{len(row)} cells, but the header has {len(columns)} columns"
+        for column, text in zip(columns, row, strict=True):
+            if not is_decoded(text):
+                return (
+                    f"column {column.name!r}: the bytes are not {self.encoding.upper()}: "
+                    f"{cure_of_encoding(self.encoding)}"
+                )
+            try:
+                column.value(text)
+            except ValueError:
+                return column.problem(text)
+        return None
 
     def table(self, rows: Sequence[Any]) -> pa.Table:
         """Return records as a table whose columns have the types of this source in every chunk."""
@@ -204,6 +267,33 @@ class CsvSource(FileSource):
         return table.cast(pa.schema(fields))
 
 
+class _Column(NamedTuple):
+    """A column as its cells are converted."""
+
+    name: str
+    kind: CellType
+    inferred: bool
+
+    def value(self, text: str) -> Any:
+        """Return the value of a cell; raises `ValueError` if it does not fit."""
+        return self.kind.cell(text, exact=self.inferred)
+
+    def values(self, texts: Sequence[str]) -> Sequence[Any]:
+        """Return the values of many cells."""
+        return self.kind.column(texts, exact=self.inferred)
+
+    def problem(self, text: str) -> str:
+        """Return why a cell does not fit, and what to do."""
+        shown, kind, name = text[:50], self.kind.value, self.name
+        if not self.inferred:
+            return f"column {name!r}: {shown!r} is not of type {kind}"
+        return (
+            f"column {name!r}: {shown!r} is not of type {kind}, inferred from the first rows: to keep such cells "
+            f"as they are, pass types={{{name!r}: str}} (--types {name}=str)"
+        )
+
+
+_SHOWN_TYPES = 20
 _OTHERS = ";\t|"
 """What stands between cells in the place of a comma."""
 
@@ -238,23 +328,6 @@ def _size(rows: list[list[str]]) -> int:
     """Return about how many bytes some rows take up in the file."""
     some = rows[:50]
     return sum(len(cell) + 1 for row in some for cell in row) * len(rows) // max(1, len(some))
-
-
-def _misfit(row: list[str], names: Sequence[str], types: list[CellType]) -> str | None:
-    """Return why a row does not fit, ``None`` if it does."""
-    if len(row) != len(names):
-        return f"{len(row)} cells, but the header has {len(names)} columns"
-    for name, text, kind in zip(names, row, types, strict=True):
-        if not is_utf8(text):
-            return f"column {name!r}: the bytes are not UTF-8"
-        try:
-            kind.cell(text)
-        except ValueError:
-            return (
-                f"column {name!r}: {text[:50]!r} is not of type {kind.value}; "
-                f"if types were inferred, pass types={{{name!r}: str}} (--types {name}=str)"
-            )
-    return None
 
 
 def column_types(types: Any) -> Mapping[str, CellType] | None:

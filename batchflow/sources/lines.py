@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
@@ -11,8 +12,10 @@ from typing import IO, Any
 
 from batchflow.model import Span
 from batchflow.sources.base import BLOCK_BYTES
-from batchflow.sources.compression import Decompressed, open_text
+from batchflow.sources.charset import UTF8, Transcoded, is_ascii_based
+from batchflow.sources.compression import open_text
 from batchflow.sources.paths import open_input
+from batchflow.sources.signature import check_text
 
 BOM = b"\xef\xbb\xbf"
 
@@ -29,8 +32,11 @@ class TruncatedError(OSError):
     hopeless = True
     """Another try finds the same."""
 
-    def __init__(self, end: int, planned: int, position: int) -> None:
-        super().__init__(f"the file ends at byte {end}, but had at least {planned} when the job was planned")
+    def __init__(self, raw: IO[bytes] | Any, planned: int, position: int) -> None:
+        raw.seek(0, os.SEEK_END)
+        end = raw.tell()
+        what = f"the file ends at byte {end}" if end else "the file is empty"
+        super().__init__(f"{what}, but had at least {planned} bytes when the job was planned")
         self.position = position
 
 
@@ -58,16 +64,40 @@ def looking() -> Iterator[None]:
 class _Look:
     """A stream of which only the beginning may be read."""
 
-    def __init__(self, stream: IO[bytes] | Decompressed, most: int) -> None:
+    def __init__(self, stream: Any, most: int) -> None:
         self._stream = stream
         self._left = most
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int) -> Any:
         if self._left <= 0:
             message = f"the beginning of the file, {LOOK_BYTES >> 20} MiB, does not tell"
             raise LookError(message)
         self._left -= size
         return self._stream.read(size)
+
+
+class _Start:
+    """A stream from its start on, whose first block is checked to be text.
+
+    Parameters
+    ----------
+    stream, encoding
+        What is read, and as what.
+    decompressed
+        Whether it comes from a compressed file.
+    """
+
+    def __init__(self, stream: Any, encoding: str, *, decompressed: bool) -> None:
+        self.read: Callable[[int], Any] = self._first
+        self._stream = stream
+        self._encoding = encoding
+        self._decompressed = decompressed
+
+    def _first(self, size: int) -> bytes:
+        data: bytes = self._stream.read(size)
+        check_text(data, encoded=self._encoding != UTF8, decompressed=self._decompressed)
+        self.read = self._stream.read  # every later block, at no cost
+        return data
 
 
 @dataclass(slots=True)
@@ -97,8 +127,10 @@ class Lines:
             offset = stop
 
 
-def read_lines(span: Span) -> Iterator[Lines]:
+def read_lines(span: Span, encoding: str = UTF8) -> Generator[Lines]:
     """Yield the lines that begin inside a span of a file, some 256 kB at a time.
+
+    Lines in an encoding that is not based on ASCII are converted to UTF-8.
 
     A carriage return before a line feed stays with its line; a byte order mark at the start of the
     file is left out.
@@ -108,7 +140,7 @@ def read_lines(span: Span) -> Iterator[Lines]:
     OSError
         If the file cannot be read, is truncated or is not what its name says.
     """
-    for offset, data in read_whole_lines(span):
+    for offset, data in read_whole_lines(span, encoding=encoding):
         if offset == 0 and data.startswith(BOM):
             offset, data = len(BOM), data[len(BOM) :]
         texts = data.split(b"\n")
@@ -120,29 +152,34 @@ def read_lines(span: Span) -> Iterator[Lines]:
             yield Lines(offset, texts, size)
 
 
-def read_whole_lines(span: Span, *, aligned: bool = False) -> Generator[tuple[int, bytes]]:
+def read_whole_lines(span: Span, *, aligned: bool = False, encoding: str = UTF8) -> Generator[tuple[int, bytes]]:
     """Yield (offset, bytes) of blocks that hold whole lines, of those that begin inside a span.
 
     ``aligned``: a line is known to begin where the span does.
     """
     with closing(open_input(span.input.uri)) as raw:
         stop = span.stop or span.input.size  # also of a whole file: what is appended later is not read
-        stream = open_text(raw, span.input.compression) if span.whole else raw
+        stream: Any = open_text(raw, span.input.compression) if span.whole else raw
+        streamed = stream is not raw or not is_ascii_based(encoding)
+        if span.start == 0:
+            stream = _Start(stream, encoding, decompressed=stream is not raw)
+        if not is_ascii_based(encoding):
+            stream = Transcoded(stream, encoding)
         most = _most.get()
         shown = stream if most is None else _Look(stream, most)
-        if isinstance(stream, Decompressed) or not stop:
-            yield from _to_the_end(shown.read)
+        if streamed or not stop:
+            yield from _to_the_end(shown)
         else:
             begin = span.start if aligned else _first_line(raw, span.start, stop)
             raw.seek(begin)
-            yield from _inside(shown, begin, stop)
+            yield from _inside(raw, shown, begin, stop)
 
 
-def _to_the_end(read: Callable[[int], bytes]) -> Iterator[tuple[int, bytes]]:
+def _to_the_end(stream: Any) -> Iterator[tuple[int, bytes]]:
     """Yield blocks of whole lines until the stream ends; a damage is raised after what came before it."""
     offset = 0
     kept: list[bytes] = []
-    while data := _read_before(read, offset):
+    while data := _read_before(stream, offset):
         end = data.rfind(b"\n") + 1
         if end:
             kept.append(data[:end])
@@ -162,25 +199,26 @@ def _drained(kept: list[bytes]) -> bytes:
     return block
 
 
-def _read_before(read: Callable[[int], bytes], offset: int) -> bytes:
+def _read_before(stream: Any, offset: int) -> bytes:
     """Read a block; the line that a damage cuts off, which begins at an offset, belongs to the damage."""
     try:
-        return read(BLOCK_BYTES)
+        data: bytes = stream.read(BLOCK_BYTES)
+        return data
     except OSError as error:
         if hasattr(error, "position"):
             error.position = offset
         raise
 
 
-def _inside(raw: IO[bytes] | Any, begin: int, stop: int) -> Iterator[tuple[int, bytes]]:
-    """Yield blocks of the whole lines from ``begin``, where the stream stands, to before ``stop``."""
+def _inside(raw: IO[bytes] | Any, stream: Any, begin: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    """Yield blocks of the whole lines from ``begin``, the position of the stream, to before ``stop``."""
     offset = begin
     kept: list[bytes] = []  # a line that has not ended yet, from byte begin to byte offset
     while begin < stop:
-        data = raw.read(BLOCK_BYTES)
+        data = stream.read(BLOCK_BYTES)
         if not data:
             if offset < stop:
-                raise TruncatedError(offset, stop, begin)
+                raise TruncatedError(raw, stop, begin)
             break
         # The last line wanted is the one that holds byte stop - 1.
         last = data.find(b"\n", max(0, stop - 1 - offset)) + 1 if offset + len(data) >= stop else 0
@@ -208,7 +246,7 @@ def _first_line(raw: IO[bytes] | Any, start: int, stop: int) -> int:
     while offset < stop:
         data = raw.read(BLOCK_BYTES)
         if not data:
-            raise TruncatedError(offset, stop, start)
+            raise TruncatedError(raw, stop, start)
         found = data.find(b"\n") + 1
         if found:
             return offset + found
@@ -226,3 +264,13 @@ def end_of_line(uri: str, offset: int) -> int:
                 return offset + found
             offset += len(data)
     return offset
+
+
+def count_lines(uri: str, offset: int) -> int:
+    """Return the line feeds before a byte of a file."""
+    count = 0
+    with closing(open_input(uri)) as raw:
+        while offset > 0 and (data := raw.read(min(BLOCK_BYTES, offset))):
+            count += data.count(b"\n")
+            offset -= len(data)
+    return count

@@ -6,12 +6,16 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
-from batchflow.model import Failure, Span
+from batchflow.coverage import Range
+from batchflow.model import Failure, Input, Span
 from batchflow.sources.base import DECODED_BYTES, Block, Decoded, explain, show
+from batchflow.sources.charset import UTF8, is_ascii_based
+from batchflow.sources.cutting import Cuts, whole
 from batchflow.sources.file_source import FileSource
-from batchflow.sources.lines import Lines, end_of_line, read_lines
+from batchflow.sources.lines import BOM, Lines, LookError, end_of_line, looking, read_lines
 from batchflow.sources.paths import open_input
 
 
@@ -19,7 +23,38 @@ from batchflow.sources.paths import open_input
 class LineSource(FileSource):
     """A source with a record on every line, blank lines perhaps not counted as records."""
 
+    unit: ClassVar[str]
+    """What the file consists of, in the plural."""
     skips_blank: ClassVar[bool]
+    encoding: str = UTF8
+
+    def options(self) -> dict[str, Any]:
+        """Return the encoding as the user named it."""
+        return {**super().options(), "encoding": self.encoding}
+
+    def summary(self) -> list[tuple[str, str]]:
+        """Return the encoding."""
+        return [("format", f"{self.unit}, encoding {self.encoding}")]
+
+    def cuttable(self, item: Input) -> bool:
+        """Whether a file can be cut at any line feed among its bytes."""
+        return item.compression is None and is_ascii_based(self.encoding)
+
+    def cuts(self, item: Input, gap: Range = (0, None)) -> Cuts:
+        """Return a function that cuts a file; what is no text is left whole, so that it is one failure."""
+        try:
+            with looking(), closing(read_lines(Span(item), self.encoding)) as blocks:
+                first = next(blocks, None)
+                if first is not None:
+                    self.check_start(first)
+        except LookError:
+            pass  # one long line
+        except OSError:
+            return whole(item)
+        return super().cuts(item, gap)
+
+    def check_start(self, lines: Lines) -> None:
+        """Raise `NotTextError` if the first lines of a file show that it holds other records."""
 
     def holds_one(self, span: Span) -> bool:
         """Whether a line begins at the one byte that is left of a span."""
@@ -56,7 +91,9 @@ class LineSource(FileSource):
     def _blocks(self, span: Span, nbytes: int | None) -> Iterator[Block]:
         decoders = self.decoders()
         first = 0
-        for lines in read_lines(span):
+        for lines in read_lines(span, self.encoding):
+            if span.whole and lines.offset <= len(BOM):  # the driver checks those that it cuts
+                self.check_start(lines)
             for part in lines.parts(nbytes) if nbytes else (lines,):
                 yield self._decoded(span, part, decoders, first)
                 first += len(part.texts)
@@ -89,30 +126,50 @@ class LineSource(FileSource):
                 numbers.append(first + at)
             except MemoryError:
                 raise
+            except UnicodeDecodeError as error:
+                wrong = f"{error}: {cure_of_encoding(self.encoding)}"
+                failures.append(unreadable(span, lines.locate(at), first + at, text, wrong))
             except Exception as error:  # noqa: BLE001 - a bad line is an answer, not a crash
                 place = lines.locate(at)
                 failures.append(unreadable(span, place, first + at, text, error))
         return Decoded(texts, decode, rows), numbers, failures
 
 
-def unreadable(
-    span: Span, place: tuple[int, int], number: int, record: Any, error: Exception | str
-) -> Failure:
+def unreadable(span: Span, place: tuple[int, int], number: int, record: Any, error: Exception | str) -> Failure:
     """Return the failure of one record that could not be read."""
     kind, message = ("ValueError", error) if isinstance(error, str) else (type(error).__name__, explain(error))
     return Failure(span.input.uri, *place, number, show(record), "read", kind, message)
 
 
+def cure_of_encoding(encoding: str) -> str:
+    """Return what to do about bytes that are not of an encoding."""
+    other = "latin-1" if encoding == UTF8 else UTF8
+    return f"if the file is in another encoding, pass it, like encoding={other!r} (--encoding {other})"
+
+
 @dataclass(frozen=True)
 class TextSource(LineSource):
-    """Lines of UTF-8 text; a record is a `str` without its line ending."""
+    """Lines of text; a record is a `str` without its line ending."""
 
     kind: ClassVar[str] = "text"
+    unit: ClassVar[str] = "lines"
     skips_blank: ClassVar[bool] = False
 
     def decoders(self) -> tuple[Callable[[bytes], str], Callable[[bytes], str]]:
-        """Return the decoder of UTF-8 lines, for both."""
-        return _decode_line, _decode_line
+        """Return the decoder of lines, for both."""
+        decoder = line_decoder(self.encoding)
+
+        def decode(line: bytes) -> str:
+            return decoder(line[:-1] if line.endswith(b"\r") else line)
+
+        return (_decode_line, _decode_line) if decoder is bytes.decode else (decode, decode)
+
+
+def line_decoder(encoding: str) -> Callable[[bytes], str]:
+    """Return the decoder of a line; lines in encodings that are not based on ASCII are UTF-8 by now."""
+    if encoding == UTF8 or not is_ascii_based(encoding):
+        return bytes.decode
+    return partial(str, encoding=encoding)
 
 
 def _decode_line(line: bytes) -> str:

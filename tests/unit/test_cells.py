@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import date, datetime
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchflow.sources.cells import CellType, infer
 
@@ -22,18 +25,43 @@ DATE, DATETIME = CellType.DATE, CellType.DATETIME
         (["1700000000123456789"], INTEGER),          # nanoseconds since 1970
         (["9223372036854775808"], TEXT),             # a float would change it
         (["1", "12345678901234567890"], TEXT),
-        (["1234567890123456", "0.5"], TEXT), (["123456789012345", "0.5"], REAL),
-        (["007"], TEXT), (["-0"], INTEGER), (["+1"], TEXT), (["1_000"], TEXT), (["1,5"], TEXT), ([" 1"], TEXT),
-        (["1", "2.5"], REAL), (["1."], REAL), ([".5"], REAL), (["-.5e-7"], REAL), (["1E5"], REAL), (["01.5"], TEXT),
+        (["1234567890123456", "0.5"], REAL), (["12345678901234567", "0.5"], TEXT), (["123456789012345", "0.5"], REAL),
+        (["007"], TEXT), (["-0"], TEXT), (["-0", "0.5"], REAL), (["+1"], TEXT), (["1_000"], TEXT), (["1,5"], TEXT), ([" 1"], TEXT),
+        (["1", "2.5"], REAL), (["1."], REAL), ([".5"], REAL), (["-.5e-7"], REAL), (["1E5"], TEXT), (["1E5", "2E7"], TEXT), (["1E+5"], REAL), (["0.5", "1E5"], REAL), (["01.5"], TEXT),
         (["E12"], TEXT), (["e5", "1"], TEXT), (["."], TEXT), ([".e5"], TEXT), (["-"], TEXT), (["nan"], TEXT),
         (["inf"], TEXT), (["٣"], TEXT), (["1\n"], TEXT),
-        (["true", "False", "TRUE", ""], TRUTH), (["true", "1"], TEXT), (["yes"], TEXT),
+        (["true", "False", "TRUE", ""], TRUTH), (["true", "tRUE"], TEXT), (["true", "1"], TEXT), (["yes"], TEXT),
         (["2024-01-01"], TEXT),
     ],
 )  # fmt: skip
 def test_inference_and_every_cell_it_was_made_from_fits(texts, kind):
     assert infer(texts) is kind
-    assert list(kind.column(texts)) == [kind.cell(text) for text in texts]
+    assert list(kind.column(texts, exact=True)) == [kind.cell(text, exact=True) for text in texts]
+
+
+NUMBERS = st.from_regex(r"-?[0-9]{0,20}\.?[0-9]{0,20}(e[-+]?[0-9]{1,2})?", fullmatch=True) | st.floats().map(repr)
+CELLS = st.lists(
+    NUMBERS | st.integers().map(str) | st.sampled_from(["+33", "1_0", "\uff11\uff12", " 5", "nan", "", "-", "x"])
+)
+
+
+@given(CELLS)
+def test_inferred_number_any_cell_tells_its_digits_or_is_refused(texts):
+    for kind in (INTEGER, REAL):
+        try:
+            values = kind.column(texts, exact=True)
+        except ValueError:
+            with pytest.raises(ValueError, match=r"."):
+                [kind.cell(text, exact=True) for text in texts]
+            continue
+        assert list(values) == [kind.cell(text, exact=True) for text in texts]
+        for text, value in zip(texts, values, strict=True):
+            if kind is INTEGER:
+                assert ("" if value is None else str(value)) == text
+            elif value is not None:
+                digits = len(Decimal(text).normalize().as_tuple().digits)
+                assert Decimal(f"{value:.{digits - 1}e}") == Decimal(text), text
+                assert not text.lstrip("-").startswith("00")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +81,8 @@ def test_values(kind, text, value):
 @pytest.mark.parametrize(
     ("kind", "text"),
     [(INTEGER, "1.0"), (INTEGER, "1_000"), (INTEGER, str(2**63)), (INTEGER, "9" * 5000), (REAL, "1_0.5"),
-     (REAL, "x"), (TRUTH, "1"), (DATE, "2024-02-30"), (DATE, "2024-02-29T00:00:00"), (DATETIME, "noon")],
+     (REAL, "x"), (TRUTH, "1"), (DATE, "2024-02-30"), (DATE, "2024-02-29T00:00:00"), (DATETIME, "noon"),
+     (DATETIME, "2024-01-01T00:00:00.1234567"), (INTEGER, "\uff11\uff12"), (REAL, "\uff11.\uff15")],
 )  # fmt: skip
 def test_what_does_not_fit(kind, text):
     with pytest.raises(ValueError, match=r"."):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 from datetime import date, datetime
+from itertools import permutations
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +17,8 @@ from batchflow.errors import FormatError
 from batchflow.readers import guess, read_csv
 from batchflow.sources import quotes
 from batchflow.sources.cells import CellType
+
+UTF8 = "UTF-8: if the file is in another encoding, pass it, like encoding='latin-1' (--encoding latin-1)"
 
 
 @pytest.fixture
@@ -47,7 +50,6 @@ def texts(data, write, weight, **options):
         (b'a,b\n"1\n,""2""\r\n",3\n4,5\n', [{"a": '1\n,"2"\r\n', "b": "3"}, {"a": "4", "b": "5"}]),
         (b'a,b\n1"2,3""\n4,5"6"\n', [{"a": '1"2', "b": '3""'}, {"a": "4", "b": '5"6"'}]),
         (b'a\n"x"y"\nz"\n', [{"a": 'xy"'}, {"a": 'z"'}]),
-        (b'a\n"never closed\n1\n', [{"a": "never closed\n1\n"}]),
         (b"a\n\n1\n\n\n2\n\n", [{"a": "1"}, {"a": "2"}]),
         (b"a,b\n,\n", [{"a": "", "b": ""}]),
         (b"a\n\0x\n", [{"a": "\0x"}]),
@@ -85,7 +87,8 @@ def test_a_cell_that_does_not_fit_its_type_is_a_failure_that_names_column_and_va
     assert seen.rows == [{"n": 1, "x": 1.5}] * 1100 + [{"n": None, "x": 3.0}, {"n": 4, "x": None}]
     assert [failure[1:] for failure in seen.failures] == [
         (1101, 6604, 6610, "one,2",
-         "column 'n': 'one' is not of type int; if types were inferred, pass types={'n': str} (--types n=str)"),
+         "column 'n': 'one' is not of type int, inferred from the first rows: to keep such cells as they are, "
+         "pass types={'n': str} (--types n=str)"),
     ]  # fmt: skip
 
 
@@ -95,7 +98,7 @@ def test_bytes_that_are_not_utf8_are_a_failure_of_their_record(write, weight):
         seen = read(read_csv(path, types=types), weight)
         assert [row["b"] for row in seen.rows] == ["x", "y"]
         assert [failure[1:] for failure in seen.failures] == [
-            (2, 8, 12, "2,\\xff", "column 'b': the bytes are not UTF-8")
+            (2, 8, 12, "2,\\xff", f"column 'b': the bytes are not {UTF8}")
         ]
 
 
@@ -103,7 +106,7 @@ def test_bytes_that_are_not_utf8_are_a_failure_of_their_record(write, weight):
     ("data", "message"),
     [
         (b"a,b,a\n1,2,3\n", "the header names the column 'a' more than once"),
-        (b"a\xff,b\n1,2\n", "the header is not UTF-8 text"),
+        (b"a\xff,b\n1,2\n", f"the header is not {UTF8}"),
     ],
 )
 def test_a_header_that_cannot_be_is_one_failure_of_the_file(write, weight, data, message):
@@ -157,7 +160,14 @@ def test_dialects(write, weight, delimiter, quote):
 
 @pytest.mark.parametrize(
     "options",
-    [{"delimiter": ""}, {"delimiter": ",,"}, {"quote": ""}, {"delimiter": "\n"}, {"quote": "\r"}, {"delimiter": '"'}],
+    [
+        {"delimiter": ""},
+        {"delimiter": ",,"},
+        {"quote": ""},
+        {"delimiter": "\n"},
+        {"quote": "\r"},
+        {"delimiter": '"'},
+    ],
 )
 def test_impossible_dialects_are_refused(options):
     with pytest.raises(FormatError, match="must be one character each"):
@@ -212,13 +222,103 @@ def test_halves(write, monkeypatch):
     assert read_chunks(source, [half for one in drawn for half in halves(source, one.chunk)]) == read(source)
 
 
-def test_types_are_inferred_from_the_first_three_files_that_have_records(write):
+def test_types_any_order_of_files_are_the_same(write):
+    cells = ["1", "2", "3", "4.5", "5", "6", "x", "8", "9"]  # of nine, the 1st, 3rd, 5th, 7th and 9th tell
+    paths = [write(f"n\n{cell}\n", f"{at}.csv") for at, cell in enumerate(cells)]
+    assert {ready(read_csv(order)).types["n"] for order in permutations(paths[2:7])} == {CellType.TEXT}
+    assert {ready(read_csv(order)).types["n"] for order in (paths, paths[::-1])} == {CellType.TEXT}
+    assert {ready(read_csv(order)).types["n"] for order in permutations(paths[:5])} == {CellType.REAL}
+
+
+def test_types_files_without_records_leave_it_to_others(write):
     paths = [write("n\n", "0.csv"), write("", "1.csv"), write("n\n1\n", "2.csv"), write(b"n,n\n1,2\n", "3.csv"),
              write("n\n2.5\n", "4.csv"), write("n\n\n", "5.csv"), write("n\n3\n", "6.csv"),
-             write("n\nx\n", "7.csv")]  # fmt: skip
+             write("n\n", "7.csv")]  # fmt: skip
     seen = read(read_csv(paths))
     assert seen.rows == [{"n": 1.0}, {"n": 2.5}, {"n": 3.0}]
-    assert [(failure[0], failure[1]) for failure in seen.failures] == [(paths[3], 1), (paths[7], 1)]
+    assert [(failure[0], failure[1]) for failure in seen.failures] == [(paths[3], 1)]
+
+
+ODD = [
+    "02134",
+    "+33",
+    "12345678901234567890",
+    "1_000",
+    "\uff11\uff12",
+    " 5",
+    "5 ",
+    "1e5",
+    "1.0",
+    "TRUE",
+    "nan",
+    "-0",
+    "2024-01-01",
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_cell_of_whole_numbers_is_an_error_row(write, weight, odd):
+    seen = read(read_csv(write("n,s\n" + "7,x\n" * 1000 + f"{odd},y\n" + "8,z\n")), weight)
+    assert seen.rows == [{"n": 7, "s": "x"}] * 1000 + [{"n": 8, "s": "z"}]
+    (failure,) = seen.failures
+    assert failure[-1].startswith(f"column 'n': {odd!r} is not of type int")
+    assert failure[-1].endswith("pass types={'n': str} (--types n=str)")
+    assert read(read_csv(write(f"n,s\n{odd},y\n"), types={"n": str})).rows == [{"n": odd, "s": "y"}]
+
+
+@pytest.mark.parametrize("odd", [
+    "02.5", "+3.5", "12345678901234567891", "1.2345678901234567890", "1_0.5", "\uff11.\uff15", " 5.5", "nan", "inf", "1e999",
+    "0x10", "TRUE", "9007199254740993", "0.1234567890123456789",
+])  # fmt: skip
+def test_odd_cell_of_decimals_is_an_error_row(write, odd):
+    seen = read(read_csv(write("n\n" + "7.25\n" * 1000 + f"{odd}\n" + "8\n-0.5\n1e-7\n0.30000000000000004\n")))
+    assert seen.rows == [{"n": 7.25}] * 1000 + [{"n": 8.0}, {"n": -0.5}, {"n": 1e-7}, {"n": 0.30000000000000004}]
+    assert len(seen.failures) == 1
+
+
+def test_named_type_leading_zeros_are_read_as_asked(write):
+    seen = read(read_csv(write("n,x\n02134,nan\n+33,12345678901234567890\n"), types={"n": int, "x": float}))
+    assert [row["n"] for row in seen.rows] == [2134, 33]
+    assert seen.rows[1]["x"] == 12345678901234567890.0
+
+
+def test_unclosed_quote_is_one_error_row_that_names_its_line(write, weight):
+    path = write('a,b\n1,x\n2,"x\n' + "3,x\n" * 10_000)
+    seen = read(read_csv(path), weight if weight == WHOLE else 10_000)
+    assert seen.rows == [{"a": 1, "b": "x"}]
+    (failure,) = seen.failures
+    assert failure[1:4] == (2, 8, 13 + 40_000)
+    assert failure[-1] == (
+        "a quote opens in line 3 and is never closed: it takes in 10,001 lines; "
+        "close it, or pass quote=None (--quote '') if quotes are text"
+    )
+    assert len(read(read_csv(path, quote=None)).rows) == 10_002
+
+
+@pytest.mark.parametrize("content", ['"a,b\n1,2\n', '"'])
+def test_unclosed_quote_in_the_header_is_one_failure(write, weight, content):
+    (failure,) = read(read_csv(write(content)), weight).failures
+    assert failure[-1].startswith("a quote opens in the header and is never closed")
+
+
+def test_encoding_of_one_byte_is_cut_like_utf8(write, weight):
+    path = write("n,x\n1,é\n2,€\n".encode("cp1252"))
+    seen = read(read_csv(path, encoding="cp1252"), weight)
+    assert [(place, row) for _, _, place, row in seen.records] == [
+        ((4, 8), {"n": 1, "x": "é"}), ((8, 12), {"n": 2, "x": "€"}),
+    ]  # fmt: skip
+    assert len(read(read_csv(path)).failures) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32", "shift_jis", "gb18030", "utf-7", "cp037"])
+def test_encoding_of_several_bytes_is_read_as_a_whole(write, weight, encoding):
+    path = write('n,x\n1,"あ,\n"\n2,b\n'.encode("gb18030" if encoding == "cp037" else encoding, "replace"))
+    if encoding == "cp037":
+        path = write("n,x\n2,b\n".encode(encoding))
+        assert read(read_csv(path, encoding=encoding), weight).rows == [{"n": 2, "x": "b"}]
+        return
+    seen = read(read_csv(path, encoding=encoding), weight)
+    assert seen.rows == [{"n": 1, "x": "あ,\n"}, {"n": 2, "x": "b"}]
 
 
 def test_types_are_inferred_from_what_comes_before_a_damage(write):
@@ -299,5 +399,7 @@ def test_columns_of_text_and_of_numbers_are_not_told(write):
 @pytest.mark.parametrize("mark", [";", "\t", "|"])
 def test_an_only_column_that_may_be_several_is_told(write, mark):
     path = write(f"a{mark}b\n1{mark}2\n")
-    assert advice(path) == (f"the only column is {'a' + mark + 'b'!r}: if its cells are parted by {mark!r}, pass delimiter={mark!r} (--delimiter {mark!r})",)
+    assert advice(path) == (
+        f"the only column is {'a' + mark + 'b'!r}: if its cells are parted by {mark!r}, pass delimiter={mark!r} (--delimiter {mark!r})",
+    )
     assert advice(path, delimiter=mark) == ()

@@ -14,7 +14,7 @@ from batchflow.readers import read_json
 VALUES = [
     {"a": 1, "b": [1, 2.5, None, True, "x"], "c": {"d": {}}},
     [],
-    "text with \\ \" \u2028 \x00 é 日本 😀",
+    'text with \\ " \u2028 \x00 é 日本 😀',
     0,
     -1.5e-300,
     2**63,
@@ -40,9 +40,10 @@ def test_every_value_comes_back(write, ascii_only, weight):
 
 
 def test_what_is_not_a_number_comes_as_python_reads_it(write):
-    rows = read(read_json(write('NaN\nInfinity\n-Infinity\n1e400\n{"a": 1, "a": 2}\n'))).rows
-    assert math.isnan(rows[0])
-    assert rows[1:] == [math.inf, -math.inf, math.inf, {"a": 2}]
+    seen = read(read_json(write('NaN\nInfinity\n-Infinity\n1e400\n{"a": 1, "a": 2}\n')))
+    assert math.isnan(seen.rows[0])
+    assert seen.rows[1:] == [math.inf, -math.inf, {"a": 2}]
+    assert [failure[-1] for failure in seen.failures] == ["the number 1e400 is beyond what a float holds"]
 
 
 @pytest.mark.parametrize("weight", [WHOLE, 1])
