@@ -1,9 +1,9 @@
 """The command line: ``run``, ``plan``, ``scale``, ``flow``, what looks at their outputs, ``submit`` and its kin.
 
 Exit status: 0 all ok; 1 done, some records failed, or the run itself failed, or the sample of ``plan`` shows a
-problem; 2 wrong usage or plan, nothing has run; 3 stopped over ``--max-errors``; 130 interrupted. A reader of the
-output that goes away, like ``| head``, changes nothing. Only `argparse` is loaded until a command is known to be
-right.
+problem; 2 wrong usage or plan, nothing has run; 3 stopped over ``--max-errors``, or as no record succeeds; 130
+interrupted. A reader of the output that goes away, like ``| head``, changes nothing. Only `argparse` is loaded
+until a command is known to be right.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchflow import __version__, commands
 from batchflow.arguments import (
@@ -48,6 +48,9 @@ from batchflow.telling import (
     tell,
 )
 
+if TYPE_CHECKING:
+    from batchflow.errors import StoppedError
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
@@ -76,8 +79,7 @@ def _settled(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
         return _failed(arguments, error, str(error), USAGE)
     except StoppedError as error:
         _failed(arguments, error, str(error), STOPPED)
-        if arguments.into:
-            show([f"next: batchflow errors {arguments.into}; or go on with a larger --max-errors"], sys.stderr)
+        show([*getattr(error, "__notes__", ()), f"next: {_after_stop(arguments, error, argv)}"], sys.stderr)
         return STOPPED
     except BatchflowError as error:
         return _failed(arguments, error, str(error) or type(error).__name__, FAILED)
@@ -92,6 +94,33 @@ def _settled(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
         show([f"  {printable(again)}"], sys.stderr)
         return INTERRUPTED
     return status
+
+
+def _after_stop(arguments: argparse.Namespace, error: StoppedError, argv: Sequence[str] | None) -> str:
+    """Return the commands that follow a job which stopped."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if error.reason == "setup" or not arguments.into:
+        return shlex.join(["batchflow", *words])
+    if error.reason == "all_failed":
+        words += [] if "--fresh" in words else ["--fresh"]
+    else:
+        words = _without(words, "--max-e")
+    look = shlex.join(["batchflow", "errors", arguments.into, "--all"])
+    return f"{look}; then {shlex.join(['batchflow', *words])}"
+
+
+def _without(words: Sequence[str], option: str) -> list[str]:
+    """Return the words of a command without an option and its value; options may be abbreviated."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word.startswith(option):
+            skip = "=" not in word
+        else:
+            kept.append(word)
+    return kept
 
 
 def _failed(arguments: argparse.Namespace, error: BaseException, message: str, status: int) -> int:

@@ -116,7 +116,7 @@ def flow(arguments: argparse.Namespace) -> int:
 
 def _run_flow(flow: Flow, arguments: argparse.Namespace) -> FlowRun:
     """Run a flow; its report is written also where it stops before its end."""
-    from batchflow.errors import InterruptedRun, StoppedError
+    from batchflow.errors import FlowError, InterruptedRun, StoppedError
     from batchflow.flow_run import FlowRun
 
     if arguments.report:
@@ -125,6 +125,8 @@ def _run_flow(flow: Flow, arguments: argparse.Namespace) -> FlowRun:
         maker(arguments.report)  # refuses the name before anything runs
     try:
         run = _flow_run(flow, arguments)
+    except FlowError as error:
+        run = error.run
     except (InterruptedRun, StoppedError) as error:
         ended = error.report if isinstance(error, StoppedError) else error.run
         if arguments.report and isinstance(ended, FlowRun):

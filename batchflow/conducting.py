@@ -27,7 +27,7 @@ from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.result import Result, tell
 from batchflow.dependents import Dependents
 from batchflow.doing import Doing, errors_of, missing, nodes_of_run, place_of, told
-from batchflow.errors import InterruptedRun, ResourceError, StoppedError, UsageError
+from batchflow.errors import FlowError, InterruptedRun, ResourceError, StoppedError, UsageError
 from batchflow.events import (
     STEPS,
     Event,
@@ -48,6 +48,7 @@ from batchflow.flow_run import FlowRun, State
 from batchflow.inflight import FOLLOW_SECONDS
 from batchflow.model import Failed, Failure, Given, Grown, Outcome, Skipped
 from batchflow.packing import Shipped, pack
+from batchflow.printable import printable
 from batchflow.progress import Progress
 from batchflow.resources import Budget, Resources, amounts
 from batchflow.retry import NEVER
@@ -145,6 +146,8 @@ class _Conductor:
         if self._brake.pressed and run.counts.get("cancelled"):
             raise self._interrupted(run)
         self._check_limit(run)
+        if self._how.abort:
+            _raise_for_failed_step(run)
         return run
 
     def _chosen(self) -> set[int]:
@@ -386,13 +389,17 @@ class _Conductor:
 
     def _failed(self, step: Doing, failure: Failure) -> None:
         """Note that a step failed, and stop the flow if it is to."""
-        step.broken = True
         step.failed += 1 if step.spec.fn is not None else 0
         errors = ErrorTable()
         source, worker = failure.source or step.spec.name, failure.worker or step.worker
         errors.add([failure._replace(source=source, attempts=step.attempts, worker=worker)])
         step.errors.append(errors.table())
-        self._ended(step, "failed", f"{failure.error_type}: {failure.message}")
+        self._broken(step, f"{failure.error_type}: {failure.message}")
+
+    def _broken(self, step: Doing, why: str) -> None:
+        """Note that a step has no value because it failed, and stop the flow unless it continues."""
+        step.broken = True
+        self._ended(step, "failed", why)
         if self._how.abort:
             self._end_early()
 
@@ -401,6 +408,9 @@ class _Conductor:
         step.report = result.report
         step.succeeded, step.failed = result.report.succeeded, result.report.lost
         step.errors.append(result.errors)
+        if step.failed and not step.succeeded:
+            self._broken(step, _all_failed(result))
+            return
         rows = result.path is None
         self._gave(step, Given(tuple(payloads) if rows else (pack(str(result.path)),), rows), state)
 
@@ -479,6 +489,19 @@ class _Conductor:
         if self._over:
             message = f"stopped: more than max_errors={limit} failed; {tell(run.errors)}"
             raise StoppedError(message, run.errors, run)
+
+
+def _raise_for_failed_step(run: FlowRun) -> None:
+    """Raise `FlowError` with the first step that failed."""
+    step = next((step for step in run.steps if step.state == "failed"), None)
+    if step is not None:
+        message = f"step {step.name!r} failed: {printable(step.why)}\n{run}"
+        raise FlowError(message, run)
+
+
+def _all_failed(result: Result) -> str:
+    """Return why a step failed that is a job of which no record succeeded."""
+    return f"no record succeeded: {tell(result.errors)}"
 
 
 def _same(value: Any) -> Any:

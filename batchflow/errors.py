@@ -12,10 +12,11 @@
     │   ├── LedgerError                      the record of an earlier run is damaged
     │   └── ResourceError                    a cap or request that can never be met
     ├── SchemaError (TypeError)              rows that cannot stand in one table
-    ├── StoppedError                         over ``max_errors``; exit status 3
+    ├── StoppedError                         over ``max_errors``, or nothing succeeds; exit status 3
     ├── OutputError (OSError)                the output cannot be written on; what is done is kept
     ├── FailedRecordsError                   from ``Result.raise_for_errors``
     ├── RetryAfter                           raised by your function: try this record again, but later
+    ├── FlowError                            a step of a flow failed, and the flow was aborted
     ├── StepError                            a step of a flow has no value to give
     └── ExecutorError (RuntimeError)         the executor itself cannot go on
         └── WorkerDied                       a worker process ended in the middle of a task
@@ -32,12 +33,14 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Literal
 
     import pyarrow as pa
 
     from batchflow.flow_run import FlowRun
     from batchflow.report import Report
+
+    StopReason = Literal["max_errors", "all_failed", "setup"]
 
 
 class BatchflowError(Exception):
@@ -87,7 +90,7 @@ class SchemaError(BatchflowError, TypeError):
 
 
 class StoppedError(BatchflowError):
-    """More records failed than ``max_errors`` allows.
+    """The job stopped: over ``max_errors``, none of the first 1,000 records succeeded, or ``setup=`` failed.
 
     Attributes
     ----------
@@ -95,15 +98,20 @@ class StoppedError(BatchflowError):
         The error table so far.
     report : Report or FlowRun
         What was done until the stop.
+    reason : str
+        ``"max_errors"``, ``"all_failed"`` or ``"setup"``.
     """
 
-    def __init__(self, message: str, errors: pa.Table, report: Report | FlowRun) -> None:
+    def __init__(
+        self, message: str, errors: pa.Table, report: Report | FlowRun, reason: StopReason = "max_errors"
+    ) -> None:
         super().__init__(message)
         self.errors = errors
         self.report = report
+        self.reason = reason
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (*self.args, self.errors, self.report)
+        return type(self), (*self.args, self.errors, self.report, self.reason)
 
 
 GO_ON = "what is done is kept: run the same command again to go on"
@@ -166,6 +174,23 @@ class RetryAfter(BatchflowError):
 
 
 _LONGEST_PAUSE = 86_400.0
+
+
+class FlowError(BatchflowError):
+    """A step failed, and the flow was aborted; ``flow.run(on_error="continue")`` returns the run instead.
+
+    Attributes
+    ----------
+    run : FlowRun
+        State, value and errors of each step.
+    """
+
+    def __init__(self, message: str, run: FlowRun) -> None:
+        super().__init__(message)
+        self.run = run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.run)
 
 
 class StepError(BatchflowError):

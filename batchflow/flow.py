@@ -284,8 +284,9 @@ class Flow:
         Parameters
         ----------
         on_error
-            When a step has failed: ``"abort"`` starts nothing more, and gives what runs ten seconds to
-            finish; ``"continue"`` goes on with everything that does not depend on it.
+            When a step has failed: ``"abort"`` starts nothing more, gives what runs ten seconds to
+            finish, and raises `FlowError`; ``"continue"`` runs everything that does not depend on it,
+            and returns the run. A step that is a job has failed if none of its records succeeded.
         max_errors
             Rows of the error table that are too many, as for `batchflow.map_records`: then nothing
             more starts.
@@ -309,6 +310,8 @@ class Flow:
         ------
         UsageError
             If the flow cannot work; nothing has run then.
+        FlowError
+            If a step failed; its ``run`` is the `FlowRun`.
         StoppedError
             If more failed than ``max_errors`` allows.
         """

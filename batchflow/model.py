@@ -173,6 +173,8 @@ class Stats(NamedTuple):
     """Calls of the function with records that were tried before, inside the task."""
     cpu: float = 0.0
     """Seconds that its process computed meanwhile, on all its threads: the rest of its time it waited."""
+    leading: int = 0
+    """Records that failed before the first one that did not, up to `LEADING`."""
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -389,6 +391,8 @@ class Failed(NamedTuple):
     """Its rows could not be written, which is no fault of theirs: the disk is full, or gone."""
     unloadable: bool = False
     """The worker could not load the program of the job, so no work of the job can succeed there."""
+    setup: bool = False
+    """The ``setup=`` of the job raised, so that no record was called."""
     printed: tuple[str, ...] = ()
     """Lines that it printed."""
 
@@ -396,6 +400,8 @@ class Failed(NamedTuple):
 Outcome: TypeAlias = Succeeded | Failed
 Work: TypeAlias = Task | Assemble | Merge | Inspect | Call
 
+LEADING = 1000
+"""Records of which all must have failed to stop a job that says nothing of ``max_errors=``."""
 PAYLOAD_LIMIT = 1000
 """Characters of a record that the error table keeps."""
 MESSAGE_LIMIT = 2000

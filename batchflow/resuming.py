@@ -35,6 +35,8 @@ def with_history(
     before, history = (None, None) if spec.fresh else read_history(destination)
     if history is not None and _was_removed(destination, history):
         before = history = None
+    if history is not None and _is_empty(history):
+        before = None  # nothing was done, because setup= failed, say: then no change matters
     where = str(destination.path)
     if before is None:
         prepared = source.prepared(inputs)
@@ -61,6 +63,11 @@ def _is_same(before: dict[str, Any], plan: dict[str, Any], version: str | None, 
     if before["inputs"] != plan["inputs"] or version not in (None, before["version"]):
         return False
     return ended or before["options"] == plan["options"]
+
+
+def _is_empty(history: History) -> bool:
+    """Whether nothing was done."""
+    return not history.chunks and not history.parts and not history.ended
 
 
 def _was_removed(destination: Destination, history: History) -> bool:

@@ -10,20 +10,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from batchflow.brake import Brake
-from batchflow.calling import side_by_side
+from batchflow.calling import describe, side_by_side
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.order import Settled
 from batchflow.combining.result import Result, tell
 from batchflow.errors import InterruptedRun, StoppedError
 from batchflow.events import Listener
 from batchflow.executors import Executor
+from batchflow.model import LEADING
 from batchflow.plan import Destination, Plan
+from batchflow.printable import printable
 from batchflow.rate import parse_rate
 from batchflow.recorder import told_job
 from batchflow.report import Report, ReportBuilder, Terms
 from batchflow.resources import Budget
 from batchflow.rows import Rows
 from batchflow.scheduler import Scheduler
+from batchflow.setup_failures import SetupError
 from batchflow.sources.base import Cursor
 from batchflow.tables import concat
 from batchflow.timeline import Timeline
@@ -102,6 +105,8 @@ class Run:
         self._report = ReportBuilder(terms_of(plan))
         self._timeline = Timeline()
         self._seen = 0
+        self._lost: int | None = 0 if plan.spec.max_errors is None and cursor is None else None
+        """Records that failed since the beginning, ``None`` once one has not, or if nobody asks."""
         self._listeners: list[Listener] = [self._report, self._timeline, *listeners]
         self._tail: OutputTail | None = None
         self._needs_arrow = plan.destination is not None or plan.spec.per == "batch" or not plan.source.in_memory
@@ -161,8 +166,24 @@ class Run:
             self.scheduler.open(resume, self._cursor)
             yield
             complete = True
+        except SetupError as error:
+            raise self._setup_failed(error) from None
         finally:
             self.scheduler.close(complete=complete)
+
+    def _setup_failed(self, error: SetupError) -> StoppedError:
+        """Return the end of a job whose ``setup=`` raised, with the user's frames as a note."""
+        failure = error.failure
+        assert self._plan.spec.setup is not None
+        where = f" on {failure.worker}, though it works on other workers" if error.works_elsewhere else ""
+        why = printable(f"{failure.error_type}: {failure.message}")
+        resumes = ", which resumes" if self._plan.destination is not None else ""
+        name = describe(self._plan.spec.setup)
+        message = f"stopped: setup={name} failed{where}: {why}; fix it and run the same again{resumes}"
+        stopped = StoppedError(message, self._errors.table(), self._report.report(), "setup")
+        if failure.traceback:
+            stopped.add_note("\n".join(map(printable, failure.traceback.splitlines())))
+        return stopped
 
     def _in_memory(self) -> Work[Result]:
         def deliver(settled: Settled) -> None:
@@ -284,6 +305,8 @@ class Run:
             mending.run()
             result = self._retold(mending.dataset)
             complete = True
+        except SetupError as error:
+            raise self._setup_failed(error) from None
         except KeyboardInterrupt:
             raise InterruptedRun(self._told_interrupted()) from None  # where it was tells nothing
         finally:
@@ -346,6 +369,28 @@ class Run:
             self._stop()
         if isinstance(limit, float) and self._seen >= FRACTION_RECORDS:
             self._check_fraction(limit)
+        if self._lost is not None:
+            self._check_leading(settled)
+
+    def _check_leading(self, settled: Settled) -> None:
+        """Stop if all of the first records failed, in input order, however they are cut into chunks."""
+        assert self._lost is not None
+        rows_in, _, failed = settled.stats.counts
+        if failed < rows_in:
+            lost = self._lost + (0 if settled.before else settled.stats.leading)
+            self._lost = None
+        else:
+            lost = self._lost = self._lost + (0 if settled.before else max(rows_in, len(settled.failures)))
+        if lost >= LEADING:
+            errors = self._errors.table()
+            what = "fix the function and run it again"
+            if self._plan.destination is not None:
+                what += " with fresh=True (--fresh)"
+            message = (
+                f"stopped: all of the first {LEADING:,} records failed; {tell(errors)}; {what}, "
+                "or give max_errors= (--max-errors) to collect so many failures"
+            )
+            raise StoppedError(message, errors, self._report.report(), "all_failed")
 
     def _check_end(self) -> None:
         if isinstance(self._plan.spec.max_errors, float):
@@ -358,7 +403,7 @@ class Run:
     def _stop(self) -> None:
         errors = self._errors.table()
         message = f"stopped: more than max_errors={self._plan.spec.max_errors} failed; {tell(errors)}"
-        raise StoppedError(message, errors, self._report.report())
+        raise StoppedError(message, errors, self._report.report(), "max_errors")
 
 
 def terms_of(plan: Plan) -> Terms:

@@ -58,6 +58,7 @@ from batchflow.plan import Plan
 from batchflow.printable import printable
 from batchflow.printed import place_of
 from batchflow.resources import Budget
+from batchflow.setup_failures import SetupFailures
 from batchflow.sources.base import Cursor, Drawn
 from batchflow.splitting import ALONE_LEAST, FIRST_BYTES, FIRST_RECORDS, ChunkSizer
 from batchflow.worker import Program, placed
@@ -139,6 +140,7 @@ class Scheduler:
         self._sizer: ChunkSizer
         self._drained = False
         self._backlog = Backlog()
+        self._setup = SetupFailures()
         self._alone: Key | None = None
         self._callbacks: dict[Key, Callable[[Outcome], None]] = {}
         self._inspected: dict[Key, Failed] = {}
@@ -239,7 +241,8 @@ class Scheduler:
 
     def _is_left(self) -> bool:
         """Whether there is anything left to do."""
-        return bool(self._running) or (not self._stops() and (not self._drained or bool(self._backlog)))
+        left = not self._drained or bool(self._backlog) or bool(self._setup.held)
+        return bool(self._running) or (left and not self._stops())
 
     def wait(self) -> None:
         """Wait for outcomes and take them in, or for the time of the next try where nothing else is to do."""
@@ -277,6 +280,11 @@ class Scheduler:
         return self._alone is None and self._running.has_room
 
     def _admit(self) -> None:
+        if self._setup.held:
+            tasks = self._setup.release(running=bool(self._running))
+            if tasks is None:
+                return
+            self._backlog.again(tasks)
         while self._has_slot():
             if self._backlog.suspects:
                 suspect = None if self._running else self._backlog.next_suspect()
@@ -372,12 +380,13 @@ class Scheduler:
             else:
                 self._backlog.again([again])
             return
+        if isinstance(outcome, Failed) and outcome.setup:
+            self._unprepared(task, outcome)
+            return
         self._blame.hear(outcome)
+        self._setup.works |= isinstance(outcome, Succeeded) or not outcome.died
         if isinstance(outcome, Succeeded):
-            self._sizer.learn(task.chunk.weight, outcome.stats.seconds)
-            self._running.learn(outcome.stats.seconds)
-            if task.alone and task.attempt == 1 and outcome.stats.seconds < ALONE_LEAST:
-                self._compares = True  # it was over too soon to tell: what came first had been slower
+            self._learn(task, outcome)
             self._told(task, outcome, again=False)
             self._settle(self._succeeded(task, outcome))
             return
@@ -387,6 +396,20 @@ class Scheduler:
             self._begin(Inspect(task))
         else:
             self._failed(task, outcome, parts)
+
+    def _learn(self, task: Task, outcome: Succeeded) -> None:
+        """Note how long a chunk took."""
+        self._sizer.learn(task.chunk.weight, outcome.stats.seconds)
+        self._running.learn(outcome.stats.seconds)
+        if task.alone and task.attempt == 1 and outcome.stats.seconds < ALONE_LEAST:
+            self._compares = True  # it was over too soon to tell: what came first had been slower
+
+    def _unprepared(self, task: Task, outcome: Failed) -> None:
+        """Retry a chunk whose worker's ``setup=`` raised, or hold it until it is known whether that ever works."""
+        self._told(task, outcome, again=True)
+        delay = self._setup.delay(task, outcome, self._plan.spec.retry)
+        if delay is not None:
+            self._backlog.later(task, delay)
 
     def _placed(self, task: Task, outcome: Failed) -> Failed:
         """Return an outcome with the number of records that travelled with a task, where it broke off.

@@ -17,7 +17,7 @@ EXIT_STATUS = {
     OK: "all ok",
     FAILED: "done, and some records or steps failed; or the run itself failed",
     USAGE: "wrong usage or plan; nothing has run",
-    STOPPED: "stopped over --max-errors",
+    STOPPED: "stopped: over --max-errors, no record succeeds, or --setup fails",
     INTERRUPTED: "interrupted",
 }
 """What each means, in the help and in docs/command-line.md."""

@@ -7,12 +7,12 @@ import resource
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
 from batchflow.marks import marked
-from batchflow.model import Failed, Failure, Outcome, Phase, SpanCount, Stats, Succeeded, Task
+from batchflow.model import LEADING, Failed, Failure, Outcome, Phase, SpanCount, Stats, Succeeded, Task
 from batchflow.rows import Rows
 from batchflow.sources.base import Block
 from batchflow.sources.window import InputChangedError
@@ -85,6 +85,10 @@ class Run(ABC):
         self.outlet.schema = task.schema
         self._last: Block | None = None
         self._window: tuple[Any, int, list[Any]] = None, 0, []
+        self._heads: list[tuple[str, Sequence[int], Sequence[Failure]]] = []
+        """Numbers of the first records, by input, and what of them could not be read,"""
+        self._headroom = LEADING
+        """as long as there is room for more of them."""
         self.blocks: Iterator[Block] = self._read()
 
     def outcome(self) -> Outcome:
@@ -181,6 +185,9 @@ class Run(ABC):
         at = id(block.span)
         before = self.counts.get(at) or SpanCount(block.span.input.uri)
         bad = len(block.failures)
+        if self._headroom > 0:
+            self._headroom -= len(block.numbers) + bad
+            self._heads.append((before.uri, block.numbers, block.failures))
         self.counts[at] = SpanCount(
             before.uri,
             block.end,
@@ -228,4 +235,16 @@ class Run(ABC):
             spans=tuple(self.counts.values()),
             retries=self.retries,
             cpu=time.process_time() - self._computed,
+            leading=self._leading() if self.failures else 0,
         )  # fmt: skip
+
+    def _leading(self) -> int:
+        """Return how many records failed before the first one that did not."""
+        failed = {(bad.source, bad.record) for bad in self.failures[:LEADING]}
+        count = 0
+        for uri, numbers, unread in self._heads:
+            for number in sorted([*numbers, *(bad.record or 0 for bad in unread)]):
+                if (uri, number) not in failed:
+                    return count
+                count += 1
+        return count

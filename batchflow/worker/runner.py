@@ -42,6 +42,8 @@ class Runner:
         self._guarded = guarded
         self._state: Any = _NOTHING
         self._job = JobState()
+        self._preparing = False
+        """Whether ``setup=`` is being called."""
         self._waits = program.side_by_side is not None
         self._lanes: Lanes | None = None
         self._reopen()
@@ -56,6 +58,7 @@ class Runner:
         """Do one piece of work and return what came of it; never raises an `Exception`."""
         limits = self._program.limits
         began = time.time()
+        self._preparing = False
         try:
             self._reopen()
         except Exception as error:  # noqa: BLE001 - no more threads
@@ -69,7 +72,8 @@ class Runner:
                 return self._perform(work)
         except (Overtime, MemoryError) as error:
             stats = Stats(worker_name(), began, time.time() - began, peak_memory=peak_memory())
-            return over(work, error, limits, self._program.retry)._replace(stats=stats)
+            outcome = over(work, error, limits, self._program.retry)._replace(stats=stats)
+            return outcome._replace(setup=True, died=False) if self._preparing else outcome
 
     def _reopen(self) -> None:
         """Make anew what went with a task that broke off; outside the limits of the next one."""
@@ -91,7 +95,7 @@ class Runner:
         except PASSING:
             raise
         except BaseException as error:  # noqa: BLE001 - a failure is a value
-            return failed(work, phase, error, retry=self._program.retry)
+            return failed(work, phase, error, retry=self._program.retry)._replace(setup=self._preparing)
 
     def _task(self, task: Task) -> Outcome:
         if self._lanes is not None:
@@ -120,7 +124,9 @@ class Runner:
             return ()
         if self._state is _NOTHING:
             setup = self._program.setup
+            self._preparing = True
             self._state = setup() if self._lanes is None else self._lanes.make(setup)
+            self._preparing = False
         return (self._state,)
 
     def _inspect(self, task: Task) -> Outcome:

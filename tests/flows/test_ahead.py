@@ -6,6 +6,7 @@ import time
 from itertools import pairwise
 
 import pytest
+from aborted import aborted
 
 import batchflow as bf
 from batchflow import errors, flow_calls, lines
@@ -131,7 +132,7 @@ def test_a_large_one_among_short_ones_is_done_in_its_turn(processes, sent, notes
 
 
 def test_after_a_failure_nothing_begins(processes, sent, notes, patient):
-    run = wide(notes, 30, at_3=refuse).run(executor=processes, limits=ONE)
+    run = aborted(wide(notes, 30, at_3=refuse), executor=processes, limits=ONE)
     assert set(sent) >= {4, 5}
     assert notes.read() == ["0", "1", "2", "3"]
     assert states(run) == ["succeeded"] * 3 + ["failed"] + ["cancelled"] * 26

@@ -4,6 +4,7 @@ import gc
 import threading
 
 import pytest
+from aborted import aborted
 
 import batchflow as bf
 from batchflow import errors
@@ -69,7 +70,7 @@ class TestRoom:
 
         flow = bf.Flow()
         flow.step(plan)
-        run = flow.run(executor=executor)
+        run = aborted(flow, executor=executor)
         assert run.errors.select(["step", "error_type"]).to_pylist() == [{"step": "plan", "error_type": "ResourceError"}]
 
     def test_fractions_of_a_core_add_up(self, executor):
@@ -161,7 +162,7 @@ class TestFailures:
         flow.step(refuse)
         for at in range(20):
             flow.step(give, at, per_task=WAITS)
-        run = flow.run(executor="serial", listeners=[called.append])
+        run = aborted(flow, executor="serial", listeners=[called.append])
         assert run.counts == {"failed": 1, "cancelled": 20}
         ended = [event for event in called if isinstance(event, StepEnded)]
         assert sorted(event.state for event in ended) == ["cancelled"] * 20 + ["failed"]  # each is told of
@@ -170,7 +171,7 @@ class TestFailures:
         flow = bf.Flow()
         flow.step(raises, retry=bf.Retry(attempts=2, backoff=60, jitter=0), name="again")
         flow.step(refuse, after=flow.step(give, name="first"), name="stops")
-        run = flow.run(executor=executor)
+        run = aborted(flow, executor=executor)
         assert states(run) == {"again": "failed", "first": "succeeded", "stops": "failed"}
         assert run.errors.select(["step", "attempts"]).to_pylist() == [
             {"step": "again", "attempts": 1}, {"step": "stops", "attempts": 1},
@@ -187,20 +188,20 @@ class TestFailures:
 
         flow = bf.Flow()
         flow.step(plan)
-        [row] = flow.run(executor=remote).errors.to_pylist()
+        [row] = aborted(flow, executor=remote).errors.to_pylist()
         assert (row["step"], row["error_type"], row["message"]) == ("plan", "RuntimeError", "not here")
 
     def test_a_step_that_returns_one_of_the_flow_that_runs(self, executor):
         flow = bf.Flow("mine")
         one = flow.step(give, 1, name="one")
         flow.step(lambda: one, name="two")
-        [row] = flow.run(executor=executor).errors.to_pylist()
+        [row] = aborted(flow, executor=executor).errors.to_pylist()
         assert row["message"] == "it returned a step of 'mine', which runs already: write a new Flow inside of it"
 
     def test_an_exit_while_a_source_is_made(self, executor):
         flow = bf.Flow()
         flow.map_records(give, flow.step(give, [1]), read=exits, name="job")
-        assert flow.run(executor=executor).errors["error_type"].to_pylist() == ["SystemExit"]
+        assert aborted(flow, executor=executor).errors["error_type"].to_pylist() == ["SystemExit"]
 
 
 def raises():

@@ -1,7 +1,5 @@
 """What steps that allow failures are told of jobs, where the error table has not a row for each record."""
 
-import os
-
 import pytest
 
 import batchflow as bf
@@ -41,28 +39,3 @@ def test_all_records_of_a_chunk_that_failed_as_a_whole_failed(executor, share, c
     step = flow.step(told, flow.allow_failed(job, share), name="told")
     run = flow.run(executor=executor, on_error="continue")
     assert (run[step].value if run[step].state == "succeeded" else None) == came
-
-
-class BreaksOnce:
-    """A setup= that fails the first time, whichever process that is in: the records of that chunk are not read."""
-
-    def __init__(self, folder):
-        self.note = f"{folder}/broke"
-
-    def __call__(self):
-        try:
-            os.close(os.open(self.note, os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            return
-        raise RuntimeError("no")
-
-
-def test_records_that_nobody_could_count_take_none_away(executor, tmp_path):
-    assert run(executor, [1, 3, 4, 5, 6, 7, 8, 9, 10], chunk=3, setup=BreaksOnce(tmp_path)) == (6, 1, 1)
-
-
-def test_nothing_succeeded_of_what_nobody_could_count(executor):
-    def broken():
-        raise RuntimeError("no")
-
-    assert run(executor, range(6), chunk=3, setup=broken) == (0, 2, 2)

@@ -9,6 +9,7 @@ import time
 
 import psutil
 import pytest
+from aborted import aborted
 
 import batchflow as bf
 from batchflow import conducting, errors
@@ -71,7 +72,7 @@ class TestAbort:
             if getattr(event, "state", "") == "failed":
                 gate.open()
 
-        run = flow.run(executor=remote, listeners=[let_through], keep=True)
+        run = aborted(flow, executor=remote, listeners=[let_through], keep=True)
         assert (run[waits].value, run[late].state, run["fails"].state) == ("through", "cancelled", "failed")
 
     def test_what_does_not_finish_in_time_is_cancelled(self, remote, tmp_path, monkeypatch):
@@ -83,7 +84,7 @@ class TestAbort:
         flow.map_records(gate, [1], per_task=WAITS, name="job")
         flow.map_records(lambda x: gate() if x == 5 else x, range(6), chunk=1, into=tmp_path / "out/", name="written")
         flow.step(FailsBehind(gate, 3), per_task=WAITS, name="fails")
-        run = flow.run(executor=remote, limits=bf.Resources(cpus=1))  # one chunk of it after the other
+        run = aborted(flow, executor=remote, limits=bf.Resources(cpus=1))  # one chunk of it after the other
         assert {step.name: step.state for step in run.steps} == {
             "step": "cancelled", "job": "cancelled", "written": "cancelled", "fails": "failed",
         }  # fmt: skip
@@ -100,7 +101,7 @@ class TestAbort:
         flow = bf.Flow()
         flow.map_records(lambda x: 1 // x, [1, 0], max_errors=0, name="fails")
         flow.map_records(give, range(100_000), chunk=10, name="long")
-        run = flow.run(executor=executor, limits=bf.Resources(cpus=1), listeners=[seen.append])
+        run = aborted(flow, executor=executor, limits=bf.Resources(cpus=1), listeners=[seen.append])
         assert run["fails"].state == "failed"
         assert run["long"].state == "cancelled"
         assert len(seen) < 20_000

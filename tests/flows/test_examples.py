@@ -13,6 +13,7 @@ from email.message import EmailMessage
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from aborted import aborted
 from servers import HOST, LONGEST, MailServer, Sources, nobody
 
 import batchflow as bf
@@ -115,7 +116,7 @@ class TestOneSourceDown:
             if isinstance(event, StepEnded) and event.step == "fetch south":
                 known.set()
 
-        run = flow.run(executor=executor, on_error="abort", listeners=[hear])
+        run = aborted(flow, executor=executor, on_error="abort", listeners=[hear])
         assert states(run) == {
             "fetch south": "failed", "fetch north": run["fetch north"].state, "fetch west": run["fetch west"].state,
             "by_region": "skipped", "report": "skipped", "take": run["take"].state, "total": run["total"].state,

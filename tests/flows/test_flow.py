@@ -6,6 +6,7 @@ import time
 
 import pyarrow as pa
 import pytest
+from aborted import aborted
 
 import batchflow as bf
 from batchflow import errors
@@ -109,7 +110,7 @@ class TestValues:
     def test_what_cannot_be_pickled(self, executor):
         flow = bf.Flow()
         lock = flow.step(lambda: threading.Lock(), name="lock")
-        run = flow.run(executor=executor)
+        run = aborted(flow, executor=executor)
         [row] = run.errors.to_pylist()
         assert (row["step"], row["phase"], row["error_type"]) == ("lock", "convert", "TypeError")
         assert run[lock].state == "failed"
@@ -219,7 +220,7 @@ class TestJobs:
         flow = bf.Flow()
         rows = flow.map_records(lambda x: {"x": 1 // x}, [1, 0, 2], name="divide")
         flow.step(refuse, rows)
-        run = flow.run(executor=executor)
+        run = aborted(flow, executor=executor)
         told = run.errors.select(["step", "record", "phase", "error_type", "attempts"]).to_pylist()
         assert told == [
             {"step": "divide", "record": 2, "phase": "call", "error_type": "ZeroDivisionError", "attempts": 1},
@@ -230,7 +231,7 @@ class TestJobs:
     def test_its_own_limit_of_errors_fails_the_step(self, executor):
         flow = bf.Flow()
         rows = flow.map_records(lambda x: 1 // x, [1, 0, 2], max_errors=0, name="divide")
-        run = flow.run(executor=executor)
+        run = aborted(flow, executor=executor)
         assert run[rows].state == "failed"
         assert run.errors["error_type"].to_pylist() == ["ZeroDivisionError", "StoppedError"]
 
@@ -263,7 +264,7 @@ class TestFailures:
         flow = bf.Flow()
         flow.step(refuse)
         late = flow.step(give, 1, after=flow.step(give, 2), name="late")
-        run = flow.run(executor=executor, limits=bf.Resources(cpus=1))
+        run = aborted(flow, executor=executor, limits=bf.Resources(cpus=1))
         assert states(run) == {"refuse": "failed", "give": run["give"].state, "late": "cancelled"}
         assert not run.ok
         with pytest.raises(errors.StepError, match="'late' gave nothing: it was cancelled: the flow was stopped"):
@@ -452,7 +453,7 @@ def test_listeners_hear_of_steps(executor):
     heard = []
     flow = bf.Flow()
     flow.step(refuse, after=flow.step(give, 1))
-    flow.run(executor=executor, listeners=[heard.append])
+    aborted(flow, executor=executor, listeners=[heard.append])
     assert [event for event in heard if isinstance(event, StepStarted | StepEnded)] == [
         StepStarted("give", 1), StepEnded("give", "succeeded", 1, ""),
         StepStarted("refuse", 1), StepEnded("refuse", "failed", 1, "ValueError: no"),
@@ -476,7 +477,7 @@ def test_a_run_is_drawn(tmp_path, suffix):
     flow = bf.Flow("<drawn>")
     flow.step(refuse, flow.step(give, 1))
     flow.draw(tmp_path / f"before{suffix}")
-    flow.run(executor="serial").draw(tmp_path / f"after{suffix}")
+    aborted(flow, executor="serial").draw(tmp_path / f"after{suffix}")
     before, after = ((tmp_path / f"{name}{suffix}").read_text() for name in ("before", "after"))
     assert "refuse" in before
     assert "failed" in after

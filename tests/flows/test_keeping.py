@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from aborted import aborted
 
 import batchflow as bf
 from batchflow.testing import Script
@@ -105,7 +106,7 @@ def test_what_is_kept_is_what_is_given(executor, tmp_path, value):
 def test_what_neither_a_table_nor_json_holds(executor, tmp_path, value):
     flow = bf.Flow(folder=tmp_path)
     flow.step(give, value, cache=True)
-    [row] = flow.run(executor=executor).errors.to_pylist()
+    [row] = aborted(flow, executor=executor).errors.to_pylist()
     assert (row["phase"], row["error_type"]) == ("write", "SchemaError")
     assert "what JSON holds" in row["message"]
     assert not list(tmp_path.rglob("*.new*"))
