@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import batchflow as bf
 from batchflow.cli import main
 from batchflow.job import Job
+from batchflow.loading import find_output
 from batchflow.manifest import job_options, options_of
 from batchflow.plan import JobSpec
 from batchflow.rate import parse_rate
@@ -106,5 +107,5 @@ def test_resumed_run_records_its_own_options(tmp_path, monkeypatch):
     with pytest.raises(bf.errors.StoppedError):
         run(max_errors=0)
     assert run(timeout=5).report.failed == 9
-    options = json.loads((tmp_path / "out/_batchflow/plan.json").read_text())["options"]
+    options = find_output("out/")[1]["options"]
     assert (options["max_errors"], options["timeout"]) == (None, 5)
