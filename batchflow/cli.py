@@ -42,9 +42,12 @@ from batchflow.telling import (
     STOPPED,
     USAGE,
     fail,
+    finish_output,
     json_lines,
-    kept_for_json,
+    open_standard_descriptors,
+    own_output,
     show,
+    show_messages,
     tell,
 )
 
@@ -54,18 +57,30 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
+    open_standard_descriptors()
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:
         from batchflow.completing import complete
 
         complete(parser)
-    arguments = parser.parse_args(argv, argparse.Namespace(begun=False, into=None, json=False, told=None))
-    _arrive()
-    if not arguments.json:
-        return _settled(arguments, argv)
-    with kept_for_json():
+    try:
+        arguments = parser.parse_args(argv, argparse.Namespace(begun=False, into=None, json=False, told=None))
+        _arrive()
+    finally:
+        finish_output()  # of --help
+    with own_output():
         status = _settled(arguments, argv)
-    show(json_lines([arguments.told]), sys.stdout)
+        return _shown_object(arguments, status) if arguments.json else status
+
+
+def _shown_object(arguments: argparse.Namespace, status: int) -> int:
+    """Print the one object that a program asked for, and return the exit status."""
+    from batchflow.errors import OutputError
+
+    try:
+        show(json_lines([arguments.told]))
+    except OutputError as error:
+        return fail(str(error), FAILED)
     return status
 
 
@@ -79,7 +94,7 @@ def _settled(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
         return _failed(arguments, error, str(error), USAGE)
     except StoppedError as error:
         _failed(arguments, error, str(error), STOPPED)
-        show([*getattr(error, "__notes__", ()), f"next: {_after_stop(arguments, error, argv)}"], sys.stderr)
+        show_messages([*getattr(error, "__notes__", ()), f"next: {_after_stop(arguments, error, argv)}"])
         return STOPPED
     except BatchflowError as error:
         return _failed(arguments, error, str(error) or type(error).__name__, FAILED)
@@ -91,7 +106,7 @@ def _settled(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt as error:
         again = shlex.join(["batchflow", *(sys.argv[1:] if argv is None else argv)])
         _failed(arguments, error, str(error) or "interrupted: run it again", INTERRUPTED)
-        show([f"  {printable(again)}"], sys.stderr)
+        show_messages([f"  {printable(again)}"])
         return INTERRUPTED
     return status
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchflow.arguments import keyword, number, reader_options, whole
 from batchflow.printable import printable
-from batchflow.telling import FAILED, OK, USAGE, grouped, json_lines, show, tell, told_row
+from batchflow.telling import (
+    FAILED,
+    OK,
+    USAGE,
+    check_output,
+    grouped,
+    json_lines,
+    show,
+    show_messages,
+    show_values,
+    tell,
+    told_row,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from batchflow.combining.result import Result
@@ -98,6 +109,8 @@ def _begins(arguments: argparse.Namespace) -> Callable[[Event], None]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a job, and tell what it came to."""
+    if arguments.into is None:
+        check_output()
     return _told_result(_job(arguments).run(), arguments)
 
 
@@ -159,7 +172,7 @@ def _explained(flow: Flow, arguments: argparse.Namespace) -> int:
         from batchflow.shapes import of_graph
 
         return tell(arguments, OK, of_graph(flow))
-    show([flow.explain()], sys.stdout)
+    show([flow.explain()])
     return OK
 
 
@@ -171,9 +184,9 @@ def _told_flow(run: FlowRun, arguments: argparse.Namespace) -> int:
 
         return tell(arguments, status, of_flow(run))
     values = [{"step": step.name, "value": step.value} for step in run.steps if step.opened is not None]
-    show(json_lines(values), sys.stdout)
+    show_values(values)
     if not arguments.quiet:
-        show([run], sys.stderr)
+        show_messages([run])
     return status
 
 
@@ -214,7 +227,7 @@ def retry(arguments: argparse.Namespace) -> int:
     left = result.errors.num_rows
     if failed and not arguments.quiet and not arguments.json:
         errors = f"{failed:,} error{'s' if failed > 1 else ''}"
-        show([f"{errors} tried again: {max(0, failed - left):,} gone, {left:,} left"], sys.stderr)
+        show_messages([f"{errors} tried again: {max(0, failed - left):,} gone, {left:,} left"])
     return _told_result(result, arguments)
 
 
@@ -225,7 +238,7 @@ def report(arguments: argparse.Namespace) -> int:
     place = find_report(arguments.output, trace=arguments.trace)
     status = OK
     if not arguments.json:
-        show([printable(str(place))], sys.stdout)
+        show([printable(str(place))])
     if arguments.open:
         import webbrowser
 
@@ -233,7 +246,7 @@ def report(arguments: argparse.Namespace) -> int:
 
         address = local_copy(place).as_uri()
         if not webbrowser.open(address):
-            show([f"no browser could be opened here: copy the file, or open {printable(address)}"], sys.stderr)
+            show_messages([f"no browser could be opened here: copy the file, or open {printable(address)}"])
             status = FAILED
     return tell(arguments, status, {"path": str(place)}) if arguments.json else status
 
@@ -257,13 +270,13 @@ def verify(arguments: argparse.Namespace) -> int:
         from batchflow.shapes import of_proof
 
         return tell(arguments, status, of_proof(problems, counts))
-    show(map(printable, problems if problems or counts is None else [proof(counts)]), sys.stdout)
+    show(map(printable, problems if problems or counts is None else [proof(counts)]))
     if problems:
         cure = (
             "what is missing is made by running the job again; what was changed or is gone, with --fresh; "
             "what does not belong there is moved away by hand"
         )
-        show([cure], sys.stderr)
+        show_messages([cure])
     return status
 
 
@@ -271,7 +284,7 @@ def completion(arguments: argparse.Namespace) -> int:
     """Print what a shell needs to complete commands."""
     from batchflow.completing import script
 
-    show([script(arguments.shell)], sys.stdout)
+    show([script(arguments.shell)])
     return OK
 
 
@@ -283,9 +296,9 @@ def _told_result(result: Result, arguments: argparse.Namespace) -> int:
 
         return tell(arguments, status, of_result(result))
     if result.path is None:
-        show(json_lines(result.values), sys.stdout)
+        show_values(result.values)
     if not arguments.quiet:
-        show([result.report], sys.stderr)
+        show_messages([result.report])
     return status
 
 
@@ -298,14 +311,14 @@ def scale(arguments: argparse.Namespace) -> int:
 
     def told(line: str) -> None:
         if not arguments.quiet:
-            show([line], sys.stderr)
+            show_messages([line])
 
     scaling = _job(arguments).scale(counts, sample=arguments.sample, rounds=arguments.rounds, tell=told)
     if arguments.plot:
         scaling.draw(arguments.plot)
     if arguments.json:
         return tell(arguments, OK, scaling.as_dict())
-    show([scaling], sys.stdout)
+    show([scaling])
     return OK
 
 
@@ -321,7 +334,7 @@ def plan(arguments: argparse.Namespace) -> int:
     status = USAGE if forecast.refused else FAILED if forecast.problems or failed else OK
     if arguments.json:
         return tell(arguments, status, forecast.as_dict())
-    show([forecast], sys.stdout)
+    show([forecast])
     return status
 
 
@@ -337,7 +350,7 @@ def errors(arguments: argparse.Namespace) -> int:
         lines = map(told_row, errors.to_pylist())
     else:
         lines = [grouped(errors) if errors.num_rows else "nothing failed"]
-    show(lines, sys.stdout)
+    show(lines)
     if not ended:
-        show(["so far: the job has not come to its end"], sys.stderr)
+        show_messages(["so far: the job has not come to its end"])
     return FAILED if errors.num_rows else OK

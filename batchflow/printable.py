@@ -18,12 +18,19 @@ def printable_json(text: str) -> str:
     return text if text.isprintable() else "".join(map(_escaped, text))
 
 
+def ascii_json(text: str) -> str:
+    """Return one line of JSON with all letters beyond ASCII as JSON escapes."""
+    return "".join(letter if letter.isascii() else _escape(letter) for letter in text)
+
+
 def _shown(letter: str) -> str:
     return letter if letter.isprintable() else repr(letter)[1:-1]
 
 
 def _escaped(letter: str) -> str:
-    if letter.isprintable():
-        return letter
+    return letter if letter.isprintable() else _escape(letter)
+
+
+def _escape(letter: str) -> str:
     units = letter.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any, TextIO
 
 from batchflow.grouping import ErrorGroups
-from batchflow.printable import printable, printable_json
+from batchflow.printable import ascii_json, printable, printable_json
 
 OK, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_STATUS = {
@@ -26,18 +28,196 @@ EXIT_STATUS = {
 def fail(message: str, status: int) -> int:
     """Tell why nothing more comes, and return the exit status."""
     lines = message.splitlines() if status == FAILED else [message]  # a traceback may follow
-    show(map(printable, ["batchflow: " + lines[0], *lines[1:]]), sys.stderr)
+    show_messages(map(printable, ["batchflow: " + lines[0], *lines[1:]]))
     return status
 
 
-def show(lines: Iterable[object], stream: TextIO) -> None:
-    """Print lines, as long as somebody reads them."""
+_output: list[TextIO | None] = []
+"""The stream for results, while a command runs."""
+
+
+def show(lines: Iterable[object]) -> None:
+    """Print lines of a result to standard output, as long as it is read.
+
+    Raises
+    ------
+    OutputError
+        If standard output is closed, or cannot be written to.
+    """
+    from batchflow.errors import OutputError
+
+    output = _output[-1] if _output else sys.stdout
+    if output is None:
+        raise OutputError(_CLOSED)
+    try:
+        _write(lines, output)
+    except (OSError, ValueError) as error:  # a full disk; a terminal that is gone; a stream that was closed
+        message = f"cannot write to standard output: {getattr(error, 'strerror', None) or error}"
+        raise OutputError(message) from error
+
+
+_CLOSED = "standard output is closed"
+
+
+def show_messages(lines: Iterable[object]) -> None:
+    """Print lines to standard error, if there is one; what becomes of them changes no result."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            _write(lines, sys.stderr)
+
+
+def _write(lines: Iterable[object], stream: TextIO) -> None:
     try:
         for line in lines:
             print(line, file=stream)
         stream.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is still to be flushed goes nowhere
+    except BrokenPipeError:  # the reader has all that it wants
+        _discard(stream)
+    except (OSError, ValueError):
+        _discard(stream)
+        raise
+
+
+def show_values(values: Iterable[Any]) -> None:
+    """Print values as JSON Lines; where that fails they are kept in a file, which the error names.
+
+    Raises
+    ------
+    OutputError
+        As `show` does.
+    """
+    from batchflow.errors import OutputError
+
+    values = list(values)
+    try:
+        show(json_lines(values))
+    except OutputError as error:
+        if not values:
+            return
+        path = _kept(values)
+        message = f"{error}; the values are in {path}"
+        raise OutputError(message) from error
+
+
+def _kept(values: list[Any]) -> str:
+    import tempfile
+
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="batchflow-", suffix=".jsonl", encoding="utf-8", delete=False
+    ) as file:
+        file.writelines(f"{line}\n" for line in json_lines(values))
+    return file.name
+
+
+def check_output() -> None:
+    """Refuse a command whose result has nowhere to go.
+
+    Raises
+    ------
+    UsageError
+        If standard output is closed.
+    """
+    if _output and _output[-1] is None:
+        from batchflow.errors import UsageError
+
+        message = f"{_CLOSED}, and the values would go there: add --into FOLDER"
+        raise UsageError(message)
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what a stream still holds to nowhere: else Python complains of it when it exits."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+@contextmanager
+def own_output() -> Iterator[None]:
+    """Keep standard output for the result of a command, unless a person reads it.
+
+    What functions, worker processes, their children and C code print meanwhile goes to standard error.
+    """
+    stream = sys.stdout
+    for each in (stream, sys.stderr):
+        if isinstance(each, io.TextIOWrapper):
+            each.reconfigure(errors="backslashreplace")
+    if stream is None or _is_terminal(stream):
+        _output.append(stream)
+        try:
+            yield
+        finally:
+            _output.pop()
+        return
+    with suppress(OSError, ValueError):
+        stream.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    _output.append(_copy(stream, saved))
+    try:
+        with redirect_stdout(_Aside()):
+            yield
+    finally:
+        _output.pop()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+class _Aside(io.TextIOBase):
+    """Standard output of the user's code while results have the real one: standard error, if it takes any."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if sys.stderr is not None:
+            with suppress(OSError, ValueError):
+                sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if sys.stderr is not None:
+            with suppress(OSError, ValueError):
+                sys.stderr.flush()
+
+    def fileno(self) -> int:
+        return 2
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:  # it was closed
+        return False
+
+
+def _copy(stream: TextIO, descriptor: int) -> TextIO:
+    """Return a stream that writes to a copy of descriptor 1; a stream of Python's own stays as it is."""
+    try:
+        if stream.fileno() != 1:
+            return stream
+    except (OSError, ValueError):
+        return stream
+    return open(descriptor, "w", encoding=stream.encoding, errors="backslashreplace", closefd=False)
+
+
+def open_standard_descriptors() -> None:
+    """Open the null device where a standard stream was closed: a file of the output would get its number."""
+    while True:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor > 2:
+            os.close(descriptor)
+            return
+        os.set_inheritable(descriptor, True)
+
+
+def finish_output() -> None:
+    """Write out what is left of standard output, so that Python need not complain of it when it exits."""
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError):
+            _discard(sys.stdout)
 
 
 def tell(arguments: Namespace, status: int, shape: Mapping[str, Any]) -> int:
@@ -46,26 +226,30 @@ def tell(arguments: Namespace, status: int, shape: Mapping[str, Any]) -> int:
     return status
 
 
-@contextmanager
-def kept_for_json() -> Iterator[None]:
-    """Have all that is printed go to standard error, by worker processes too: the output is one object."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
-
-
 def json_lines(values: Iterable[Any]) -> Iterator[str]:
-    """Yield values as JSON Lines, as ``--format jsonl`` writes them."""
+    """Yield values as JSON Lines, as ``--format jsonl`` writes them.
+
+    They are valid as UTF-8 whatever the encoding of standard output is: in any other one, letters are escaped.
+    """
+    output = _output[-1] if _output else None
+    encoding = getattr(output, "encoding", None) or "utf-8"
+    is_utf8 = encoding.lower().replace("-", "").replace("_", "") == "utf8"
+    for value in values:
+        text = printable_json(_json(value))
+        yield text if is_utf8 or text.isascii() else ascii_json(text)
+
+
+def _json(value: Any) -> str:
     import msgspec
 
-    for value in values:
-        yield printable_json(msgspec.json.encode(value, enc_hook=_plain).decode())
+    try:
+        return msgspec.json.encode(value, enc_hook=_plain).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        pass  # lone surrogates, or keys that are no text
+    try:
+        return json.dumps(value, default=_plain)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return json.dumps(repr(value))  # of one that holds itself
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from batchflow.shapes import of_job
 from batchflow.submit.following import Log
 from batchflow.submit.job_server import JobInfo, JobServer
 from batchflow.submit.order import STOP_SECONDS, order, submit
-from batchflow.telling import FAILED, INTERRUPTED, OK, fail, json_lines, show, tell
+from batchflow.telling import FAILED, INTERRUPTED, OK, fail, json_lines, show, show_messages, tell
 
 
 def run_submit(arguments: argparse.Namespace) -> int:
@@ -20,13 +20,13 @@ def run_submit(arguments: argparse.Namespace) -> int:
     wanted = order(arguments, arguments.parser)
     cluster = JobServer(arguments.address)
     job_id, new = submit(wanted, cluster)
-    show([f"{'submitted' if new else 'runs already:'} {job_id}"], sys.stderr)
+    show_messages([f"{'submitted' if new else 'runs already:'} {job_id}"])
     if arguments.wait:
         return _follow(cluster, job_id, arguments, new=new)
     if arguments.json:
         return tell(arguments, OK, {"id": job_id, "new": new, "job": None})
     where = _where(arguments)
-    show([f"next: batchflow logs {job_id} --follow{where}; batchflow stop {job_id}{where}"], sys.stderr)
+    show_messages([f"next: batchflow logs {job_id} --follow{where}; batchflow stop {job_id}{where}"])
     return OK
 
 
@@ -37,7 +37,7 @@ def _where(arguments: argparse.Namespace) -> str:
 
 def _follow(cluster: JobServer, job_id: str, arguments: argparse.Namespace, *, new: bool = False) -> int:
     """Show the log of a job until it ends, and return its exit status."""
-    log = Log(lambda line: show([line], sys.stdout), sys.stderr)
+    log = _log(arguments)
     try:
         job = cluster.follow(job_id, log.hear)
     except KeyboardInterrupt:
@@ -48,17 +48,23 @@ def _follow(cluster: JobServer, job_id: str, arguments: argparse.Namespace, *, n
     log.close()
     if why := log.why(job):
         fail(why, FAILED)
-    show([f"{job_id} {job.status.lower()} after {job.seconds or 0:,.0f} s"], sys.stderr)
+    show_messages([f"{job_id} {job.status.lower()} after {job.seconds or 0:,.0f} s"])
     return tell(arguments, job.exit_status, {"id": job_id, "new": new, "job": of_job(job)})
+
+
+def _log(arguments: argparse.Namespace) -> Log:
+    """Return where the log of a job is shown: beside the one object that a program asked for, if any."""
+    stream = show_messages if getattr(arguments, "json", False) else show
+    return Log(lambda line: stream([line]), sys.stderr)
 
 
 def run_jobs(arguments: argparse.Namespace) -> int:
     """List jobs."""
     jobs = [job for job in JobServer(arguments.address).jobs() if job.ours or arguments.all]
     if arguments.lines:
-        show(json_lines(map(of_job, jobs)), sys.stdout)
+        show(json_lines(map(of_job, jobs)))
     else:
-        show(map(_job_line, jobs), sys.stdout)
+        show(map(_job_line, jobs))
     return OK
 
 
@@ -72,7 +78,7 @@ def run_logs(arguments: argparse.Namespace) -> int:
     cluster = JobServer(arguments.address)
     if arguments.follow:
         return _follow(cluster, arguments.id, arguments)
-    log = Log(lambda line: show([line], sys.stdout), sys.stderr)
+    log = _log(arguments)
     log.hear(cluster.logs(arguments.id))
     log.close()
     return OK
@@ -85,5 +91,5 @@ def run_stop(arguments: argparse.Namespace) -> int:
         return tell(arguments, OK if job.over else FAILED, {"job": of_job(job)})
     if not job.over:
         return fail(f"{job.id} has not ended yet, and is {job.status.lower()}: batchflow logs {job.id}", FAILED)
-    show([f"{job.id} {job.status.lower()} after {job.seconds or 0:,.0f} s"], sys.stderr)
+    show_messages([f"{job.id} {job.status.lower()} after {job.seconds or 0:,.0f} s"])
     return OK

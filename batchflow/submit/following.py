@@ -26,9 +26,9 @@ class Log:
         Where progress is shown; nowhere if it is no terminal.
     """
 
-    def __init__(self, show: Callable[[str], None], terminal: TextIO) -> None:
+    def __init__(self, show: Callable[[str], None], terminal: TextIO | None) -> None:
         self._show = show
-        self._terminal = terminal if terminal.isatty() else None
+        self._terminal = terminal if terminal is not None and terminal.isatty() else None
         self._left = ""
         self._drawn = False
         self._missing: str | None = None
