@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from batchflow.errors import SchemaError
 from batchflow.formats import digest
-from batchflow.tables import as_table, is_frame, plain
+from batchflow.schemas import plain
+from batchflow.tables import as_table, is_frame
 from batchflow.wording import one
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Path: TypeAlias = "tuple[str | None, ...]"
 """Of a value inside the cells of a column: names of fields, ``None`` for what a list holds."""
-Marks: TypeAlias = "dict[Path, str]"
+Marks: TypeAlias = "dict[Path, frozenset[str]]"
 
 _MARK = b"batchflow"
 WORDS = {
@@ -27,7 +27,8 @@ WORDS = {
     "s": "times beyond what milliseconds hold",
 }  # fmt: skip
 """What the values of a marked column are, which some types that hold others of its type cannot hold."""
-STRENGTH = list(WORDS)
+_NEGATIVE = "negative"
+"""Mark of whole numbers below zero, which `uint64` cannot hold."""
 _FLOAT_EXACT = 2**53
 _LARGEST = 2**63 - 1
 _UNITS = ("s", "ms", "us", "ns")
@@ -51,42 +52,57 @@ def unmarked(schema: pa.Schema) -> pa.Schema:
 def marks_of(field: pa.Field[Any]) -> Marks:
     """Return the marks of a field."""
     text = (field.metadata or {}).get(_MARK)
-    return {tuple(path): mark for path, mark in json.loads(text)} if text else {}
+    return {tuple(path): frozenset(found) for path, found in json.loads(text)} if text else {}
 
 
 def with_marks(field: pa.Field[Any], marks: Marks) -> pa.Field[Any]:
     """Return a field with marks in the place of whatever metadata it has."""
     import pyarrow as pa
 
-    text = json.dumps(sorted(marks.items(), key=str)) if marks else ""
+    listed = sorted(([path, sorted(found)] for path, found in marks.items()), key=str)
+    text = json.dumps(listed) if marks else ""
     return pa.field(field.name, field.type, metadata={_MARK: text.encode()} if text else None)
 
 
-def _marks(chunks: Sequence[Any], kind: Any, path: Path) -> Iterator[tuple[Path, str]]:
+def _marks(chunks: Sequence[Any], kind: Any, path: Path) -> Iterator[tuple[Path, frozenset[str]]]:
     """Yield the marks of some arrays of one type."""
     import pyarrow as pa
 
-    types = pa.types
     if not chunks or not _can_be_marked(kind):
         return
-    if types.is_map(kind):  # which has no way to be flattened
-        chunks = [chunk.cast(pa.list_(pa.struct([kind.key_field, kind.item_field]))).flatten() for chunk in chunks]
-    if types.is_struct(kind) or types.is_map(kind):
-        names = list(inside(kind)) if types.is_map(kind) else [field.name for field in kind]
-        for name, *parts in zip(names, *(chunk.flatten() for chunk in chunks), strict=True):
+    if pa.types.is_dictionary(kind):
+        yield from _marks([chunk.dictionary for chunk in chunks], kind.value_type, path)
+    elif pa.types.is_run_end_encoded(kind):
+        yield from _marks([chunk.values for chunk in chunks], kind.value_type, path)
+    elif inside(kind):
+        for name, parts in _parts(chunks, kind):
             yield from _marks(parts, parts[0].type, (*path, name))
-    elif types.is_nested(kind):
-        yield from _marks([chunk.flatten() for chunk in chunks], inside(kind)[None], (*path, None))
-    elif (mark := _mark(chunks, kind)) is not None:
-        yield path, mark
+    elif found := _mark(chunks, kind):
+        yield path, found
 
 
-def _mark(chunks: Sequence[Any], kind: Any) -> str | None:
-    """Return the mark of arrays of numbers or times, if they need one."""
+def _parts(chunks: Sequence[Any], kind: Any) -> Iterator[tuple[str | None, list[Any]]]:
+    """Yield what the cells of nested arrays hold, by the names that `inside` gives."""
     import pyarrow as pa
+
+    types = pa.types
+    if types.is_map(kind):  # cannot be flattened
+        chunks = [chunk.cast(pa.list_(pa.struct([kind.key_field, kind.item_field]))).flatten() for chunk in chunks]
+    if types.is_map(kind) or types.is_struct(kind):
+        columns = [chunk.flatten() for chunk in chunks]
+        for index, name in enumerate(("key", "value") if types.is_map(kind) else [field.name for field in kind]):
+            yield name, [column[index] for column in columns]
+    else:
+        yield None, [chunk.flatten() for chunk in chunks]
+
+
+def _mark(chunks: Sequence[Any], kind: Any) -> frozenset[str]:
+    """Return the marks of arrays of numbers or times."""
+    import pyarrow as pa
+
     try:
         from pyarrow._compute import call_function  # pyarrow.compute makes 300 functions: 30 ms of each worker
-    except ImportError:  # nobody has promised it
+    except ImportError:  # it is a private module
         from pyarrow.compute import call_function
 
     whole = pa.types.is_integer(kind)
@@ -95,14 +111,13 @@ def _mark(chunks: Sequence[Any], kind: Any) -> str | None:
     ends = [end for pair in found for end in pair.values() if end is not None]
     top = max(map(abs, ends), default=0)
     if whole:
-        if max(ends, default=0) > _LARGEST:
-            return "huge"
-        return "wide" if top > _FLOAT_EXACT else None
+        wide = "huge" if max(ends, default=0) > _LARGEST else "wide" if top > _FLOAT_EXACT else ""
+        return frozenset(filter(None, (wide, _NEGATIVE if min(ends, default=0) < 0 else "")))
     for finer in _UNITS[_UNITS.index(kind.unit) + 1 :]:
         top *= 1000
         if top > _LARGEST:
-            return _UNITS[_UNITS.index(finer) - 1]
-    return None
+            return frozenset({_UNITS[_UNITS.index(finer) - 1]})
+    return frozenset()
 
 
 @cache
@@ -110,11 +125,14 @@ def _can_be_marked(kind: Any) -> bool:
     """Whether values of a type can be too large for a type that holds others of it."""
     import pyarrow as pa
 
+    types = pa.types
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        return _can_be_marked(kind.value_type)
     if held := inside(kind):
         return any(map(_can_be_marked, held.values()))
-    if pa.types.is_timestamp(kind) or pa.types.is_duration(kind):
+    if types.is_timestamp(kind) or types.is_duration(kind):
         return bool(kind.unit != "ns")
-    return pa.types.is_integer(kind) and bool(kind.bit_width == 64)
+    return types.is_integer(kind) and (bool(kind.bit_width == 64) or types.is_signed_integer(kind))
 
 
 def at_path(kind: Any, path: Path) -> Any:
@@ -124,13 +142,23 @@ def at_path(kind: Any, path: Path) -> Any:
     return kind
 
 
-def loses(mark: str, kind: Any) -> bool:
-    """Whether values with a mark do not go into a type."""
+def loses(marks: frozenset[str], kind: Any) -> bool:
+    """Whether values with these marks do not fit a type."""
     import pyarrow as pa
 
-    if mark in _UNITS:
-        return kind.unit in _UNITS[_UNITS.index(mark) + 1 :]
-    return pa.types.is_floating(kind) or (mark == "huge" and pa.types.is_signed_integer(kind))
+    types = pa.types
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        kind = kind.value_type
+    for mark in marks:
+        if mark in _UNITS:
+            if kind.unit in _UNITS[_UNITS.index(mark) + 1 :]:
+                return True
+        elif mark == _NEGATIVE:
+            if types.is_unsigned_integer(kind):
+                return True
+        elif types.is_floating(kind) or (mark == "huge" and types.is_signed_integer(kind)):
+            return True
+    return False
 
 
 def inside(kind: Any) -> dict[str | None, Any]:
@@ -142,6 +170,9 @@ def inside(kind: Any) -> dict[str | None, Any]:
         return {field.name: field.type for field in kind}
     if types.is_map(kind):
         return {"key": kind.key_type, "value": kind.item_type}
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    if (
+        types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+        or types.is_list_view(kind) or types.is_large_list_view(kind)
+    ):  # fmt: skip
         return {None: kind.value_type}
     return {}

@@ -1,4 +1,4 @@
-"""What tasks give back: tables, plain numbers, and objects that no table can hold, in input order."""
+"""Results of tasks in input order: tables, plain numbers, and objects that a table would not give back."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from batchflow.arrays import kinds_of
 from batchflow.errors import SchemaError
 from batchflow.pickling import dumps
-from batchflow.tables import VALUE, is_tabular, kinds_of, table_to_values
+from batchflow.schemas import concat
+from batchflow.tables import VALUE, NotTabularError, is_tabular, table_to_values, values_to_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,14 +61,31 @@ class Rows:
 
     @property
     def tables(self) -> list[pa.Table]:
-        """The segments as tables.
+        """The segments as tables, which need not go together.
 
         Raises
         ------
         SchemaError
-            If there are objects among them.
+            If there are objects among them that no table holds.
         """
         return [_as_table(segment) for segment in self.segments]
+
+    def table(self) -> pa.Table:
+        """Return all rows as one table, the same wherever the input was cut.
+
+        Raises
+        ------
+        SchemaError
+            If no table holds them; the message names the column and the first row at fault.
+        """
+        if all(map(is_tabular, self.segments)) or len({_code(segment) for segment in self.segments}) == 1:
+            try:
+                return concat(self.tables)
+            except SchemaError as error:
+                reason = error
+            _table_of(self.values())
+            raise reason
+        return _table_of(self.values())
 
     def values(self) -> list[Any]:
         """Return what the function gave back, one value for each call that gave one."""
@@ -103,6 +122,10 @@ def _size(segment: Any) -> int:
     return len(segment) * (segment.itemsize if is_numbers(segment) else _OBJECT)
 
 
+def _code(segment: Any) -> str:
+    return segment.typecode if is_numbers(segment) else ""
+
+
 def _as_table(segment: Any) -> pa.Table:
     import pyarrow as pa
 
@@ -110,13 +133,32 @@ def _as_table(segment: Any) -> pa.Table:
         table: pa.Table = segment
         return table
     if not is_numbers(segment):
-        message = (
-            f"the function returned values that no table holds, {type(segment[0]).__qualname__} among them: "
-            "take them from result.values, or return mappings or scalars"
-        )
-        raise SchemaError(message)
+        return _table_of(segment)
     kind = pa.int64() if segment.typecode == "q" else pa.float64()
     return pa.table({VALUE: pa.Array.from_buffers(kind, len(segment), [None, pa.py_buffer(segment)])})
+
+
+def _table_of(values: Sequence[Any]) -> pa.Table:
+    """Return values as a table; raises `SchemaError` with the first row that does not go with those before."""
+    try:
+        return values_to_table(values)
+    except NotTabularError as error:
+        message = f"{error}: take the values from result.values, or return mappings or scalars"
+        raise SchemaError(message) from error
+    except SchemaError:
+        fits, fails = 0, len(values)
+        while fails - fits > 1:
+            middle = (fits + fails) // 2
+            try:
+                values_to_table(values[:middle])
+                fits = middle
+            except SchemaError:
+                fails = middle
+        try:
+            return values_to_table(values[:fails])
+        except SchemaError as error:
+            message = f"row {fails:,}: {error}"
+            raise SchemaError(message) from error
 
 
 def _to_wire(segment: Any, buffer: Callable[[Any], Any]) -> Any:

@@ -26,9 +26,9 @@ from batchflow.report import Report, ReportBuilder, Terms
 from batchflow.resources import Budget
 from batchflow.rows import Rows
 from batchflow.scheduler import Scheduler
+from batchflow.schemas import concat
 from batchflow.setup_failures import SetupError
 from batchflow.sources.base import Cursor
-from batchflow.tables import concat
 from batchflow.timeline import Timeline
 from batchflow.worker import Program
 

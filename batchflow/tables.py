@@ -1,4 +1,4 @@
-"""The one place where Python values become Arrow, and tables of different schemas become one.
+"""Rows as Python values and as tables.
 
 `pyarrow` is imported inside the functions: it takes 0.15 s, which the driver need not wait for
 before its workers have started.
@@ -7,12 +7,13 @@ before its workers have started.
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from batchflow.arrays import is_convertible, kinds_of, to_array
+from batchflow.columns import column_values
 from batchflow.errors import SchemaError
-from batchflow.marks import STRENGTH, WORDS, Marks, at_path, inside, loses, marks_of, with_marks
-from batchflow.printable import printable
+from batchflow.schemas import bare, table_without_views
 from batchflow.wording import one
 
 if TYPE_CHECKING:
@@ -40,14 +41,6 @@ def is_frame(value: Any) -> bool:
     return is_tabular(value) or hasattr(value, "iloc") or hasattr(value, "__arrow_c_stream__")
 
 
-def kinds_of(values: Sequence[Any]) -> set[type]:
-    """Return the types of some values; where all are of one, as most are, in half the time of a plain set."""
-    if len(values) == 0:  # an array has no truth
-        return set()
-    first = type(values[0])
-    return {first} if list(map(type, values)).count(first) == len(values) else set(map(type, values))
-
-
 def is_row(kind: type) -> bool:
     """Whether values of a type become rows, a column for each key."""
     return kind in _ROWS or issubclass(kind, Mapping)
@@ -55,7 +48,9 @@ def is_row(kind: type) -> bool:
 
 def is_scalar(kind: type) -> bool:
     """Whether values of a type become rows of the one column ``value``."""
-    return kind in _SCALARS or kind.__module__ == "numpy" or (kind.__module__, kind.__name__) in _SCALAR_NAMES
+    if kind in _SCALARS or kind.__module__ == "numpy" or (kind.__module__, kind.__name__) in _SCALAR_NAMES:
+        return True
+    return is_convertible(kind) and not is_row(kind) and not issubclass(kind, tuple | range)
 
 
 class NotTabularError(TypeError):
@@ -90,6 +85,55 @@ def values_to_table(values: Sequence[Any]) -> pa.Table:
     return rows_to_table([value if is_row(type(value)) else {VALUE: value} for value in values])
 
 
+def refuse_open_files(values: Sequence[Any]) -> None:
+    """Raise `NotTabularError` if a value is an open file, or a mapping that holds one.
+
+    A copy of it in another process would be closed, or another file.
+    """
+    from io import IOBase
+
+    held = (cell for value in values for cell in (value.values() if isinstance(value, Mapping) else (value,)))
+    for kind in set(map(type, held)):
+        if issubclass(kind, IOBase) or kind.__module__ == "tempfile":
+            message = f"the function returned an open file ({kind.__qualname__}): return its content or its name"
+            raise NotTabularError(message)
+
+
+_EXACT = {int, float, str, bool, bytes}
+"""Types of which a column of one, with ``None``, gives back just the objects that it was made of."""
+
+
+def exact_table(values: Sequence[Any]) -> pa.Table | None:
+    """Return values as a table if it gives back exactly these, `table_to_values`; else ``None``.
+
+    So it does for rows with the same keys in the same order, and one exact type in each column.
+    """
+    kinds = kinds_of(values)
+    if kinds != {dict}:
+        return _exact_columns([VALUE], [values]) if kinds & _EXACT else None
+    names = list(values[0])
+    if names == [VALUE] or kinds_of(names) != {str} or list(map(list, values)).count(names) < len(values):
+        return None
+    return _exact_columns(names, list(zip(*map(dict.values, values), strict=True)))
+
+
+def _exact_columns(names: Sequence[str], columns: Sequence[Sequence[Any]]) -> pa.Table | None:
+    found = [kinds_of(cells) - {type(None)} for cells in columns]
+    if not all(len(kinds) < 2 and kinds <= _EXACT for kinds in found):
+        return None
+    import pyarrow as pa
+
+    types = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_(), bytes: pa.binary()}
+    try:
+        arrays = [
+            pa.array(cells, types[kinds.pop()]) if kinds else pa.nulls(len(cells))
+            for cells, kinds in zip(columns, found, strict=True)
+        ]
+    except (OverflowError, ValueError):  # 2**63, half of a surrogate pair
+        return None
+    return pa.Table.from_arrays(arrays, names=list(names))
+
+
 def rows_to_table(rows: Sequence[Any]) -> pa.Table:
     """Return mappings as a table; a key that some lack is null there, columns in order of appearance."""
     import pyarrow as pa
@@ -112,7 +156,7 @@ def _columns(columns: Mapping[Any, Sequence[Any]], count: int) -> pa.Table:
     import pyarrow as pa
 
     if not columns:  # rows without any column still count
-        return _bare(count)
+        return bare(count)
     wrong = next((name for name in columns if not isinstance(name, str)), None)
     if wrong is not None:
         message = f"a row has the key {wrong!r}: names of columns are text"
@@ -120,64 +164,71 @@ def _columns(columns: Mapping[Any, Sequence[Any]], count: int) -> pa.Table:
     arrays = []
     for name, cells in columns.items():
         try:
-            arrays.append(_array(cells))
-        except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+            arrays.append(to_array(cells))
+        except (pa.ArrowException, OverflowError, TypeError, ValueError, NotImplementedError) as error:
             message = f"column {name!r}: {error}"
             raise SchemaError(message) from error
     return pa.Table.from_arrays(arrays, names=list(columns))
 
 
-def _array(cells: Sequence[Any]) -> Any:
-    """Return cells as an array, but refuse those that Arrow would change without a word."""
-    from datetime import datetime
+def readable_rows(table: pa.Table | pa.RecordBatch) -> tuple[list[dict[str, Any]], dict[int, SchemaError]]:
+    """Return the rows of a table as dicts, and why some of them cannot be given, by index.
 
-    import pyarrow as pa
-
-    array = pa.array(cells)
-    if pa.types.is_binary(array.type):
-        _refuse_mixed(cells, str, "text and bytes")
-    elif pa.types.is_floating(array.type):
-        _refuse_mixed(cells, bool, "numbers and truth values")
-    elif pa.types.is_temporal(array.type):
-        _refuse_mixed(cells, (int, float), "times and numbers")
-    if pa.types.is_date32(array.type):
-        _refuse_mixed(cells, datetime, "dates and datetimes")
-    elif pa.types.is_timestamp(array.type) and array.null_count < len(array):
-        zones = {getattr(cell, "tzinfo", None) is None for cell in cells if cell is not None}
-        if len(zones) > 1:
-            message = "datetimes with and without a time zone in one column"
-            raise ValueError(message)
-    return array
-
-
-def _refuse_mixed(cells: Sequence[Any], kind: type | tuple[type, ...], what: str) -> None:
-    if any(issubclass(cell, kind) for cell in kinds_of(cells)):
-        message = f"{what} in one column"
-        raise ValueError(message)
+    A row that Python cannot hold exactly is ``{}`` in the list.
+    """
+    names = table.column_names
+    if not names:
+        return [{} for _ in range(table.num_rows)], {}
+    if len(set(names)) < len(names):
+        name = next(name for name in names if names.count(name) > 1)
+        message = f"two columns are named {name!r}, and a record has each name once: use map_batches"
+        return [{}] * table.num_rows, dict.fromkeys(range(table.num_rows), SchemaError(message))
+    columns = []
+    refused: dict[int, SchemaError] = {}
+    for name, column in zip(names, table.columns, strict=True):
+        values, bad = column_values(column)
+        columns.append(values)
+        for index, reason in bad.items():
+            refused.setdefault(index, SchemaError(f"column {name!r} holds {reason}"))
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    for index in refused:
+        rows[index] = {}
+    return rows, refused
 
 
-def _bare(count: int) -> pa.Table:
-    """Return a table of some rows without any column."""
-    import pyarrow as pa
-
-    return pa.table({VALUE: pa.nulls(count)}).select([])
+def row_as_text(table: pa.Table | pa.RecordBatch, index: int) -> dict[str, Any]:
+    """Return a row for people to read, of which Python cannot hold every cell."""
+    cells: dict[str, Any] = {}
+    columns: Any = table.columns
+    for name, column in zip(table.column_names, columns, strict=True):
+        values, refused = column_values(column.slice(index, 1))
+        cells[name] = str(column[index].type) if refused else values[0]
+    return cells
 
 
 def table_to_rows(table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
-    """Return the rows of a table as dicts; 3 times as fast as `pyarrow.Table.to_pylist`."""
-    names = table.column_names
-    columns = [column.to_pylist() for column in table.columns]
-    if not names:
-        return [{} for _ in range(table.num_rows)]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    """Return the rows of a table as dicts; 3 times as fast as `pyarrow.Table.to_pylist`.
+
+    Raises
+    ------
+    SchemaError
+        If Python has no value for a cell.
+    """
+    rows, refused = readable_rows(table)
+    for error in refused.values():
+        raise error
+    return rows
 
 
 def table_to_values(table: pa.Table) -> list[Any]:
     """Return what a function gave back: scalars where there is only the column ``value``, else dicts."""
-    if table.column_names == [VALUE]:
-        values: list[Any] = table.column(0).to_pylist()
-        return values
-    return table_to_rows(table)
+    if table.column_names != [VALUE]:
+        return table_to_rows(table)
+    values, refused = column_values(table.column(0))
+    for reason in refused.values():
+        message = f"column {VALUE!r} holds {reason}"
+        raise SchemaError(message)
+    return values
 
 
 def as_table(value: Any) -> pa.Table:
@@ -191,9 +242,9 @@ def as_table(value: Any) -> pa.Table:
         If the value is none of these.
     """
     try:
-        return _without_views(_table(value))
-    except (AttributeError, TypeError, ValueError) as error:
-        reason = error
+        return table_without_views(_table(value))
+    except (AttributeError, TypeError, ValueError, NotImplementedError) as error:
+        reason = error  # Arrow's own errors are some of these
     message = (
         f"the function returned {one(type(value).__qualname__)} that is no table ({reason}); map_batches takes "
         "a pyarrow Table or RecordBatch, a dict of arrays, or a pandas or Polars frame"
@@ -211,213 +262,3 @@ def _table(value: Any) -> pa.Table:
     if hasattr(value, "iloc"):  # pandas would add a column for its index
         return pa.Table.from_pandas(value, preserve_index=False).replace_schema_metadata(None)
     return pa.table(dict(value) if isinstance(value, Mapping) else value)
-
-
-def _without_views(table: pa.Table) -> pa.Table:
-    """Return a table without views: a slice of a view takes all of it along, and few programs read views."""
-    import pyarrow as pa
-
-    schema = pa.schema([field.with_type(_without_view(field.type)) for field in table.schema])
-    return table if schema.equals(table.schema) else table.cast(schema)
-
-
-def _without_view(kind: Any) -> Any:
-    import pyarrow as pa
-
-    types = pa.types
-    if types.is_string_view(kind):
-        return pa.large_string()
-    if types.is_binary_view(kind):
-        return pa.large_binary()
-    if types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(_without_view(kind.value_type)))
-    if types.is_large_list(kind):
-        return pa.large_list(kind.value_field.with_type(_without_view(kind.value_type)))
-    if types.is_struct(kind):
-        return pa.struct([field.with_type(_without_view(field.type)) for field in kind])
-    return kind
-
-
-def unify(known: pa.Schema | None, schema: pa.Schema, where: str = "") -> pa.Schema:
-    """Return the narrowest schema that holds both without loss.
-
-    Parameters
-    ----------
-    known, schema
-        What came before, and what comes now.
-    where
-        Names the chunk in the message.
-
-    Raises
-    ------
-    SchemaError
-        If a column has two types that no type holds; the message names the column, the chunk and both.
-    """
-    import pyarrow as pa
-
-    schema = _bare_of_foreign(schema)
-    if known is None or known.equals(schema, check_metadata=True):
-        return schema
-    merged = _merged(known, schema)
-    if merged is not None:
-        return merged
-    for field in schema:
-        at = known.get_field_index(field.name)
-        if at >= 0 and _merged(pa.schema([known.field(at)]), pa.schema([field])) is None:
-            message = (
-                f"column {field.name!r} is {_told(field)}{where and f' in {where}'}, but "
-                f"{_told(known.field(at))} before: give it one type in the function"
-            )
-            raise SchemaError(message)
-    message = f"the schema{where and f' of {where}'} has a column twice: {schema.names}"
-    raise SchemaError(message)
-
-
-def _bare_of_foreign(schema: pa.Schema) -> pa.Schema:
-    """Return a schema without any metadata but our own marks."""
-    import pyarrow as pa
-
-    if any(each.metadata for each in (schema, *schema)):
-        return pa.schema([with_marks(field, marks_of(field)) for field in schema])
-    return schema
-
-
-def _told(field: pa.Field[Any]) -> str:
-    words = sorted({WORDS[mark] for mark in marks_of(field).values()})
-    kind = printable(str(field.type))  # keys of records stand in it
-    return f"{kind} with {' and '.join(words)}" if words else kind
-
-
-def _merged(one: pa.Schema, other: pa.Schema) -> pa.Schema | None:
-    """Return the schema that holds both, ``None`` where there is none."""
-    import pyarrow as pa
-
-    try:
-        merged = pa.unify_schemas([one, other], promote_options="permissive")
-    except pa.ArrowException:
-        return None
-    kinds = {field.name: field.type for field in merged}
-    marks: dict[str, Marks] = {}
-    for field in (*one, *other):
-        if _confuses_text(field.type, kinds[field.name]):
-            return None
-        if (kind := _with_room(field.type, kinds[field.name])) is None:
-            return None
-        kinds[field.name] = kind
-        for path, mark in marks_of(field).items():
-            seen = marks.setdefault(field.name, {})
-            seen[path] = max(mark, seen.get(path, mark), key=STRENGTH.index)
-    if any(loses(mark, at_path(kinds[name], path)) for name, each in marks.items() for path, mark in each.items()):
-        return None
-    return pa.schema([with_marks(pa.field(name, kind), marks.get(name, {})) for name, kind in kinds.items()])
-
-
-_DIGITS = {8: 3, 16: 5, 32: 10, 64: 19}
-_MOST_DIGITS = 76
-
-
-def _with_room(before: Any, after: Any) -> Any:
-    """Return a type that a cast of whole numbers reaches: Arrow's union with decimals is a digit too short.
-
-    ``None``: there is none.
-    """
-    import pyarrow as pa
-
-    types = pa.types
-    if held := inside(before):
-        kinds = {name: _with_room(held.get(name, kind), kind) for name, kind in inside(after).items()}
-        return None if None in kinds.values() else _rebuilt(after, kinds)
-    if not (types.is_integer(before) and types.is_decimal(after)):
-        return after
-    digits = _DIGITS[before.bit_width] + (before == pa.uint64()) + after.scale
-    if digits > _MOST_DIGITS:
-        return None
-    made = pa.decimal128 if max(digits, after.precision) <= 38 else pa.decimal256
-    return after if digits <= after.precision else made(digits, after.scale)
-
-
-def _rebuilt(kind: Any, held: Mapping[str | None, Any]) -> Any:
-    """Return a type whose cells hold other types than those that `inside` told."""
-    import pyarrow as pa
-
-    types = pa.types
-    if types.is_struct(kind):
-        return pa.struct([field.with_type(held[field.name]) for field in kind])
-    if types.is_map(kind):
-        return pa.map_(kind.key_field.with_type(held["key"]), kind.item_field.with_type(held["value"]))
-    field = kind.value_field.with_type(held[None])
-    if types.is_fixed_size_list(kind):
-        return pa.list_(field, kind.list_size)
-    return pa.large_list(field) if types.is_large_list(kind) else pa.list_(field)
-
-
-def _confuses_text(before: Any, after: Any) -> bool:
-    """Whether text would become bytes, or exact numbers inexact: Arrow allows it and no reader expects it."""
-    import pyarrow as pa
-
-    types = pa.types
-    if types.is_decimal(before) and types.is_floating(after):
-        return True
-    if held := inside(before):
-        kinds = inside(after)
-        return any(_confuses_text(kind, kinds[name]) for name, kind in held.items())
-    return (types.is_string(before) or types.is_large_string(before)) and (
-        types.is_binary(after) or types.is_large_binary(after)
-    )
-
-
-def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return a table with the columns and types of a schema that `unify` made from it.
-
-    Raises
-    ------
-    SchemaError
-        If a value would be changed by its new type.
-    """
-    import pyarrow as pa
-
-    if table.schema.equals(schema):
-        return table
-    columns = []
-    for field in schema:
-        at = table.schema.get_field_index(field.name)
-        if at < 0:
-            columns.append(pa.nulls(table.num_rows, field.type))
-            continue
-        try:
-            columns.append(table.column(at).cast(field.type))
-        except pa.ArrowException as error:
-            message = f"column {field.name!r} does not fit {field.type} without loss: {error}"
-            raise SchemaError(message) from error
-    if not columns:
-        return table
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def concat(tables: Iterable[pa.Table]) -> pa.Table:
-    """Return tables one after the other as one, their schemas unified.
-
-    Raises
-    ------
-    SchemaError
-        If their schemas cannot be unified.
-    """
-    import pyarrow as pa
-
-    filled = [table for table in tables if table.num_columns or table.num_rows]
-    schema = None
-    for at, table in enumerate(filled):
-        schema = unify(schema, table.schema, f"chunk {at + 1}")
-    if schema is None:
-        return pa.table({})
-    if not schema.names:
-        return _bare(sum(table.num_rows for table in filled))
-    return pa.concat_tables(conform(table, schema) for table in filled)
-
-
-def plain(table: pa.Table) -> pa.Table:
-    """Return a table without metadata and with all columns nullable, so that tables differ in types only."""
-    import pyarrow as pa
-
-    fields = [pa.field(field.name, field.type) for field in table.schema]
-    return table if not fields else pa.Table.from_arrays(table.columns, schema=pa.schema(fields))

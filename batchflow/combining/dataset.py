@@ -24,9 +24,9 @@ from batchflow.model import Assemble, Failed, Failure, Key, Outcome, Piece, Slic
 from batchflow.plan import ERRORS, Destination, Plan
 from batchflow.printable import printable
 from batchflow.resources import parse_bytes
+from batchflow.schemas import unify
 from batchflow.stores import Place, Uri, is_uri, place_of, store_of
 from batchflow.stores.transit import sweep
-from batchflow.tables import unify
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,7 @@ from batchflow.combining.order import Settled
 from batchflow.errors import SchemaError
 from batchflow.model import Failure, Task
 from batchflow.plan import Plan
-from batchflow.tables import unify
+from batchflow.schemas import unify
 
 if TYPE_CHECKING:
     import pyarrow as pa

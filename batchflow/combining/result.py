@@ -15,7 +15,7 @@ from batchflow.printable import printable
 from batchflow.report import Report
 from batchflow.rows import Rows
 from batchflow.stores import Uri, filesystem
-from batchflow.tables import concat, table_to_values
+from batchflow.tables import table_to_values
 
 if TYPE_CHECKING:
     import os
@@ -98,7 +98,7 @@ class Result:
             table: pa.Table = self._scanner(self._destination).to_table()
             return table
         if self._table is None:
-            self._table = concat(table for rows in self._rows for table in rows.tables)
+            self._table = Rows(segment for rows in self._rows for segment in rows.segments).table()
         return self._table
 
     @property

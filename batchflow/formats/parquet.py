@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import SchemaError
 from batchflow.formats.splice import splice
+from batchflow.marks import inside
 from batchflow.model import Piece, Slice
-from batchflow.tables import conform
+from batchflow.schemas import conform
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,6 +24,7 @@ make a file large and slow to read."""
 _GATHERED_ROWS = 100_000
 _GATHERED_BYTES = 16_000_000
 _ROW_GROUP = 1_000_000
+_NO_KEYS = "empty mappings"
 
 
 class ParquetFormat:
@@ -32,12 +35,11 @@ class ParquetFormat:
     keeps_schema = True
 
     def check(self, schema: pa.Schema) -> None:
-        """Refuse structs without fields, which Parquet does not have."""
-        import pyarrow as pa
-
+        """Refuse columns of types that Parquet does not have."""
         for field in schema:
-            if pa.types.is_struct(field.type) and field.type.num_fields == 0:
-                message = f"column {field.name!r} holds empty mappings, which Parquet cannot: give them a key"
+            if (missing := _missing_in_parquet(field.type)) is not None:
+                cure = "give them a key" if missing == _NO_KEYS else "use format='arrow'"
+                message = f"column {field.name!r} holds {missing}, which Parquet cannot: {cure}"
                 raise SchemaError(message)
 
     def write_piece(self, table: pa.Table, path: str) -> None:
@@ -79,6 +81,19 @@ class ParquetFormat:
                     writer.write_table(pa.concat_tables(held), _ROW_GROUP)
                     held = []
             writer.write_table(pa.concat_tables(held) if held else schema.empty_table(), _ROW_GROUP)
+
+
+@cache
+def _missing_in_parquet(kind: Any) -> str | None:
+    """Return what of a type Parquet does not have, in words, if anything."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_struct(kind) and kind.num_fields == 0:
+        return _NO_KEYS
+    if types.is_union(kind) or kind == pa.month_day_nano_interval():
+        return f"the type {kind}"
+    return next(filter(None, map(_missing_in_parquet, inside(kind).values())), None)
 
 
 def _fits(piece: Piece | Slice, schema: pa.Schema) -> bool:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import SchemaError
 from batchflow.model import Piece, Slice
-from batchflow.tables import conform, table_to_rows
+from batchflow.schemas import conform
+from batchflow.tables import table_to_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from batchflow.coverage import NOTHING, Coverage
 from batchflow.model import MESSAGE_LIMIT, PAYLOAD_LIMIT, Chunk, Failure, Input, Key, Span
 from batchflow.sources.window import narrow
-from batchflow.tables import is_tabular, table_to_rows, values_to_table
+from batchflow.tables import is_tabular, row_as_text, values_to_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -111,7 +111,7 @@ class Block(NamedTuple):
 
     def record(self, at: int) -> Any:
         """Return one of the records."""
-        return table_to_rows(self.rows.slice(at, 1))[0] if is_tabular(self.rows) else self.rows[at]
+        return row_as_text(self.rows, at) if is_tabular(self.rows) else self.rows[at]
 
 
 class Source(ABC):

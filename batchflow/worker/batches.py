@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflow.model import Failed, Phase, Task
+from batchflow.schemas import concat
 from batchflow.sources.base import Block
-from batchflow.tables import as_table, concat, is_tabular
+from batchflow.tables import as_table, is_tabular
 from batchflow.worker import hints
 from batchflow.worker.failures import failed, forget, of_record
 from batchflow.worker.outlets import WriteError

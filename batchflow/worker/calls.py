@@ -13,7 +13,6 @@ from batchflow.keeping import Kept
 from batchflow.model import Call, Given, Grown, Outcome, Partial, Phase, Skipped, Slot, Stats, Succeeded
 from batchflow.packing import Packed, pack
 from batchflow.rows import Rows
-from batchflow.tables import concat
 from batchflow.worker.failures import failed, over, worker_name
 from batchflow.worker.guard import Guard, Overtime
 from batchflow.worker.program import Limits
@@ -114,7 +113,7 @@ def value_of(given: Given, fetch: Callable[[Any], Any] | None = None) -> Any:
         return packed.open()
     rows = Rows(segment for part in payloads for segment in part.segments)
     try:
-        return concat(rows.tables)
+        return rows.table()
     except TypeError:  # a SchemaError: objects, or types that do not go together
         return rows.values()
 

@@ -12,9 +12,10 @@ from batchflow.formats import digest, format_of
 from batchflow.marks import marked
 from batchflow.model import Piece
 from batchflow.rows import Rows, as_numbers
+from batchflow.schemas import concat, plain, unify
 from batchflow.stores import is_uri
 from batchflow.stores.transit import outgoing
-from batchflow.tables import concat, plain, unify, values_to_table
+from batchflow.tables import exact_table, is_tabular, refuse_open_files, values_to_table
 from batchflow.worker.program import Program
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class Outlet(Protocol):
     def take(self, values: Sequence[Any]) -> None:
         """Take over what a function gave back for some records; raises if it cannot be kept."""
 
-    def fit(self, schema: pa.Schema | None, table: pa.Table, where: str = "") -> pa.Schema:
-        """Return a schema with that of a table; raises `SchemaError` if they do not go together here."""
+    def fit_value(self, schema: pa.Schema | None, value: Any) -> pa.Schema | None:
+        """Return a schema with that of one value; raises what `take` would raise for it."""
 
     def add(self, table: pa.Table) -> None:
         """Take over a table; raises `SchemaError` if it cannot be kept."""
@@ -81,6 +82,10 @@ class _Fitted:
         """Return a schema with that of a table; raises `SchemaError` if they do not go together."""
         return unify(schema, marked(table), where)
 
+    def fit_value(self, schema: pa.Schema | None, value: Any) -> pa.Schema | None:
+        """Return a schema with that of one value; raises if they do not go together."""
+        return self.fit(schema, values_to_table([value]), "this record")
+
     def fit_in(self, table: pa.Table) -> None:
         """Have a table go with the rows so far; raises `SchemaError` if it does not."""
         if table.num_columns and self._schema is not None and self._schema.equals(table.schema):
@@ -89,41 +94,41 @@ class _Fitted:
             self.schema = self.fit(self.schema, table)
 
 
-class Memory(_Fitted):
-    """Rows on their way back to the driver: whatever a function gives can be taken."""
+class Memory:
+    """Rows on their way back to the driver, from which exactly the values of the function are made again."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self.schema: pa.Schema | None = None
         self._segments: list[Any] = []
         self._tables: list[pa.Table] = []
 
     def take(self, values: Sequence[Any]) -> None:
-        """Take over values: as numbers, as a table, or as they are."""
-        numbers = None if self._tables else as_numbers(values)
-        if numbers is not None:
-            self._add_numbers(numbers)
+        """Take over values: as numbers or a table if these give back the same values, or else as they are."""
+        segment: Any = as_numbers(values)
+        if segment is None:
+            segment = exact_table(values)
+        if is_tabular(segment):
+            self.add(segment)
             return
-        try:
-            self.add(values_to_table(values))
-        except MemoryError:
-            raise
-        except Exception:  # noqa: BLE001 - Arrow raises many kinds; what it cannot hold stays as it is
-            self._join()
-            self._segments.append(list(values))
-
-    def _add_numbers(self, numbers: Any) -> None:
-        if self._segments and getattr(self._segments[-1], "typecode", None) == numbers.typecode:
-            self._segments[-1].extend(numbers)
+        if segment is None:
+            refuse_open_files(values)
+            segment = list(values)
+        self._join()
+        last = self._segments[-1] if self._segments else None
+        if type(last) is type(segment) and getattr(last, "typecode", "") == getattr(segment, "typecode", ""):
+            self._segments[-1].extend(segment)
         else:
-            self._segments.append(numbers)
+            self._segments.append(segment)
+
+    def fit_value(self, schema: pa.Schema | None, value: Any) -> pa.Schema | None:
+        """Refuse an open file; any other value can be taken."""
+        refuse_open_files([value])
+        return schema
 
     def add(self, table: pa.Table) -> None:
-        """Take over a table; one whose types do not go with those before begins a new segment."""
-        try:
-            self.fit_in(table)
-        except SchemaError:
+        """Take over a table; one of another schema than the last begins a new segment."""
+        if self._tables and not self._tables[-1].schema.equals(table.schema):
             self._join()
-            self.schema = marked(table)
         self._tables.append(table)
 
     def _join(self) -> None:
@@ -139,7 +144,7 @@ class Memory(_Fitted):
 
     def drop(self) -> None:
         """Forget all rows."""
-        self._segments, self._tables, self._unmarked = [], [], []
+        self._segments, self._tables = [], []
 
 
 class Tables(_Fitted):

@@ -11,10 +11,13 @@ from operator import itemgetter
 from types import GeneratorType
 from typing import Any, ClassVar, NamedTuple
 
+from batchflow.arrays import kinds_of
 from batchflow.errors import RetryAfter, SchemaError
 from batchflow.model import Failure
+from batchflow.schemas import concat
 from batchflow.sources.base import Block, Decoded
-from batchflow.tables import concat, is_tabular, kinds_of, table_to_rows, values_to_table
+from batchflow.tables import is_tabular, readable_rows, row_as_text, values_to_table
+from batchflow.worker.failures import of_record
 from batchflow.worker.outlets import WriteError
 from batchflow.worker.run import PASSING, Run
 
@@ -47,7 +50,7 @@ class RecordRun(Run):
                 self._keep_all(given)
                 given, nbytes = [], 0
             first = len(self.failures)
-            rows = table_to_rows(block.rows) if is_tabular(block.rows) else block.rows
+            block, rows = self.readable(block, unread)
             values, owners = self._call(block, rows)
             self.clock.lap("call")
             given.append(_Given(block, values, owners, unread + self.failures[first:]))
@@ -65,6 +68,21 @@ class RecordRun(Run):
         unread = self.failures[first:]
         del self.failures[first:]
         return unread
+
+    def readable(self, block: Block, unread: list[Failure]) -> tuple[Block, Sequence[Any]]:
+        """Return a block and its records; those of which Python cannot hold a value are added to the unread."""
+        if not is_tabular(block.rows):
+            return block, block.rows
+        rows, refused = readable_rows(block.rows)
+        if not refused:
+            return block, rows
+        unread += [
+            of_record(block, at, row_as_text(block.rows, at), "read", error) for at, error in refused.items()
+        ]
+        self.add(block, 0, len(refused))
+        kept = [at for at in range(len(rows)) if at not in refused]
+        rows = [rows[at] for at in kept]
+        return block._replace(rows=rows, numbers=[block.numbers[at] for at in kept]), rows
 
     def _keep_all(self, given: Sequence[_Given]) -> None:
         """Hand over what the function gave for some blocks: together, or else block by block."""
@@ -229,7 +247,7 @@ class RecordRun(Run):
             grown = schema
             try:
                 for _, value in pairs:
-                    grown = self.outlet.fit(grown, values_to_table([value]), "this record")
+                    grown = self.outlet.fit_value(grown, value)
                 schema = grown
             except PASSING:
                 raise

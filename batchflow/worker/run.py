@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 from batchflow.marks import marked
 from batchflow.model import LEADING, Failed, Failure, Outcome, Phase, SpanCount, Stats, Succeeded, Task
 from batchflow.rows import Rows
+from batchflow.schemas import concat
 from batchflow.sources.base import Block
 from batchflow.sources.window import InputChangedError
-from batchflow.tables import as_table, concat, is_tabular, table_to_rows
+from batchflow.tables import as_table, is_tabular, readable_rows, row_as_text
 from batchflow.worker.failures import TracebackCount, failed, of_record, placed, worker_name
 from batchflow.worker.guard import Overtime
 from batchflow.worker.outlets import Outlet, WriteError, outlet_of
@@ -218,7 +219,10 @@ class Run(ABC):
         table, first, rows = self._window
         if table is not block.rows or not first <= at < first + len(rows):
             first = at - at % WINDOW
-            rows = table_to_rows(block.rows.slice(first, WINDOW))
+            part = block.rows.slice(first, WINDOW)
+            rows, refused = readable_rows(part)
+            for index in refused:
+                rows[index] = row_as_text(part, index)
             self._window = block.rows, first, rows
         return rows[at - first]
 

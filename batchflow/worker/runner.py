@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from batchflow.errors import WorkerDied
 from batchflow.model import Assemble, Call, Inspect, Merge, Outcome, Phase, Stats, Succeeded, Task, Work
 from batchflow.rows import Rows
+from batchflow.schemas import concat
 from batchflow.sources.base import Block
 from batchflow.sources.records import RecordsSource
-from batchflow.tables import as_table, concat
+from batchflow.tables import as_table
 from batchflow.worker.assembling import assembled
 from batchflow.worker.batches import BatchRun
 from batchflow.worker.calls import called

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from batchflow.model import Failure, Task
 from batchflow.sources.base import Block
-from batchflow.tables import is_tabular, table_to_rows
 from batchflow.worker.caller import RecordCall
 from batchflow.worker.lanes import Lanes
 from batchflow.worker.program import Program
@@ -22,10 +21,9 @@ AHEAD = 4
 class _Group:
     """A block whose calls have begun, or are about to."""
 
-    def __init__(self, block: Block, unread: list[Failure]) -> None:
+    def __init__(self, block: Block, rows: Sequence[Any], unread: list[Failure]) -> None:
         self.block = block
         self.unread = unread
-        rows = table_to_rows(block.rows) if is_tabular(block.rows) else block.rows
         self.calls = [RecordCall(self, at, record) for at, record in enumerate(rows)]
         self.left = len(self.calls)
 
@@ -80,7 +78,8 @@ class WaitingRun(RecordRun):
 
     def _opened(self, block: Block) -> _Group:
         """Return a block as it is called; what could not be read of it is told when its turn has come."""
-        group = _Group(block, self.unread(block))
+        unread = self.unread(block)
+        group = _Group(*self.readable(block, unread), unread)
         self._groups.append(group)
         self._held += len(group.calls)
         return group

@@ -1,0 +1,141 @@
+"""A value arrives as it was, or is an error row: types by readers, verbs, sinks and cuts."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+
+import arrow_values as av
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import batchflow as bf
+from batchflow.errors import SchemaError
+from batchflow.tables import NotTabularError, table_to_rows, values_to_table
+
+STEADY = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+CUTS = (1, 2, 100)
+SINKS = ("out.parquet", "out.arrow")
+NO_PARQUET = {"month_day_nano_interval", "run_end_encoded<run_ends: int32, values: int64>"}
+
+
+def read(path):
+    return pq.read_table(path) if str(path).endswith(".parquet") else pa.ipc.open_file(path).read_all()
+
+
+def through(fn, source, sink, chunk, verb=bf.map_records):
+    """Return the meanings of the rows of a job by number of record, and its failures."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = verb(fn, source, into=f"{folder}/{sink}", executor="serial", chunk=chunk)
+        table = read(result.path)
+        rows = av.exact(table["c"]) if "c" in table.column_names else [None] * table.num_rows
+        return rows, dict(zip(result.errors["record"].to_pylist(), result.errors["message"].to_pylist(), strict=True))
+
+
+# --- Arrow types ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sink", SINKS)
+@pytest.mark.parametrize("name", av.TYPES)
+@given(data=st.data(), chunk=st.sampled_from(CUTS))
+@settings(STEADY, max_examples=2)
+def test_arrow_value_through_records_is_the_same(name, sink, data, chunk):
+    array = data.draw(av.arrays(av.TYPES[name], 4))
+    rows, failed = through(lambda row: row, bf.records(pa.table({"c": array})), sink, chunk)
+    if name in NO_PARQUET and sink == "out.parquet" and failed:
+        assert all("'c'" in message for message in failed.values())
+        return
+    assert (rows, failed) == (av.exact(array), {})
+
+
+@pytest.mark.parametrize("sink", SINKS)
+@pytest.mark.parametrize("name", av.TYPES)
+@given(data=st.data(), chunk=st.sampled_from(CUTS))
+@settings(STEADY, max_examples=2)
+def test_arrow_value_through_batches_is_the_same(name, sink, data, chunk):
+    array = data.draw(av.arrays(av.TYPES[name], 4))
+    rows, failed = through(lambda table: table, bf.records(pa.table({"c": array})), sink, chunk, bf.map_batches)
+    if name in NO_PARQUET and sink == "out.parquet" and failed:
+        assert len(failed) == 4 - len(rows)
+        return
+    assert (rows, failed) == (av.exact(array), {})
+
+
+# --- Python, NumPy and pandas values --------------------------------------------------------------
+
+WRAPS = {"flat": lambda value: value, "in a list": lambda value: [value], "in a struct": lambda value: {"in": value}}
+
+
+def converted(values):
+    """Return the meanings of values after a table, or the error."""
+    try:
+        table = values_to_table([{"c": value} for value in values])
+    except (SchemaError, NotTabularError) as error:
+        return str(error)
+    return av.exact(table["c"])
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("name", av.SCALARS)
+def test_value_in_a_table_is_the_same_or_an_error(name, wrap):
+    value = WRAPS[wrap](av.SCALARS[name])
+    got = converted([value])
+    assert "column 'c': " in got if isinstance(got, str) else got == [av.meaning(value)]
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("first", av.SCALARS)
+def test_two_values_in_a_column_are_the_same_or_an_error(first, wrap):
+    one = WRAPS[wrap](av.SCALARS[first])
+    for second in av.SCALARS:
+        other = WRAPS[wrap](av.SCALARS[second])
+        got = converted([one, other])
+        if isinstance(got, str):
+            assert "column 'c': " in got, second
+        else:
+            assert got == [av.meaning(one), av.meaning(other)], second
+            assert isinstance(converted([other, one]), list), second
+
+
+@pytest.mark.parametrize("sink", SINKS)
+@given(names=st.lists(st.sampled_from(list(av.SCALARS)), min_size=1, max_size=5), wrap=st.sampled_from(list(WRAPS)), chunk=st.integers(1, 3))
+@settings(STEADY, max_examples=60)
+def test_mixed_column_in_a_sink_does_not_depend_on_the_cut(sink, names, wrap, chunk):
+    values = [WRAPS[wrap](av.SCALARS[name]) for name in names]
+    source = bf.records(range(len(values)))
+    rows, failed = through(lambda at: {"c": values[at]}, source, sink, chunk)
+    assert rows == [av.meaning(value) for at, value in enumerate(values, 1) if at not in failed]
+    assert all("'c'" in message for message in failed.values())
+    again = through(lambda at: {"c": values[at]}, source, sink, 100)
+    assert (rows, list(failed)) == (again[0], list(again[1]))
+
+
+@given(names=st.lists(st.sampled_from(list(av.SCALARS)), min_size=1, max_size=5), keys=st.lists(st.sampled_from("ab"), min_size=5, max_size=5), chunk=st.integers(1, 3))
+@settings(STEADY, max_examples=60)
+def test_values_in_memory_are_those_of_the_function(names, keys, chunk):
+    values = [{key: av.SCALARS[name]} for name, key in zip(names, keys, strict=False)]
+    source = bf.records(range(len(values)))
+    results = [bf.map_records(lambda at: values[at], source, executor="serial", chunk=cut) for cut in (chunk, 100)]
+    for result in results:
+        got = result.values
+        assert [list(row) for row in got] == [list(row) for row in values]
+        for (mine,), (given_,) in zip(map(dict.values, got), map(dict.values, values), strict=True):
+            assert mine is given_ or (type(mine) is type(given_) and (mine == given_ or mine != mine))
+    assert tabled(results[0]) == tabled(results[1])
+
+
+def tabled(result):
+    try:
+        table = result.table
+    except SchemaError as error:
+        return str(error)
+    return table.schema.types, [tuple(av.exact(column)) for column in table.columns]
+
+
+def test_rows_of_every_type_come_back_from_their_table():
+    for first, second in itertools.combinations([2**40, "x", 0.5, b"y", True, None], 2):
+        rows = [{"a": first, "b": second}, {"a": None, "b": second}]
+        assert table_to_rows(values_to_table(rows)) == rows
