@@ -142,23 +142,28 @@ def _table_of(values: Sequence[Any]) -> pa.Table:
     """Return values as a table; raises `SchemaError` with the first row that does not go with those before."""
     try:
         return values_to_table(values)
-    except NotTabularError as error:
-        message = f"{error}: take the values from result.values, or return mappings or scalars"
-        raise SchemaError(message) from error
-    except SchemaError:
+    except (SchemaError, NotTabularError):
         fits, fails = 0, len(values)
-        while fails - fits > 1:
-            middle = (fits + fails) // 2
-            try:
-                values_to_table(values[:middle])
-                fits = middle
-            except SchemaError:
-                fails = middle
-        try:
-            return values_to_table(values[:fails])
-        except SchemaError as error:
-            message = f"row {fails:,}: {error}"
-            raise SchemaError(message) from error
+    while fails - fits > 1:
+        middle = (fits + fails) // 2
+        if _is_table(values[:middle]):
+            fits = middle
+        else:
+            fails = middle
+    try:
+        return values_to_table(values[:fails])
+    except (SchemaError, NotTabularError) as error:
+        cure = ": take the values from result.values" if isinstance(error, NotTabularError) else ""
+        message = f"row {fails:,}: {error}{cure}"
+        raise SchemaError(message) from error
+
+
+def _is_table(values: Sequence[Any]) -> bool:
+    try:
+        values_to_table(values)
+    except (SchemaError, NotTabularError):
+        return False
+    return True
 
 
 def _to_wire(segment: Any, buffer: Callable[[Any], Any]) -> Any:

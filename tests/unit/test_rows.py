@@ -59,7 +59,7 @@ def test_numbers_become_the_column_value():
 
 
 def test_objects_are_no_table():
-    with pytest.raises(SchemaError, match=r"a Thing, which is neither .* take the values from result\.values"):
+    with pytest.raises(SchemaError, match=r"row 1: .* a Thing, which is neither .* take the values from result\.values"):
         _ = Rows([[Thing("x")]]).tables
 
 
