@@ -20,7 +20,7 @@ class MapItems(list[tuple[Any, Any]]):
 
     def __init__(self, items: Iterable[tuple[Any, Any]] = (), kind: Any = None) -> None:
         super().__init__(items)
-        self.kind = kind
+        self.kind: Any = kind
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MapItems, (list(self), self.kind)
@@ -68,7 +68,8 @@ class NanoTime(time):
         fields = made.hour, made.minute, made.second, made.microsecond, made.tzinfo
         return NanoTime(*fields, fold=made.fold, nanosecond=nano)
 
-    __str__ = isoformat
+    def __str__(self) -> str:
+        return self.isoformat()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.isoformat()!r})"
