@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 def _job(arguments: argparse.Namespace) -> Job:
     """Return the job that the arguments describe."""
+    from batchflow.destinations import canonical_place
     from batchflow.job import Job
     from batchflow.loading import load_function
     from batchflow.readers import guess
@@ -39,9 +40,10 @@ def _job(arguments: argparse.Namespace) -> Job:
     def optional(name: str | None) -> Callable[..., Any] | None:
         return None if name is None else load_function(name)
 
+    output = None if arguments.into is None else canonical_place(arguments.into)
     return Job(
         fn=load_function(arguments.function),
-        source=guess(arguments.inputs, arguments.read, reader_options(arguments)),
+        source=guess(arguments.inputs, arguments.read, reader_options(arguments), output),
         per=arguments.per,
         into=arguments.into,
         format=arguments.format,

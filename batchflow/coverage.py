@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 from batchflow.model import Chunk, Input, Key, Span
 
@@ -18,9 +18,12 @@ class Coverage:
     ----------
     chunks
         Done ones; of a chunk that was halved, any of its parts.
+    complete
+        Identities of inputs that a finished run covered to their ends.
     """
 
-    def __init__(self, chunks: Iterable[Chunk] = ()) -> None:
+    def __init__(self, chunks: Iterable[Chunk] = (), complete: Container[str] = ()) -> None:
+        self._complete = complete
         self._ranges: dict[str, list[Range]] = defaultdict(list)
         self._halved: dict[tuple[Span, ...], list[Chunk]] = defaultdict(list)
         for chunk in chunks:
@@ -33,18 +36,18 @@ class Coverage:
 
     def _cover(self, spans: Iterable[Span]) -> None:
         for span in spans:
-            self._ranges[span.input.uri].append((span.start, span.stop))
+            self._ranges[span.input.identity].append((span.start, span.stop))
 
     def ranges(self, item: Input) -> list[Range]:
         """Return the ranges of an input that are covered, in order."""
-        return sorted(self._ranges.get(item.uri, ()), key=lambda one: one[0])
+        return sorted(self._ranges.get(item.identity, ()), key=lambda one: one[0])
 
     def gaps(self, item: Input) -> list[Range] | None:
         """Return what is missing of an input that is covered in part, in order; ``None``: all of it.
 
-        The last gap has no end: whether there is anything in it, only the input tells.
+        The last gap has no end unless the input is complete: whether anything is in it, only the input tells.
         """
-        if item.uri not in self._ranges:
+        if item.identity not in self._ranges:
             return None
         gaps: list[Range] = []
         at = 0
@@ -54,7 +57,7 @@ class Coverage:
             if stop is None:
                 return gaps
             at = stop
-        return [*gaps, (at, None)]
+        return gaps if item.identity in self._complete else [*gaps, (at, None)]
 
     def leftovers(self) -> Iterator[Chunk]:
         """Yield the missing parts of chunks that were halved."""

@@ -83,7 +83,7 @@ class Forecast:
     def advice(self) -> tuple[str, ...]:
         """What would make it faster, as far as the sample tells."""
         if self.trial is None or self.trial.failed_whole:
-            return self.plan.source.doubtful()
+            return self.plan.doubts
         return self.trial.report.advice
 
     @property

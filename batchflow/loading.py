@@ -229,7 +229,7 @@ def source_of(plan: dict[str, Any], *, of: Callable[[list[str]], list[str]] = li
     if not _was_sent(plan["folder"]):
         with suppress(OSError):  # the folder of another machine; paths may be absolute
             os.chdir(plan["folder"])
-    paths = [item["uri"] for item in plan["inputs"]]
+    paths = [item.uri for item in inputs_of(plan)]
     return again(plan["source"], of(paths) or paths)
 
 

@@ -22,7 +22,7 @@ from batchflow.rate import parse_rate
 from batchflow.resources import Resources
 from batchflow.retry import NEVER, Retry
 from batchflow.sources.compression import by_suffix
-from batchflow.stores import Place, store_of
+from batchflow.stores import Place, is_uri, store_of
 from batchflow.suggesting import next_version
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def manifest(
         "format": format_name,
         "folder": str(Path.cwd()),
         "options": options_of(spec),
-        "inputs": [{"uri": item.uri, "size": item.size, "version": item.version} for item in inputs],
+        "inputs": [_entry(item) for item in inputs],
     }
 
 
@@ -180,9 +180,37 @@ def read_plan(meta: Place) -> tuple[dict[str, Any], str]:
     return plan, digest_of(data)
 
 
+def _entry(item: Input) -> dict[str, Any]:
+    """Return an input as plain values: its canonical place, and the spelling that people know it by."""
+    place = {"place": item.place} if item.place else {}
+    return {"uri": item.uri, **place, "size": item.size, "version": item.version}
+
+
+def respelled(entries: Sequence[dict[str, Any]], before: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the entries of inputs, those that an earlier plan has in its spelling."""
+    known = {item.get("place", item["uri"]): item for item in before["inputs"]}
+    old = [known.get(entry.get("place", entry["uri"]), entry) for entry in entries]
+    return [
+        item | {"size": entry["size"], "version": entry["version"]}
+        for entry, item in zip(entries, old, strict=True)
+    ]
+
+
 def inputs_of(plan: Mapping[str, Any]) -> list[Input]:
     """Return the inputs that a plan names, as they were."""
-    return [Input(item["uri"], item["size"], item["version"], by_suffix(item["uri"])) for item in plan["inputs"]]
+    here = os.getcwd() == plan["folder"]  # noqa: PTH109 - its text is what is wanted
+    return [_input(item, plan["folder"], here=here) for item in plan["inputs"]]
+
+
+def _input(entry: Mapping[str, Any], folder: str, *, here: bool) -> Input:
+    """Return an input under its recorded spelling if that leads to it from here, else under its canonical one."""
+    uri, place = entry["uri"], entry.get("place", "")
+    compression = by_suffix(uri)
+    if place and not is_uri(uri) and os.path.isabs(place):  # noqa: PTH117
+        leads = os.path.normpath(os.path.join(folder, uri)) == place or os.path.realpath(uri) == place  # noqa: PTH118
+        if not leads or not (here or os.path.isabs(uri)):  # noqa: PTH117
+            uri = place
+    return Input(uri, entry["size"], entry["version"], compression, "" if place == uri else place)
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
@@ -265,15 +293,18 @@ def merged_inputs(before: Sequence[Input], now: Sequence[Input], where: str) -> 
     ChangedError
         If one has changed since.
     """
-    known = {item.uri: item for item in now}
+    known = {item.identity: item for item in now}
     for item in before:
-        present = known.get(item.uri)
+        present = known.get(item.identity)
         if present is not None and (present.size, present.version) != (item.size, item.version):
             change = f"the input {printable(item.uri)} has changed since {where} was made of it"
             message = f"{change} ({difference(item, present)}): {_FRESH}"
             raise ChangedError(message)
-    old = {item.uri for item in before}
-    return (*(known.get(item.uri, item) for item in before), *(item for item in now if item.uri not in old))
+    old = {item.identity for item in before}
+    return (
+        *(known.get(item.identity, item) for item in before),
+        *(item for item in now if item.identity not in old),
+    )
 
 
 def difference(before: Input, now: Input) -> str:

@@ -19,7 +19,7 @@ from batchflow.resources import Resources, busy_cores
 from batchflow.running import Run
 from batchflow.sampling import PieceCursor, Sample, take_sample
 from batchflow.scaling import fit_amdahl, fit_usl
-from batchflow.tryout import room
+from batchflow.tryout import output_of, room
 
 BUSY = 0.25
 """Share of the cores that something else uses, beside which what is measured tells little;"""
@@ -45,7 +45,7 @@ def measure(
         message = f"rounds={rounds}: at least one is needed"
         raise UsageError(message)
     with room(spec) as (trial, notes), ExitStack() as stack:
-        plan = make_plan(trial)
+        plan = make_plan(trial, output=output_of(spec))
         taken = _sample(plan, sample, counts[-1])
         bench = _Bench(plan, taken, stack, executor, notes)
         counts = [count for count in counts if bench.has_room(count)]

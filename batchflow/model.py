@@ -52,6 +52,13 @@ class Input(NamedTuple):
     """What changes when the content does: modification time in nanoseconds, or etag."""
     compression: str | None = None
     """``"gz"``, ``"bz2"``, ``"zst"``, ``"lz4"``, ``"xz"``; ``None``: plain."""
+    place: str = ""
+    """Canonical path or URI, if ``uri`` is another spelling of it."""
+
+    @property
+    def identity(self) -> str:
+        """The one name of the input, whatever spelling or link leads to it."""
+        return self.place or self.uri
 
 
 @_traveller

@@ -104,12 +104,19 @@ class Plan:
     """What is written down of the job beside its output."""
     finished: bool = False
     """Whether earlier runs did all there is to do."""
+    left_out: tuple[str, ...] = ()
+    """Outputs of other jobs in the folders that are read."""
 
     @property
     def size(self) -> int | None:
         """Bytes of the files, or records in memory; ``None`` for a generator."""
         sizes = [item.size for item in self.inputs]
         return None if min(sizes, default=0) < 0 else sum(sizes)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What of the input may not be what is meant."""
+        return (*self.source.doubtful(), *map(_left_out, self.left_out))
 
     @property
     def total(self) -> int | None:
@@ -128,6 +135,7 @@ class Plan:
             amount = f"{counted(len(self.inputs), 'file')}, {format_bytes(self.size or 0)}"
         lines = [f"input     {self.source.kind}: {amount}"]
         lines += [f"{name:<10}{printable(told)}" for name, told in self.source.summary()]
+        lines += [f"left out  {_left_out(output)}" for output in self.left_out]
         whole = self.uncuttable
         if whole and self.source.kind != "files":
             big = max(whole, key=lambda item: item.size)
@@ -173,3 +181,8 @@ class Plan:
             return f"{counted(files, 'file')} each, {-(-len(self.inputs) // files):,} of them"
         count = "" if self.total is None else f", about {max(1, -(-self.total // weight)):,} of them"
         return f"{counted(weight, unit)} each{count}"
+
+
+def _left_out(output: str) -> str:
+    """Return in words which output of another job is not read."""
+    return f"{printable(output)} is the output of another job and is not read: name it too, to read it"

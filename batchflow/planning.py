@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchflow.calling import side_by_side
 from batchflow.checking import LONGEST, check_spec
@@ -17,14 +17,19 @@ from batchflow.sources import Source
 from batchflow.splitting import AT_ONCE, RATE_SECONDS, Pace
 from batchflow.wording import one
 
+if TYPE_CHECKING:
+    from batchflow.stores import Place
 
-def make_plan(spec: JobSpec, *, known_only: bool = False) -> Plan:
+
+def make_plan(spec: JobSpec, *, known_only: bool = False, output: Place | None = None) -> Plan:
     """Check a job, list its inputs and choose its output; runs nothing and changes nothing.
 
     Parameters
     ----------
     known_only
         Leave out inputs that no earlier run knew.
+    output
+        Output of the job that this one is a trial of; by default its own. No input is in it.
 
     Raises
     ------
@@ -42,18 +47,21 @@ def make_plan(spec: JobSpec, *, known_only: bool = False) -> Plan:
     if isinstance(spec.chunk, int):
         source = source.counted(spec.chunk)
     if spec.into is None:
-        inputs = tuple(source.inputs())
-        return Plan(spec, source.prepared(inputs), inputs, None, *_weights(spec, source, inputs))
+        listing = source.listed(output)
+        inputs = tuple(listing.inputs)
+        weights = _weights(spec, source, inputs)
+        return Plan(spec, source.prepared(inputs), inputs, None, *weights, left_out=listing.left_out)
     from batchflow.destinations import (
         destination_of,  # with ledger and stores, a fifth of the start of a small job
     )
     from batchflow.resuming import with_history
 
     destination = destination_of(spec.into, spec.format)
-    identified = tuple(source.identified(tuple(source.inputs())))
+    listing = source.listed(output or destination.path)
+    identified = tuple(source.identified(tuple(listing.inputs)))
     plan = with_history(spec, source, identified, destination, known_only=known_only)
     weight, pace = _weights(spec, source, plan.inputs)
-    return replace(plan, chunk_weight=weight, pace=pace)
+    return replace(plan, chunk_weight=weight, pace=pace, left_out=listing.left_out)
 
 
 def _weights(spec: JobSpec, source: Source, inputs: Sequence[Input]) -> tuple[int | None, Pace]:

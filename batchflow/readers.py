@@ -11,6 +11,7 @@ from batchflow.suggesting import did_you_mean
 
 if TYPE_CHECKING:
     from batchflow.sources.paths import Paths
+    from batchflow.stores import Place
 
 
 def _tuple(paths: Paths) -> tuple[str, ...]:
@@ -26,8 +27,9 @@ def read_text(paths: Paths, *, encoding: str = "utf-8") -> Source:
     Parameters
     ----------
     paths
-        A path, folder, glob (with ``**``), URI, or a list of them. Compressed files (gz, bz2, zst,
-        lz4, xz) are known by suffix or by their first bytes.
+        A path, folder, glob (with ``**``), URI, or a list of them. A file counts once, whatever leads to
+        it, and the output of the job is no input. Compressed files (gz, bz2, zst, lz4, xz) are known by
+        suffix or by their first bytes.
     encoding
         Of the text, any of Python's. Files in encodings based on ASCII with one byte for each character are
         cut like UTF-8; of others each file is one chunk.
@@ -192,7 +194,12 @@ _KINDS = {
 }  # fmt: skip
 
 
-def guess(paths: Paths, kind: str | None = None, options: Mapping[str, Any] | None = None) -> Source:
+def guess(
+    paths: Paths,
+    kind: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    output: Place | None = None,
+) -> Source:
     """Return the source for paths by the kind that was named, or that suffixes show: theirs, or of what is there.
 
     Parameters
@@ -201,6 +208,8 @@ def guess(paths: Paths, kind: str | None = None, options: Mapping[str, Any] | No
         Of the input, if it is named.
     options
         Of the reader, as its arguments.
+    output
+        Of the job, whose files are none of its inputs.
 
     Raises
     ------
@@ -212,9 +221,9 @@ def guess(paths: Paths, kind: str | None = None, options: Mapping[str, Any] | No
     names = _tuple(paths)
     seen: Sequence[str] = names
     if kind is None and _kinds(names) == {""}:  # folders, patterns like ``in/*.gz``
-        from batchflow.sources.paths import expand  # others are listed later
+        from batchflow.sources.listing import list_inputs  # others are listed later
 
-        seen = [item.uri for item in expand(names)]
+        seen = [item.uri for item in list_inputs(names, output).inputs]
     kinds = {kind} if kind else _kinds(seen)
     kind = kinds.pop() if len(kinds) == 1 else ""
     if kind and kind not in _READERS:

@@ -16,6 +16,7 @@ from batchflow.manifest import (
     manifest,
     merged_inputs,
     read_plan,
+    respelled,
 )  # fmt: skip
 from batchflow.model import Input
 from batchflow.plan import Destination, JobSpec, Plan
@@ -32,6 +33,7 @@ def with_history(
     known_only
         Leave out inputs that no earlier run knew.
     """
+    known: list[Input] = []
     before, history = (None, None) if spec.fresh else read_history(destination)
     if history is not None and _was_removed(destination, history):
         before = history = None
@@ -49,6 +51,10 @@ def with_history(
         if spec.version is None:  # it is the same function, under the name that it has
             spec = replace(spec, version=before["version"])
     plan = manifest(spec, source.options(), inputs, destination.format) | {"learned": prepared.learned()}
+    if before is not None and history is not None:
+        plan["inputs"] = respelled(plan["inputs"], before)
+        if [item.uri for item in inputs[: len(known)]] != [item.uri for item in known]:
+            history = read_ledger(destination.meta, {item.identity: item for item in inputs})
     if before is not None and history is not None and _is_same(before, plan, spec.version, ended=history.ended):
         plan = before
     written = encoded(plan)
@@ -91,7 +97,7 @@ def read_history(destination: Destination) -> tuple[dict[str, Any], History] | t
     if not is_begun(meta) and destination.store.size(meta / PLAN) is None:
         return None, None  # a run begins before its plan is published
     plan, digest = read_plan(meta)
-    history = read_ledger(meta, {item.uri: item for item in inputs_of(plan)})
+    history = read_ledger(meta, {item.identity: item for item in inputs_of(plan)})
     if digest not in history.plans:
         message = f"{meta / PLAN} was changed after it was written"
         raise LedgerError(message)

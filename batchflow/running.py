@@ -320,7 +320,7 @@ class Run:
 
         destination = self._plan.destination
         assert destination is not None
-        known = {item.uri: item for item in self._plan.inputs}
+        known = {item.identity: item for item in self._plan.inputs}
         whole = ReportBuilder(terms_of(self._plan))
         errors = replay(read_ledger(destination.meta, known), self._plan.inputs, [whole])
         totals = whole.totals()
@@ -414,7 +414,7 @@ def terms_of(plan: Plan) -> Terms:
         1 if spec.per_task.cpus is None else spec.per_task.cpus, spec.per_task.nbytes,
         "" if destination is None else f"{destination.path}{'' if destination.one_file else '/'}",
         "" if destination is None else f"{destination.meta}/", spec.version or "",
-        plan.source.doubtful(), dict(plan.source.summary()),
+        plan.doubts, dict(plan.source.summary()),
     )  # fmt: skip
 
 

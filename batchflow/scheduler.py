@@ -166,7 +166,8 @@ class Scheduler:
         done = resume()
         self._blame = Blame(proven=bool(done) or cursor is not None)
         source = self._plan.source
-        covered = Coverage(settled.chunk for settled in done)
+        history = self._plan.history
+        covered = Coverage((settled.chunk for settled in done), history.complete if history else ())
         self._cursor = cursor or source.cursor(self._plan.inputs, self._heavy, covered)
         for settled in done:
             self._order.settle(settled)

@@ -23,7 +23,7 @@ from batchflow.sources.base import Drawn
 from batchflow.sources.compression import RATIO
 from batchflow.sources.cutting import is_compressed, swelling
 from batchflow.stores import Uri, is_uri
-from batchflow.tryout import room
+from batchflow.tryout import output_of, room
 
 RECORDS = 5000
 """Of a sample, if there is time for so many."""
@@ -88,7 +88,8 @@ def _tried(spec: JobSpec, records: int) -> Trial:
 
     timeout = min(spec.timeout or PATIENCE, PATIENCE)
     with room(spec) as (trial, _), Processes(workers=1) as worker:
-        plan = make_plan(replace(trial, limits=Resources(), timeout=timeout, max_errors=None, chunk=None))
+        trial = replace(trial, limits=Resources(), timeout=timeout, max_errors=None, chunk=None)
+        plan = make_plan(trial, output=output_of(spec))
         pieces, spread = _pieces(plan, records)
         budget = _Budget(plan.source.record_weight(plan.inputs) / _swelling(pieces))
         run = Run(plan, worker, [budget], cursor=PieceCursor(pieces, budget.allows))

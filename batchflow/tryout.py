@@ -12,7 +12,7 @@ from pathlib import Path
 
 from batchflow.errors import DestinationError
 from batchflow.plan import JobSpec
-from batchflow.stores import is_uri
+from batchflow.stores import Place, is_uri
 
 
 @contextmanager
@@ -35,6 +35,15 @@ def room(spec: JobSpec) -> Iterator[tuple[JobSpec, list[str]]]:
         yield replace(spec, into=f"{folder}/{name}", fresh=True), notes
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def output_of(spec: JobSpec) -> Place | None:
+    """Return the output of a job, whatever is there."""
+    if spec.into is None:
+        return None
+    from batchflow.destinations import canonical_place
+
+    return canonical_place(os.fspath(spec.into))
 
 
 def _made(into: str) -> str:

@@ -96,9 +96,9 @@ def _tiles(source: Source | None, inputs: list[Input], history: History) -> Iter
     for item in inputs:
         extent = item.size if source is None else _extent(source, item)
         yield from _tile(item, coverage.ranges(item), extent)
-    known = {item.uri for item in inputs}
+    known = {item.identity for item in inputs}
     for chunk in chunks:
-        if any(span.input.uri not in known for span in chunk.spans):
+        if any(span.input.identity not in known for span in chunk.spans):
             yield f"{_name(chunk)} is of no input of the plan"
     halved: dict[Any, list[Chunk]] = defaultdict(list)
     for chunk in chunks:
@@ -154,10 +154,10 @@ def _accounts(history: History) -> Iterator[str]:
 
 def _order(inputs: list[Input], history: History) -> Iterator[str]:
     """Look whether the parts, one after the other, hold the chunks in the order of the input."""
-    known = {item.uri for item in inputs}
+    known = {item.identity for item in inputs}
     chunks = {
         number: done for number, done in history.chunks.items()
-        if all(span.input.uri in known for span in done.chunk.spans)
+        if all(span.input.identity in known for span in done.chunk.spans)
     }  # fmt: skip
     places = {number: at for at, (_, number, _) in enumerate(in_order(chunks, tuple(inputs)))}
     last = -1

@@ -163,6 +163,7 @@ class Dataset:
         done = recover(self._destination, history)
         if gone := history.chunks.keys() - done.keys():
             self.ledger.void(gone)
+            history.void(gone)
         # Parts without rows are replaced when rows come; a retry puts its rows into them.
         empty = not mends and not any(part.rows for part in history.parts.values())
         self._parts = {} if empty else dict(history.parts)

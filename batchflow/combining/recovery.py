@@ -102,8 +102,8 @@ def _is_whole(piece: Piece, destination: Destination, there: dict[str, int | Non
 
 def in_order(done: dict[int, DoneChunk], inputs: tuple[Input, ...]) -> list[tuple[Key, int, DoneChunk]]:
     """Return chunks in input order, each with its key and its number in the ledger."""
-    places = {item.uri: at for at, item in enumerate(inputs)}
+    places = {item.identity: at for at, item in enumerate(inputs)}
     keyed = [
-        (key_of(one.chunk, places[one.chunk.spans[0].input.uri]), number, one) for number, one in done.items()
+        (key_of(one.chunk, places[one.chunk.spans[0].input.identity]), number, one) for number, one in done.items()
     ]
     return sorted(keyed, key=lambda item: item[0])

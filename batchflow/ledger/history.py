@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -59,11 +60,18 @@ class History:
     """Whether everything that was planned is done."""
     errors: str = ""
     """Digest of the error table, once all is done."""
+    complete: set[str] = field(default_factory=set)
+    """Identities of the inputs that a finished run covered to their ends."""
     mends: bool = False
     """Whether the last run was one that tried again what had failed, after everything was done."""
     link: str = ""
     size: int = 0
     """Bytes of the whole lines."""
+
+    def void(self, numbers: Iterable[int]) -> None:
+        """Forget chunks: their inputs are not complete any more."""
+        for number in numbers:
+            self.complete -= {span.input.identity for span in self.chunks.pop(number).chunk.spans}
 
     def committed(self) -> dict[int, int]:
         """Return how many rows of each chunk are in parts."""

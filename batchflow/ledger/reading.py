@@ -26,7 +26,7 @@ def read_ledger(meta: Place, inputs: Mapping[str, Input] | None = None) -> Histo
     Parameters
     ----------
     inputs
-        By name; one that is not there has no size.
+        By their identity; one that is not there has no size.
 
     Raises
     ------
@@ -144,28 +144,32 @@ class _Reader:
         self._history.schemas.append(_schema_from(line["arrow"]))
 
     def _take_void(self, line: dict[str, Any]) -> None:
-        for number in line["void"]:
-            del self._history.chunks[number]
+        self._history.void(line["void"])
 
     def _take_together(self, line: dict[str, Any]) -> None:
         for one in line["together"]:
             self.take(one)
 
     def _take_end(self, line: dict[str, Any]) -> None:
-        self._history.ended, self._history.errors = True, line["errors"]
+        history = self._history
+        history.ended, history.errors = True, line["errors"]
+        spans = (span for done in history.chunks.values() for span in done.chunk.spans)
+        # How many records a generator would give, no run can know.
+        history.complete = {span.input.identity for span in spans if span.input.size >= 0}
 
     def _chunk(self, line: dict[str, Any]) -> DoneChunk:
         ranges = line["ranges"]
-        inputs = [self._inputs.get(uri) or Input(uri) for uri, *_ in ranges]
+        inputs = [self._inputs.get(place) or Input(place) for place, *_ in ranges]
         spans = tuple(Span(item, start, stop) for item, (_, start, stop, *_) in zip(inputs, ranges, strict=True))
-        counts = tuple(SpanCount(uri, *counted) for uri, _, _, *counted in ranges if counted)
+        names = {item.identity: item.uri for item in inputs}
+        counts = tuple(SpanCount(names[place], *counted) for place, _, _, *counted in ranges if counted)
         stats = Stats(line["worker"], seconds=line["seconds"], spans=counts)
         pieces = tuple(
             Piece(name and str(self._pieces / name), rows, size, self._history.schemas[schema], digest)
             for name, rows, size, digest, schema in line["pieces"]
         )
         chunk = Chunk(spans, line["weight"], line.get("skip", 0), line.get("take"), line.get("of"))
-        failures = tuple(Failure(*failure) for failure in line["errors"])
+        failures = tuple(Failure(names.get(place, place), *failure) for place, *failure in line["errors"])
         return DoneChunk(chunk, stats, failures, pieces, line.get("counted", True))
 
 

@@ -108,11 +108,13 @@ class Ledger:
         yield from self._new_schemas([piece.schema for piece in done.pieces])
         counts = {count.uri: list(count[1:]) for count in done.stats.spans}
         chunk = done.chunk
+        places = {span.input.uri: span.input.place for span in chunk.spans if span.input.place}
         window = {} if chunk.of is None else {"skip": chunk.skip, "take": chunk.take, "of": chunk.of}
         yield {
             "chunk": number,
             "ranges": [
-                [span.input.uri, span.start, span.stop, *counts.get(span.input.uri, [])] for span in chunk.spans
+                [span.input.identity, span.start, span.stop, *counts.get(span.input.uri, [])]
+                for span in chunk.spans
             ],
             **window,
             **({} if done.counted else {"counted": False}),
@@ -123,7 +125,8 @@ class Ledger:
                 [piece.name, piece.rows, piece.nbytes, piece.digest, self._schema_number(piece.schema)]
                 for piece in done.pieces
             ],
-            "errors": done.failures,
+            "errors": [(places[failure.source], *failure[1:]) if failure.source in places else failure
+                       for failure in done.failures],
         }  # fmt: skip
 
     def _new_schemas(self, schemas: Iterable[Any]) -> Iterator[dict[str, Any]]:

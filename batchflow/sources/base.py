@@ -14,6 +14,7 @@ from batchflow.tables import is_tabular, row_as_text, values_to_table
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from batchflow.stores import Place
 
 BLOCK_BYTES = 256_000
 """Bytes of text read at a time."""
@@ -29,6 +30,14 @@ class Drawn(NamedTuple):
     chunk: Chunk
     data: Any = None
     """Records of an in-memory source, which travel with the task."""
+
+
+class Listing(NamedTuple):
+    """The inputs of a source."""
+
+    inputs: list[Input]
+    left_out: tuple[str, ...] = ()
+    """Outputs of other jobs among them, which are not read."""
 
 
 class Cursor(ABC):
@@ -119,6 +128,19 @@ class Source(ABC):
 
     kind: ClassVar[str]
     in_memory: ClassVar[bool] = False
+
+    def listed(self, output: Place | None) -> Listing:
+        """List the inputs without those that are in an output.
+
+        Raises
+        ------
+        InputError
+            If nothing matches.
+        DestinationError
+            If the output is what is read.
+        """
+        del output
+        return Listing(self.inputs())
 
     @abstractmethod
     def inputs(self) -> list[Input]:

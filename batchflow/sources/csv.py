@@ -15,7 +15,7 @@ from batchflow.sources.base import BLOCK_BYTES, Block, Source
 from batchflow.sources.cells import SAMPLE_FILES, SAMPLE_RECORDS, CellType, infer, odd_cell, spread
 from batchflow.sources.charset import UTF8, is_ascii_based
 from batchflow.sources.csv_rows import OPEN_CURE, Places, RowReader, is_decoded
-from batchflow.sources.cutting import Cuts, whole
+from batchflow.sources.cutting import Cuts, uncut
 from batchflow.sources.file_source import FileSource
 from batchflow.sources.lines import count_lines, looking
 from batchflow.sources.quotes import RecordCuts
@@ -150,7 +150,7 @@ class CsvSource(FileSource):
                 names = self._names(reader)
                 first = reader.position()
         except (OSError, ValueError):
-            return whole(item)  # the worker that reads the file tells what is wrong with it
+            return uncut(item, gap)  # the worker that reads the file tells what is wrong with it
         return RecordCuts(item, self.delimiter, self.quote, first, tuple(names), gap).cut
 
     def dialect(self) -> dict[str, Any]:

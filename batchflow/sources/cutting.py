@@ -71,9 +71,9 @@ class ByteCuts:
         return Span(self._input, start, stop), stop - start
 
 
-def whole(item: Input) -> Cuts:
-    """Return a function that gives an input as one span."""
-    spans = iter([(Span(item), weigh(item))])
+def uncut(item: Input, gap: Range) -> Cuts:
+    """Return a function that gives a range of an input as one span."""
+    spans = iter([(Span(item, *gap), weigh(item))])
     return lambda _: next(spans, None)
 
 
@@ -94,9 +94,9 @@ class FileCursor(Cursor):
         self._key: Key = (0, 0)
         self._heavy = self._heaviest_first(heavy) if heavy is not None else []
         self._drawn_early = set(self._heavy)
-        places = {item.uri: at for at, item in enumerate(inputs)}
+        places = {item.identity: at for at, item in enumerate(inputs)}
         self._leftovers = [
-            Drawn(key_of(chunk, places[chunk.spans[0].input.uri]), chunk) for chunk in done.leftovers()
+            Drawn(key_of(chunk, places[chunk.spans[0].input.identity]), chunk) for chunk in done.leftovers()
         ]
         self.total: int | None = self._weight_left()
 

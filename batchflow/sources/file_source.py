@@ -8,12 +8,12 @@ from dataclasses import field as dataclass_field
 from typing import TYPE_CHECKING
 
 from batchflow.coverage import NOTHING, Coverage, Range
-from batchflow.errors import InputError
 from batchflow.model import Chunk, Failure, Input, Span
-from batchflow.sources.base import Cursor, Source, is_rest
+from batchflow.sources.base import Cursor, Listing, Source, is_rest
 
 if TYPE_CHECKING:
     from batchflow.sources.cutting import Cuts
+    from batchflow.stores import Place
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,19 @@ class FileSource(Source):
 
     def inputs(self) -> list[Input]:
         """List the files that the paths stand for, in order, each once."""
-        from batchflow.sources.paths import expand
+        return self.listed(None).inputs
 
-        return expand(self.paths)
+    def listed(self, output: Place | None) -> Listing:
+        """List the files that the paths stand for, without those of an output."""
+        from batchflow.sources.listing import list_inputs
+
+        return list_inputs(self.paths, output)
 
     def described(self, uri: str) -> Input | None:
         """Return a file as it is now, ``None`` if it is gone."""
-        from batchflow.sources.paths import expand
+        from batchflow.sources.listing import describe
 
-        try:
-            return expand((uri,))[0]
-        except InputError:
-            return None
+        return describe(uri)
 
     def needs(self, span: Span) -> list[tuple[int, int]]:
         """Return all of a file, where the source knows no better."""

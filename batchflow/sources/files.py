@@ -12,7 +12,7 @@ from batchflow.model import Input, Span
 from batchflow.sources.base import Block
 from batchflow.sources.cutting import weigh
 from batchflow.sources.file_source import FileSource
-from batchflow.sources.paths import is_elsewhere, open_input, path_of
+from batchflow.sources.paths import is_elsewhere, open_input, path_of, refuse_irregular
 from batchflow.stores.uris import is_uri
 from batchflow.tables import rows_to_table
 
@@ -36,12 +36,8 @@ class File:
 
     def open(self) -> IO[bytes]:
         """Open the file for reading bytes, as it is (not decompressed)."""
-        if is_uri(self.uri):
-            return open_input(self.uri)
-        if is_elsewhere(self.uri):
-            shipped: Any = open_input(self.uri)
-            return io.BufferedReader(shipped)
-        return open(self.uri, "rb")  # noqa: PTH123 - the caller closes it
+        raw: Any = open_input(self.uri)
+        return raw if is_uri(self.uri) else io.BufferedReader(raw)
 
     def read_bytes(self) -> bytes:
         """Return the whole content."""
@@ -83,7 +79,9 @@ class WholeFiles(FileSource):
         return rows_to_table([{"uri": file.uri, "size": file.size} for file in rows])
 
     def blocks(self, span: Span, data: Any) -> Iterator[Block]:
-        """Give one file as one record."""
+        """Give one file as one record; of a pipe, which may be none, nothing would come."""
         del data
         item = span.input
+        if not is_uri(item.uri) and not is_elsewhere(item.uri):
+            refuse_irregular(item.uri)
         yield Block(span, [File(item.uri, item.size)], [0], 1, lambda _: (0, item.size), (), item.size)

@@ -13,7 +13,7 @@ from batchflow.coverage import Range
 from batchflow.errors import FormatError
 from batchflow.model import Input, Span
 from batchflow.sources.base import Block
-from batchflow.sources.cutting import Cuts, whole
+from batchflow.sources.cutting import Cuts, uncut
 from batchflow.sources.file_source import FileSource
 from batchflow.sources.paths import is_elsewhere, open_input
 from batchflow.suggesting import did_you_mean
@@ -60,7 +60,7 @@ class ParquetSource(FileSource):
             with closing(open_input(item.uri)) as raw, pq.ParquetFile(raw) as file:
                 ends = row_group_ends(file)
         except Exception:  # noqa: BLE001 - the worker that reads the file tells what is wrong with it
-            return whole(item)
+            return uncut(item, gap)
         return RowCuts(item, ends, gap).cut
 
     def needs(self, span: Span) -> list[tuple[int, int]]:

@@ -1,25 +1,19 @@
-"""Paths, folders, globs and URIs: which files they stand for, and how to open one."""
+"""Paths and URIs as users give them, and how to open one."""
 
 from __future__ import annotations
 
-import glob
+import errno
+import io
 import os
-import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from contextlib import contextmanager, suppress
+from typing import IO, Any, NamedTuple, TypeAlias
 
 from batchflow.errors import InputError
-from batchflow.model import Input
-from batchflow.sources.compression import by_suffix
 from batchflow.stores.uris import filesystem, is_uri, plain_path, why_refused
 
-if TYPE_CHECKING:
-    from pyarrow.fs import FileInfo
-
 Paths: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"
-
-_MAGIC = re.compile(r"[*?[]")
 
 
 def as_paths(paths: Paths) -> tuple[str, ...]:
@@ -41,30 +35,6 @@ def _plain(path: str) -> str:
     return plain_path(path)
 
 
-def expand(paths: tuple[str, ...]) -> list[Input]:
-    """List the files that paths, folders, globs and URIs stand for.
-
-    Order is that of the paths, inside a folder or glob that of the names. A file that is named twice,
-    in whatever spelling, counts once. Names that start with ``_`` or ``.`` are left out of folders.
-
-    Raises
-    ------
-    InputError
-        If a path matches no file.
-    """
-    found: dict[str, Input] = {}
-    for path in paths:
-        items = list(_remote(path) if is_uri(path) else _local(path))
-        if not items:
-            raise InputError(_nothing(path))
-        for item in items:
-            found.setdefault(item.uri if is_uri(item.uri) else os.path.abspath(item.uri), item)  # noqa: PTH100
-    if not found:
-        message = "no input: the list of paths is empty"
-        raise InputError(message)
-    return list(found.values())
-
-
 def present(paths: Sequence[str]) -> list[str]:
     """Return those of some files that are there now, or of which nobody can tell."""
     return [path for path in paths if (_is_stored(path) if is_uri(path) else os.path.exists(path))]  # noqa: PTH110
@@ -78,90 +48,6 @@ def _is_stored(uri: str) -> bool:
         return bool(system.get_file_info(path).type != FileType.NotFound)
     except (OSError, ValueError):
         return True  # listing it says what is wrong
-
-
-def _nothing(path: str) -> str:
-    where = f" (looked in {os.getcwd()})" if not is_uri(path) and not os.path.isabs(path) else ""  # noqa: PTH109, PTH117
-    if _MAGIC.search(path):
-        return f"no file matches {path!r}{where}"
-    if not is_uri(path) and os.path.isdir(path):  # noqa: PTH112
-        return f"the folder {path!r} holds no files{where}"
-    return f"{path!r} does not exist{where}"
-
-
-def _local(path: str) -> Iterator[Input]:
-    if os.path.isdir(path):  # noqa: PTH112
-        yield from sorted(_walk(path), key=lambda item: item.uri)
-    elif os.path.exists(path):  # noqa: PTH110
-        yield _describe(path)
-    elif _MAGIC.search(path):
-        for match in sorted(glob.glob(path, recursive=True)):  # noqa: PTH207 - Path.glob is 5 times slower
-            if not os.path.isdir(match):  # noqa: PTH112
-                yield _describe(match)
-
-
-def _walk(folder: str) -> Iterator[Input]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(("_", ".")):
-                continue
-            if not (os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()):  # noqa: PTH112
-                yield _describe(entry.path)
-            elif not (entry.is_symlink() and _holds(entry.path, folder)):
-                yield from _walk(entry.path)
-
-
-def _holds(link: str, folder: str) -> bool:
-    """Whether a link leads to a folder that holds it: no end would come."""
-    end = os.path.realpath(link)
-    return os.path.commonpath([end, os.path.realpath(folder)]) == end
-
-
-def _describe(path: str) -> Input:
-    try:
-        status = os.stat(path)  # noqa: PTH116
-    except OSError:
-        return Input(path, 0, "", by_suffix(path))  # the worker that reads the file tells what is wrong with it
-    return Input(path, status.st_size, str(status.st_mtime_ns), by_suffix(path))
-
-
-def _remote(uri: str) -> Iterator[Input]:
-    from pyarrow.fs import FileSelector, FileType
-
-    fixed = _MAGIC.split(uri, maxsplit=1)[0]
-    root = uri if fixed == uri else fixed.rpartition("/")[0]
-    try:
-        system, path = filesystem(root)
-        info = system.get_file_info(path)
-        if info.type == FileType.File:
-            yield _remote_input(uri, info)
-            return
-        listing = system.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
-    except (OSError, ValueError) as error:
-        message = f"cannot list {uri!r}: {error}"
-        raise InputError(message) from error
-    wanted = re.compile(_translate(uri)) if fixed != uri else None
-    for entry in sorted(listing, key=lambda entry: entry.path):
-        visible = not any(part.startswith(("_", ".")) for part in entry.path[len(path) :].split("/"))
-        name = root.rstrip("/") + entry.path[len(path.rstrip("/")) :]
-        if entry.type == FileType.File and (wanted.fullmatch(name) if wanted else visible):
-            yield _remote_input(name, entry)
-
-
-def _remote_input(uri: str, info: FileInfo) -> Input:
-    """Return an object as an input; its time in whole seconds, since stores tell more of them in lists only."""
-    version = str(info.mtime_ns // 10**9 * 10**9) if info.mtime_ns else ""
-    return Input(uri, info.size or 0, version, by_suffix(uri))
-
-
-def _translate(pattern: str) -> str:
-    """Return a glob as a regular expression: ``**`` crosses folders, ``*`` and ``?`` do not."""
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern)
-    meanings = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(
-        meanings.get(part) or (part.replace("[!", "[^") if part.startswith("[") else re.escape(part))
-        for part in parts
-    )
 
 
 class Opened(NamedTuple):
@@ -201,6 +87,44 @@ def open_input(uri: str) -> IO[bytes] | Any:
     if uri in _elsewhere:
         return _elsewhere[uri].open(uri)
     if not is_uri(uri):
-        return open(uri, "rb", buffering=0)  # noqa: PTH123 - callers read big blocks and close
+        return open_file(uri)
     system, path = filesystem(uri)
     return system.open_input_file(path)
+
+
+def open_file(path: str) -> io.FileIO:
+    """Open a file of this machine for reading bytes, without a buffer.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or is no regular file: a pipe may have taken the place of a file that was listed.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for a writer.
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        _refuse(path, os.fstat(handle).st_mode)
+        return io.FileIO(handle)
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def refuse_irregular(path: str) -> None:
+    """Raise `OSError` if a path is of a pipe, socket or device; one that is not there is left to who opens it."""
+    with suppress(FileNotFoundError):
+        _refuse(path, os.stat(path).st_mode)  # noqa: PTH116
+
+
+def _refuse(path: str, mode: int) -> None:
+    if kind := irregular(mode):
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(number, f"it is {kind}, not a file", path)
+
+
+def irregular(mode: int) -> str:
+    """Return what has a mode that no regular file has, ``""`` for one."""
+    if stat.S_ISREG(mode):
+        return ""
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+    return kinds.get(stat.S_IFMT(mode), "a device")

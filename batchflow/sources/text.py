@@ -13,7 +13,7 @@ from batchflow.coverage import Range
 from batchflow.model import Failure, Input, Span
 from batchflow.sources.base import DECODED_BYTES, Block, Decoded, explain, show
 from batchflow.sources.charset import UTF8, is_ascii_based
-from batchflow.sources.cutting import Cuts, whole
+from batchflow.sources.cutting import Cuts, uncut
 from batchflow.sources.file_source import FileSource
 from batchflow.sources.lines import BOM, Lines, LookError, end_of_line, looking, read_lines
 from batchflow.sources.paths import open_input
@@ -50,7 +50,7 @@ class LineSource(FileSource):
         except LookError:
             pass  # one long line
         except OSError:
-            return whole(item)
+            return uncut(item, gap)
         return super().cuts(item, gap)
 
     def check_start(self, lines: Lines) -> None:

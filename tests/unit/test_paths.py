@@ -12,7 +12,8 @@ from reading import read, writer
 from batchflow.errors import FormatError, InputError
 from batchflow.model import Input
 from batchflow.readers import files, guess, read_text
-from batchflow.sources.paths import as_paths, expand
+from batchflow.sources.listing import list_inputs
+from batchflow.sources.paths import as_paths
 from batchflow.stores import filesystem, uris
 
 
@@ -30,12 +31,12 @@ def tree(tmp_path: Path) -> Path:
 
 
 def names(paths: object, root: Path) -> list[str]:
-    return [os.path.relpath(item.uri, root) for item in expand(as_paths(paths))]
+    return [os.path.relpath(item.uri, root) for item in list_inputs(as_paths(paths)).inputs]
 
 
 def test_a_file_tells_its_size_time_and_compression(write):
     path = write("12345", "x.txt.gz")
-    assert expand((path,)) == [Input(path, 5, str(os.stat(path).st_mtime_ns), "gz")]
+    assert list_inputs((path,)).inputs == [Input(path, 5, str(os.stat(path).st_mtime_ns), "gz")]
 
 
 def test_a_folder_gives_its_files_by_name_without_hidden_ones(tree):
@@ -51,7 +52,7 @@ def test_a_folder_gives_its_files_by_name_without_hidden_ones(tree):
         ("[ab].txt", ["a.txt", "b.txt"]),
         ("[!a].txt", ["b.txt"]),
         ("?.txt", ["a.txt", "b.txt"]),
-        ("s*/*", ["s2/k.txt", "sub/c.csv"]),
+        ("s*/*", ["s2/k.txt", "sub/c.csv", "sub/deep/d.txt"]),
     ],
 )
 def test_globs(tree, pattern, expected):
@@ -60,10 +61,10 @@ def test_globs(tree, pattern, expected):
 
 def test_a_list_keeps_its_order_and_counts_a_file_once(tree, monkeypatch):
     monkeypatch.chdir(tree)
-    paths = ["b.txt", "./b.txt", "s*", "*.txt", tree / "a.txt", f"file://{tree}/b.txt", "sub/../b.txt"]
-    with pytest.raises(InputError, match=r"no file matches 's\*'"):
-        expand(as_paths(paths))
-    paths.remove("s*")
+    paths = ["b.txt", "./b.txt", "z*", "*.txt", tree / "a.txt", f"file://{tree}/b.txt", "sub/../b.txt"]
+    with pytest.raises(InputError, match=r"no file matches 'z\*'"):
+        list_inputs(as_paths(paths))
+    paths.remove("z*")
     assert names(paths, tree) == ["b.txt", "_i.txt", "a.txt"]
 
 
@@ -87,7 +88,7 @@ def test_names_that_are_not_utf8(tmp_path):
     path = os.fsencode(tmp_path) + b"/\xff.txt"
     with open(path, "w") as file:
         file.write("content\n")
-    (item,) = expand((str(tmp_path),))
+    (item,) = list_inputs((str(tmp_path),)).inputs
     assert os.fsencode(item.uri) == path
     assert read(read_text(item.uri)).rows == ["content"]
     assert read(read_text(Path(item.uri).as_uri())).rows == ["content"]
@@ -139,17 +140,17 @@ def test_nothing_matches(tmp_path, monkeypatch):
         "mock://b/*.x": "no file matches 'mock://b/*.x'",
     }.items():
         with pytest.raises(InputError) as caught:
-            expand((path,))
+            list_inputs((path,))
         assert str(caught.value) == text
     with pytest.raises(InputError, match="the list of paths is empty"):
-        expand(())
+        list_inputs(())
     with pytest.raises(InputError, match="'gone' does not exist"):
-        expand((str(tmp_path / "no"), "gone")[1:])
+        list_inputs((str(tmp_path / "no"), "gone")[1:])
 
 
 def test_a_uri_of_an_unknown_kind():
     with pytest.raises(InputError, match="cannot list 'gopher://x/y'"):
-        expand(("gopher://x/y",))
+        list_inputs(("gopher://x/y",))
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ def test_a_store_with_a_host_keeps_it_in_the_names_of_its_objects(bucket, monkey
     system, _ = filesystem("mock://bucket")
     asked = []
     monkeypatch.setattr(uris, "_system", lambda root, _: asked.append(root) or system)
-    found = expand(("hdfs://host:8020/bucket/in/*.txt",))
+    found = list_inputs(("hdfs://host:8020/bucket/in/*.txt",)).inputs
     assert [item.uri for item in found] == [
         "hdfs://host:8020/bucket/in/a.txt",
         "hdfs://host:8020/bucket/in/g [1].txt",

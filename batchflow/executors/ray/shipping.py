@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from batchflow.model import Chunk, Input, Piece
 from batchflow.sources import Source
-from batchflow.sources.paths import Opened, elsewhere
+from batchflow.sources.paths import Opened, elsewhere, open_file
 from batchflow.stores.transit import workshop
 from batchflow.stores.uris import is_uri
 
@@ -98,7 +98,7 @@ def shipped(source: Source, chunk: Chunk, put: Callable[[bytes], Any], *, whole:
             continue  # which workers reach by themselves
         parts = list(files.get(item.uri, (item, ()))[1])
         try:
-            with open(item.uri, "rb", buffering=0) as file:  # noqa: PTH123 - reads blocks
+            with open_file(item.uri) as file:
                 for start, stop in [(0, item.size)] if whole else source.needs(span):
                     parts += packer.add(file, start, stop)
         except OSError as error:

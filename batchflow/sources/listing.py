@@ -1,0 +1,407 @@
+"""Lists the files that paths, folders, globs and URIs stand for: each once, whatever leads to it.
+
+An output of batchflow is known by the metadata folder next to it. What a job writes is never its own
+input. Outputs of other jobs are data if they are named, or if there is nothing else.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import stat
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batchflow.errors import DestinationError, InputError
+from batchflow.model import Input
+from batchflow.printable import printable
+from batchflow.sources.base import Listing
+from batchflow.sources.compression import by_suffix
+from batchflow.sources.paths import irregular
+from batchflow.stores import META, Place, Uri, filesystem, is_uri, meta_of
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo
+
+_MAGIC = re.compile(r"[*?[]")
+_SENT = re.compile(r".*/_ray_pkg_[^/]*/(.+)", re.DOTALL)
+"""A file in a folder that Ray unpacks under another name for each job."""
+
+
+class _Found(NamedTuple):
+    """A file in a listing."""
+
+    item: Input
+    output: str = ""
+    """Output of batchflow that holds it, below the path that was named."""
+    node: tuple[int, int] | None = None
+    """Device and inode."""
+
+
+def list_inputs(paths: Iterable[str], output: Place | None = None) -> Listing:
+    """List the files that paths, folders, globs and URIs stand for.
+
+    Order is that of the paths, in a folder or glob that of the names. A file counts once, whatever spelling
+    or link leads to it. In folders, names that start with ``_`` or ``.`` are left out.
+
+    Parameters
+    ----------
+    output
+        Of the job that reads them, which is none of its inputs.
+
+    Raises
+    ------
+    InputError
+        If a path matches no file, or cannot be listed.
+    DestinationError
+        If a path is in the output.
+    """
+    own = _Own(output)
+    inputs: dict[str, Input] = {}
+    left_out: dict[str, None] = {}
+    for path in paths:
+        own.refuse(path)
+        found = list(_remote(path) if is_uri(path) else _local(path, own))
+        if not found:
+            raise InputError(_nothing(path))
+        apart = [one for one in found if not own.holds(one)]
+        if not apart:
+            raise own.refusal(path)
+        others = [one for one in apart if not one.output]
+        if others and len(others) < len(apart):
+            left_out.update(dict.fromkeys(one.output for one in apart if one.output))
+            apart = others
+        for one in _each_once(apart):
+            inputs.setdefault(one.identity, one)
+    if not inputs:
+        message = "no input: the list of paths is empty"
+        raise InputError(message)
+    return Listing(list(inputs.values()), tuple(left_out))
+
+
+def describe(path: str) -> Input | None:
+    """Return a file by its name as it is now, ``None`` if it is gone."""
+    try:
+        if is_uri(path):
+            return next((one.item for one in _remote(path) if one.item.uri == path), None)
+        return _file(path, canonical(path), os.stat(path)).item  # noqa: PTH116
+    except (OSError, ValueError, InputError):
+        return None
+
+
+def canonical(path: str) -> str:
+    """Return the one name of a file, by which it is known whatever spelling or link leads to it."""
+    return _place_of(os.path.realpath(path))
+
+
+def _place_of(real: str) -> str:
+    """Return the canonical name of a file whose path holds no link."""
+    sent = _SENT.fullmatch(real) if "_ray_pkg_" in real else None
+    return sent[1] if sent else real
+
+
+def _each_once(found: list[_Found]) -> list[Input]:
+    """Return files in the order of their names, each under its own name rather than that of a link."""
+    known: dict[str, Input] = {}
+    for one in found:
+        before = known.get(one.item.identity)
+        if before is None or (_is_link(before), before.uri) > (_is_link(one.item), one.item.uri):
+            known[one.item.identity] = one.item
+    return sorted(known.values(), key=lambda item: item.uri)
+
+
+def _is_link(item: Input) -> bool:
+    return bool(item.place) and os.path.abspath(item.uri) != item.place  # noqa: PTH100
+
+
+def _nothing(path: str) -> str:
+    where = f" (looked in {os.getcwd()})" if not is_uri(path) and not os.path.isabs(path) else ""  # noqa: PTH109, PTH117
+    if not is_uri(path) and os.path.isdir(path):  # noqa: PTH112
+        return f"the folder {path!r} holds no files{where}"
+    if _MAGIC.search(path):
+        return f"no file matches {path!r}{where}"
+    return f"{path!r} does not exist{where}"
+
+
+def _cannot_list(path: str, error: Exception) -> InputError:
+    why = (isinstance(error, OSError) and error.strerror) or error
+    return InputError(f"cannot list {path!r}: {why}")
+
+
+# --- the output of the job itself -----------------------------------------------------------------------
+
+
+class _Own:
+    """The output of a job, as its inputs may meet it."""
+
+    def __init__(self, output: Place | None) -> None:
+        self._output = output
+        self._roots = () if output is None else tuple(f"{root}/" for root in (output, meta_of(output)))
+        self.node = None if output is None or isinstance(output, Uri) else _node(str(output))
+        self._known: dict[str, bool] = {}
+
+    def holds(self, one: _Found) -> bool:
+        """Whether a file belongs to the output."""
+        if self._output is None:
+            return False
+        at = one.item.identity + "/"
+        return at.startswith(self._roots) or (self.node is not None and one.node == self.node)
+
+    def refuse(self, path: str) -> None:
+        """Raise `DestinationError` if a path that was named leads into the output."""
+        if self._output is None or is_uri(path) != isinstance(self._output, Uri):
+            return
+        root = _root_of(path)
+        at = canonical_uri(root) if is_uri(path) else os.path.realpath(root)
+        if f"{at}/".startswith(self._roots) or (self.node is not None and self._is_below(at)):
+            raise self.refusal(path)
+
+    def _is_below(self, folder: str) -> bool:
+        """Whether a folder is the output or in it, by inode: another case of letters, or another mount."""
+        if folder not in self._known:
+            above = os.path.dirname(folder)  # noqa: PTH120
+            self._known[folder] = _node(folder) == self.node or (above != folder and self._is_below(above))
+        return self._known[folder]
+
+    def refusal(self, path: str) -> DestinationError:
+        """Return the refusal of an output that is read by its own job."""
+        what = f"the input {printable(path)} is read from there"
+        return DestinationError(f"cannot write to {self._output}: {what}; choose another output")
+
+
+def _node(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _root_of(path: str) -> str:
+    """Return what of a path is named: all of it, or the folder that its pattern starts in."""
+    if not _MAGIC.search(path) or (not is_uri(path) and os.path.lexists(path)):
+        return path.rstrip("/") or "/"
+    fixed = _MAGIC.split(path, maxsplit=1)[0]
+    return fixed.rpartition("/")[0] or ("/" if fixed.startswith("/") else ".")
+
+
+# --- on this machine ------------------------------------------------------------------------------------
+
+
+def _local(path: str, own: _Own) -> Iterator[_Found]:
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        if _MAGIC.search(path):
+            yield from _Walk(own).matches(path)
+        return
+    except (OSError, ValueError) as error:  # forbidden, a loop of links, too long, a zero byte
+        raise _cannot_list(path, error) from error
+    if stat.S_ISDIR(status.st_mode):
+        yield from _Walk(own).files(_Folder(path, os.path.realpath(path)))
+        return
+    if kind := irregular(status.st_mode):
+        message = f"cannot read {path!r}: it is {kind}, not a file; write its data to a file first"
+        raise InputError(message)
+    if path.startswith(("/dev/", "/proc/")):  # where a name means another file to another process
+        path = os.path.realpath(path)
+    yield _file(path, os.path.realpath(path), status)
+
+
+def _file(path: str, real: str, status: os.stat_result | None = None, output: str = "") -> _Found:
+    """Return a file with what is known of it; if it is not there, reading it tells what is wrong."""
+    place = _place_of(real)
+    item = Input(path, 0, "", by_suffix(path), "" if place == path else place)
+    try:
+        status = status or os.stat(path)  # noqa: PTH116
+    except OSError:
+        return _Found(item, output)
+    item = item._replace(size=status.st_size, version=str(status.st_mtime_ns))
+    return _Found(item, output, (status.st_dev, status.st_ino))
+
+
+class _Folder(NamedTuple):
+    path: str
+    """As it was named, ``""`` for the working directory."""
+    real: str
+    """Without links."""
+    output: str = ""
+    """Output of batchflow that it is in."""
+
+    def entries(self) -> list[tuple[os.DirEntry[str], _Folder]]:
+        """Return what is in the folder by name, each with its paths."""
+        entries = _scan(self.path)
+        outputs = {
+            entry.name[1 : -len(META)] for entry in entries
+            if entry.name.startswith(".") and entry.name.endswith(META) and _is_folder(entry)
+        }  # fmt: skip
+        return [(entry, self._below(entry, outputs)) for entry in entries]
+
+    def _below(self, entry: os.DirEntry[str], outputs: set[str]) -> _Folder:
+        path = os.path.join(self.path, entry.name)  # noqa: PTH118
+        real = os.path.realpath(path) if entry.is_symlink() else os.path.join(self.real, entry.name)  # noqa: PTH118
+        return _Folder(path, real, self.output or (path if entry.name in outputs else ""))
+
+
+class _Walk:
+    """Walks through folders, each once: links to folders come last, so that files have their own names."""
+
+    def __init__(self, own: _Own) -> None:
+        self._own = own
+
+    def files(self, top: _Folder, hidden: tuple[str, ...] = ("_", ".")) -> Iterator[_Found]:
+        """Yield the files below a folder, without hidden ones."""
+        for _, entries in self._folders(top, hidden):
+            for entry, below in entries:
+                if not entry.name.startswith(hidden) and not _is_folder(entry):
+                    yield _file(below.path, below.real, None, below.output)
+
+    def _folders(self, top: _Folder, hidden: tuple[str, ...]) -> Iterator[tuple[_Folder, list[Any]]]:
+        """Yield a folder and those below it with their entries, each once, without the output of the job."""
+        seen: set[tuple[int, int] | None] = {None, self._own.node}
+        seen |= {_node(str(above)) for above in Path(top.real).parents}  # links to these lead nowhere new
+        waiting, links = deque([top]), deque[_Folder]()
+        while waiting or links:
+            folder = (waiting or links).popleft()
+            node = _node(folder.path or ".")
+            if node in seen:
+                continue
+            seen.add(node)
+            entries = folder.entries()
+            yield folder, entries
+            for entry, below in entries:
+                if not entry.name.startswith(hidden) and _is_folder(entry):
+                    (links if entry.is_symlink() else waiting).append(below)
+
+    def matches(self, pattern: str) -> Iterator[_Found]:
+        """Yield the files that match a pattern, and those below folders that do."""
+        root = _root_of(pattern)
+        named = root != "." or pattern.startswith("./")
+        parts = (pattern[len(root) :] if named else pattern).split("/")
+        top = _Folder(root if named else "", os.path.realpath(root))
+        yield from self._below(top, [part for part in parts if part not in ("", ".")])
+
+    def _below(self, folder: _Folder, parts: list[str]) -> Iterator[_Found]:
+        """Yield what matches the parts of a pattern below a folder."""
+        part, rest = parts[0], parts[1:]
+        if part == "**":
+            if not rest:
+                yield from self.files(folder, (".",))
+                return
+            for below, _ in self._folders(folder, (".",)):
+                yield from self._below(below, rest)
+        elif not _MAGIC.search(part):
+            path = os.path.join(folder.path, part)  # noqa: PTH118
+            yield from self._match(_Folder(path, os.path.realpath(path), folder.output), rest)
+        else:
+            matched = re.compile(fnmatch.translate(part)).match
+            for entry, below in folder.entries():
+                if matched(entry.name) and (part.startswith(".") or not entry.name.startswith(".")):
+                    yield from self._match(below, rest)
+
+    def _match(self, found: _Folder, rest: list[str]) -> Iterator[_Found]:
+        """Yield a match: a file, what is below a folder, or what matches the rest of the pattern there."""
+        if os.path.isdir(found.path):  # noqa: PTH112
+            if _node(found.path) == self._own.node:
+                yield _Found(Input(found.path, place=found.real), "", self._own.node)  # so that it is refused
+            elif rest:
+                yield from self._below(found, rest)
+            else:
+                yield from self.files(found)
+        elif not rest and os.path.lexists(found.path):
+            yield _file(found.path, found.real, None, found.output)
+
+
+def _scan(folder: str) -> list[os.DirEntry[str]]:
+    """Return what is in a folder by name; nothing if it has gone meanwhile."""
+    try:
+        with os.scandir(folder or ".") as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _cannot_list(folder or ".", error) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links: reading it tells
+        return False
+
+
+# --- at an object store ---------------------------------------------------------------------------------
+
+
+def _remote(uri: str) -> Iterator[_Found]:
+    from pyarrow.fs import FileSelector, FileType
+
+    root = _root_of(uri)
+    try:
+        system, path = filesystem(uri)
+        info = system.get_file_info(path)
+        if info.type == FileType.File:
+            yield _Found(_object(uri, info))
+            return
+        system, path = filesystem(root)
+        listing = system.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
+    except (OSError, ValueError) as error:
+        raise _cannot_list(uri, error) from error
+    wanted = re.compile(_translate(uri)) if _MAGIC.search(uri) else None
+    names = {entry.path: entry.path[len(path.rstrip("/")) + 1 :] for entry in listing}
+    outputs = _outputs_of(names.values())
+    for entry in sorted(listing, key=lambda entry: entry.path):
+        name = names[entry.path]
+        full = f"{root}/{name}"
+        visible = not any(part.startswith(("_", ".")) for part in name.split("/"))
+        if entry.type == FileType.File and (wanted.fullmatch(full) if wanted else visible):
+            output = next((above for above in _folders_of(name) if above in outputs), "")
+            yield _Found(_object(full, entry), output and f"{root}/{output}")
+
+
+def _folders_of(name: str) -> Iterator[str]:
+    """Yield the folders that hold a name, outermost first, and the name itself."""
+    parts = name.split("/")
+    return ("/".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
+def _outputs_of(names: Iterable[str]) -> set[str]:
+    """Return the outputs among names: those with a metadata folder next to them."""
+    found = set()
+    for name in names:
+        for folder in _folders_of(name.rpartition("/")[0]):
+            above, slash, last = folder.rpartition("/")
+            if last.startswith(".") and last.endswith(META):
+                found.add(f"{above}{slash}{last[1 : -len(META)]}")
+    return found
+
+
+def _object(uri: str, info: FileInfo) -> Input:
+    """Return an object as an input; its time in whole seconds, since stores tell more of them in lists only."""
+    version = str(info.mtime_ns // 10**9 * 10**9) if info.mtime_ns else ""
+    place = canonical_uri(uri)
+    return Input(uri, info.size or 0, version, by_suffix(uri), "" if place == uri else place)
+
+
+def canonical_uri(uri: str) -> str:
+    """Return the one spelling of a URI: scheme in small letters, no slash at the end."""
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme.lower()}://{rest.rstrip('/')}"
+
+
+def _translate(pattern: str) -> str:
+    """Return a glob as a regular expression: ``**`` crosses folders, ``*`` and ``?`` do not; none is hidden."""
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern)
+    meanings = {
+        "**/": r"(?:(?!\.)[^/]+/)*", "**": r"(?:(?!\.)[^/]+/)*(?!\.)[^/]*", "*": "[^/]*", "?": "[^/]",
+    }  # fmt: skip
+    made = ""
+    for part in parts:
+        plain = part not in meanings and not part.startswith("[")
+        if not plain and part[:2] != "**" and made.endswith("/"):
+            made += r"(?!\.)"
+        made += re.escape(part) if plain else meanings.get(part) or part.replace("[!", "[^")
+    return made
