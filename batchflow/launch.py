@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from batchflow.bootstrap import DEPTH, check_start, depth
+from batchflow.process_state import arguments_of_program, import_path
 
 _THREADS = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS",
@@ -53,6 +54,8 @@ class Zygote(NamedTuple):
     """Process that started it."""
     environment: dict[str, str]
     """Variables of the driver when it started."""
+    argv: list[str]
+    """Arguments of the driver's program then."""
 
     @property
     def is_inherited(self) -> bool:
@@ -97,7 +100,8 @@ def start(threads: int, *, arrow: bool, rows: bool = False, waits: bool = False)
     """
     check_start()
     ours, theirs = socket.socketpair()
-    file = _startup_file()
+    argv = arguments_of_program()
+    file = _startup_file(argv)
     code = _CODE.format(
         file=file, control=theirs.fileno(), driver=os.getpid(), arrow=arrow, rows=rows, waits=waits
     )
@@ -111,13 +115,12 @@ def start(threads: int, *, arrow: bool, rows: bool = False, waits: bool = False)
     )
     os.close(file)
     theirs.close()
-    return Zygote(process, ours, threads, os.getpid(), environment)
+    return Zygote(process, ours, threads, os.getpid(), environment, argv)
 
 
-def _startup_file() -> int:
+def _startup_file(argv: list[str]) -> int:
     """Return the descriptor of a file with path and arguments: a command line holds 128 kB at most."""
     home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
-    arguments = [str(argument) for argument in getattr(sys, "argv", ())]
     if hasattr(os, "memfd_create"):
         file = os.memfd_create("batchflow")
     else:
@@ -126,15 +129,9 @@ def _startup_file() -> int:
         with tempfile.TemporaryFile() as temporary:
             file = os.dup(temporary.fileno())
     with os.fdopen(os.dup(file), "wb") as writer:
-        marshal.dump((home, import_path(), arguments), writer)
+        marshal.dump((home, import_path(), argv), writer)
     os.lseek(file, 0, os.SEEK_SET)
     return file
-
-
-def import_path() -> list[str]:
-    """Return where this process imports from; Python skips entries that are no text."""
-    entries: list[object] = list(sys.path)
-    return [str(entry) for entry in entries if isinstance(entry, str)]
 
 
 @contextmanager

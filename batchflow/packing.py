@@ -30,6 +30,45 @@ class Buffers(list[pickle.PickleBuffer]):
         return False
 
 
+    @property
+    def writable(self) -> bytes:
+        """For each of them 1 if its owner may write to it, else 0."""
+        return bytes(not buffer.raw().readonly for buffer in self)
+
+
+def private_buffers(buffers: Sequence[Any], writable: Sequence[int], *, shared: bool = False) -> list[Any]:
+    """Return buffers that a value may be made of which writes to them.
+
+    Parameters
+    ----------
+    buffers
+        As they came.
+    writable
+        As `Buffers.writable` has it: others need no copy.
+    shared
+        Whether something else in this process uses the buffers.
+    """
+    return [
+        bytearray(buffer) if writes and (shared or _is_foreign(buffer)) else buffer
+        for buffer, writes in zip(buffers, writable, strict=True)
+    ]
+
+
+def _is_foreign(buffer: Any) -> bool:
+    """Whether memory is read-only, or of a value in this process that was not sent."""
+    return isinstance(buffer, pickle.PickleBuffer) or memoryview(buffer).readonly
+
+
+def copied(value: Any) -> Any:
+    """Return a copy as another process gets it; the value itself if it cannot be pickled."""
+    buffers = Buffers()
+    try:
+        data = pickle.dumps(value, protocol=5, buffer_callback=buffers.take)
+    except Exception:  # noqa: BLE001 - of the user's objects
+        return value
+    return pickle.loads(data, buffers=private_buffers(buffers, buffers.writable))
+
+
 def dumps(
     value: Any, leave_out: LeaveOut | None = None, *, by_reference: bool = True
 ) -> tuple[bytes, Buffers]:
@@ -97,11 +136,14 @@ class _Unpickler(pickle.Unpickler):
 class Packed:
     """A value on its way: whoever is in between hands it on and never looks into it."""
 
-    __slots__ = ("buffers", "pickled")
+    __slots__ = ("_is_opened", "buffers", "pickled", "writable")
 
-    def __init__(self, pickled: bytes, buffers: Sequence[Any] = ()) -> None:
+    def __init__(self, pickled: bytes, buffers: Sequence[Any] = (), writable: bytes = b"") -> None:
         self.pickled: bytes = pickled
         self.buffers: Sequence[Any] = buffers
+        self.writable: bytes = writable
+        """As `Buffers.writable` has it."""
+        self._is_opened = False
 
     @property
     def nbytes(self) -> int:
@@ -119,25 +161,30 @@ class Packed:
         return total.hexdigest()
 
     def open(self, find: Callable[[Any], Any] | None = None) -> Any:
-        """Return the value.
+        """Return the value; what is written to it is seen by nobody else.
 
         Parameters
         ----------
         find
             Gives what stands in the place of what was left out.
         """
+        buffers = self.buffers
+        if buffers:
+            buffers = private_buffers(buffers, self.writable, shared=self._is_opened)
+            self._is_opened = True
         if find is None:
-            return pickle.loads(self.pickled, buffers=self.buffers)
-        return _Unpickler(find, io.BytesIO(self.pickled), buffers=self.buffers).load()
+            return pickle.loads(self.pickled, buffers=buffers)
+        return _Unpickler(find, io.BytesIO(self.pickled), buffers=buffers).load()
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         outside = pickle.PickleBuffer if protocol >= 5 else bytes
-        return Packed, (self.pickled, [outside(buffer) for buffer in self.buffers])
+        return Packed, (self.pickled, [outside(buffer) for buffer in self.buffers], self.writable)
 
 
 def pack(value: Any, leave_out: LeaveOut | None = None) -> Packed:
     """Return a value packed; raises what `dumps` does."""
-    return Packed(*dumps(value, leave_out))
+    pickled, buffers = dumps(value, leave_out)
+    return Packed(pickled, buffers, buffers.writable)
 
 
 class Shipped:
@@ -164,6 +211,11 @@ class Shipped:
 _KEPT = 256
 """Functions that a process keeps at most."""
 _functions: dict[bytes, Callable[..., Any]] = {}
+
+
+def forget_functions() -> None:
+    """Forget functions that have arrived, since their modules may have changed."""
+    _functions.clear()
 
 
 class Arrived:

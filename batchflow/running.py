@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,6 +19,7 @@ from batchflow.executors import Executor
 from batchflow.model import LEADING
 from batchflow.plan import Destination, Plan
 from batchflow.printable import printable
+from batchflow.process_state import working_directory
 from batchflow.rate import parse_rate
 from batchflow.recorder import told_job
 from batchflow.report import Report, ReportBuilder, Terms
@@ -440,7 +440,7 @@ def program_of(plan: Plan, *, tables: bool = False) -> Program:
         spec.retry,
         spec.timeout,
         spec.per_task.nbytes,
-        os.getcwd(),  # noqa: PTH109 - its text is what is wanted
+        working_directory(),
         side_by_side(spec.fn, spec.concurrency),
         None if spec.rate is None else parse_rate(spec.rate),
         isolates=spec.isolates,

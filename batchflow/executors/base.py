@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pickle
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -186,11 +185,6 @@ def pickled(program: Program) -> tuple[bytes, Buffers]:
             "make what it refers to inside the function, or in setup="
         )
         raise FunctionError(message) from error
-
-
-def add_path(path: Iterable[str]) -> None:
-    """Import, from now on, from where the driver does too."""
-    sys.path.extend(entry for entry in path if entry not in sys.path)
 
 
 class Broken:

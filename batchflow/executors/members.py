@@ -86,7 +86,7 @@ class Member:
 
     def send(self, message: Any) -> None:
         """Send a message."""
-        self.post(wire.pack(message))
+        self.post(wire.pack(message, packed=True))  # nothing of the user is in it
 
     def post(self, parcel: wire.Parcel) -> None:
         """Send a parcel."""

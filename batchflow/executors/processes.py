@@ -14,7 +14,6 @@ import pickle
 import selectors
 import signal
 import socket
-import sys
 import time
 import weakref
 from collections import deque
@@ -29,12 +28,14 @@ from batchflow.executors import wire
 from batchflow.executors.base import Executor, pickled, rules_of, take
 from batchflow.executors.lean import full_outcome, lean_call
 from batchflow.executors.members import Member, Piece
+from batchflow.executors.modules import ImportedModules
 from batchflow.executors.permits import Permits
 from batchflow.executors.zygote import REQUEST, Ended, Load, Tally, Unload
-from batchflow.model import Call, Failed, Key, Outcome, Stats, Work
+from batchflow.model import Assemble, Call, Failed, Key, Outcome, Stats, Work
+from batchflow.process_state import ProcessState
 from batchflow.resources import Budget, Resources, available_cpus, capped, total_memory
 from batchflow.retry import Retry
-from batchflow.worker import BARE, CALLS, OVERTIME, Limits, Program, died, failed, lost, too_slow, was_overtime
+from batchflow.worker import CALLS, OVERTIME, Limits, Program, died, failed, lost, too_slow, was_overtime
 from batchflow.worker.earlier import NOT_BEGUN
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ class Processes(Executor):
         self._loaded = 0
         self._waiting: deque[Piece] = deque()
         self._ready: list[tuple[int, Outcome]] = []
+        self._modules = ImportedModules()
+        self._stale: list[str] = []
+        """Modules that changed since the workers started."""
         self._was_forked = False
         """Whether this process is a fork of the one that made the executor."""
         self._of_parent: list[Mapping[int, _Loaded]] = []
@@ -100,13 +104,36 @@ class Processes(Executor):
             self._fill()
 
     def start(self, slots: int, per_task: Resources, workers: int | None = None) -> None:
-        """Start the zygote, and workers up to this many."""
+        """Start the zygote, and workers up to this many; workers that have old code of a module are replaced."""
+        self._replace_stale()
         if self._zygote is None:
             self._zygote = launch.take(max(1, int(per_task.cpus or 1)), arrow=True)
             self._selector.register(self._zygote.control, selectors.EVENT_READ, None)
         self._slots = slots
         self._wanted = max(self._wanted, slots if workers is None else workers)
         self._fill()
+
+    def _replace_stale(self) -> None:
+        """Stop workers that may have imported a module which was reloaded or edited since.
+
+        Raises
+        ------
+        ExecutorError
+            If another job uses them now.
+        """
+        self._stale += self._modules.update() if self.warm else []
+        if self._zygote is None:
+            self._stale.clear()
+        if not self._stale:
+            return
+        if self._programs:
+            message = (
+                f"{self._stale[0]} was reloaded or edited while another job runs on this executor, whose workers "
+                "have its old code: finish that job before, or give this one executor=bf.Processes()"
+            )
+            raise ExecutorError(message)
+        self.close()
+        self._stale.clear()
 
     def _fill(self) -> None:
         """Have the zygote fork the workers that are missing; tasks may be sent to them at once."""
@@ -136,10 +163,12 @@ class Processes(Executor):
         program = self.limited(program)
         data, buffers = (b"", ()) if program is CALLS else pickled(program)
         self._loaded += 1
-        parcel = wire.Parcel(data, buffers)
-        path = list(sys.path)
+        parcel = wire.Parcel(data, buffers) if program is not CALLS else None
+        zygote = self._zygote
+        assert zygote is not None
+        state = ProcessState.capture(zygote.environment, zygote.argv)
         self._programs[self._loaded] = _Loaded(
-            parcel, path, self._slots, program.limits, program.retry, program.waits, program.bucket
+            parcel, state, self._slots, program.limits, program.retry, program.waits, program.bucket
         )
         return self._loaded
 
@@ -226,11 +255,12 @@ class Processes(Executor):
             else:
                 self._ready.append((job, failed(work, "read", error)))
             return
-        if job not in worker.loaded and not isinstance(work, BARE):
+        if job not in worker.loaded and not isinstance(work, Assemble):
             worker.loaded.add(job)
             program = self._programs[job]
-            worker.send(Load(job, program.path, program.limits, program.waits))
-            worker.post(program.parcel)
+            worker.send(Load(job, program.state, program.limits, program.waits, program.parcel is not None))
+            if program.parcel is not None:
+                worker.post(program.parcel)
         worker.post(parcel)
         parcel.close()
         worker.queue.append(piece)
@@ -405,8 +435,9 @@ def _forked() -> ExecutorError:
 class _Loaded(NamedTuple):
     """A program as it is sent to each worker."""
 
-    parcel: wire.Parcel
-    path: list[str]
+    parcel: wire.Parcel | None
+    """None for calls, which bring their function."""
+    state: ProcessState
     slots: int
     limits: Limits
     retry: Retry
@@ -415,7 +446,8 @@ class _Loaded(NamedTuple):
 
     def close(self) -> None:
         """Give back what was made for it."""
-        self.parcel.close()
+        if self.parcel is not None:
+            self.parcel.close()
         if self.bucket is not None:
             self.bucket.close()
 

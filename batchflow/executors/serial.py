@@ -7,7 +7,9 @@ from collections.abc import Collection
 from typing import ClassVar
 
 from batchflow.executors.base import Executor
-from batchflow.model import Outcome, Work
+from batchflow.model import Call, Outcome, Task, Work
+from batchflow.packing import copied
+from batchflow.process_state import go_home, working_directory
 from batchflow.resources import Budget, Resources, available_cpus, capped, total_memory
 from batchflow.worker import Program, Runner
 from batchflow.worker.prints import Here
@@ -38,9 +40,10 @@ class Serial(Executor):
         """Nothing to start."""
 
     def load(self, program: Program) -> int:
-        """Keep a program."""
+        """Keep a program; its arguments are copied, as they are for each worker."""
         self._loaded += 1
-        program = self._programs[self._loaded] = self.limited(program)
+        program = self.limited(program)._replace(args=copied(program.args) if program.args else program.args)
+        self._programs[self._loaded] = program
         self._runners[self._loaded] = Runner(program)
         return self._loaded
 
@@ -68,8 +71,12 @@ class Serial(Executor):
         return []
 
     def _perform(self, job: int, work: Work) -> Outcome:
-        with self._here:
-            outcome = self._runners[job].perform(work)
+        folder = working_directory()
+        try:
+            with self._here:
+                outcome = self._runners[job].perform(_received(work))
+        finally:
+            go_home(folder)
         prints = self._here.prints
         return outcome._replace(printed=prints.take()) if prints else outcome
 
@@ -78,3 +85,12 @@ class Serial(Executor):
         for job in list(self._runners):
             self.unload(job)
         self._queue.clear()
+
+
+def _received(work: Work) -> Work:
+    """Return work as a worker would have it: what a function does to its records is seen by nothing else."""
+    if isinstance(work, Task) and work.data is not None:
+        return work._replace(data=copied(work.data))
+    if isinstance(work, Call) and any(given.rows for given in work.values):
+        return work._replace(values=copied(work.values))
+    return work

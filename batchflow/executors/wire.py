@@ -208,9 +208,10 @@ class Inbox:
         """
         try:
             total, length, count, shared, permit = _HEADER.unpack(self._next(_HEADER.size))
-            body = memoryview(self._file(total) if shared else self._next(total))
+            data: Any = self._file(total) if shared else self._next(total)
         except OSError as error:
             raise EOFError from error
+        body = memoryview(bytearray(data) if count and not shared else data)  # arrays may be written to
         return Frame(body, length, count, permit)
 
     def receive(self) -> Any:

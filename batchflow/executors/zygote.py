@@ -29,10 +29,11 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from batchflow.executors import wire
-from batchflow.executors.base import BUNDLE_SECONDS, UNKNOWN, Loaded, add_path, opened
+from batchflow.executors.base import BUNDLE_SECONDS, UNKNOWN, Loaded, opened
 from batchflow.executors.lean import full_call, lean_outcome
 from batchflow.executors.permits import Permits
 from batchflow.model import Call, Failed, Outcome, Work
+from batchflow.process_state import ProcessState, go_home
 from batchflow.worker import BARE, Limits, Overtime, bare, end_with_parent, failed, lost, over
 from batchflow.worker.earlier import NOT_BEGUN, EarlierValues
 from batchflow.worker.prints import LIMIT, Mirror, Prints, gathering
@@ -306,15 +307,15 @@ BUNDLE_BYTES = 1_000_000
 
 
 class Load(NamedTuple):
-    """Driver to worker: a program follows as a parcel of its own."""
+    """Driver to worker: work of a job follows, and its program as a parcel of its own, if it has one."""
 
     job: int
-    path: list[str]
-    """Where the driver imports from."""
+    state: ProcessState
     limits: Limits
     """Of one task, the making of program and records included."""
     waits: bool
     """Whether the calls of the program wait."""
+    has_program: bool
 
 
 class Unload(NamedTuple):
@@ -339,6 +340,8 @@ class Worker:
         self._broken = False
         """Whether the last work gave nothing, so that none begins that was sent ahead."""
         self._programs: dict[int, Loaded] = {}
+        self._folders: dict[int, str] = {}
+        """Working directories of the driver, for calls of flows."""
         self._earlier = EarlierValues()
 
     def run(self) -> None:
@@ -377,10 +380,15 @@ class Worker:
 
     def _heed(self, message: Any) -> None:
         if isinstance(message, Load):
-            add_path(message.path)
-            frame = self._inbox.frame()
-            self._programs[message.job] = Loaded(frame.open, message.limits, waits=message.waits)
+            message.state.apply()
+            message.state.apply_filters()
+            if message.has_program:
+                frame = self._inbox.frame()
+                self._programs[message.job] = Loaded(frame.open, message.limits, waits=message.waits)
+            else:
+                self._folders[message.job] = message.state.folder
         elif isinstance(message, Unload):
+            self._folders.pop(message.job, None)
             if message.job in self._programs:
                 self._programs.pop(message.job).close()
         else:
@@ -396,6 +404,7 @@ class Worker:
         limits = Limits()
         try:
             if isinstance(work, Call):
+                go_home(self._folders.get(job, ""))
                 return self._earlier.called(job, work)
             if isinstance(work, BARE):
                 return bare(work)

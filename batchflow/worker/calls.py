@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Coroutine
 from contextlib import nullcontext
+from contextvars import copy_context
 from functools import partial
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, ClassVar
@@ -128,10 +129,22 @@ def _wanted(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 def finished_value(value: Any) -> Any:
     """Return what a coroutine or a generator comes to."""
     if isinstance(value, CoroutineType | AsyncGeneratorType):
-        import asyncio  # 30 ms, for those who need it
-
-        return asyncio.run(value if isinstance(value, CoroutineType) else _listed(value))
+        return _run(value if isinstance(value, CoroutineType) else _listed(value))
     return list(value) if isinstance(value, GeneratorType) else value
+
+
+def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine; in a thread of its own if a loop runs in this one, as in a notebook."""
+    import asyncio  # 30 ms, for those who need it
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    from concurrent.futures import ThreadPoolExecutor  # on Serial only
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(copy_context().run, asyncio.run, coroutine).result()
 
 
 async def _listed(values: AsyncIterable[Any]) -> list[Any]:

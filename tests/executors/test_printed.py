@@ -148,6 +148,7 @@ def test_what_is_too_much_is_cut_and_told(executor, heard):
     assert told == [*(f"line {number:05d}" for number in range(kept)), f"(and {20_000 - kept:,} lines more, which are too much)"]
 
 
+@pytest.mark.filterwarnings("default")  # workers filter as the driver does
 def test_loggers_warnings_and_tracebacks_of_threads_are_told_too(remote, heard, tmp_path, monkeypatch):
     module = tmp_path / "chatty_module.py"
     module.write_text(

@@ -102,6 +102,8 @@ class Cluster:
         """`time.monotonic` since when there is none."""
         self._called_for = False
         """Whether an autoscaler was asked for a node."""
+        self.environment: dict[str, str] = {}
+        """Variables of this process when it connected."""
         self.here: str = ""
         """Identifier of the node that this process is on; none where it is on no node of the cluster."""
 
@@ -134,6 +136,8 @@ class Cluster:
             self._join(ray)
         elif not self._joined:
             self._check_address(ray)
+        if not self.environment:
+            self.environment = dict(os.environ)
         if not self.here and not is_client(ray):
             self.here = ray.get_runtime_context().get_node_id()
         return ray

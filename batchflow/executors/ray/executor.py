@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow.errors import ExecutorError, UsageError
 from batchflow.executors.base import Executor, pickled, rules_of, take
+from batchflow.executors.modules import ImportedModules
 from batchflow.executors.ray.cluster import Cluster, is_client, request_of
 from batchflow.executors.ray.driver_side import DriverSide
 from batchflow.executors.ray.remote import (
@@ -37,6 +38,7 @@ from batchflow.executors.ray.remote import (
 from batchflow.executors.ray.shipping import Shipment, shipped, write_pieces
 from batchflow.launch import has_rays_parent
 from batchflow.model import Assemble, Call, Failed, Inspect, Outcome, Succeeded, Task, Work
+from batchflow.process_state import ProcessState
 from batchflow.resources import Budget, Resources, capped
 from batchflow.retry import Retry
 from batchflow.sources import Source
@@ -178,8 +180,8 @@ class Ray(Executor):
         local = bool(program.pieces) and "://" not in program.pieces
         mark = f"{program.pieces}/{os.urandom(8).hex()}.here" if local else ""
         folder = None if source is None else program.folder
-        packed = data, list(buffers)
-        notice = Notice(list(sys.path), list(sys.argv), packed, program.waits, folder, program.pieces, mark)
+        packed = data, list(buffers), buffers.writable
+        notice = Notice(self._state(), _count_reloads(), packed, program.waits, folder, program.pieces, mark)
         told = None if buffers or len(data) > _SMALL else pickle.dumps(notice)
         room = self._room(self._slots, self._per_task, program.limits)
         self._jobs[self._loaded] = _Job(
@@ -188,6 +190,9 @@ class Ray(Executor):
         )  # fmt: skip
         self._tell_anew()
         return self._loaded
+
+    def _state(self) -> ProcessState:
+        return ProcessState.capture(self._cluster.environment, nested=True)
 
     def bucket(self, rate: Rate) -> Bucket:
         """Return what keeps all workers of a job to a rate together."""
@@ -263,11 +268,12 @@ class Ray(Executor):
         known = self._jobs[job]
         pickles = [self._terms(job)]
         buffers: list[Any] = []
+        writable = b""
         parts: tuple[Any, ...] = ()
         for work in works:
             sent, parts = without_values(work)  # references among the arguments are fetched where the task runs
             try:
-                pickled, buffers = pack(sent)
+                pickled, buffers, writable = pack(sent)
             except Exception as error:  # noqa: BLE001 - records that cannot be pickled
                 if len(works) == 1:
                     self._ready.append((job, failed(work, "read", error)))
@@ -278,7 +284,7 @@ class Ray(Executor):
         self._mark(known)
         rest: tuple[Any, ...] = ()
         if parts or known.notice is not None or buffers or shipment is not None:
-            rest = tuple(More(known.notice, buffers, shipment)), *parts
+            rest = tuple(More(known.notice, buffers, writable, shipment)), *parts
         head, rows = known.perform.remote(b"".join(pickles), *rest)
         self._running[head] = _Sent(job, works, rows, time.monotonic())
         self._count[job] += len(works)
@@ -428,6 +434,16 @@ class Ray(Executor):
         self._perform = None
         self._side.close()
         self._cluster.close()
+
+
+_modules = ImportedModules()
+_reloads: Counter[str] = Counter()
+"""How often modules were reloaded or edited; of the process, since workers of a Ray outlive an executor."""
+
+
+def _count_reloads() -> dict[str, int]:
+    _reloads.update(_modules.update())
+    return dict(_reloads)
 
 
 _SMALL = 32 << 10

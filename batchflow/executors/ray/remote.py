@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import pickle
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache, partial
 from itertools import islice
 from typing import IO, Any, Literal, NamedTuple
 
-from batchflow.executors.base import BUNDLE_SECONDS, UNKNOWN, Loaded, add_path, opened
+from batchflow.executors.base import BUNDLE_SECONDS, UNKNOWN, Loaded, opened
 from batchflow.executors.ray.shipping import Shipment, Unpacked, read_pieces, sees
 from batchflow.keeping import Kept
 from batchflow.model import Assemble, Call, Inspect, Merge, Outcome, Succeeded, Task, Work
-from batchflow.packing import Packed, dumps
+from batchflow.packing import Packed, dumps, forget_functions, private_buffers
+from batchflow.process_state import ProcessState
 from batchflow.rows import Rows
 from batchflow.stores.transit import workshop
 from batchflow.worker import BARE, Limits, Overtime, Program, bare, end_with_parent, failed, lost, over
@@ -30,10 +33,9 @@ Unseen = Literal["", "input", "more input", "output"]
 class Notice(NamedTuple):
     """What a worker is told of a job, beside its program."""
 
-    path: list[str]
-    """Where the driver imports from."""
-    argv: list[str]
-    """Arguments of the driver's program, which functions of it may look at."""
+    state: ProcessState
+    reloads: Mapping[str, int]
+    """How often modules of the driver were reloaded or edited."""
     program: Any
     """Packed."""
     waits: bool
@@ -69,6 +71,8 @@ class More(NamedTuple):
     """Reference to a large one."""
     buffers: Sequence[Any] = ()
     """Of the work, large ones."""
+    writable: bytes = b""
+    """As `Buffers.writable` has it."""
     shipment: Shipment | None = None
 
 
@@ -140,7 +144,7 @@ def perform(message: bytes, *rest: Any) -> tuple[bytes, Any]:
                 reply = reply._replace(outcome=reply.outcome._replace(printed=_prints.take()))
             replies.append(reply)
     if replies[-1].has == "rows" and not told.here:
-        rows = rows[0], [bytes(buffer.raw()) for buffer in rows[1]]  # Ray's client takes nothing else
+        rows = rows[0], [bytes(buffer.raw()) for buffer in rows[1]], rows[2]  # Ray's client takes nothing else
     return pickle.dumps(replies), rows
 
 
@@ -155,7 +159,9 @@ def _performed(terms: Terms, file: IO[bytes], more: More, parts: Sequence[Any]) 
     node = _node()
     job = _known(terms, more.notice)
     try:
-        work: Work = opened(partial(pickle.load, file, buffers=more.buffers), terms.limits)
+        work: Work = opened(
+            partial(pickle.load, file, buffers=private_buffers(more.buffers, more.writable)), terms.limits
+        )
     except (Overtime, MemoryError) as error:
         return Reply(over(UNKNOWN, error, terms.limits), node), None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - records that cannot be made again here
@@ -182,8 +188,11 @@ def _answer(
 
 
 def _outcome(job: _Known, work: Work, limits: Limits) -> Outcome:
+    job.notice.state.go_home()
     try:
-        return bare(work) if isinstance(work, BARE) else job.loaded.runner().perform(work)
+        with warnings.catch_warnings():  # filters of the driver are not for Ray's own code
+            job.notice.state.apply_filters()
+            return bare(work) if isinstance(work, BARE) else job.loaded.runner().perform(work)
     except (Overtime, MemoryError) as error:
         return over(work, error, limits)
     except BaseException as error:  # noqa: BLE001 - what is no Exception is a failure all the same
@@ -199,7 +208,7 @@ def _reply(job: _Known, work: Work, outcome: Outcome, node: str) -> tuple[Reply,
             return Reply(outcome, node, "pieces"), read_pieces(outcome.payload)
         if isinstance(outcome.payload, Rows | Packed):
             rows = pack(outcome.payload)
-            unpack(rows)  # the driver could not tell any more whose fault it is
+            pickle.loads(rows[0], buffers=rows[1])  # the driver could not tell any more whose fault it is
             if not rows[1] and len(rows[0]) <= INLINE_BYTES and not isinstance(work, Call):
                 return Reply(outcome._replace(payload=rows), node), None
             return Reply(outcome._replace(payload=None), node, "rows"), rows
@@ -240,22 +249,26 @@ def _with_values(work: Work, parts: Sequence[Any]) -> Work:
     return work._replace(values=tuple(values))
 
 
-def pack(value: Any) -> tuple[bytes, list[Any]]:
+Carried = tuple[bytes, list[Any], bytes]
+"""A value as Ray carries it: its pickle, its large buffers, and which of them may be written to."""
+
+
+def pack(value: Any) -> Carried:
     """Return a value as Ray carries it: what is large beside the pickle is not copied again."""
     pickled, buffers = dumps(value)
-    return pickled, list(buffers)
+    return pickled, list(buffers), buffers.writable
 
 
-def unpack(packed: tuple[bytes, Sequence[Any]]) -> Any:
-    """Return a packed value."""
-    pickled, buffers = packed
-    return pickle.loads(pickled, buffers=buffers)
+def unpack(packed: Carried) -> Any:
+    """Return a packed value; what Ray shares between processes is read-only, so arrays are copied."""
+    pickled, buffers, writable = packed
+    return pickle.loads(pickled, buffers=private_buffers(buffers, writable))
 
 
-def repack(packed: tuple[bytes, list[Any]]) -> tuple[bytes, list[Any]]:
+def repack(packed: Carried) -> Carried:
     """Return a packed value that Ray has carried so that it can carry it on."""
-    pickled, buffers = packed
-    return pickled, [pickle.PickleBuffer(buffer) for buffer in buffers]
+    pickled, buffers, writable = packed
+    return pickled, [pickle.PickleBuffer(buffer) for buffer in buffers], writable
 
 
 @cache
@@ -287,9 +300,24 @@ def _fetched(reference: Any) -> Notice:
     return notice
 
 
+_reloads: dict[str, int] = {}
+"""How often modules of the driver had been reloaded or edited when this process was last told."""
+
+
+def _forget_stale(reloads: Mapping[str, int]) -> None:
+    """Have modules imported again that the driver reloaded since this process imported them."""
+    stale = [name for name, count in reloads.items() if _reloads.get(name, 0) != count]
+    for name in stale:
+        sys.modules.pop(name, None)
+    _reloads.update(reloads)
+    if stale:
+        forget_functions()
+        importlib.invalidate_caches()
+
+
 def _made_ready(notice: Notice, limits: Limits) -> _Known:
-    add_path(notice.path)
-    sys.argv[:] = notice.argv
+    notice.state.apply(same_machine=False)
+    _forget_stale(notice.reloads)
     if any(limits):
         import pyarrow.parquet  # noqa: F401 - what most tasks need is loaded at the expense of none
     opened = ExitStack()
