@@ -252,6 +252,16 @@ def as_table(value: Any) -> pa.Table:
     raise NotTabularError(message)
 
 
+def _with_index_columns(frame: Any) -> Any:
+    """Return a pandas frame with the named levels of its index as columns: after a group-by they are data.
+
+    A level without a name only numbers the rows.
+    """
+    names = getattr(getattr(frame, "index", None), "names", ())
+    levels = [name for name in names if name is not None and name not in frame.columns]
+    return frame.reset_index(level=levels) if levels else frame
+
+
 def _table(value: Any) -> pa.Table:
     import pyarrow as pa
 
@@ -259,6 +269,7 @@ def _table(value: Any) -> pa.Table:
         return value
     if isinstance(value, pa.RecordBatch):
         return pa.Table.from_batches([value])
-    if hasattr(value, "iloc"):  # pandas would add a column for its index
-        return pa.Table.from_pandas(value, preserve_index=False).replace_schema_metadata(None)
+    if hasattr(value, "iloc"):
+        frame = _with_index_columns(value)
+        return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
     return pa.table(dict(value) if isinstance(value, Mapping) else value)

@@ -128,6 +128,13 @@ def test_frames_become_tables():
     assert as_table(pd.DataFrame(rows)).schema.metadata is None
 
 
+def test_named_index_of_a_frame_becomes_columns():
+    frame = pd.DataFrame({"k": ["a", "a", "b"], "g": [1, 1, 2], "v": [1, 2, 3]})
+    assert as_table(frame.groupby(["k", "g"]).sum()).to_pydict() == {"k": ["a", "b"], "g": [1, 2], "v": [3, 3]}
+    assert as_table(frame.set_index("k", drop=False)).to_pydict() == frame.to_dict("list")
+    assert as_table(frame[frame["v"] > 1]).to_pydict() == {"k": ["a", "b"], "g": [1, 2], "v": [2, 3]}
+
+
 def test_frames_lose_their_views_which_no_slice_can_leave_behind():
     frame = pl.DataFrame({"s": ["x"], "b": [b"y"], "l": [["z"]], "t": [{"u": "v"}], "n": [1]})
     table = as_table(frame)
