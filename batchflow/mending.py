@@ -114,7 +114,7 @@ class Mending:
         patches: list[Patch] = []
         for at, parts in groupby(settled, key=lambda one: one.key[0]):
             hole = self._holes[at]
-            if hole.failure is None:
+            if not hole.failures:
                 patches += self._whole(hole, list(parts))
                 continue
             if not patches or patches[-1].number != hole.number:
@@ -126,7 +126,8 @@ class Mending:
     def _whole(self, hole: Hole, parts: Sequence[Settled]) -> list[Patch]:
         """Return what became of a chunk that was tried as a whole; its halves are chunks of their own now."""
         numbers = [hole.number, *(self.dataset.ledger.number() for _ in parts[1:])]
-        return [replaced(number, part) for number, part in zip(numbers, parts, strict=True)]
+        done = self._chunks[hole.number]
+        return [replaced(hole, number, done, part) for number, part in zip(numbers, parts, strict=True)]
 
     def _commit(self, patches: Sequence[Patch], brake: Brake) -> None:
         changed: dict[int, DoneChunk] = {patch.number: patch.changed for patch in patches}

@@ -71,6 +71,9 @@ class Span(NamedTuple):
     """``None``: to the end of an input that is not cut."""
     header: Any = None
     """What the driver had to read ahead for the worker, the column names of a CSV file."""
+    only: tuple[int, ...] | None = None
+    """Numbers of the records to process, in order; the others are read and left out. ``None``: all. A record is
+    then known by its index in here: blocks, counts and failures have that for its number."""
 
     @property
     def whole(self) -> bool:
@@ -233,6 +236,8 @@ class Slice(NamedTuple):
     start: int = 0
     stop: int | None = None
     """``None``: to its end."""
+    of_piece: bool = False
+    """The rows are those of a piece, whose format may be another one than that of parts."""
 
     @property
     def whole(self) -> bool:
@@ -360,6 +365,8 @@ class Succeeded(NamedTuple):
     """Of the value of a step, where it was asked for."""
     printed: tuple[str, ...] = ()
     """Lines that it printed."""
+    tallies: tuple[Any, ...] = ()
+    """For each span with selected records, an array of the rows that each of them gave; -1: it was not read."""
 
 
 def _reduce_succeeded(self: Succeeded) -> tuple[Any, ...]:

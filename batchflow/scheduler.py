@@ -176,7 +176,7 @@ class Scheduler:
         self._sizer = ChunkSizer(left, self._slots, first, self._plan.chunk_weight, self._plan.pace)
         own = self._running.has_machine and self._ahead == sys.maxsize and self._slots > 1
         self._compares = own and not self._plan.uncuttable  # the next chunk may be such a file, however large
-        unit = "records" if source.in_memory else "bytes"
+        unit = "records" if source.in_memory or cursor is not None else "bytes"
         before = sum(settled.chunk.weight for settled in done)
         total = None if left is None else left + before
         executor = self._executor
@@ -432,7 +432,9 @@ class Scheduler:
     def _succeeded(self, task: Task, outcome: Succeeded) -> Settled:
         failures = self._tracebacks.add(outcome.failures, task, outcome.stats)
         if self._early is None:
-            return Settled(task, outcome.stats, failures, outcome.payload, schemas=outcome.schemas)
+            return Settled(
+                task, outcome.stats, failures, outcome.payload, schemas=outcome.schemas, tallies=outcome.tallies
+            )
         self._early(outcome.payload)
         return Settled(task, outcome.stats._replace(held=0), failures)
 

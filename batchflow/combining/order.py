@@ -23,6 +23,8 @@ class Settled(NamedTuple):
     """Whether an earlier run did it."""
     schemas: tuple[Any, ...] = ()
     """Of the rows in memory, where they must go into one table: as the function gave them, and combined."""
+    tallies: tuple[Any, ...] = ()
+    """For each span with selected records, an array of the rows that each of them gave; -1: it was not read."""
 
     @property
     def key(self) -> Key:

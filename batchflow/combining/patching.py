@@ -2,50 +2,64 @@
 
 ::
 
-    chunk  r r x r x x r     x: records that failed; each hole is tried as a chunk of its own
+    chunk  r r x r x x r     x: records that failed; they are tried together, as a chunk of their own
     rows   1 2   3     4     a failure knows how many rows of its chunk stand before it
-                ^   ^        so there the rows of a hole are put in
+                ^   ^        so there the new rows are put in
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
 from batchflow.combining.order import Settled
 from batchflow.ledger import DoneChunk, DonePart
 from batchflow.model import Chunk, Failure, Key, Piece, Slice, SpanCount
 from batchflow.sources import Cursor, Drawn, Source
+from batchflow.sources.base import is_rest
 
 
 class Hole(NamedTuple):
-    """What a failure in a done chunk is about, as a chunk to be tried."""
+    """Failed records of a done chunk, as a chunk to be tried: read in one go, whatever lies between them."""
 
     key: Key
     """Place among all holes."""
     number: int
     """Of the done chunk in the ledger."""
-    failure: Failure | None
-    """``None``: the whole chunk, of which nothing was kept."""
+    failures: tuple[Failure, ...]
+    """Of single records, or one of the rest of a span; none: the whole chunk is tried."""
     chunk: Chunk
+
+    @property
+    def is_rest(self) -> bool:
+        """Whether it is about all of a span from a record on, which could not be read."""
+        return self.chunk.spans[0].only is None
 
 
 def find_holes(chunks: Sequence[tuple[int, DoneChunk]], source: Source) -> Iterator[Hole]:
     """Yield what is to be tried again, in input order."""
     at = 0
     for number, done in chunks:
-        if any(failure.record is None for failure in done.failures):
-            failures: Sequence[Failure | None] = [None]
-        else:
-            failures = done.failures
-        for failure in failures:
-            chunk = done.chunk if failure is None else source.select(done.chunk, failure)
-            yield Hole((at,), number, failure, chunk)
+        for failures, chunk in _parts(done, source):
+            yield Hole((at,), number, failures, chunk)
             at += 1
+
+
+def _parts(done: DoneChunk, source: Source) -> Iterator[tuple[tuple[Failure, ...], Chunk]]:
+    """Yield what failed of a chunk: records together, but by itself what nobody could read to its end."""
+    if any(failure.record is None for failure in done.failures):
+        yield (), done.chunk._replace(weight=max(1, done.stats.rows_in))
+        return
+    for rest, group in groupby(done.failures, key=is_rest):
+        failures = tuple(group)
+        if rest:
+            yield from (((failure,), source.select(done.chunk, failure)) for failure in failures)
+        else:
+            yield failures, source.selection(done.chunk, failures)
 
 
 class HoleCursor(Cursor):
@@ -55,7 +69,7 @@ class HoleCursor(Cursor):
         self._holes = holes
         self._source = source
         self._next = 0
-        self.total: int | None = len(holes)
+        self.total: int | None = sum(hole.chunk.weight for hole in holes)
 
     @property
     def frontier(self) -> Key:
@@ -72,6 +86,16 @@ class HoleCursor(Cursor):
         return Drawn(hole.key, hole.chunk, self._source.records_of(hole.chunk))
 
 
+class NewRows(NamedTuple):
+    """Some rows of a piece on their way to their place."""
+
+    row: int
+    """Old rows of their chunk before them."""
+    piece: Piece
+    start: int
+    stop: int
+
+
 @dataclass
 class Patch:
     """What became of one done chunk of which something was tried again."""
@@ -80,9 +104,10 @@ class Patch:
     """Of the chunk in the ledger."""
     done: DoneChunk
     """As it was; of a chunk that was tried as a whole, as it is."""
-    rows: list[tuple[int, Piece]] = field(default_factory=list)
-    """New rows, each with how many of the old ones stand before it."""
+    rows: list[NewRows] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
+    """Those of the new rows, and those that tell columns and types only."""
     added: int = 0
     _hole: Key = ()
     _used: int = 0
@@ -90,8 +115,47 @@ class Patch:
 
     def fill(self, hole: Hole, settled: Settled) -> None:
         """Take over what came of a hole, or of a part of it; holes and their parts come in order."""
-        old = hole.failure
-        assert old is not None
+        pieces = tuple(settled.payload or ())
+        self.pieces += pieces
+        if hole.is_rest:
+            self._fill_rest(hole, settled, pieces)
+        else:
+            self._fill_records(hole, settled, pieces)
+
+    def _fill_records(self, hole: Hole, settled: Settled, pieces: Sequence[Piece]) -> None:
+        """Take over what came of single records."""
+        olds = _by_number(hole)
+        news = _by_record(settled.failures)
+        chunk, rows = settled.chunk, _Rows(pieces)
+        for at, span in enumerate(chunk.spans):
+            assert span.only is not None
+            stop = None if chunk.take is None else chunk.skip + chunk.take
+            tally = settled.tallies[at] if settled.tallies else None
+            gone = None
+            for index, number in enumerate(span.only[chunk.skip : stop]):
+                old = olds[span.input.uri, number]
+                new = news.get((span.input.uri, index)) or gone or news.get(("", None))
+                gone = new if new is not None and is_rest(new) else gone
+                if new is not None:
+                    self.failures.append(_renewed(new, old, self.added))
+                elif tally is None or tally[index] < 0:
+                    self.failures.append(old._replace(row=old.row + self.added))  # it is gone, which is no success
+                else:
+                    self._count(SpanCount(span.input.uri, 0, 0, tally[index], -1))
+                    self._insert(old.row, rows.take(tally[index]))
+
+    def _insert(self, row: int, news: Iterable[tuple[Piece, int, int]]) -> None:
+        for piece, start, stop in news:
+            self.added += stop - start
+            last = self.rows[-1] if self.rows else None
+            if last is not None and last.piece is piece and (last.row, last.stop) == (row, start):
+                self.rows[-1] = last._replace(stop=stop)
+            else:
+                self.rows.append(NewRows(row, piece, start, stop))
+
+    def _fill_rest(self, hole: Hole, settled: Settled, pieces: Sequence[Piece]) -> None:
+        """Take over what came of the rest of a span."""
+        (old,) = hole.failures
         if hole.key != self._hole:
             self._hole, self._used = hole.key, 0
             self._count(SpanCount(old.source, -1, -1, 0, -1))
@@ -102,9 +166,7 @@ class Patch:
         for count in known:
             self._count(count)
             self._used += count.positions
-        for piece in settled.payload or ():
-            self.rows.append((old.row, piece))
-            self.added += piece.rows
+        self._insert(old.row, ((piece, 0, piece.rows) for piece in pieces if piece.rows))
 
     def _count(self, more: SpanCount) -> None:
         """Add to the count of a span."""
@@ -118,8 +180,55 @@ class Patch:
     @property
     def changed(self) -> DoneChunk:
         """The chunk as it is now."""
-        pieces = (*self.done.pieces, *(piece for _, piece in self.rows))
-        return self.done._replace(failures=tuple(self.failures), pieces=pieces)
+        return self.done._replace(failures=tuple(self.failures), pieces=(*self.done.pieces, *self.pieces))
+
+
+class _Rows:
+    """Rows of some pieces, taken from the first one on."""
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self._pieces = iter(pieces)
+        self._piece: Piece | None = None
+        self._at = 0
+
+    def take(self, count: int) -> Iterator[tuple[Piece, int, int]]:
+        """Yield where the next rows are: piece, first row, and the one behind the last."""
+        while count:
+            if self._piece is None or self._at == self._piece.rows:
+                self._piece, self._at = next(self._pieces), 0
+            start = self._at
+            self._at = min(self._piece.rows, start + count)
+            count -= self._at - start
+            if self._at > start:
+                yield self._piece, start, self._at
+
+
+def _by_number(hole: Hole) -> dict[tuple[str, int], Failure]:
+    """Return the failures of a hole by input and number, as its chunk selects them."""
+    failures: dict[str, list[Failure]] = {}
+    for failure in hole.failures:
+        failures.setdefault(failure.source, []).append(failure)
+    found: dict[tuple[str, int], Failure] = {}
+    for span in hole.chunk.spans:
+        uri = span.input.uri
+        found.update(((uri, number), old) for number, old in zip(span.only or (), failures[uri], strict=True))
+    return found
+
+
+def _by_record(failures: Sequence[Failure]) -> dict[tuple[str, int | None], Failure]:
+    """Return new failures by input and record; what is about all of a chunk has neither."""
+    return {
+        ("", None) if failure.record is None else (failure.source, failure.record): failure
+        for failure in failures
+    }
+
+
+def _renewed(new: Failure, old: Failure, added: int) -> Failure:
+    """Return the failure of a record that failed again: where it is stays, and attempts add up."""
+    return new._replace(
+        source=old.source, start=old.start, stop=old.stop, record=old.record, payload=old.payload,
+        attempts=new.attempts + old.attempts, row=old.row + added,
+    )  # fmt: skip
 
 
 def _renumbered(failure: Failure, old: Failure, used: int, added: int) -> Failure:
@@ -131,11 +240,14 @@ def _renumbered(failure: Failure, old: Failure, used: int, added: int) -> Failur
     return failure._replace(record=record, attempts=failure.attempts + old.attempts, row=row)
 
 
-def replaced(number: int, settled: Settled) -> Patch:
+def replaced(hole: Hole, number: int, done: DoneChunk, settled: Settled) -> Patch:
     """Return the patch of a chunk that was tried as a whole, or of a part of one."""
-    pieces = tuple(settled.payload or ())
-    done = DoneChunk(settled.chunk, settled.stats, settled.failures, (), settled.counted)
-    return Patch(number, done, [(0, piece) for piece in pieces], list(settled.failures))
+    pieces = list(settled.payload or ())
+    weight = max(1, done.chunk.weight * settled.chunk.weight // hole.chunk.weight)
+    chunk = settled.chunk._replace(weight=weight)
+    changed = DoneChunk(chunk, settled.stats, settled.failures, (), settled.counted)
+    rows = [NewRows(0, piece, 0, piece.rows) for piece in pieces]
+    return Patch(number, changed, rows, list(settled.failures), pieces)
 
 
 # --- where new rows go ----------------------------------------------------------------------------
@@ -148,7 +260,7 @@ class Insertion(NamedTuple):
     """Rows of the part before them."""
     number: int
     """Of their chunk."""
-    piece: Piece
+    news: NewRows
 
 
 def insertions(
@@ -176,11 +288,13 @@ def insertions(
             sequence.append((places[number], part, row))
     found: dict[str, list[Insertion]] = defaultdict(list)
     for patch in patches:
-        for row, piece in patch.rows:
-            if not piece.rows:
-                continue  # it tells columns and types only
-            part, at = _place(starts.get(patch.number), row) or _behind(sequence, places[patch.number], parts)
-            found[part.name].append(Insertion(at, patch.number, piece))
+        for news in patch.rows:
+            if news.start == news.stop:
+                continue  # the piece tells columns and types only
+            part, at = _place(starts.get(patch.number), news.row) or _behind(
+                sequence, places[patch.number], parts
+            )
+            found[part.name].append(Insertion(at, patch.number, news))
     return found
 
 
@@ -225,8 +339,10 @@ def patched(part: DonePart, path: str, news: Sequence[Insertion], order: Sequenc
         if new.row > at:
             pieces.append(Slice(path, at, new.row))
             at = new.row
-        pieces.append(new.piece)
-        counts[new.number] = counts.get(new.number, 0) + new.piece.rows
+        _, piece, start, stop = new.news
+        whole = (start, stop) == (0, piece.rows)
+        pieces.append(piece if whole else Slice(piece.path, start, stop, of_piece=True))
+        counts[new.number] = counts.get(new.number, 0) + stop - start
     if at < part.rows:
         pieces.append(Slice(path, at))
     chunks: Any = tuple(sorted(counts.items(), key=lambda item: places[item[0]]))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +54,7 @@ class ParquetFormat:
         """Put row groups together; small ones, and those of another schema, are encoded again."""
         made: list[str] = []
         sources: list[str] = []
+        files = _Files()
         try:
             for run in _runs(pieces):
                 if len(run) == 1 and _fits(run[0], schema):
@@ -59,12 +62,13 @@ class ParquetFormat:
                     continue
                 made.append(f"{path}.{len(made)}")
                 sources.append(made[-1])
-                self._write(_tables(run, schema), schema, made[-1])
+                self._write(_tables(run, schema, files), schema, made[-1])
             with Path(path).open("wb") as part:
                 splice(sources, part)
                 part.flush()
                 os.fsync(part.fileno())
         finally:
+            files.close()
             for name in made:
                 Path(name).unlink(missing_ok=True)
 
@@ -75,11 +79,13 @@ class ParquetFormat:
 
         with pq.ParquetWriter(path, schema) as writer:
             held: list[pa.Table] = []
+            rows = 0
             for table in tables:
                 held.append(table)
-                if sum(one.num_rows for one in held) >= _GATHERED_ROWS:
+                rows += table.num_rows
+                if rows >= _GATHERED_ROWS:
                     writer.write_table(pa.concat_tables(held), _ROW_GROUP)
-                    held = []
+                    held, rows = [], 0
             writer.write_table(pa.concat_tables(held) if held else schema.empty_table(), _ROW_GROUP)
 
 
@@ -105,36 +111,81 @@ def _fits(piece: Piece | Slice, schema: pa.Schema) -> bool:
     return piece.whole and bool(pq.read_schema(piece.path).equals(schema))
 
 
-def _tables(run: Sequence[Piece | Slice], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the rows of neighbouring pieces and slices with one schema, row group by row group."""
-    import pyarrow.parquet as pq
+class _Files:
+    """Open files of which slices are taken, each with the row group that was decoded last."""
 
-    for piece in run:
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[Any, list[int]]] = {}
+        self._groups: dict[str, tuple[int, pa.Table]] = {}
+
+    def tables(self, piece: Piece | Slice, schema: pa.Schema) -> Iterator[pa.Table]:
+        """Yield the rows of a piece or slice, row group by row group."""
+        file, ends = self._opened(piece.path)
         start, stop = (0, None) if isinstance(piece, Piece) else (piece.start, piece.stop)
-        at = 0
-        with pq.ParquetFile(piece.path) as file:
-            for group in range(file.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                first, last = max(0, start - at), rows if stop is None else min(rows, stop - at)
-                if first < last:
-                    table = file.read_row_group(group, use_threads=False)
-                    yield conform(table.slice(first, last - first), schema)
-                at += rows
+        stop = ends[-1] if stop is None else min(stop, ends[-1])
+        group = max(0, bisect_right(ends, start) - 1)
+        while start < stop:
+            last = min(stop, ends[group + 1])
+            if start < last:
+                table = self._group(piece.path, file, group, schema)
+                yield table.slice(start - ends[group], last - start)
+            start, group = last, group + 1
+
+    def _group(self, path: str, file: Any, group: int, schema: pa.Schema) -> pa.Table:
+        known = self._groups.get(path)
+        if known is None or known[0] != group:
+            table = conform(file.read_row_group(group, use_threads=False), schema)
+            known = self._groups[path] = group, table
+        return known[1]
+
+    def _opened(self, path: str) -> tuple[Any, list[int]]:
+        """Return a file, and where its row groups end; of others than the last two none stays open."""
+        import pyarrow.parquet as pq
+
+        known = self._files.pop(path, None)
+        if known is None:
+            for old in list(self._files)[:-1]:  # slices of a part take turns with those of one piece
+                self._files.pop(old)[0].close()
+                self._groups.pop(old, None)
+            file = pq.ParquetFile(path)
+            sizes = (file.metadata.row_group(at).num_rows for at in range(file.num_row_groups))
+            known = file, list(accumulate(sizes, initial=0))
+        self._files[path] = known
+        return known
+
+    def close(self) -> None:
+        """Close all files."""
+        for file, _ in self._files.values():
+            file.close()
+
+
+def _tables(run: Sequence[Piece | Slice], schema: pa.Schema, files: _Files) -> Iterator[pa.Table]:
+    """Yield the rows of neighbouring pieces and slices with one schema, row group by row group."""
+    for piece in run:
+        yield from files.tables(piece, schema)
+
+
+def _size(piece: Piece | Slice) -> tuple[int | None, int]:
+    """Return the rows of a piece, ``None`` if only its file tells, and its bytes, as far as they are known."""
+    if isinstance(piece, Piece):
+        return piece.rows, piece.nbytes
+    return None if piece.stop is None else piece.stop - piece.start, 0
 
 
 def _runs(pieces: Sequence[Piece | Slice]) -> Iterator[list[Piece | Slice]]:
-    """Yield neighbouring pieces that make one row group together; large ones and finished parts stay alone."""
+    """Yield neighbouring pieces and slices that make one row group together; large ones stay alone."""
     run: list[Piece | Slice] = []
     rows = nbytes = 0
     for piece in pieces:
-        if isinstance(piece, Slice) or piece.rows >= SMALL_ROWS or piece.nbytes >= SMALL_BYTES:
+        count, size = _size(piece)
+        if count is None or count >= SMALL_ROWS or size >= SMALL_BYTES:
             if run:
                 yield run
             yield [piece]
             run, rows, nbytes = [], 0, 0
             continue
         run.append(piece)
-        rows, nbytes = rows + piece.rows, nbytes + piece.nbytes
+        rows, nbytes = rows + count, nbytes + size
         if rows >= _GATHERED_ROWS or nbytes >= _GATHERED_BYTES:
             yield run
             run, rows, nbytes = [], 0, 0

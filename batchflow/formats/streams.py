@@ -10,8 +10,8 @@ import io
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from io import BufferedWriter
 from itertools import islice
 from pathlib import Path
@@ -56,12 +56,15 @@ class _StreamFormat(ABC):
     def assemble(self, pieces: Sequence[Piece | Slice], schema: pa.Schema, path: str) -> None:
         """Encode pieces, and copy rows of finished parts, in order, into one file."""
         with Path(path).open("wb") as part:
-            with self._writer(part, schema) as writer:
+            with self._writer(part, schema) as writer, ExitStack() as stack:
+                sources = _Sources(schema, stack)
                 for piece in pieces:
-                    if isinstance(piece, Slice):
-                        self._copy(piece, schema, part, writer)
-                    else:
+                    if isinstance(piece, Piece):
                         writer.write_table(_table(piece.path, schema))
+                    elif piece.of_piece:
+                        writer.write_table(sources.table(piece))
+                    else:
+                        self._copy(piece, schema, part, writer, sources)
             part.flush()
             os.fsync(part.fileno())
 
@@ -70,8 +73,39 @@ class _StreamFormat(ABC):
         """Return what writes tables of a schema into a file."""
 
     @abstractmethod
-    def _copy(self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any) -> None:
+    def _copy(
+        self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any, sources: _Sources
+    ) -> None:
         """Write rows of a finished part, behind what is in the file."""
+
+
+class _Sources:
+    """Files of which slices are taken: slices in order read each file once."""
+
+    def __init__(self, schema: pa.Schema, stack: ExitStack) -> None:
+        self._schema = schema
+        self._stack = stack
+        self._tables: dict[str, pa.Table] = {}
+        self._rows: dict[str, tuple[Iterator[Any], int]] = {}
+
+    def table(self, rows: Slice) -> pa.Table:
+        """Return a slice of an Arrow file."""
+        table = self._tables.pop(rows.path, None)
+        if table is None:
+            table = _table(rows.path, self._schema)
+            for path in list(self._tables)[:-1]:  # slices of a part take turns with those of one piece
+                del self._tables[path]
+        self._tables[rows.path] = table
+        return table.slice(rows.start, None if rows.stop is None else rows.stop - rows.start)
+
+    def lines(self, rows: Slice, read: Callable[[Any], Iterator[Any]], **how: Any) -> Iterator[Any]:
+        """Return an iterator over a slice of a text file; it must be consumed before the next one."""
+        lines, at = self._rows.get(rows.path, (iter(()), sys.maxsize))
+        if at > rows.start:
+            file = self._stack.enter_context(Path(rows.path).open(**how))  # noqa: SIM115 - the stack closes it
+            lines, at = read(file), 0
+        self._rows[rows.path] = lines, sys.maxsize if rows.stop is None else rows.stop
+        return islice(lines, rows.start - at, None if rows.stop is None else rows.stop - at)
 
 
 def _table(path: str, schema: pa.Schema) -> pa.Table:
@@ -95,11 +129,11 @@ class ArrowFormat(_StreamFormat):
             pa.PythonFile(part), schema, options=pa.ipc.IpcWriteOptions(unify_dictionaries=True)
         )
 
-    def _copy(self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any) -> None:
-        del part
-        table = _table(rows.path, schema)
-        stop = table.num_rows if rows.stop is None else rows.stop
-        writer.write_table(table.slice(rows.start, stop - rows.start))
+    def _copy(
+        self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any, sources: _Sources
+    ) -> None:
+        del schema, part
+        writer.write_table(sources.table(rows))
 
 
 class CsvFormat(_StreamFormat):
@@ -120,16 +154,16 @@ class CsvFormat(_StreamFormat):
                 )
                 raise SchemaError(message)
 
-    def _copy(self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any) -> None:
+    def _copy(
+        self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any, sources: _Sources
+    ) -> None:
         """Copy rows as text; the columns that only later parts brought are empty."""
         del writer
-        with any_field_size(), Path(rows.path).open(newline="", encoding="utf-8") as old:
-            cells = csv.reader(old)
-            have = next(cells, [])
+        with any_field_size():
             text = io.TextIOWrapper(part, encoding="utf-8", newline="", write_through=True)
             copy = csv.writer(text, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
             quoted = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
-            for row in islice(cells, rows.start, rows.stop):
+            for have, row in sources.lines(rows, _with_header, newline="", encoding="utf-8"):
                 named = dict(zip(have, row or [""], strict=True))  # a lone empty cell is a blank line
                 new = [named.get(name, "") for name in schema.names]
                 (quoted if "\r" in "".join(new) else copy).writerow(new)  # which ends a line too, for a reader
@@ -141,6 +175,13 @@ class CsvFormat(_StreamFormat):
         return pacsv.CSVWriter(part, schema)
 
 
+def _with_header(file: Iterable[str]) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield the rows of a CSV file, each with the header."""
+    rows = csv.reader(file)
+    header = next(rows, [])
+    return ((header, row) for row in rows)
+
+
 class JsonFormat(_StreamFormat):
     """JSON Lines files; dates and times as ISO 8601, bytes as base 64."""
 
@@ -150,11 +191,12 @@ class JsonFormat(_StreamFormat):
         del schema
         return _JsonWriter(part)
 
-    def _copy(self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any) -> None:
+    def _copy(
+        self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any, sources: _Sources
+    ) -> None:
         """Copy lines as they are: a key that later parts brought is absent."""
         del schema, writer
-        with Path(rows.path).open("rb") as old:
-            part.writelines(islice(old, rows.start, rows.stop))
+        part.writelines(sources.lines(rows, iter, mode="rb"))
 
 
 def _plain(value: Any) -> Any:

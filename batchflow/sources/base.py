@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow.coverage import NOTHING, Coverage
 from batchflow.model import MESSAGE_LIMIT, PAYLOAD_LIMIT, Chunk, Failure, Input, Key, Span
-from batchflow.sources.window import narrow
+from batchflow.sources.window import narrow, select
 from batchflow.tables import is_tabular, row_as_text, values_to_table
 
 if TYPE_CHECKING:
@@ -89,6 +89,10 @@ class Decoded(Sequence[Any]):
             return self._made[at]
         texts = self._texts[at]
         return list(map(self._decode, texts)) if isinstance(at, slice) else self._decode(texts)
+
+    def pick(self, places: Sequence[int]) -> Decoded:
+        """Return some of the records."""
+        return Decoded([self._texts[at] for at in places], self._decode, [self[at] for at in places])
 
     def let_go(self) -> None:
         """Forget the records."""
@@ -221,6 +225,24 @@ class Source(ABC):
             With the number of its record within the span.
         """
 
+    def selection(self, chunk: Chunk, failures: Sequence[Failure]) -> Chunk:
+        """Return a chunk of the records that some failures in another one are about, to be read in one go.
+
+        Parameters
+        ----------
+        failures
+            In input order, with the numbers of their records within their spans.
+        """
+        numbers: dict[str, list[int]] = {}
+        for failure in failures:
+            numbers.setdefault(failure.source, []).append((failure.record or 0) + chunk.skip)
+        spans = [
+            span._replace(only=tuple(numbers[span.input.uri]))
+            for span in chunk.spans
+            if span.input.uri in numbers
+        ]
+        return Chunk(tuple(spans), len(failures))
+
     def described(self, uri: str) -> Input | None:
         """Return an input as it is now, ``None`` if it is gone."""
         del uri
@@ -266,7 +288,7 @@ class Source(ABC):
         middle = len(chunk.spans) // 2
         weight = max(1, chunk.weight // 2)
         halves = (chunk.spans[:middle], chunk.spans[middle:])
-        return [Chunk(spans, weight) for spans in halves] if middle else ()
+        return [Chunk(spans, weight) for spans in halves] if middle else _selected_halves(chunk)
 
     def counted(self, records: int) -> Source:
         """Return the source for chunks of so many records; most have to go by their mean weight."""
@@ -294,13 +316,35 @@ class Source(ABC):
         for span in chunk.spans:
             end = 0
             try:
-                for block in blocks(span, data):
+                for block in self._selected(span, blocks(span, data)):
                     end = block.end
                     yield block
             except MemoryError:
                 raise  # of the task as a whole
             except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a reader meets is an answer, not a crash
                 yield broken(span, end, error)
+
+    def _selected(self, span: Span, blocks: Iterator[Block]) -> Iterator[Block]:
+        """Yield blocks with the selected records of a span only, and read no further than the last of them."""
+        only = span.only
+        if only is None or self.in_memory:
+            yield from blocks
+            return
+        done = 0
+        try:
+            for block in blocks:
+                kept = select(block, only, done)
+                done = block.end
+                if kept is not None:
+                    yield kept
+                if done > only[-1]:
+                    return
+        except MemoryError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - as in `_read_spans`
+            kept = select(broken(span, done, error), only, done)
+            if kept is not None:
+                yield kept
 
 
 def broken(span: Span, end: int, error: Exception | SystemExit) -> Block:
@@ -309,6 +353,18 @@ def broken(span: Span, end: int, error: Exception | SystemExit) -> Block:
     failure = Failure(span.input.uri, start, span.stop, end, None, "read", type(error).__name__, explain(error))
     # A damage takes up a number, so that a halved chunk counts it like a record.
     return Block(span, [], [], end + 1, lambda _: (start, span.stop), [failure], 0, error)
+
+
+def _selected_halves(chunk: Chunk) -> Sequence[Chunk]:
+    """Return the two halves of a chunk of selected records, nothing if all of its span is to be processed."""
+    (span,) = chunk.spans
+    if span.only is None:
+        return ()
+    if len(span.only) == 1:
+        return [chunk]
+    middle = len(span.only) // 2
+    weight = max(1, chunk.weight // 2)
+    return [Chunk((span._replace(only=part),), weight) for part in (span.only[:middle], span.only[middle:])]
 
 
 def is_rest(failure: Failure) -> bool:

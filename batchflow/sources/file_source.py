@@ -64,9 +64,20 @@ class FileSource(Source):
             return Chunk((span,), 1, number, None if rest else 1)
         return Chunk((span._replace(start=failure.start, stop=failure.stop),), 1)
 
+    def selection(self, chunk: Chunk, failures: Sequence[Failure]) -> Chunk:
+        """Return a chunk of some records; of a file that was cut, of the range that they are in."""
+        selected = super().selection(chunk, failures)
+        if chunk.of is not None or len(chunk.spans) > 1:
+            return selected
+        (span,), start, stop = selected.spans, failures[0].start, failures[-1].stop
+        if span.whole or span.only is None or start is None or stop is None:
+            return selected
+        only = tuple(number - span.only[0] for number in span.only)
+        return selected._replace(spans=(span._replace(start=start, stop=stop, only=only),))
+
     def parts(self, chunk: Chunk) -> Sequence[Chunk]:
         """Return two parts of a chunk: some of its files, or of its one file what is before and behind a cut."""
-        if len(chunk.spans) > 1:
+        if len(chunk.spans) > 1 or chunk.spans[0].only is not None:
             return super().parts(chunk)
         from batchflow.sources.cutting import halves
 

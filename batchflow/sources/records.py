@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -55,7 +56,8 @@ class RecordsSource(Source):
         if span.input.size < 0:
             message = "these records come from a generator, which gives each of them once: pass a list instead"
             raise InputError(message)
-        return _sliced(self.data, span.start, span.stop or span.input.size)
+        data = _sliced(self.data, span.start, span.stop or span.input.size)
+        return data if span.only is None else _picked(data, span.only)
 
     def count(self, data: Any) -> int | None:
         """Return the number of records that travel with a task; a failure in the place of one is none."""
@@ -115,6 +117,9 @@ class RecordsSource(Source):
         (span,) = chunk.spans
         middle = span.start + records // 2
         spans = span._replace(stop=middle), span._replace(start=middle)
+        if span.only is not None:
+            half = records // 2
+            spans = span._replace(only=span.only[:half]), span._replace(only=span.only[half:])
         one, two = (
             (Chunk((half,), max(1, chunk.weight // 2)), part) for half, part in zip(spans, parts, strict=True)
         )
@@ -130,9 +135,7 @@ class RecordsSource(Source):
         for first in range(0, count, _BLOCK_ROWS):
             end = min(count, first + _BLOCK_ROWS)
             rows = data.slice(first, end - first) if is_tabular(data) else data[first:end]
-            yield Block(
-                span, rows, range(first, end), end, lambda at: (span.start + at, span.start + at + 1)
-            )
+            yield Block(span, rows, range(first, end), end, partial(_located, span))
 
 
 class _Raised(NamedTuple):
@@ -219,6 +222,18 @@ class _LazyCursor(Cursor):
 
 def _sliced(data: Any, start: int, stop: int) -> Any:
     return Rows([data.slice(start, stop - start)]) if is_tabular(data) else data[start:stop]
+
+
+def _picked(data: Any, places: Sequence[int]) -> Any:
+    if isinstance(data, Rows):
+        return Rows([data.segments[0].take(list(places))])
+    return [data[at] for at in places]
+
+
+def _located(span: Span, number: int) -> tuple[int, int]:
+    """Return the range of a record, by its number in a span."""
+    at = span.start + (number if span.only is None else span.only[number])
+    return at, at + 1
 
 
 def _digits(data: Any) -> str:

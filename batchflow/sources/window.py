@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from bisect import bisect_left
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchflow.model import Chunk, Failure
 
@@ -14,6 +15,45 @@ if TYPE_CHECKING:
 
 class InputChangedError(RuntimeError):
     """An input has other records than when its chunk was halved; the cause, if any, says what has become of it."""
+
+
+def select(block: Block, only: tuple[int, ...], done: int) -> Block | None:
+    """Return the selected records of a block, known by their indices; ``None`` if there are none.
+
+    Parameters
+    ----------
+    only
+        Numbers of the selected records, in order.
+    done
+        Numbers of the blocks before, which end there.
+    """
+    first, last = bisect_left(only, done), bisect_left(only, block.end)
+    if block.error is not None:  # what could not be read: all that is left
+        if first == len(only):
+            return None
+        failures = [bad._replace(record=first) for bad in block.failures[-1:]]
+        return block._replace(failures=failures, end=first + 1)
+    if first == last:
+        return None
+    places = dict(zip(block.numbers, range(len(block.numbers)), strict=True))
+    found = [(index, places[only[index]]) for index in range(first, last) if only[index] in places]
+    wanted = dict(zip(only[first:last], range(first, last), strict=True))
+    return block._replace(
+        rows=_picked(block.rows, [at for _, at in found]),
+        numbers=[index for index, _ in found],
+        end=last,
+        locate=lambda index: block.locate(only[index]),
+        failures=[bad._replace(record=wanted[bad.record]) for bad in block.failures if bad.record in wanted],
+    )
+
+
+def _picked(rows: Any, kept: list[int]) -> Any:
+    """Return some of the records of a block, as what they are in."""
+    if not kept or kept[-1] - kept[0] + 1 == len(kept):
+        return rows[kept[0] : kept[-1] + 1] if kept else rows[:0]
+    if hasattr(rows, "pick"):
+        return rows.pick(kept)
+    return rows.take(kept) if hasattr(rows, "take") else [rows[at] for at in kept]
 
 
 def narrow(blocks: Iterator[Block], chunk: Chunk) -> Iterator[Block]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflow.model import Failed, Phase, Task
@@ -64,6 +65,10 @@ class BatchRun(Run):
 
     def _batches(self) -> Iterator[list[Block]]:
         """Yield what one call takes; a block with failures goes by itself, so that they have their place."""
+        if self.tallies is not None:
+            for block in self.blocks:
+                yield from ([part] for part in self._neighbours(block))
+            return
         gathered: list[Block] = []
         size = 0
         for block in self.blocks:
@@ -80,6 +85,16 @@ class BatchRun(Run):
                 gathered, size = [], 0
         if gathered:
             yield gathered
+
+    def _neighbours(self, block: Block) -> Iterator[Block]:
+        """Yield the selected records of a block that are next to each other in the input: their rows are, too."""
+        only = block.span.only or ()
+        numbers = [only[number + self.task.chunk.skip] for number in block.numbers]
+        starts = [at for at in range(1, len(numbers)) if numbers[at] != numbers[at - 1] + 1]
+        for start, stop in pairwise([0, *starts, len(numbers)]):
+            failures = () if start else block.failures
+            rows, kept = block.rows[start:stop], block.numbers[start:stop]
+            yield block._replace(rows=rows, numbers=kept, failures=failures)
 
     def _isolate(self, blocks: Sequence[Block], refusal: _Refusal, tries: int = 1) -> _Refusal | None:
         """Call the function with halves, and halves of them, of what it refused, until those at fault are alone.
@@ -143,6 +158,7 @@ class BatchRun(Run):
             self.clock.lap(phase)
             return _Refusal(phase, error)
         self.add(blocks[0], given.num_rows, 0)
+        self.tally(blocks[0], [0], given.num_rows)
         self.clock.lap("convert")
         return None
 

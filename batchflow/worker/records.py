@@ -95,6 +95,7 @@ class RecordRun(Run):
                 self.keep(block, values, owners, first, before)
                 continue
             self.add(block, len(values), 0)
+            self.tally(block, owners)
             if failures:
                 self._place(block, first, before, owners)
 
@@ -119,6 +120,7 @@ class RecordRun(Run):
         """
         if values:
             owners = self._convert(block, values, owners)
+            self.tally(block, owners)
             self.clock.lap("convert")
         if len(self.failures) > first:
             self._place(block, first, before, owners)

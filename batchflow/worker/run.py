@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -61,6 +62,14 @@ class JobState:
         self.tracebacks: TracebackCount = TracebackCount()
 
 
+def tallies_of(task: Task) -> dict[int, array[int]] | None:
+    """Return a tally for each span of a chunk of selected records, ``None`` for any other chunk."""
+    spans = task.chunk.spans
+    if spans[0].only is None:
+        return None
+    return {id(span): array("q", [-1]) * len(span.only or ()) for span in spans}
+
+
 class Run(ABC):
     """One task on its way: counts, failures, clock and output."""
 
@@ -90,6 +99,8 @@ class Run(ABC):
         """Numbers of the first records, by input, and what of them could not be read,"""
         self._headroom = LEADING
         """as long as there is room for more of them."""
+        self.tallies: dict[int, array[int]] | None = tallies_of(task)
+        """Rows that each selected record gave, by span; -1: it was not read."""
         self.blocks: Iterator[Block] = self._read()
 
     def outcome(self) -> Outcome:
@@ -134,6 +145,8 @@ class Run(ABC):
 
     def _succeeded(self, payload: Any) -> Succeeded:
         stats, failures = self.stats(), tuple(self.failures)
+        if self.tallies is not None:  # only what is written is ever done with selected records
+            return Succeeded(self.task.key, stats, failures, payload, tallies=tuple(self.tallies.values()))
         if not isinstance(payload, Rows):
             return Succeeded(self.task.key, stats, failures, payload)
         schemas: tuple[Any, ...] = ()
@@ -196,6 +209,17 @@ class Run(ABC):
             before.rows_out,
             before.failed + bad,
         )
+        if self.tallies is not None:
+            tally = self.tallies[at]
+            for number in block.numbers:
+                tally[number] = 0
+
+    def tally(self, block: Block, owners: Sequence[int], rows: int = 1) -> None:
+        """Note which records of a block gave rows, where that is asked for."""
+        if self.tallies is not None:
+            tally = self.tallies[id(block.span)]
+            for at in owners:
+                tally[block.numbers[at]] += rows
 
     def add(self, block: Block, rows: int, bad: int) -> None:
         """Add rows given back and records that failed to the count of a block's span."""
