@@ -55,6 +55,7 @@ from batchflow.retry import NEVER
 from batchflow.scheduler import LISTEN_SECONDS
 from batchflow.steps import Step, StepSpec, Tolerant, flows_of, need_of
 from batchflow.worker import failed
+from batchflow.worker.log_records import handle_records
 
 if TYPE_CHECKING:
     from batchflow.flow import Flow
@@ -314,7 +315,9 @@ class _Conductor:
             step.start = min(max(step.begun, outcome.stats.started - self._epoch), self._now())
         if outcome.printed:
             tried = f", try {step.attempts}" if step.attempts > 1 else ""
-            self._tell(Printed, f"{step.spec.name}{tried}", outcome.printed)
+            lines = handle_records(outcome.printed)
+            if lines:
+                self._tell(Printed, f"{step.spec.name}{tried}", lines)
         step.worker = outcome.stats.worker or getattr(outcome, "failure", _NO_FAILURE).worker
         if isinstance(outcome, Failed):
             self._call_failed(step, outcome)

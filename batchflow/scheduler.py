@@ -62,6 +62,7 @@ from batchflow.setup_failures import SetupFailures
 from batchflow.sources.base import Cursor, Drawn
 from batchflow.splitting import ALONE_LEAST, FIRST_BYTES, FIRST_RECORDS, ChunkSizer
 from batchflow.worker import Program, placed
+from batchflow.worker.log_records import handle_records
 
 _END: Key = (sys.maxsize,)
 AHEAD = 4
@@ -348,8 +349,7 @@ class Scheduler:
         work = self._running.end(outcome.key)
         if work is None:
             return
-        if outcome.printed:
-            self._tell(Printed(place_of(work), outcome.printed))
+        self._print(work, outcome.printed)
         _check_loaded(self._program.fn, outcome)
         if isinstance(work, Task) and isinstance(outcome, Failed):
             outcome = self._placed(work, outcome)
@@ -364,6 +364,11 @@ class Scheduler:
             self._ended(work, outcome)
         if outcome.key == self._alone and outcome.key not in self._running:
             self._alone = None
+
+    def _print(self, work: Work, printed: tuple[str, ...]) -> None:
+        lines = handle_records(printed)
+        if lines:
+            self._tell(Printed(place_of(work), lines))
 
     def _combined(self, work: Work, outcome: Outcome) -> None:
         """Hand over what the combiner had done."""

@@ -37,6 +37,7 @@ from batchflow.resources import Budget, Resources, available_cpus, capped, total
 from batchflow.retry import Retry
 from batchflow.worker import CALLS, OVERTIME, Limits, Program, died, failed, lost, too_slow, was_overtime
 from batchflow.worker.earlier import NOT_BEGUN
+from batchflow.worker.log_records import LogSettings, log_settings
 
 if TYPE_CHECKING:
     from batchflow.rate import Bucket
@@ -168,8 +169,9 @@ class Processes(Executor):
         assert zygote is not None
         state = ProcessState.capture(zygote.environment, zygote.argv)
         self._programs[self._loaded] = _Loaded(
-            parcel, state, self._slots, program.limits, program.retry, program.waits, program.bucket
-        )
+            parcel, state, self._slots, program.limits, program.retry, program.waits, program.bucket,
+            log_settings(),
+        )  # fmt: skip
         return self._loaded
 
     def unload(self, job: int) -> None:
@@ -258,7 +260,10 @@ class Processes(Executor):
         if job not in worker.loaded and not isinstance(work, Assemble):
             worker.loaded.add(job)
             program = self._programs[job]
-            worker.send(Load(job, program.state, program.limits, program.waits, program.parcel is not None))
+            has_program = program.parcel is not None
+            worker.send(
+                Load(job, program.state, program.limits, program.waits, has_program, program.log_settings)
+            )
             if program.parcel is not None:
                 worker.post(program.parcel)
         worker.post(parcel)
@@ -443,6 +448,7 @@ class _Loaded(NamedTuple):
     retry: Retry
     waits: bool
     bucket: Bucket | None
+    log_settings: LogSettings | None
 
     def close(self) -> None:
         """Give back what was made for it."""

@@ -36,6 +36,8 @@ from batchflow.model import Call, Failed, Outcome, Work
 from batchflow.process_state import ProcessState, go_home
 from batchflow.worker import BARE, Limits, Overtime, bare, end_with_parent, failed, lost, over
 from batchflow.worker.earlier import NOT_BEGUN, EarlierValues
+from batchflow.worker.log_records import LogSettings
+from batchflow.worker.log_records import install as install_logging
 from batchflow.worker.prints import LIMIT, Mirror, Prints, gathering
 
 REQUEST = struct.Struct("<Q")  # as in `batchflow.launch`, which a zygote need not load
@@ -316,6 +318,7 @@ class Load(NamedTuple):
     waits: bool
     """Whether the calls of the program wait."""
     has_program: bool
+    log_settings: LogSettings | None = None
 
 
 class Unload(NamedTuple):
@@ -382,6 +385,7 @@ class Worker:
         if isinstance(message, Load):
             message.state.apply()
             message.state.apply_filters()
+            install_logging(message.log_settings)
             if message.has_program:
                 frame = self._inbox.frame()
                 self._programs[message.job] = Loaded(frame.open, message.limits, waits=message.waits)

@@ -14,8 +14,12 @@ from contextlib import contextmanager, suppress
 from threading import get_ident
 from typing import Any, TextIO
 
+from batchflow.worker.log_records import text_of
+
 LIMIT = 64 << 10
 """Bytes of the lines of one task that are kept."""
+RECORDS_LIMIT = 1 << 20
+"""Bytes of the log records of one task that are kept, encoded."""
 
 
 class Mirror:
@@ -44,7 +48,7 @@ class Prints:
         self._lines: list[bytes] = []
         self._begun: dict[int, bytes] = {}
         """Lines without an end yet, by thread."""
-        self._size = self._cut = 0
+        self._size = self._cut = self._records_size = self._records_cut = 0
 
     def __bool__(self) -> bool:
         return bool(self._lines or self._begun)
@@ -70,16 +74,30 @@ class Prints:
         self._lines.append(line)
         self._mirror.keep(line)
 
+    def add_record(self, line: bytes) -> None:
+        """Add a log record, which is one line."""
+        size = self._records_size + len(line) + 1
+        if self._records_cut or size > RECORDS_LIMIT:
+            self._records_cut += 1
+            return
+        self._records_size = size
+        self._lines.append(line)
+        self._mirror.keep(line)
+
     def take(self) -> tuple[str, ...]:
         """Return the lines so far, those without an end too, and begin anew."""
         while self._begun:
             with suppress(KeyError):  # a thread of the function's goes on with it just now
                 self._add(self._begun.pop(next(iter(self._begun))))
-        lines, cut = self._lines, self._cut
-        self._lines, self._size, self._cut = [], 0, 0
+        lines, cut, records_cut = self._lines, self._cut, self._records_cut
+        self._lines, self._size, self._cut, self._records_size, self._records_cut = [], 0, 0, 0, 0
         self._mirror.forget()
         told = [line.decode(errors="backslashreplace") for line in lines]
-        return (*told, *([f"(and {cut:,} lines more, which are too much)"] if cut else []))
+        if cut:
+            told.append(f"(and {cut:,} lines more, which are too much)")
+        if records_cut:
+            told.append(f"(and {records_cut:,} log records more, which are too much)")
+        return tuple(told)
 
 
 def _seen(line: bytes) -> bytes:
@@ -133,6 +151,11 @@ _now: list[Prints | None] = [None]
 """Whose lines are gathered."""
 
 
+def current_prints() -> Prints | None:
+    """Return where lines are gathered now."""
+    return _now[0]
+
+
 def _gather_no_more() -> None:
     _now[0] = None
 
@@ -161,7 +184,7 @@ def gathering(prints: Prints) -> Iterator[None]:
 
 
 def _pass_on(prints: Prints) -> None:
-    for line in prints.take():
+    for line in map(text_of, prints.take()):
         with suppress(AttributeError, OSError, ValueError):  # there is no such stream, or nobody reads it
             sys.stderr.write(f"{line}\n")
 
@@ -204,9 +227,15 @@ class Here:
 
     Where its input is a terminal nothing is gathered: a debugger talks there. It may stand inside of itself, where
     a task runs a job on the executor that it runs on.
+
+    Parameters
+    ----------
+    interactive
+        Whether a debugger may talk there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, interactive: bool = True) -> None:
+        self._interactive = interactive
         self.prints: Prints = Prints()
         self._gathered = Gathered(self.prints)
         self._real: tuple[Any, Any] = (None, None)
@@ -220,7 +249,7 @@ class Here:
             return
         real = sys.stdout, sys.stderr
         if real[0] is not self._real[0] or real[1] is not self._real[1] or None in real:
-            live = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+            live = self._interactive and sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
             self._ours = _stand_in(real[0], "stdout", live=live), _stand_in(real[1], "stderr", live=live)
             self._real = real
         sys.stdout, sys.stderr = self._ours
@@ -247,12 +276,13 @@ def _stand_in(stream: Any, name: str, *, live: bool) -> Any:
 
 
 def _moved_handlers(real: tuple[Any, Any], ours: tuple[Any, Any]) -> list[tuple[Any, Any]]:
-    """Have the handlers of the root logger, which know the streams of before, write to those of now."""
+    """Have logging handlers, which know the streams of before, write to those of now."""
     moved = []
     logging = sys.modules.get("logging")
-    for handler in logging.root.handlers if logging is not None else ():
-        stream = getattr(handler, "stream", None)
-        if stream is not None and stream in real:
-            handler.stream = ours[real.index(stream)]
+    for reference in list(logging._handlerList) if logging is not None else ():
+        handler = reference()
+        stream = getattr(handler, "__dict__", {}).get("stream")
+        if stream is not None and (stream is real[0] or stream is real[1]):
+            handler.stream = ours[0] if stream is real[0] else ours[1]
             moved.append((handler, stream))
     return moved

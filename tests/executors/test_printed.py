@@ -181,7 +181,7 @@ def test_the_root_logger_is_heard_in_serial(heard, monkeypatch):
     before = handler.stream
 
     def fn(x):
-        logging.getLogger("chatty").warning("logged %s", x)
+        logging.getLogger("plain").warning("logged %s", x)
         return x
 
     run(fn, bf.records([1]), executor="serial", listeners=[heard])

@@ -43,6 +43,7 @@ from batchflow.resources import Budget, Resources, capped
 from batchflow.retry import Retry
 from batchflow.sources import Source
 from batchflow.worker import Limits, Program, died, failed, lost, too_slow, was_overtime
+from batchflow.worker.log_records import log_settings
 
 if TYPE_CHECKING:
     from batchflow.rate import Bucket, Rate
@@ -181,7 +182,9 @@ class Ray(Executor):
         mark = f"{program.pieces}/{os.urandom(8).hex()}.here" if local else ""
         folder = None if source is None else program.folder
         packed = data, list(buffers), buffers.writable
-        notice = Notice(self._state(), _count_reloads(), packed, program.waits, folder, program.pieces, mark)
+        notice = Notice(
+            self._state(), _count_reloads(), packed, program.waits, folder, program.pieces, mark, log_settings()
+        )  # fmt: skip
         told = None if buffers or len(data) > _SMALL else pickle.dumps(notice)
         room = self._room(self._slots, self._per_task, program.limits)
         self._jobs[self._loaded] = _Job(

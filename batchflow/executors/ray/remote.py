@@ -24,6 +24,8 @@ from batchflow.process_state import ProcessState
 from batchflow.rows import Rows
 from batchflow.stores.transit import workshop
 from batchflow.worker import BARE, Limits, Overtime, Program, bare, end_with_parent, failed, lost, over
+from batchflow.worker.log_records import LogSettings
+from batchflow.worker.log_records import install as install_logging
 from batchflow.worker.prints import Gathered, Prints, install
 
 Unseen = Literal["", "input", "more input", "output"]
@@ -46,6 +48,7 @@ class Notice(NamedTuple):
     """Folder for pieces; none where it is at an object store, or there is no output."""
     mark: str
     """A file in there, by which a worker knows the folder for that of the driver."""
+    log_settings: LogSettings | None
 
 
 class Terms(NamedTuple):
@@ -318,6 +321,7 @@ def _forget_stale(reloads: Mapping[str, int]) -> None:
 def _made_ready(notice: Notice, limits: Limits) -> _Known:
     notice.state.apply(same_machine=False)
     _forget_stale(notice.reloads)
+    install_logging(notice.log_settings)
     if any(limits):
         import pyarrow.parquet  # noqa: F401 - what most tasks need is loaded at the expense of none
     opened = ExitStack()

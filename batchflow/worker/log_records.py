@@ -1,0 +1,215 @@
+"""Log records of workers: they travel among the printed lines, and the driver's own loggers handle them.
+
+Workers take over the levels of the driver's loggers. If the driver has configured no logging, neither have they:
+then warnings are printed, as Python does by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+if TYPE_CHECKING:
+    import logging
+
+MARK = "\0log "
+"""Begins a line that is a record."""
+LARGEST_TEXT = 16 << 10
+"""Letters of a message, a traceback or an attribute."""
+_PLAIN = (str, int, float, bool, type(None))
+_REPLACED = ("msg", "args", "exc_info", "exc_text", "stack_info", "processName")
+
+
+class LogSettings(NamedTuple):
+    """What workers need to know of the driver's logging, as plain values."""
+
+    least: int
+    """Least level that a handler of the driver takes."""
+    levels: dict[str, tuple[int, bool]]
+    """Level of each logger that has one, and whether it is disabled; the root logger is ``"root"``."""
+    handlers: frozenset[tuple[str, ...]]
+    """The driver's handlers: logger, class and file."""
+    disabled: int
+    """What `logging.disable` was called with."""
+    warnings: bool
+    """Whether `logging.captureWarnings` was called."""
+
+
+def log_settings() -> LogSettings | None:
+    """Return the settings of this process; `None` if it has configured no logging."""
+    logging = sys.modules.get("logging")
+    if logging is None:
+        return None
+    root = logging.root
+    loggers = [logger for logger in list(root.manager.loggerDict.values()) if isinstance(logger, logging.Logger)]
+    loggers.append(root)
+    handlers = [(logger, handler) for logger in loggers for handler in logger.handlers if not _is_silent(handler)]
+    if not handlers:
+        return None
+    return LogSettings(
+        least=min(handler.level for _, handler in handlers),
+        levels={
+            logger.name: (logger.level, logger.disabled) for logger in loggers if logger.level or logger.disabled
+        },
+        handlers=frozenset(_identity(logger, handler) for logger, handler in handlers),
+        disabled=root.manager.disable,
+        warnings=logging._warnings_showwarning is not None,
+    )
+
+
+def _is_silent(handler: logging.Handler) -> bool:
+    """Whether a handler is not the user's: of a library that writes nothing, of Ray, of a test runner."""
+    return type(handler).__name__ == "NullHandler" or type(handler).__module__.startswith(("ray.", "_pytest."))
+
+
+def _identity(logger: logging.Logger, handler: logging.Handler) -> tuple[str, ...]:
+    return logger.name, type(handler).__qualname__, str(getattr(handler, "baseFilename", ""))
+
+
+_installed: list[Any] = []
+"""The settings of this worker, the function of `logging` that was replaced, a handler, its number."""
+
+
+def install(settings: LogSettings | None) -> None:
+    """Send all records of this worker to the driver, or stop doing so."""
+    if settings is None and not _installed:
+        return
+    import logging
+
+    if not _installed:
+        _installed[:] = None, logging.Logger.callHandlers, logging.NullHandler(), os.getpid()
+    before, call_handlers, placeholder, _ = _installed
+    if settings == before:
+        return
+    _restore_levels(before)
+    logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]
+    _installed[0] = settings
+    if settings is not None:
+        # a handler of the root logger would not do: a module may replace those, or not propagate to them
+        logging.Logger.callHandlers = cast("Any", _call_handlers)  # type: ignore[method-assign]
+        _set_levels(settings)
+    if settings is not None and any(name == "root" for name, *_ in settings.handlers):
+        logging.root.addHandler(placeholder)  # so `basicConfig` of a module adds none, as in the driver
+    else:
+        logging.root.removeHandler(placeholder)
+
+
+def _restore_levels(settings: LogSettings | None) -> None:
+    import logging
+
+    for name in () if settings is None else settings.levels:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.WARNING if logger is logging.root else logging.NOTSET)
+        logger.disabled = False
+    logging.disable(logging.NOTSET)
+    logging.captureWarnings(capture=False)
+
+
+def _set_levels(settings: LogSettings) -> None:
+    import logging
+
+    for name, (level, disabled) in settings.levels.items():
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        logger.disabled = disabled
+    logging.disable(settings.disabled)
+    logging.captureWarnings(settings.warnings)
+
+
+def _call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+    """Send a record to the driver, and call the handlers that only this worker has."""
+    settings: LogSettings = _installed[0]
+    if record.levelno >= settings.least:
+        _forward(record)
+    current: logging.Logger | None = logger
+    while current is not None:
+        for handler in current.handlers:
+            if record.levelno >= handler.level and _identity(current, handler) not in settings.handlers:
+                handler.handle(record)
+        current = current.parent if current.propagate else None
+
+
+def _forward(record: logging.LogRecord) -> None:
+    from batchflow.worker.prints import current_prints
+
+    prints = current_prints()
+    try:
+        line = encoded(record)
+    except Exception:  # noqa: BLE001 - the rule of logging: a record that cannot be formatted ends nothing
+        line = f"{record.levelname}:{record.name}:{record.msg!r} with arguments that it cannot be formatted with"
+    if prints is not None:
+        prints.add_record(line.encode(errors="backslashreplace"))
+    elif sys.stderr is not None and os.getpid() != _installed[3]:  # in a fork that a function made
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"{text_of(line)}\n")
+
+
+def encoded(record: logging.LogRecord) -> str:
+    """Return a record as a line; an attribute that is no plain value goes as text."""
+    import json  # most workers need none
+
+    message = _cut(record.getMessage())
+    trace = record.exc_text
+    if record.exc_info and not trace:
+        import logging
+
+        trace = logging.Formatter().formatException(record.exc_info)
+    fields: dict[str, Any] = {
+        name: value if isinstance(value, _PLAIN) else str(value)
+        for name, value in vars(record).items() if name not in _REPLACED
+    }  # fmt: skip
+    fields = {name: _cut(value) if isinstance(value, str) else value for name, value in fields.items()}
+    fields |= {"msg": message, "exc_text": _cut(trace), "stack_info": _cut(record.stack_info)}
+    return MARK + json.dumps(fields)
+
+
+def _cut(text: str | None) -> str | None:
+    return text if text is None or len(text) <= LARGEST_TEXT else f"{text[: LARGEST_TEXT - 1]}…"
+
+
+def text_of(line: str) -> str:
+    """Return a line as text, be it a record or not."""
+    if not line.startswith(MARK):
+        return line
+    fields = _decoded(line)
+    return "\n".join(filter(None, (f"{fields['levelname']}:{fields['name']}:{fields['msg']}", fields["exc_text"])))
+
+
+def handle_records(lines: Iterable[str]) -> tuple[str, ...]:
+    """Have the driver's loggers handle the records among printed lines; return the other lines.
+
+    What handlers write to standard error is a line in the place of its record.
+    """
+    lines = tuple(lines)
+    if not any(line.startswith(MARK) for line in lines):
+        return lines
+    from batchflow.worker.prints import Here
+
+    here = Here(interactive=False)
+    found: list[str] = []
+    for line in lines:
+        if line.startswith(MARK):
+            with here:
+                _handle(_decoded(line))
+            found += here.prints.take()
+        else:
+            found.append(line)
+    return tuple(found)
+
+
+def _decoded(line: str) -> dict[str, Any]:
+    import json
+
+    fields: dict[str, Any] = json.loads(line.removeprefix(MARK))
+    return fields
+
+
+def _handle(fields: dict[str, Any]) -> None:
+    import logging
+
+    record = logging.makeLogRecord(fields)
+    logger = logging.getLogger(record.name)
+    logger.handle(record)
