@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from batchflow.errors import DestinationError
@@ -10,7 +11,7 @@ from batchflow.formats import format_of, name_of
 from batchflow.ledger import has_ledger
 from batchflow.plan import Destination
 from batchflow.printable import printable
-from batchflow.stores import Place, Uri, is_uri, place_of, store_of, why_refused
+from batchflow.stores import Place, Uri, is_uri, meta_of, place_of, store_of, why_refused
 
 
 def destination_of(into: str | os.PathLike[str], format_name: str | None) -> Destination:
@@ -43,6 +44,11 @@ def canonical_place(text: str) -> Place:
     """
     place = place_of(text)
     return place if isinstance(place, Uri) else Path(os.path.realpath(place))
+
+
+def _folders_above(path: Place) -> Iterable[Place]:
+    """Return the folders that hold a place; none at a store, where looking into each takes requests."""
+    return () if isinstance(path, Uri) else path.parents[:-1]
 
 
 def _refuse_topmost(path: Place) -> None:
@@ -94,6 +100,9 @@ def _refuse_foreign(destination: Destination) -> None:
         raise DestinationError(message)
     if kind == "file" and not destination.one_file:
         message = f"{path} is a file, but the output is a folder of parts: choose another name"
+        raise DestinationError(message)
+    if outer := next((above for above in _folders_above(path) if has_ledger(meta_of(above))), None):
+        message = f"cannot write to {path}: it is in {outer}, the output of another job; choose another output"
         raise DestinationError(message)
     taken = kind == "file" or store.sizes(path)
     if taken and not has_ledger(destination.meta):

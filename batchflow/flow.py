@@ -15,6 +15,7 @@ from batchflow.readers import records
 from batchflow.resources import Resources
 from batchflow.retry import NEVER, Retry
 from batchflow.sources import Source
+from batchflow.step_places import StepPlaces
 from batchflow.steps import ONE_CORE, Step, StepSpec, Tolerant, nodes_of, unused
 from batchflow.suggesting import did_you_mean
 from batchflow.worker import Handle
@@ -98,6 +99,7 @@ class Flow:
         self.token: str = os.urandom(8).hex()
         """Tells it from other flows, also where it comes back from another process."""
         self._functions = Functions()
+        self._places = StepPlaces()
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -404,7 +406,7 @@ class Flow:
             key=examine(fn, read, sorted(job.items(), key=_first), args, opaque=(Handle,)).digest,
             read=None if read is None else self._functions.ship(name, read),
         )  # fmt: skip
-        return self._add(spec)
+        return self._add(spec, getattr(source, "paths", ()))
 
     def _name(self, name: str | None, fn: Any) -> str:
         """Return the name of a new step."""
@@ -436,9 +438,27 @@ class Flow:
             raise UsageError(message)
         return self._functions.ship(name, when)
 
-    def _add(self, spec: StepSpec) -> Step:
-        self._names[spec.name] = len(self.steps)
+    def _is_before(self, first: int, second: int) -> bool:
+        """Whether one step has ended when another one begins."""
+        waiting, seen = [second], set[int]()
+        while waiting:
+            parents = self.steps[waiting.pop()].parents - seen
+            if first in parents:
+                return True
+            seen |= parents
+            waiting += parents
+        return False
+
+    def _add(self, spec: StepSpec, paths: Sequence[str] = ()) -> Step:
         self.steps.append(spec)
+        into = spec.keep if spec.job is None else spec.job.get("into")
+        if into is not None or paths:
+            try:
+                self._places.add(len(self.steps) - 1, spec.name, into, paths, self._is_before)
+            except UsageError:
+                self.steps.pop()
+                raise
+        self._names[spec.name] = len(self.steps) - 1
         return Step(self, len(self.steps) - 1)
 
     def __repr__(self) -> str:

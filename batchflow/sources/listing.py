@@ -154,8 +154,7 @@ class _Own:
         """Raise `DestinationError` if a path that was named leads into the output."""
         if self._output is None or is_uri(path) != isinstance(self._output, Uri):
             return
-        root = _root_of(path)
-        at = canonical_uri(root) if is_uri(path) else os.path.realpath(root)
+        at = place_of_root(path)
         if f"{at}/".startswith(self._roots) or (self.node is not None and self._is_below(at)):
             raise self.refusal(path)
 
@@ -186,6 +185,12 @@ def _root_of(path: str) -> str:
         return path.rstrip("/") or "/"
     fixed = _MAGIC.split(path, maxsplit=1)[0]
     return fixed.rpartition("/")[0] or ("/" if fixed.startswith("/") else ".")
+
+
+def place_of_root(path: str) -> str:
+    """Return the canonical place that a path names: a file or folder, of a pattern the folder it starts in."""
+    root = _root_of(path)
+    return canonical_uri(root) if is_uri(path) else os.path.realpath(root)
 
 
 # --- on this machine ------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ import gzip
 import pytest
 
 import batchflow as bf
-from batchflow.sources.paths import as_paths, expand
+from batchflow.sources.listing import list_inputs
+from batchflow.sources.paths import as_paths
 
 pytestmark = pytest.mark.cluster
 
@@ -16,7 +17,7 @@ NAMES = ["a b.txt", "a+b.txt", "50%.txt", "50%41.txt", "日本 ü.txt", "it's.tx
 def test_names_are_what_they_are(bucket, name):
     bucket.put(f"in/{name}", b"content\n")
     for path in (f"in/{name}", "in/", "in/**", "in/**/*.txt"):
-        (item,) = expand(as_paths(f"{bucket.uri}/{path}"))
+        (item,) = list_inputs(as_paths(f"{bucket.uri}/{path}")).inputs
         assert item.uri == f"{bucket.uri}/in/{name}"
         assert bf.map_records(str, bf.read_text(item.uri), executor="serial").values == ["content"]
 
@@ -40,13 +41,13 @@ def test_ten_thousand_objects(bucket):
 def test_folders_and_empty_objects(bucket):
     for key in ("in/", "in/empty/", "in/a.txt", "in/none.txt", "in/_x/b.txt", "in/.y"):
         bucket.put(key, b"1\n" if key.endswith("a.txt") else b"")
-    assert [item.uri.rpartition("/")[2] for item in expand((f"{bucket.uri}/in",))] == ["a.txt", "none.txt"]
+    assert [item.uri.rpartition("/")[2] for item in list_inputs((f"{bucket.uri}/in",)).inputs] == ["a.txt", "none.txt"]
     assert bf.map_records(str, bf.read_text(f"{bucket.uri}/in"), executor="serial").values == ["1"]
 
 
 def test_an_object_looked_at_alone_is_the_one_in_the_list(bucket):
     bucket.put("in/a.txt", b"1\n")
-    assert expand((f"{bucket.uri}/in/a.txt",)) == expand((f"{bucket.uri}/in/",)) == expand((f"{bucket.uri}/in/*.txt",))
+    assert list_inputs((f"{bucket.uri}/in/a.txt",)) == list_inputs((f"{bucket.uri}/in/",)) == list_inputs((f"{bucket.uri}/in/*.txt",))
 
 
 def test_every_reader_on_every_executor(bucket, executor):

@@ -345,3 +345,12 @@ def test_output_is_written_where_its_name_leads(folder):
     run("in.jsonl", "out/")
     assert pq.read_table("disk/real")["a"].to_pylist() == [1]
     assert run("in.jsonl", "disk/real/").report.before == 1
+
+
+def test_output_in_the_output_of_another_job_is_refused(folder):
+    write("in.jsonl", 1)
+    run("in.jsonl", "clean/", format="jsonl")
+    for into in ("clean/more/", "clean/x.jsonl", "clean/a/b/"):
+        with pytest.raises(errors.DestinationError, match=r"it is in .*/clean, the output of another job; choose another output$"):
+            run("in.jsonl", into, format="jsonl")
+    assert os.listdir("clean") == ["part-00000.jsonl"]
