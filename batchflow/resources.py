@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, NamedTuple, Self
 
+from batchflow.cgroups import CgroupLimits, cgroup_limits
 from batchflow.errors import ResourceError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -184,20 +185,17 @@ def capped(limits: Resources, cpus: float, memory: int, **custom: float) -> Reso
 
 
 def available_cpus() -> int:
-    """Return the number of cores this process may use: its affinity and its cgroup's quota."""
+    """Return the number of cores this process may use: its affinity and the quota of its control groups."""
+    count = getattr(os, "process_cpu_count", None)  # from Python 3.13 on; heeds PYTHON_CPU_COUNT too
     affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(cores, _cgroup_cores() or cores))
+    cores = (count() if count else len(affinity(0)) if affinity else os.cpu_count()) or 1
+    quota = _cgroup_limits().cpus
+    return cores if quota is None else max(1, min(cores, int(quota)))
 
 
 @cache  # a flow of few short steps would spend a tenth of its time on these files
-def _cgroup_cores() -> int | None:
-    """Return the whole cores of a cgroup v2 quota (a container's CPU limit), if there is one."""
-    try:
-        quota, period = _read("/sys/fs/cgroup/cpu.max").split()
-        return None if quota == "max" else max(1, int(quota) // int(period))
-    except (OSError, ValueError):
-        return None
+def _cgroup_limits() -> CgroupLimits:
+    return cgroup_limits()
 
 
 def _read(path: str) -> str:
@@ -207,13 +205,10 @@ def _read(path: str) -> str:
 
 @cache
 def total_memory() -> int:
-    """Return the bytes of memory this process may use: of the machine, or of its cgroup."""
+    """Return the bytes of memory this process may use: of the machine, or of its control groups."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = _read("/sys/fs/cgroup/memory.max").strip()
-        return machine if limit == "max" else min(machine, int(limit))
-    except (OSError, ValueError):
-        return machine
+    limit = _cgroup_limits().memory
+    return machine if limit is None else min(machine, limit)
 
 
 def busy_cores(seconds: float) -> float:
