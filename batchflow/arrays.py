@@ -53,6 +53,7 @@ def to_array(cells: Sequence[Any], depth: int = 0) -> Any:
         If there is no such type; the message says why, but names no column.
     """
     kinds = kinds_of(cells)
+    is_full = type(None) not in kinds
     kinds.discard(type(None))
     array = _quick_array(cells, kinds)
     if array is not None:
@@ -62,10 +63,12 @@ def to_array(cells: Sequence[Any], depth: int = 0) -> Any:
         raise ValueError(message)
     if depth == _LOOP_DEPTH:
         _refuse_loops(cells)
+    first: type = type(cells[0])
+    if is_full and len(kinds) == 1 and _key(first) is None:
+        return _converter(first)(cells, depth)
     groups = _groups(cells, kinds)
     if len(groups) == 1 and sum(map(len, groups.values())) == len(cells):
-        ((kind, _),) = groups
-        return _converter(kind)(cells, depth)
+        return _converter(first)(cells, depth)
     return _together(cells, groups, depth)
 
 

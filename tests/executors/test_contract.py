@@ -442,9 +442,10 @@ def test_results_of_every_kind(executor, fn, values):
         assert result.values == values
 
 
-def test_numpy_vectors_come_back_as_lists(executor):
+def test_numpy_vectors_come_back_as_they_are(executor):
     result = run(lambda x: np.full(3, x), range(4), executor, chunk=2)
-    assert result.values == [[x] * 3 for x in range(4)]
+    assert [(type(value), value.tolist()) for value in result.values] == [(np.ndarray, [x] * 3) for x in range(4)]
+    assert result.table["value"].to_pylist() == [[x] * 3 for x in range(4)]
 
 
 def test_tables_and_objects_in_one_result(executor):
