@@ -60,7 +60,7 @@ def waited(report: Report, phase: str) -> float:
 
 def _all_failed(report: Report, terms: Terms) -> Iterator[str]:
     """Say how a mistake that every record meets costs less than the whole run."""
-    if report.lost == report.rows_in >= MANY_FAILED and report.kinds == 1:
+    if report.failed == report.rows_in >= MANY_FAILED and report.kinds == 1:
         yield (
             "every record failed in the same way: max_errors= (--max-errors) stops such a run early, and "
             "batchflow plan tries a sample before it"

@@ -409,7 +409,7 @@ class _Conductor:
     def job_ended(self, step: Doing, result: Result, payloads: Sequence[Any], state: State) -> None:
         """Note that a step which is a job came to its end."""
         step.report = result.report
-        step.succeeded, step.failed = result.report.succeeded, result.report.lost
+        step.succeeded, step.failed = result.report.succeeded, result.report.failed
         step.errors.append(result.errors)
         if step.failed and not step.succeeded:
             self._broken(step, _all_failed(result))

@@ -54,7 +54,7 @@ class JobCount:
         elif isinstance(event, TaskStarted):
             self.meter.begin(event.key, event.weight)
         elif isinstance(event, ChunkSettled):
-            self.failed += len(event.failures)
+            self.failed += event.stats.counts[2] or len(event.failures)
         elif isinstance(event, SlotsChanged):
             self.meter.resize(event.slots)
         elif isinstance(event, JobStarted):

@@ -41,7 +41,7 @@ class Trial:
     @property
     def failed_whole(self) -> bool:
         """Whether no record of it came through."""
-        return 0 < self.report.rows_in <= self.report.lost
+        return 0 < self.report.rows_in <= self.report.failed
 
     def rate(self, *, compressed: bool) -> float:
         """Return the seconds for a unit of weight; where none of a kind came to its end, those of the other."""

@@ -87,11 +87,9 @@ class Report:
     """Of the records in, those that earlier runs did."""
     rows_out: int = 0
     failed: int = 0
-    """Rows of the error table."""
+    """Records that failed: all of a chunk that failed as a whole, or each row of one that nobody could count."""
     succeeded: int = 0
     """Of the records in, those that did not fail."""
-    lost: int = 0
-    """Records that failed: all of a chunk that failed as a whole, or each row of one that nobody could count."""
     chunks: int = 0
     retries: int = 0
     """Tasks beyond the first one of each chunk, and calls with records that were tried before."""
@@ -196,7 +194,7 @@ class ReportBuilder:
         self._end = JobEnded(complete=False)
         self._slots = 0
         self._totals = dict.fromkeys(
-            ("rows_in", "before", "rows_out", "failed", "succeeded", "lost", "chunks", "retries", "bytes_read"), 0
+            ("rows_in", "before", "rows_out", "failed", "succeeded", "chunks", "retries", "bytes_read"), 0
         )
         self._time = Occupancy()
         self._peak = 0
@@ -244,11 +242,10 @@ class ReportBuilder:
         totals["rows_in"] += rows_in
         totals["rows_out"] += rows_out
         totals["succeeded"] += rows_in - failed
-        totals["lost"] += failed or len(event.failures)
+        totals["failed"] += failed or len(event.failures)
         if event.before:
             totals["before"] += rows_in
         if event.failures:
-            totals["failed"] += len(event.failures)
             self.errors.add_failures(event.failures)
         if len(self._slowest) < _SLOWEST:
             heapq.heappush(self._slowest, (stats.seconds, totals["chunks"], _slow(event.chunk, stats)))

@@ -105,6 +105,7 @@ class Run:
         self._report = ReportBuilder(terms_of(plan))
         self._timeline = Timeline()
         self._seen = 0
+        self._failed = 0
         self._lost: int | None = 0 if plan.spec.max_errors is None and cursor is None else None
         """Records that failed since the beginning, ``None`` once one has not, or if nobody asks."""
         self._listeners: list[Listener] = [self._report, self._timeline, *listeners]
@@ -364,8 +365,9 @@ class Run:
         settled = self.scheduler.announce(settled)
         self._errors.add(settled.failures)
         self._seen += settled.stats.rows_in
+        self._failed += settled.stats.counts[2] or len(settled.failures)
         limit = self._plan.spec.max_errors
-        if settled.failures and limit is not None and isinstance(limit, int) and self._errors.rows > limit:
+        if settled.failures and limit is not None and isinstance(limit, int) and self._failed > limit:
             self._stop()
         if isinstance(limit, float) and self._seen >= FRACTION_RECORDS:
             self._check_fraction(limit)
@@ -397,7 +399,7 @@ class Run:
             self._check_fraction(self._plan.spec.max_errors)
 
     def _check_fraction(self, limit: float) -> None:
-        if self._errors.rows > limit * self._seen:
+        if self._failed > limit * self._seen:
             self._stop()
 
     def _stop(self) -> None:

@@ -64,7 +64,7 @@ def told(timeline, errors=(), report=None, **more):
     groups.add(errors)
     seconds = more.pop("seconds", timeline.now + 0.5)
     report = report or Report(
-        executor="processes", slots=8, complete=True, rows_in=1000, rows_out=990, failed=10, lost=10, succeeded=990, chunks=20,
+        executor="processes", slots=8, complete=True, rows_in=1000, rows_out=990, failed=10, succeeded=990, chunks=20,
         bytes_read=10**6, seconds=seconds, task_seconds=0.8 * 8 * seconds, peak_memory=2 * 10**8,
         phases={"read": seconds, "call": 4 * seconds, "convert": seconds, "write": 0.3 * seconds},
     )  # fmt: skip
