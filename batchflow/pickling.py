@@ -47,7 +47,18 @@ def pickler() -> Any:
         make, arguments, *rest = reduce(code)
         return make, tuple(code.co_filename if one == _NAMELESS else one for one in arguments), *rest
 
+    copy_file = cloudpickle.Pickler.dispatch_table[io.TextIOWrapper]
+
+    def reduce_file(file: Any) -> Any:
+        """Refuse an open file, of which cloudpickle would make a copy in memory; standard streams go by name."""
+        if file in (sys.stdout, sys.stderr):
+            return copy_file(file)
+        message = f"an open file ({file.name}) cannot go to another process: give its name or its content"
+        raise TypeError(message)
+
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        dispatch_table: ClassVar[Any] = ChainMap({CodeType: reduce_code}, cloudpickle.Pickler.dispatch_table)
+        dispatch_table: ClassVar[Any] = ChainMap(
+            {CodeType: reduce_code, io.TextIOWrapper: reduce_file}, cloudpickle.Pickler.dispatch_table
+        )
 
     return Pickler

@@ -86,21 +86,32 @@ def values_to_table(values: Sequence[Any]) -> pa.Table:
     return rows_to_table([value if is_row(type(value)) else {VALUE: value} for value in values])
 
 
+_FILE_DEPTH = 4
+
+
 def refuse_open_files(values: Sequence[Any]) -> None:
-    """Raise `NotTabularError` if a value is an open file, or a mapping that holds one.
+    """Raise `NotTabularError` if a value is an open file, or holds one in mappings and lists.
 
     A copy of it in another process would be closed, or another file.
     """
     from io import IOBase
 
-    kinds = kinds_of(values)
-    if any(map(is_row, kinds)):
-        rows = [value for value in values if is_row(type(value))]
-        kinds.update(map(type, chain.from_iterable(row.values() for row in rows)))
-    for kind in kinds:
-        if issubclass(kind, IOBase) or kind.__module__ == "tempfile":
-            message = f"the function returned an open file ({kind.__qualname__}): return its content or its name"
-            raise NotTabularError(message)
+    for _ in range(_FILE_DEPTH):
+        kinds = kinds_of(values)
+        for kind in kinds:
+            if issubclass(kind, IOBase) or kind.__module__ == "tempfile":
+                name = kind.__qualname__
+                message = f"the function returned an open file ({name}): return its content or its name"
+                raise NotTabularError(message)
+        rows = set(filter(is_row, kinds))
+        if (rows | _SEQUENCES).isdisjoint(kinds):
+            return
+        holders = [value.values() for value in values if type(value) in rows] if rows else []
+        holders += [value for value in values if type(value) in _SEQUENCES]
+        values = list(chain.from_iterable(holders))
+
+
+_SEQUENCES = {list, tuple}
 
 
 _EXACT = {int, float, str, bool, bytes}

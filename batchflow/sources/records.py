@@ -255,6 +255,8 @@ def as_records(data: Any) -> RecordsSource:
     InputError
         If the data cannot be iterated over, or is text, bytes or a mapping, which is most often a mistake.
     """
+    if hasattr(data, "columns") and (hasattr(data, "iloc") or hasattr(data, "iter_rows")):
+        return RecordsSource(data=_frame(data))
     if hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__"):
         try:
             return RecordsSource(data=as_table(data))
@@ -264,3 +266,33 @@ def as_records(data: Any) -> RecordsSource:
         message = f"records() takes a list, range, generator, Arrow table or frame, not {type(data).__name__}"
         raise InputError(message)
     return RecordsSource(data=list(data) if isinstance(data, set | frozenset) else data)
+
+
+def _frame(frame: Any) -> Any:
+    """Return a frame of pandas or Polars as a table, or as dicts if a column holds what Arrow has no type for.
+
+    Raises
+    ------
+    InputError
+        If two columns have one name.
+    """
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) < len(names):
+        name = next(name for name in names if names.count(name) > 1)
+        message = f"records() takes no frame with two columns named {name!r}: rename one"
+        raise InputError(message)
+    try:
+        return as_table(frame)
+    except NotTabularError:
+        return list(frame.iter_rows(named=True)) if hasattr(frame, "iter_rows") else _pandas_rows(frame, names)
+
+
+def _pandas_rows(frame: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of a frame with the objects that its columns hold; what pandas calls missing is ``None``."""
+    columns = []
+    for index in range(len(names)):
+        column = frame.iloc[:, index]
+        missing = column.isna().tolist()
+        cells = (column.sparse.to_dense() if hasattr(column, "sparse") else column).tolist()
+        columns.append([None if gone else cell for cell, gone in zip(cells, missing, strict=True)])
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from array import array
 from collections import deque
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pytest
 from reading import WHOLE, draw, halves, read, read_chunks
 
+import batchflow as bf
 from batchflow.errors import InputError
 from batchflow.readers import records
 
@@ -114,3 +116,32 @@ def test_halves(data):
     parts = [part for one in drawn for part in halves(source, one.chunk, one.data)]
     assert read_chunks(source, parts) == read(source)
     assert len(parts) == 23
+
+
+@pytest.mark.parametrize(
+    ("frame", "rows"),
+    [
+        (pd.DataFrame({"id": [1, "x", None], "n": [1, 2, 3]}), [{"id": 1, "n": 1}, {"id": "x", "n": 2}, {"id": None, "n": 3}]),
+        (pd.DataFrame({"a": pd.arrays.SparseArray([0, 1])}), [{"a": 0}, {"a": 1}]),
+        (pd.DataFrame({"a": [1 + 2j]}), [{"a": 1 + 2j}]),
+        (pl.DataFrame({"a": pl.Series([2**100, 1], dtype=pl.Int128)}), [{"a": 2**100}, {"a": 1}]),
+    ],
+    ids=["mixed objects", "sparse", "complex", "int128"],
+)  # fmt: skip
+def test_frame_that_arrow_cannot_hold_gives_its_rows(frame, rows):
+    assert bf.map_records(lambda row: row, bf.records(frame), executor="serial").values == rows
+
+
+def test_frame_with_a_column_twice_is_refused():
+    frame = pd.DataFrame([[1, 2], [3, 4]], columns=["a", "a"])
+    with pytest.raises(InputError, match="no frame with two columns named 'a': rename one"):
+        bf.records(frame)
+
+
+@pytest.mark.parametrize("shape", [lambda file: file, lambda file: {"f": file}, lambda file: {"a": [{"b": file}]}])
+def test_open_file_in_a_result_is_an_error_row(shape, executor):
+    result = bf.map_records(lambda at: shape(io.TextIOWrapper(io.BytesIO())) if at else at, bf.records([0, 1, 0]), executor=executor)
+    assert result.values == [0, 0]
+    assert result.errors.select(["record", "phase", "message"]).to_pylist() == [
+        {"record": 2, "phase": "convert", "message": "the function returned an open file (TextIOWrapper): return its content or its name"}
+    ]
