@@ -18,6 +18,7 @@ from batchflow.events import (
     TaskStarted,
 )  # fmt: skip
 from batchflow.meter import Meter
+from batchflow.model import Key
 from batchflow.resources import format_bytes
 
 FEW = 10
@@ -45,14 +46,19 @@ class JobCount:
         self.meter: Meter = Meter(None, 0, 0)
         self._unit = ""
         self.failed: int = 0
+        self._isolating: dict[Key, str] = {}
+        """Records of tasks under way that look for the one that broke another task off."""
         self._over = False
 
     def __call__(self, event: Event) -> None:
         """Hear one event."""
         if isinstance(event, TaskEnded):
             self.meter.end(event.key, event.weight, event.stats.seconds, ok=event.ok, again=event.again)
+            self._isolating.pop(event.key, None)
         elif isinstance(event, TaskStarted):
             self.meter.begin(event.key, event.weight)
+            if event.isolating:
+                self._isolating[event.key] = event.isolating
         elif isinstance(event, ChunkSettled):
             self.failed += event.stats.counts[2] or len(event.failures)
         elif isinstance(event, SlotsChanged):
@@ -97,6 +103,8 @@ class JobCount:
             told.append(f"{self.failed:,} failed")
         if not self._over:
             told.append(f"{meter.busy}/{meter.slots} busy")
+        if self._isolating:
+            told.append(f"isolating {next(iter(self._isolating.values()))}")
         return told
 
     def _amount(self, number: float) -> str:

@@ -43,6 +43,8 @@ class TaskStarted(NamedTuple):
     attempt: int
     weight: int
     """What it is worth, in the unit of the job."""
+    isolating: str = ""
+    """Records that it tries of a task that broke off, or failed as a whole: ``record 3 of a.csv``."""
 
 
 class TaskEnded(NamedTuple):

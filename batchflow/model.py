@@ -5,6 +5,8 @@ Their annotations are no text, as `from __future__ import annotations` makes the
 starts would compile every one of them, 1 ms in all.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 Phase: TypeAlias = Literal["read", "call", "convert", "write", "timeout", "memory", "worker"]
@@ -97,14 +99,21 @@ class Chunk(NamedTuple):
     of: int | None = None
     """Records of its span, known once the chunk was halved."""
 
+    def cut(self, records: int, places: "Sequence[int]") -> "list[Chunk]":
+        """Return a chunk of one span that holds this many records, cut before the records with these numbers."""
+        whole = self._replace(of=self.of or records)
+        bounds = [0, *places, records]
+        return [
+            whole._replace(
+                weight=max(1, self.weight * (stop - start) // records), skip=self.skip + start, take=stop - start
+            )
+            for start, stop in pairwise(bounds)
+        ]
+
     def halve(self, records: int) -> "tuple[Chunk, Chunk]":
         """Return the two halves of a chunk of one span that holds this many records, at least two."""
-        middle = records // 2
-        whole = self._replace(weight=max(1, self.weight // 2), of=self.of or records)
-        return (
-            whole._replace(take=middle),
-            whole._replace(skip=self.skip + middle, take=records - middle),
-        )
+        one, two = self.cut(records, [records // 2])
+        return one, two
 
 
 @_traveller
@@ -118,10 +127,25 @@ class Task(NamedTuple):
     """Records of an in-memory source, shipped with the task."""
     schema: Any = None
     """A `pyarrow.Schema` that the rows must go with; known only where a chunk is done once more for it."""
+    isolates: bool = False
+    """It is part of a chunk that broke off, or failed as a whole."""
     alone: bool = False
     """Nothing else runs beside it, so that whatever happens is its own doing."""
     blind: bool = False
     """It is part of a chunk that nobody could count, so that nobody need try to count it."""
+
+
+@_traveller
+class Position(NamedTuple):
+    """Records of a chunk among which the function was when its task broke off."""
+
+    span: int
+    """Place of their span among those of the chunk."""
+    first: int
+    """Number of the first one within the span, from 0."""
+    records: int = 1
+    seconds: float = 0.0
+    """Since the function was called for the first one."""
 
 
 @_traveller
@@ -401,6 +425,10 @@ class Failed(NamedTuple):
     """Seconds before another try, where the function asked for one."""
     gone: bool = False
     """The node that it ran on is gone, or what it took was on one that is: another one does it as well."""
+    position: Position | None = None
+    """Record that it broke off at, where that is known."""
+    limit: float | None = None
+    """Seconds that it took longer than."""
     unwritten: bool = False
     """Its rows could not be written, which is no fault of theirs: the disk is full, or gone."""
     unloadable: bool = False

@@ -43,6 +43,7 @@ from batchflow.events import (
 )  # fmt: skip
 from batchflow.executors.base import Executor
 from batchflow.inflight import InFlight
+from batchflow.isolation import ChunkPart, is_guilty, parts_around, records_name
 from batchflow.model import (
     Assemble,
     Chunk,
@@ -50,6 +51,7 @@ from batchflow.model import (
     Inspect,
     Key,
     Outcome,
+    Stats,
     Succeeded,
     Task,
     Work,
@@ -305,7 +307,8 @@ class Scheduler:
     def _begin(self, work: Work) -> None:
         self._running.begin(self.job, work)
         if isinstance(work, Task):
-            self._tell(TaskStarted(work.key, work.attempt, work.chunk.weight))
+            isolating = records_name(work.chunk) if work.isolates else ""
+            self._tell(TaskStarted(work.key, work.attempt, work.chunk.weight, isolating))
 
     def _next(self) -> Work | None:
         """Return what to do next: what there is beside new chunks, then those."""
@@ -452,9 +455,12 @@ class Scheduler:
                 record=counted.failure.record, payload=counted.failure.payload,
             )  # fmt: skip
             ended = ended._replace(failure=failure, records=counted.records)
-        self._failed(task, ended, self._parts(task, ended))
+        counts = [count.positions for count in counted.stats.spans]
+        self._failed(task, ended, self._parts(task, ended), counts)
 
-    def _failed(self, task: Task, outcome: Failed, parts: Sequence[Chunk]) -> None:
+    def _failed(
+        self, task: Task, outcome: Failed, parts: Sequence[Chunk], counts: Sequence[int] = ()
+    ) -> None:
         """Try a chunk again: whole, in halves or alone; or take it down as failed."""
         if len(parts) == 1:
             outcome = losses.single(task, outcome)
@@ -462,12 +468,13 @@ class Scheduler:
         whole = task._replace(attempt=task.attempt + 1)
         again = True
         if self._helps(task, outcome):
+            whole = whole._replace(alone=False)
             self._backlog.later(whole, max(outcome.after or 0.0, self._plan.spec.retry.delay(task.attempt)))
         elif records > 1 and (outcome.died or self._plan.spec.isolates):
-            self._halve(task, records)
+            self._narrow(task, outcome, counts or [records])
         elif len(parts) > 1:
             self._blame.cut(task)
-            self._split(task._replace(blind=True), [(part, task.data) for part in parts])
+            self._backlog.again(self._split(task._replace(blind=True), [(part, task.data) for part in parts]))
         elif records == 1 and (pause := self._blame.respite(task, outcome)) is not None:
             self._backlog.suspect(whole._replace(alone=True), pause)
         elif records == 1 and outcome.died and outcome.failure.phase == "worker" and self._blame.tries(task) == 1:
@@ -485,8 +492,36 @@ class Scheduler:
             return False
         return not outcome.died or outcome.records == 1
 
-    def _halve(self, task: Task, records: int) -> None:
-        self._split(task, self._plan.source.halve(task.chunk, task.data, records))
+    def _narrow(self, task: Task, outcome: Failed, counts: Sequence[int]) -> None:
+        """Try a chunk again in parts: around the record that it broke off at, or in halves.
+
+        Where the position is but a stretch of records, it is tried again with each record noted.
+        """
+        parts = parts_around(self._plan.source, task, outcome, counts)
+        if len(parts) == 1 and parts[0].suspect and task.attempt == 1:
+            self._backlog.again([task._replace(attempt=2, isolates=True)])
+            return
+        if len(parts) < 2:
+            halves = self._plan.source.halve(task.chunk, task.data, sum(counts))
+            parts = [ChunkPart(half, data) for half, data in halves]
+        tasks = self._split(task, [(part.chunk, part.data) for part in parts])
+        for part, one in zip(parts, tasks, strict=True):
+            if part.suspect and is_guilty(outcome):
+                self._accuse(one._replace(attempt=task.attempt), outcome)
+            elif part.suspect and outcome.suspect and outcome.position and outcome.position.records == 1:
+                self._backlog.suspect(one._replace(alone=True))
+            else:
+                self._backlog.again([one])
+
+    def _accuse(self, task: Task, outcome: Failed) -> None:
+        """Take down the one record of a task as failed, as it was the reason that a larger one broke off."""
+        outcome = outcome._replace(records=None, position=None, stats=Stats(outcome.stats.worker))
+        alone = self._placed(task, outcome)
+        if alone.records is not None:
+            self._failed(task, alone, ())
+            return
+        self._inspected[task.key] = outcome
+        self._begin(Inspect(task))
 
     def _parts(self, task: Task, outcome: Failed) -> Sequence[Chunk]:
         """Return the parts of a chunk whose records nobody could count, since one of them breaks every reader.
@@ -501,13 +536,14 @@ class Scheduler:
             return ()
         return self._plan.source.parts(task.chunk)
 
-    def _split(self, task: Task, chunks: Iterable[tuple[Chunk, Any]]) -> None:
-        halves = [
-            Task((*task.key, at), half, task.attempt + 1, data, task.schema, blind=task.blind)
-            for at, (half, data) in enumerate(chunks)
+    def _split(self, task: Task, chunks: Iterable[tuple[Chunk, Any]]) -> list[Task]:
+        """Return tasks for the parts of a chunk, which come out in its place."""
+        parts = [
+            Task((*task.key, at), part, task.attempt + 1, data, task.schema, isolates=True, blind=task.blind)
+            for at, (part, data) in enumerate(chunks)
         ]
-        self._order.split(task.key, [half.key for half in halves])
-        self._backlog.again(halves)
+        self._order.split(task.key, [part.key for part in parts])
+        return parts
 
     def _lost(self, task: Task, outcome: Failed) -> Settled:
         """Return a chunk of which nothing could be kept; where that is no fault of its own the run stops."""

@@ -213,9 +213,14 @@ class Loaded:
     waits
         Whether its calls wait, so that asyncio is needed. It is loaded at the expense of no task: an import
         that a time limit breaks off leaves half a package behind, which no later task can use.
+    cells
+        Memory that is shared with the driver, for the position of the task at hand.
     """
 
-    def __init__(self, make: Callable[[], Program], limits: Limits, *, waits: bool) -> None:
+    def __init__(
+        self, make: Callable[[], Program], limits: Limits, *, waits: bool, cells: memoryview | None = None
+    ) -> None:
+        self._cells = cells
         self.limits = limits
         self._waits = waits
         self._make: Callable[[], Program] | None = make
@@ -227,7 +232,7 @@ class Loaded:
             if self._waits:
                 import batchflow.worker.waiting  # noqa: F401
             try:
-                self._runner = Runner(opened(self._make, self.limits), guarded=True)
+                self._runner = Runner(opened(self._make, self.limits), guarded=True, cells=self._cells)
             except MemoryError:
                 raise
             except (Exception, SystemExit) as error:  # noqa: BLE001 - told as the failure of each task

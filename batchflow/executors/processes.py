@@ -31,13 +31,14 @@ from batchflow.executors.members import Member, Piece
 from batchflow.executors.modules import ImportedModules
 from batchflow.executors.permits import Permits
 from batchflow.executors.zygote import REQUEST, Ended, Load, Tally, Unload
-from batchflow.model import Assemble, Call, Failed, Key, Outcome, Stats, Work
+from batchflow.model import Assemble, Call, Failed, Key, Outcome, Stats, Task, Work
 from batchflow.process_state import ProcessState
 from batchflow.resources import Budget, Resources, available_cpus, capped, total_memory
 from batchflow.retry import Retry
 from batchflow.worker import CALLS, OVERTIME, Limits, Program, died, failed, lost, too_slow, was_overtime
 from batchflow.worker.earlier import NOT_BEGUN
 from batchflow.worker.log_records import LogSettings, log_settings
+from batchflow.worker.position import PositionCells
 
 if TYPE_CHECKING:
     from batchflow.rate import Bucket
@@ -357,12 +358,14 @@ class Processes(Executor):
         seconds = limits.seconds
         spent = time.monotonic() - worker.tally.since
         if status == OVERTIME and seconds and was_overtime(worker.tally.since, seconds):
-            outcome = lost(work, "timeout", too_slow(work, seconds), worker.name, retry=retry)
+            slow = too_slow(work, seconds)
+            outcome = lost(work, "timeout", slow, worker.name, retry=retry)._replace(limit=seconds)
         else:
             message = f"the worker process {_how(status)}"
             outcome = died(work, message, worker.name, retry, suspect=status == -signal.SIGKILL)
         stats = Stats(worker.name, time.time() - spent, spent)
-        return outcome._replace(stats=stats, printed=worker.tally.kept)
+        position = PositionCells(worker.tally.cells).read() if isinstance(work, Task) else None
+        return outcome._replace(stats=stats, printed=worker.tally.kept, position=position)
 
     def _drop(self, worker: Member) -> None:
         del self._workers[worker.number]

@@ -38,6 +38,7 @@ from batchflow.worker import BARE, Limits, Overtime, bare, end_with_parent, fail
 from batchflow.worker.earlier import NOT_BEGUN, EarlierValues
 from batchflow.worker.log_records import LogSettings
 from batchflow.worker.log_records import install as install_logging
+from batchflow.worker.position import CELLS
 from batchflow.worker.prints import LIMIT, Mirror, Prints, gathering
 
 REQUEST = struct.Struct("<Q")  # as in `batchflow.launch`, which a zygote need not load
@@ -48,7 +49,7 @@ _POLL_SECONDS = 1.0
 """After what time it is looked again whether the driver is there, where the kernel cannot tell."""
 _ENDED = struct.Struct("<Qi")
 _CELLS = 32
-_TALLY = _CELLS + LIMIT
+_TALLY = _CELLS + LIMIT + 8 * CELLS
 
 
 class Ended(NamedTuple):
@@ -80,7 +81,9 @@ class Tally(Mirror):
     def __init__(self, file: int) -> None:
         memory = memoryview(mmap.mmap(file, _TALLY))
         self._cells = memory[:_CELLS].cast("Q")
-        self._lines = memory[_CELLS:]
+        self._lines = memory[_CELLS : _CELLS + LIMIT]
+        self.cells: memoryview = memory[_CELLS + LIMIT :].cast("Q")
+        """Position of the work at hand."""
 
     @classmethod
     def make(cls) -> tuple[Tally, int]:
@@ -388,7 +391,8 @@ class Worker:
             install_logging(message.log_settings)
             if message.has_program:
                 frame = self._inbox.frame()
-                self._programs[message.job] = Loaded(frame.open, message.limits, waits=message.waits)
+                cells = self._tally.cells
+                self._programs[message.job] = Loaded(frame.open, message.limits, waits=message.waits, cells=cells)
             else:
                 self._folders[message.job] = message.state.folder
         elif isinstance(message, Unload):

@@ -277,6 +277,10 @@ class Source(ABC):
         one, two = Source.parts(self, chunk) or chunk.halve(records)
         return (one, data), (two, data)
 
+    def cut(self, chunk: Chunk, data: Any, places: Sequence[int], records: int) -> list[tuple[Chunk, Any]]:
+        """Return a chunk of one span cut before some of its records, each part with its data."""
+        return [(part, data) for part in chunk.cut(records, places)]
+
     def parts(self, chunk: Chunk) -> Sequence[Chunk]:
         """Return a chunk whose records nobody could count in two: some of its files, or parts of its one.
 

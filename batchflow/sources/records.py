@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow.coverage import NOTHING, Coverage, Range
@@ -109,21 +109,20 @@ class RecordsSource(Source):
 
     def halve(self, chunk: Chunk, data: Any, records: int) -> tuple[tuple[Chunk, Any], tuple[Chunk, Any]]:
         """Return the two halves of a chunk, each with its own records only."""
-        if isinstance(data, Rows):
-            (table,) = data.segments
-            parts = [Rows([table.slice(0, records // 2)]), Rows([table.slice(records // 2)])]
-        else:
-            parts = [data[: records // 2], data[records // 2 :]]
-        (span,) = chunk.spans
-        middle = span.start + records // 2
-        spans = span._replace(stop=middle), span._replace(start=middle)
-        if span.only is not None:
-            half = records // 2
-            spans = span._replace(only=span.only[:half]), span._replace(only=span.only[half:])
-        one, two = (
-            (Chunk((half,), max(1, chunk.weight // 2)), part) for half, part in zip(spans, parts, strict=True)
-        )
+        one, two = self.cut(chunk, data, [records // 2], records)
         return one, two
+
+    def cut(self, chunk: Chunk, data: Any, places: Sequence[int], records: int) -> list[tuple[Chunk, Any]]:
+        """Return a chunk cut before some of its records, each part with its own records only."""
+        (span,) = chunk.spans
+        parts = []
+        for start, stop in pairwise((0, *places, records)):
+            part = span._replace(start=span.start + start, stop=span.start + stop)
+            if span.only is not None:
+                part = part._replace(only=span.only[start:stop])
+            sliced = _sliced(data.segments[0] if isinstance(data, Rows) else data, start, stop)
+            parts.append((Chunk((part,), max(1, stop - start)), sliced))
+        return parts
 
     def blocks(self, span: Span, data: Any) -> Iterator[Block]:
         """Give the records that came with the task."""

@@ -224,7 +224,7 @@ def over(work: Work, error: Overtime | MemoryError, limits: Limits, retry: Retry
     if isinstance(error, Overtime):
         assert limits.seconds is not None
         slow = too_slow(work, limits.seconds).with_traceback(error.__traceback__)
-        return lost(work, "timeout", slow, retry=retry)
+        return lost(work, "timeout", slow, retry=retry)._replace(limit=limits.seconds)
     outcome = lost(work, "memory", _too_much(error, limits.memory), retry=retry)
     forget(error)
     give_back()

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from types import FrameType
@@ -49,9 +50,14 @@ class Guard:
     memory
         Bytes that this process may take on top of what it had when it was idle; ``None``: as much as
         there is. On Linux only.
+    left
+        Gives the seconds that the record at hand has left when the time is over: each may take all of it.
     """
 
-    def __init__(self, seconds: float | None, memory: int | None) -> None:
+    def __init__(
+        self, seconds: float | None, memory: int | None, left: Callable[[float], float] | None = None
+    ) -> None:
+        self._left = left
         self._seconds = seconds
         self._memory = memory
         self._on = False
@@ -74,6 +80,9 @@ class Guard:
     def _ring(self, _: int, frame: FrameType | None) -> None:
         if self._on and is_importing(frame):
             signal.setitimer(signal.ITIMER_REAL, IMPORT_SECONDS)
+        elif self._on and (left := self._left(self._seconds or 0.0) if self._left else 0.0) > 0:
+            faulthandler.dump_traceback_later(left + GRACE, exit=True, file=_nowhere())
+            signal.setitimer(signal.ITIMER_REAL, left)
         elif self._on:
             raise Overtime
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, count, groupby, repeat
 from operator import itemgetter
@@ -39,6 +39,8 @@ class RecordRun(Run):
     """Calls the function once for each record."""
 
     fine: ClassVar[bool] = True
+    _span = 0
+    """Place in the chunk of the span that was read last."""
 
     def work(self) -> None:
         """Run block after block: read, call; convert what some of them gave."""
@@ -153,7 +155,7 @@ class RecordRun(Run):
         done: list[range] = []
         refused: dict[int, BaseException] = {}
         at = 0
-        left = iter(rows)
+        left = self._followed(block, rows)
         retry = self.program.retry
         retries = retry.attempts > 1
         while at < len(rows):
@@ -171,10 +173,12 @@ class RecordRun(Run):
         if failed:
             self.add(block, 0, failed)
         owners: Sequence[int] = done[0] if len(done) == 1 else list(chain(*done))
-        values, owners = _spread(results, owners, refused)
+        values, owners = _spread(results, owners, refused, lambda at: self._note(block, at))
         if not refused:
+            self.state.position.clear()
             return values, owners
         given = self._again(block, rows, refused)
+        self.state.position.clear()
         pairs = [*zip(owners, values, strict=True), *((at, value) for at in given for value in given[at])]
         pairs.sort(key=itemgetter(0))
         return [value for _, value in pairs], [at for at, _ in pairs]
@@ -197,6 +201,7 @@ class RecordRun(Run):
             self.retries += len(hopeful)
             for at in hopeful:
                 tries[at] += 1
+                self._note(block, at)
                 given[at], error = tried(self._calls(iter(rows[at : at + 1])))
                 del refused[at]
                 if error is not None:
@@ -205,6 +210,25 @@ class RecordRun(Run):
             self.fail(block, at, "call", refused[at], tries[at])
         self.add(block, 0, len(refused))
         return given
+
+    def _followed(self, block: Block, rows: Sequence[Any]) -> Iterator[Any]:
+        """Return the records of a block, with the position noted: exactly where a task may break off there."""
+        if not len(rows):
+            return iter(())
+        limits, again = self.program.limits, self.task.attempt > 1
+        timed = again or limits.seconds is not None or limits.memory is not None
+        return self.state.position.follow(rows, self._ordinal(block), block.numbers, timed=timed)
+
+    def _note(self, block: Block, at: int) -> None:
+        """Note that user code runs for one record of a block."""
+        self.state.position.note(self._ordinal(block), block.numbers[at])
+
+    def _ordinal(self, block: Block) -> int:
+        """Return the place of a block's span in the chunk, from the last one on: spans are read in order."""
+        spans = self.task.chunk.spans
+        while self._span < len(spans) - 1 and spans[self._span] is not block.span:
+            self._span += 1
+        return self._span
 
     def _calls(self, left: Iterator[Any]) -> Iterator[Any]:
         """Return the calls of the records left; at the speed of `map`, which makes no frame for each."""
@@ -271,7 +295,10 @@ _NO_VALUE = RuntimeError("the function raised StopIteration")
 
 
 def _spread(
-    results: list[Any], owners: Sequence[int], refused: dict[int, BaseException]
+    results: list[Any],
+    owners: Sequence[int],
+    refused: dict[int, BaseException],
+    note: Callable[[int], None] | None = None,
 ) -> tuple[list[Any], Sequence[int]]:
     """Drop ``None`` and let generators give their many rows; those that raise are added to the refused."""
     kinds = kinds_of(results)
@@ -288,6 +315,8 @@ def _spread(
             sources.append(at)
             continue
         given: list[Any] = []
+        if note is not None:
+            note(at)
         error = _extend(given, result)
         if error is not None:
             refused[at] = error

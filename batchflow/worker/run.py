@@ -22,6 +22,7 @@ from batchflow.tables import as_table, is_tabular, readable_rows, row_as_text
 from batchflow.worker.failures import TracebackCount, failed, of_record, placed, worker_name
 from batchflow.worker.guard import Overtime
 from batchflow.worker.outlets import Outlet, WriteError, outlet_of
+from batchflow.worker.position import PositionCells
 from batchflow.worker.program import Program
 
 PASSING = (KeyboardInterrupt, Overtime, MemoryError)
@@ -58,8 +59,9 @@ class _Clock:
 class JobState:
     """State that the tasks of one job in one process share."""
 
-    def __init__(self) -> None:
+    def __init__(self, cells: memoryview | None = None) -> None:
         self.tracebacks: TracebackCount = TracebackCount()
+        self.position: PositionCells = PositionCells(cells)
 
 
 def tallies_of(task: Task) -> dict[int, array[int]] | None:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import WorkerDied
-from batchflow.model import Assemble, Call, Inspect, Merge, Outcome, Phase, Stats, Succeeded, Task, Work
+from batchflow.model import Assemble, Call, Inspect, Merge, Outcome, Phase, SpanCount, Stats, Succeeded, Task, Work
 from batchflow.rows import Rows
 from batchflow.schemas import concat
 from batchflow.sources.base import Block
@@ -36,13 +36,17 @@ class Runner:
         What the job is.
     guarded
         Whether this is a worker, where a task is kept to its time and memory.
+    cells
+        Memory that is shared with the driver, for the position of the task at hand.
     """
 
-    def __init__(self, program: Program, *, guarded: bool = False) -> None:
+    def __init__(
+        self, program: Program, *, guarded: bool = False, cells: memoryview | None = None
+    ) -> None:
         self._program = program
         self._guarded = guarded
         self._state: Any = _NOTHING
-        self._job = JobState()
+        self._job = JobState(cells)
         self._preparing = False
         """Whether ``setup=`` is being called."""
         self._waits = program.side_by_side is not None
@@ -60,6 +64,8 @@ class Runner:
         limits = self._program.limits
         began = time.time()
         self._preparing = False
+        position = self._job.position
+        position.clear()
         try:
             self._reopen()
         except Exception as error:  # noqa: BLE001 - no more threads
@@ -69,11 +75,12 @@ class Runner:
                 return bare(work, guarded=self._guarded)
             if not self._guarded:
                 return self._perform(work)
-            with Guard(*limits):
+            with Guard(*limits, position.seconds_left):
                 return self._perform(work)
         except (Overtime, MemoryError) as error:
             stats = Stats(worker_name(), began, time.time() - began, peak_memory=peak_memory())
-            outcome = over(work, error, limits, self._program.retry)._replace(stats=stats)
+            outcome = over(work, error, limits, self._program.retry)
+            outcome = outcome._replace(stats=stats, position=position.read())
             return outcome._replace(setup=True, died=False) if self._preparing else outcome
 
     def _reopen(self) -> None:
@@ -132,12 +139,14 @@ class Runner:
 
     def _inspect(self, task: Task) -> Outcome:
         """Count the numbers of a chunk, and place its record if it is but one."""
-        ends: dict[int, int] = {}
+        ends = {id(span): 0 for span in task.chunk.spans}
         found: list[tuple[Block, int]] = []
         for block in self._program.source.read(task.chunk, task.data):
             ends[id(block.span)] = block.end
             found = (found + [(block, at) for at in range(min(2, len(block.numbers)))])[:2]
         outcome = failed(task, "worker", WorkerDied(""), sum(ends.values()))
+        spans = tuple(SpanCount(span.input.uri, ends[id(span)]) for span in task.chunk.spans)
+        outcome = outcome._replace(stats=Stats(worker_name(), spans=spans))
         return placed(outcome, *found[0]) if len(found) == 1 else outcome
 
     def _merge(self, work: Merge) -> Outcome:

@@ -1,7 +1,5 @@
 """The scheduler against an executor that does what the test says, step by step."""
 
-from math import ceil, log2
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -9,12 +7,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import batchflow as bf
 from batchflow.errors import WorkerDied
 from batchflow.executors.base import Executor
-from batchflow.model import Inspect, SpanCount, Stats, Succeeded, Task
+from batchflow.model import Inspect, Position, SpanCount, Stats, Succeeded, Task
 from batchflow.plan import JobSpec
 from batchflow.planning import make_plan
 from batchflow.running import program_of
 from batchflow.scheduler import Scheduler
-from batchflow.worker import died, failed
+from batchflow.worker import died, failed, lost
 
 
 class Manual(Executor):
@@ -105,7 +103,16 @@ class SchedulerMachine(RuleBasedStateMachine):
     def dies(self, data, suspect):
         work = self.pick(data)
         retry = bf.Retry(self.attempts, backoff=0)
-        self.finish(died(work, "died", "host:1", retry, suspect=suspect))
+        position = data.draw(positions(work))
+        self.finish(died(work, "died", "host:1", retry, suspect=suspect)._replace(position=position))
+
+    @has_work
+    @rule(data=st.data(), seconds=st.sampled_from([0.4, 2.0]))
+    def takes_too_long(self, data, seconds):
+        work = self.pick(data)
+        position = data.draw(positions(work))
+        outcome = lost(work, "timeout", TimeoutError("slow"), "host:1")._replace(limit=2.0)
+        self.finish(outcome._replace(position=position and position._replace(seconds=seconds)))
 
     @has_work
     @rule(data=st.data(), helped=st.booleans())
@@ -139,8 +146,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def attempts_have_a_limit(self):
         if hasattr(self, "executor"):
-            # Whole, in halves until one is alone, that one once more, and once with nothing beside it.
-            limit = self.attempts + ceil(log2(max(2, self.chunk))) + 2
+            # Whole, with each record noted, in parts until one is alone, that one again, and with nothing beside it.
+            limit = self.attempts + self.chunk + 3
             tasks = [getattr(work, "task", work) for work in self.executor.work.values()]
             assert all(task.attempt <= limit for task in tasks)
 
@@ -165,6 +172,13 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 def records(work):
     return getattr(work, "task", work).data
+
+
+def positions(work):
+    """Return positions in a task: of one record, of some, or none."""
+    size = len(records(work))
+    places = st.builds(Position, st.just(0), st.integers(0, size - 1), st.integers(1, size))
+    return st.none() if isinstance(work, Inspect) else st.none() | places
 
 
 def success(work, bad):
