@@ -137,11 +137,13 @@ class Plan:
         lines += [f"{name:<10}{printable(told)}" for name, told in self.source.summary()]
         lines += [f"left out  {_left_out(output)}" for output in self.left_out]
         whole = self.uncuttable
+        packed = all(item.compression for item in whole)
+        what, plain = ("compressed file", "uncompressed") if packed else ("file", "in UTF-8")
         if whole and self.source.kind != "files":
             big = max(whole, key=lambda item: item.size)
             lines.append(
-                f"not cut   {counted(len(whole), self._why_whole())}; the largest is {printable(big.uri)} "
-                f"({format_bytes(big.size)}): each is one chunk, so split it or store it plain, in UTF-8, if it "
+                f"not cut   {counted(len(whole), what)}; the largest is {printable(big.uri)} "
+                f"({format_bytes(big.size)}): each is one chunk, so split it or store it {plain} if it "
                 "dominates"
             )
         lines.append(f"function  {describe(self.spec.fn)}, once for each {self.spec.per}{self._waiting()}")
@@ -157,10 +159,6 @@ class Plan:
             left = "nothing is left to do" if self.finished else "the run goes on from there"
             lines.append(f"done      {done} in {counted(len(chunks), 'chunk')}: {left}")
         return "\n".join(lines)
-
-    def _why_whole(self) -> str:
-        """Return what the files are that cannot be cut."""
-        return "compressed file" if all(item.compression for item in self.uncuttable) else "file"
 
     def _waiting(self) -> str:
         """Return in words how calls wait side by side."""

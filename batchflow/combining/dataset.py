@@ -24,7 +24,6 @@ from batchflow.model import Assemble, Failed, Failure, Key, Outcome, Piece, Slic
 from batchflow.plan import ERRORS, Destination, Plan
 from batchflow.printable import printable
 from batchflow.resources import parse_bytes
-from batchflow.schemas import unify
 from batchflow.stores import Place, Uri, is_uri, place_of, store_of
 from batchflow.stores.transit import sweep
 
@@ -83,8 +82,8 @@ class Dataset:
         self._destination: Destination = plan.destination
         self._delegate = delegate
         self._again = again
-        self._fitting = Fitting(plan, self._once_more)
         self._format: Format = format_of(self._destination.format)
+        self._fitting = Fitting(plan, self._once_more, unite=self._format.unite)
         self._target = parse_bytes(plan.spec.part_size)
         self._held: list[Held] = []
         self._held_bytes = 0
@@ -183,7 +182,7 @@ class Dataset:
         schema = next((part.schema for part in reversed(history.parts.values()) if part.rows), None)
         pieces = (piece for chunk in history.chunks.values() for piece in chunk.pieces)
         for one in {id(piece.schema): piece.schema for piece in pieces}.values():
-            schema = unify(schema, one)
+            schema = self._format.unite(schema, one)
         return schema
 
     def note(self, settled: Settled) -> None:

@@ -31,9 +31,18 @@ class Fitting:
         Has a chunk done once more; it comes out again, in its place.
     schema
         Of rows that are there already.
+    unite
+        Returns the schema of rows before and rows now.
     """
 
-    def __init__(self, plan: Plan, again: Callable[[Task], None], schema: pa.Schema | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        again: Callable[[Task], None],
+        schema: pa.Schema | None = None,
+        unite: Callable[[pa.Schema | None, pa.Schema, str], pa.Schema] = unify,
+    ) -> None:
+        self._unite = unite
         self._by_record = plan.spec.per == "record"
         self._again = again
         self._schemas: list[pa.Schema | None] = [schema]
@@ -69,7 +78,7 @@ class Fitting:
         for before, schemas in zip_longest(self._schemas, stages):
             united.append(before)
             for schema in schemas or ():
-                united[-1] = unify(united[-1], schema, where)
+                united[-1] = self._unite(united[-1], schema, where)
         return united
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.errors import FailedRecordsError
 from batchflow.formats import format_of
+from batchflow.formats.lines import is_noted
 from batchflow.papers import read, save
 from batchflow.plan import Destination
 from batchflow.printable import printable
 from batchflow.report import Report
 from batchflow.rows import Rows
+from batchflow.schemas import concat
+from batchflow.sources.paths import open_input
 from batchflow.stores import Uri, filesystem
-from batchflow.tables import table_to_values
+from batchflow.tables import VALUE, rows_to_table, table_to_values
 
 if TYPE_CHECKING:
     import os
@@ -104,6 +107,8 @@ class Result:
     @property
     def values(self) -> list[Any]:
         """What the function gave back, in input order: dicts, scalars, or any other objects."""
+        if self._destination is not None and self._destination.format == "jsonl":
+            return _json_values(self._destination, self._schema)
         if self._destination is not None:
             return table_to_values(self.table)
         return Rows(segment for rows in self._rows for segment in rows.segments).values()
@@ -231,15 +236,46 @@ def _block(destination: Destination) -> int:
 
 
 def _csv(destination: Destination, schema: pa.Schema | None) -> Any:
+    import pyarrow as pa
     import pyarrow.csv as pacsv
     import pyarrow.dataset as ds
 
+    # The null of a lone column is a quoted empty cell, as is the empty text: a blank line would be no record.
+    quoted_null = schema is not None and len(schema) == 1 and not _is_text(schema.field(0).type)
     kind = ds.CsvFileFormat(
         pacsv.ParseOptions(newlines_in_values=True),
-        convert_options=pacsv.ConvertOptions(null_values=[""], strings_can_be_null=False),
+        convert_options=pacsv.ConvertOptions(
+            null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=quoted_null
+        ),
         read_options=pacsv.ReadOptions(block_size=_block(destination)),
     )
-    return _dataset(destination, kind, schema).scanner()
+    if schema is None:
+        return _dataset(destination, kind).scanner()
+    parsed = pa.schema([(field.name, _parsed_csv(field.type)) for field in schema])
+    columns = {field.name: ds.field(field.name) for field in schema}
+    for field in parsed:
+        if field.type != schema.field(field.name).type:
+            columns[field.name] = columns[field.name].cast(schema.field(field.name).type)
+    return _dataset(destination, kind, parsed).scanner(columns=columns)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    kinds = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    return any(is_kind(kind) for is_kind in kinds)
+
+
+def _parsed_csv(kind: Any) -> Any:
+    """Return the type as which Arrow's CSV reader takes a cell."""
+    import pyarrow as pa
+
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    return pa.string() if pa.types.is_decimal256(kind) else kind
 
 
 def _json(destination: Destination, schema: pa.Schema | None) -> Any:
@@ -247,9 +283,9 @@ def _json(destination: Destination, schema: pa.Schema | None) -> Any:
     import pyarrow.dataset as ds
     import pyarrow.json as pajson
 
+    if schema is None or not is_noted(schema):
+        return ds.dataset(_json_table(destination, schema)).scanner()
     kind = ds.JsonFileFormat(read_options=pajson.ReadOptions(block_size=_block(destination)))
-    if schema is None:
-        return _dataset(destination, kind).scanner()
     parsed = pa.schema([(field.name, _leaves(field.type, _parsed)) for field in schema])
     columns = {field.name: ds.field(field.name) for field in schema}
     for field in parsed:
@@ -257,6 +293,67 @@ def _json(destination: Destination, schema: pa.Schema | None) -> Any:
         if shown != field.type:
             columns[field.name] = columns[field.name].cast(shown)
     return _dataset(destination, kind, parsed).scanner(columns=columns)
+
+
+_DECODED_BYTES = 8 << 20
+
+
+def _json_rows(destination: Destination) -> Iterator[list[Any]]:
+    """Yield the objects on the lines of an output, some thousand at a time."""
+    import msgspec
+
+    decoder = msgspec.json.Decoder()
+    for name in _files(destination):
+        with open_input(name) as file:
+            rest = b""
+            while data := file.read(_DECODED_BYTES):
+                text, feed, rest = (rest + data).rpartition(b"\n")
+                yield decoder.decode_lines(text + feed)
+            yield decoder.decode_lines(rest)
+
+
+def _json_table(destination: Destination, schema: pa.Schema | None) -> pa.Table:
+    """Return the lines of an output as a table, as Python reads them: no one type is known of each column."""
+    import pyarrow as pa
+
+    table = concat(rows_to_table(rows) for rows in _json_rows(destination))
+    for field in schema or ():
+        at = table.schema.get_field_index(field.name)
+        if at >= 0 and (column := _typed(table.column(at), field.type)) is not None:
+            table = table.set_column(at, pa.field(field.name, column.type), column)
+    return table
+
+
+def _typed(column: Any, kind: Any) -> Any:
+    """Return a column of times, dates or decimals, which JSON shows as text; ``None`` if it is no such column."""
+    import pyarrow as pa
+
+    types = pa.types
+    shown = types.is_timestamp(kind) or types.is_date(kind) or types.is_decimal(kind)
+    if not (shown and types.is_string(column.type)):
+        return None
+    try:
+        return column.cast(kind)
+    except pa.ArrowException:
+        return None
+
+
+def _json_values(destination: Destination, schema: pa.Schema | None) -> list[Any]:
+    """Return what the function returned, with the keys that each record has; times and dates by their column."""
+    import pyarrow as pa
+
+    rows = [row for some in _json_rows(destination) for row in some]
+    for field in schema or ():
+        having = [row for row in rows if row.get(field.name) is not None]
+        texts = [row[field.name] for row in having]
+        if set(map(type, texts)) != {str}:
+            continue
+        column = _typed(pa.array(texts, pa.string()), field.type)
+        for row, value in zip(having, texts if column is None else column.to_pylist(), strict=True):
+            row[field.name] = value
+    if rows and all(row.keys() == {VALUE} for row in rows):
+        return [row[VALUE] for row in rows]
+    return rows
 
 
 def _leaves(kind: Any, change: Callable[[Any], Any]) -> Any:
@@ -279,6 +376,8 @@ def _parsed(kind: Any) -> Any:
     types = pa.types
     if types.is_dictionary(kind):
         return _parsed(kind.value_type)
+    if types.is_float16(kind):
+        return pa.float32()
     return pa.string() if types.is_date(kind) else _shown(kind)
 
 

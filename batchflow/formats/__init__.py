@@ -25,6 +25,12 @@ class Format(Protocol):
     def check(self, schema: pa.Schema) -> None:
         """Raise `SchemaError` if the format has no way to hold a column."""
 
+    def check_cells(self, table: pa.Table) -> None:
+        """Raise `SchemaError` if the format has no way to hold a value of a table whose columns it can hold."""
+
+    def unite(self, known: pa.Schema | None, schema: pa.Schema, where: str = "") -> pa.Schema:
+        """Return the schema of rows before and of rows now; raises `SchemaError` if they do not go together."""
+
     def write_piece(self, table: pa.Table, path: str) -> None:
         """Write the rows of a chunk; runs on a worker."""
 

@@ -14,7 +14,7 @@ from batchflow.errors import SchemaError
 from batchflow.formats.splice import splice
 from batchflow.marks import inside
 from batchflow.model import Piece, Slice
-from batchflow.schemas import conform
+from batchflow.schemas import conform, unify
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +43,14 @@ class ParquetFormat:
                 cure = "give them a key" if missing == _NO_KEYS else "use format='arrow'"
                 message = f"column {field.name!r} holds {missing}, which Parquet cannot: {cure}"
                 raise SchemaError(message)
+
+    def check_cells(self, table: pa.Table) -> None:
+        """Refuse nothing: Parquet holds each value of its types."""
+        del table
+
+    def unite(self, known: pa.Schema | None, schema: pa.Schema, where: str = "") -> pa.Schema:
+        """Return the schema that holds both without loss."""
+        return unify(known, schema, where)
 
     def write_piece(self, table: pa.Table, path: str) -> None:
         """Encode the rows of a chunk."""

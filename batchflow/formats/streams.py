@@ -1,29 +1,32 @@
-"""CSV, JSON Lines and Arrow IPC: pieces are Arrow files, encoded when a part is put together.
+"""CSV, JSON Lines and Arrow IPC.
 
-So every row of a part has every column, whichever chunk it came from.
+Pieces of CSV and IPC are Arrow files, encoded when a part is assembled: every row of a part has every
+column, whichever chunk it came from. Pieces of JSON Lines are lines.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import os
+import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from io import BufferedWriter
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from batchflow.errors import SchemaError
 from batchflow.model import Piece, Slice
-from batchflow.schemas import conform
-from batchflow.tables import table_to_rows
+from batchflow.schemas import conform, unify
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+_COPY_BYTES = 1 << 20
 
 
 @contextmanager
@@ -36,15 +39,28 @@ def any_field_size() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-class _StreamFormat(ABC):
-    """A format that is written table after table."""
+class _Columns:
+    """What formats with columns have in common."""
 
-    piece_suffix = ".piece"
     keeps_schema = False
 
     def check(self, schema: pa.Schema) -> None:
         """Refuse nothing: these formats hold every type."""
         del schema
+
+    def check_cells(self, table: pa.Table) -> None:
+        """Refuse nothing: these formats hold each value of their types."""
+        del table
+
+    def unite(self, known: pa.Schema | None, schema: pa.Schema, where: str = "") -> pa.Schema:
+        """Return the schema that holds both without loss."""
+        return unify(known, schema, where)
+
+
+class _StreamFormat(_Columns, ABC):
+    """A format that is written table after table."""
+
+    piece_suffix = ".piece"
 
     def write_piece(self, table: pa.Table, path: str) -> None:
         """Write the rows of a chunk as an Arrow IPC file."""
@@ -154,67 +170,148 @@ class CsvFormat(_StreamFormat):
                 )
                 raise SchemaError(message)
 
+    def check_cells(self, table: pa.Table) -> None:
+        """Refuse bytes that are no text, and times that no calendar of four-digit years has."""
+        import pyarrow as pa
+
+        for field, column in zip(table.schema, table.columns, strict=True):
+            kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+            if problem := _unwritable(column, kind):
+                message = f"column {field.name!r}: {problem}, which a CSV cell cannot hold: use format='parquet'"
+                raise SchemaError(message)
+
     def _copy(
         self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any, sources: _Sources
     ) -> None:
-        """Copy rows as text; the columns that only later parts brought are empty."""
+        """Copy rows as they are written; the columns that only later parts brought are empty."""
         del writer
         with any_field_size():
-            text = io.TextIOWrapper(part, encoding="utf-8", newline="", write_through=True)
-            copy = csv.writer(text, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
-            quoted = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
-            for have, row in sources.lines(rows, _with_header, newline="", encoding="utf-8"):
-                named = dict(zip(have, row or [""], strict=True))  # a lone empty cell is a blank line
-                new = [named.get(name, "") for name in schema.names]
-                (quoted if "\r" in "".join(new) else copy).writerow(new)  # which ends a line too, for a reader
-            text.detach()
+            for have, text in sources.lines(rows, _with_header, newline="", encoding="utf-8"):
+                if have != schema.names[: len(have)]:
+                    message = f"the columns of {rows.path} are {have}, and not the first of {schema.names}"
+                    raise SchemaError(message)
+                missing = "," * (len(schema.names) - len(have))
+                part.write(f"{text}{missing}\n".encode())
 
     def _writer(self, part: BufferedWriter, schema: pa.Schema) -> AbstractContextManager[Any]:
         import pyarrow.csv as pacsv
 
-        return pacsv.CSVWriter(part, schema)
+        writer = pacsv.CSVWriter(part, schema)
+        return _OneColumn(writer, part) if len(schema.names) == 1 else writer
 
 
-def _with_header(file: Iterable[str]) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield the rows of a CSV file, each with the header."""
-    rows = csv.reader(file)
+def _with_header(file: Iterable[str]) -> Iterator[tuple[list[str], str]]:
+    """Yield the text of each row of a CSV file, without its line feed, and the header."""
+    seen: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for line in file:
+            seen.append(line)
+            yield line
+
+    rows = csv.reader(lines())
     header = next(rows, [])
-    return ((header, row) for row in rows)
+    seen.clear()
+    for _ in rows:
+        text = "".join(seen).removesuffix("\n")
+        seen.clear()
+        yield header, text
 
 
-class JsonFormat(_StreamFormat):
-    """JSON Lines files; dates and times as ISO 8601, bytes as base 64."""
+class _OneColumn:
+    """Writes CSV of one column: nulls are quoted, since an empty line is no record for most readers."""
 
-    suffix = ".jsonl"
-
-    def _writer(self, part: BufferedWriter, schema: pa.Schema) -> AbstractContextManager[Any]:
-        del schema
-        return _JsonWriter(part)
-
-    def _copy(
-        self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any, sources: _Sources
-    ) -> None:
-        """Copy lines as they are: a key that later parts brought is absent."""
-        del schema, writer
-        part.writelines(sources.lines(rows, iter, mode="rb"))
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON takes for a value of a type that msgspec does not know: pandas' times, say."""
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
-
-
-class _JsonWriter(AbstractContextManager["_JsonWriter"]):
-    def __init__(self, part: BufferedWriter) -> None:
-        import msgspec
-
+    def __init__(self, writer: Any, part: BufferedWriter) -> None:
+        self._writer = writer
         self._part = part
-        self._encode = msgspec.json.Encoder(enc_hook=_plain).encode_lines
 
-    def write_table(self, table: pa.Table) -> None:
-        """Write a line for each row, some thousand at a time."""
-        for batch in table.to_batches(max_chunksize=8192):
-            self._part.write(self._encode(table_to_rows(batch)))
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self._part.flush()
+        self._writer.close()
+
+    def write_table(self, table: pa.Table) -> None:
+        """Write rows, those with a value by Arrow."""
+        column = table.column(0)
+        if not column.null_count:
+            self._writer.write_table(table)
+            return
+        start = 0
+        for is_null, run in groupby(column.is_null().to_pylist()):
+            count = sum(1 for _ in run)
+            if is_null:
+                self._part.write(b'""\n' * count)
+            else:
+                self._writer.write_table(table.slice(start, count))
+            start += count
+
+
+_DAY = 86_400
+_FIRST, _LAST = -62_135_596_800, 253_402_300_799
+"""Seconds since 1970 of the first day of year 1 and the last second of year 9999."""
+_PARTS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+
+def _unwritable(column: Any, kind: Any) -> str | None:
+    """Return what a column holds that CSV has no text for, ``None`` if there is nothing."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        try:
+            column.cast(pa.binary()).cast(pa.string())
+        except pa.ArrowInvalid:
+            return "bytes that are not UTF-8"
+        return None
+    if not (types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind)):
+        return None
+    parts = _PARTS[kind.unit] if hasattr(kind, "unit") else 1_000
+    numbers = pa.chunked_array(
+        [chunk.cast(kind).view(pa.int32() if kind.bit_width == 32 else pa.int64()) for chunk in column.chunks]
+    ).to_pylist()
+    known = [number for number in numbers if number is not None]
+    if not known:
+        return None
+    low, high = (0, _DAY - 1) if types.is_time(kind) else (_FIRST, _LAST)
+    if types.is_date32(kind):
+        low, high, parts = low // _DAY, high // _DAY, 1
+    if low * parts <= min(known) and max(known) < (high + 1) * parts:
+        return None
+    return "a time beyond 24 hours" if types.is_time(kind) else "a time before the year 1 or after 9999"
+
+
+class JsonFormat(_Columns):
+    """JSON Lines files: each record is encoded by itself, so no line depends on another.
+
+    Dates, times and durations are ISO 8601, bytes base 64, decimals text.
+    """
+
+    suffix = ".jsonl"
+    piece_suffix = ".piece"
+
+    def write_piece(self, table: pa.Table, path: str) -> None:
+        """Write the rows of a table as lines."""
+        from batchflow.formats.lines import encode_table
+
+        Path(path).write_bytes(encode_table(table))
+
+    def unite(self, known: pa.Schema | None, schema: pa.Schema, where: str = "") -> pa.Schema:
+        """Return what is known of both: any lines go together."""
+        from batchflow.formats.lines import unite
+
+        del where
+        return unite(known, schema)
+
+    def assemble(self, pieces: Sequence[Piece | Slice], schema: pa.Schema, path: str) -> None:
+        """Copy the lines of pieces, and of finished parts, in order, into one file."""
+        with Path(path).open("wb") as part, ExitStack() as stack:
+            sources = _Sources(schema, stack)
+            for piece in pieces:
+                if isinstance(piece, Slice) and (piece.start or piece.stop is not None):
+                    part.writelines(sources.lines(piece, iter, mode="rb"))
+                else:
+                    with Path(piece.path).open("rb") as lines:
+                        shutil.copyfileobj(lines, part, _COPY_BYTES)
+            part.flush()
+            os.fsync(part.fileno())

@@ -33,8 +33,8 @@ class LineSource(FileSource):
         return {**super().options(), "encoding": self.encoding}
 
     def summary(self) -> list[tuple[str, str]]:
-        """Return the encoding."""
-        return [("format", f"{self.unit}, encoding {self.encoding}")]
+        """Return the encoding, if it is not UTF-8."""
+        return [] if self.encoding == UTF8 else [("format", f"{self.unit}, encoding {self.encoding}")]
 
     def cuttable(self, item: Input) -> bool:
         """Whether a file can be cut at any line feed among its bytes."""

