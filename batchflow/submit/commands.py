@@ -10,7 +10,7 @@ import time
 from batchflow.printable import printable
 from batchflow.shapes import of_job
 from batchflow.submit.following import Log
-from batchflow.submit.job_server import JobInfo, JobServer
+from batchflow.submit.job_server import PATIENCE, JobInfo, JobServer
 from batchflow.submit.order import STOP_SECONDS, order, submit
 from batchflow.telling import FAILED, INTERRUPTED, OK, fail, json_lines, show, show_messages, tell
 
@@ -18,7 +18,9 @@ from batchflow.telling import FAILED, INTERRUPTED, OK, fail, json_lines, show, s
 def run_submit(arguments: argparse.Namespace) -> int:
     """Begin a job unless it runs already, and follow it."""
     wanted = order(arguments, arguments.parser)
-    cluster = JobServer(arguments.address)
+    cluster = JobServer(
+        arguments.address, patience=PATIENCE, announce=lambda line: show_messages([f"batchflow: {line}"])
+    )
     job_id, new = submit(wanted, cluster)
     show_messages([f"{'submitted' if new else 'runs already:'} {job_id}"])
     if arguments.wait:

@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from batchflow.errors import ExecutorError, UsageError
+
+_Answer = TypeVar("_Answer")
 
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 """Ray's own variable for the address of the job server."""
@@ -24,7 +26,7 @@ PREFIX = "batchflow-"
 """Of the ids of our jobs."""
 
 PATIENCE = 60.0
-"""Seconds for which a lost connection is tried again."""
+"""Seconds for which a lost connection is tried again, and a cluster that is starting is waited for."""
 
 _INTERRUPTED = 130
 
@@ -38,14 +40,20 @@ _LOUD = (
 )
 """What of Ray tells of each package that it sends."""
 
-_YOUNG = "No available agent"
-"""In what a cluster says that began a moment ago: it cannot run jobs yet."""
+_STARTING = re.compile(
+    r"(?i)Connection refused|[^.:\"]*\btry again\b[^.\"]*|No available agent[^.\"]*"
+    r"|status code 50[234]|50[234] Server Error"
+)
+"""In what a cluster says, or its proxy, that cannot run jobs yet."""
+
+_LONGEST_PAUSE = 5.0
+"""Seconds between two questions to a cluster that is starting."""
 
 _SILENCE = 60.0
 """Seconds without a word in a log, after which it is asked for anew."""
 
 _TURN = 0.2
-"""Seconds between two looks at what a job does."""
+"""Seconds between two looks at what a job does, and the first pause for a cluster that is starting."""
 
 
 class JobInfo(NamedTuple):
@@ -92,6 +100,10 @@ class JobServer:
     ----------
     address
         Like ``http://head:8265``; ``None``: that of ``RAY_API_SERVER_ADDRESS``.
+    patience
+        Seconds to wait for a cluster that is starting.
+    announce
+        Called with a line that says so, before it is waited for.
 
     Raises
     ------
@@ -99,7 +111,13 @@ class JobServer:
         If there is none, it cannot be reached, or it lets us not in.
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    _patience = 0.0
+
+    def __init__(
+        self, address: str | None = None, *, patience: float = 0.0, announce: Callable[[str], None] | None = None
+    ) -> None:
+        self._patience = patience
+        self._announce = announce
         address = address or os.environ.get(ADDRESS)
         if not address:
             message = f"name the job server of the cluster: --address http://head:8265, or set {ADDRESS}"
@@ -112,8 +130,14 @@ class JobServer:
         self._client = self._connect()
 
     def _connect(self) -> Any:
-        made: list[Any] = []
         _client_class()  # not in the thread, where nobody would hear of a package that is missing
+        os.environ[ADDRESS] = self.address  # which wins over the argument, and over RAY_ADDRESS
+        with self._asking():
+            return self._patiently(self._client_of_server)
+
+    def _client_of_server(self) -> Any:
+        """Return Ray's client, once the server has answered."""
+        made: list[Any] = []
 
         def connect() -> None:
             try:
@@ -121,16 +145,32 @@ class JobServer:
             except Exception as error:  # noqa: BLE001 - raised by whoever waits
                 made.append(error)
 
-        os.environ[ADDRESS] = self.address  # which wins over the argument, and over RAY_ADDRESS
         thread = Thread(target=connect, daemon=True)
         thread.start()
         thread.join(_ANSWER)
-        with self._asking():
-            if not made:
-                raise ConnectionError
-            if isinstance(made[0], Exception):
-                raise made[0]
+        if not made:
+            raise ConnectionError
+        if isinstance(made[0], Exception):
+            raise made[0]
         return made[0]
+
+    def _patiently(self, ask: Callable[[], _Answer]) -> _Answer:
+        """Return what the server answers; ask again, more and more rarely, while it says that it is starting."""
+        pause, announced = _TURN, False
+        end = time.monotonic() + self._patience
+        while True:
+            try:
+                return ask()
+            except (OSError, RuntimeError) as error:  # those of requests are OSErrors
+                why = _why_starting(error)
+                left = end - time.monotonic()
+                if why is None or left <= 0:
+                    raise
+            if not announced and self._announce is not None:
+                self._announce(f"{self.address} is not ready ({why}): waiting up to {self._patience:.0f} s for it")
+            announced = True
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     @contextmanager
     def _asking(self, job_id: str = "") -> Iterator[None]:
@@ -165,7 +205,7 @@ class JobServer:
     def jobs(self) -> list[JobInfo]:
         """Return all jobs, the newest first."""
         with self._asking():
-            found = [_info(details) for details in self._client.list_jobs()]
+            found = [_info(details) for details in self._patiently(self._client.list_jobs)]
         return sorted(found, key=lambda job: job.begun or time.time(), reverse=True)
 
     def job(self, job_id: str) -> JobInfo:
@@ -216,24 +256,22 @@ class JobServer:
         what
             What is written beside it, for those who list jobs.
         """
-        end = time.monotonic() + _ANSWER
-        while True:
-            with self._asking():
-                try:
-                    self._client.submit_job(
-                        entrypoint=entrypoint,
-                        runtime_env=dict(environment),
-                        submission_id=job_id,
-                        metadata=dict(what),
-                    )
-                except RuntimeError as error:
-                    if "already exists" in str(error):
-                        return False
-                    if _YOUNG not in str(error) or time.monotonic() > end:
-                        raise
-                else:
-                    return True
-            time.sleep(_TURN)
+        def ask() -> bool:
+            try:
+                self._client.submit_job(
+                    entrypoint=entrypoint,
+                    runtime_env=dict(environment),
+                    submission_id=job_id,
+                    metadata=dict(what),
+                )
+            except RuntimeError as error:
+                if "already exists" in str(error):
+                    return False
+                raise
+            return True
+
+        with self._asking():
+            return self._patiently(ask)
 
     def logs(self, job_id: str) -> str:
         """Return what a job has printed."""
@@ -318,6 +356,17 @@ class JobServer:
         while not (job := self.job(job_id)).over and time.monotonic() < end:
             time.sleep(_TURN)
         return job
+
+
+def _why_starting(error: BaseException) -> str | None:
+    """Return in a few words why a cluster cannot run jobs yet; ``None`` if waiting would not help."""
+    cause: BaseException | None = error
+    while cause is not None:
+        found = _STARTING.search(str(cause))
+        if found:
+            return found[0].strip()
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 class _Broken(Exception):  # noqa: N818 - says what happened

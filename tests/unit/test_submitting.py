@@ -5,12 +5,15 @@ import http.server
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 import zipfile
+from typing import ClassVar
 
 import pytest
+import ray
 
 from batchflow.arguments import add_flow, add_job, add_retry, add_scale, add_submit
 from batchflow.cli import main
@@ -27,6 +30,7 @@ from batchflow.submit.parcel import Parcel, arrived
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setattr("batchflow.submit.commands.PATIENCE", 0)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # so that what a test sets is gone after it
     (tmp_path / "code/data").mkdir(parents=True)
     (tmp_path / "code/steps.py").write_text("def clean(row):\n    return row\n")
@@ -369,3 +373,104 @@ def test_jobs_in_lines_and_in_json(capsys, monkeypatch):
         "id": "batchflow-1", "status": "SUCCEEDED", "begun": 10.0, "seconds": 2.5, "what": "run steps.py:f x",
         "into": "/out", "exit_code": 0,
     }  # fmt: skip
+
+
+class StartingHead(http.server.BaseHTTPRequestHandler):
+    """A job server that refuses its first requests of each kind."""
+
+    refusals: ClassVar = {"/api/version": [], "/api/jobs/": [], "submit": []}
+
+    def do_GET(self):
+        answer = {"ray_version": ray.__version__, "version": "4"} if self.path == "/api/version" else []
+        self.answer(self.path, answer if self.path in self.refusals else {})
+
+    def do_PUT(self):
+        self.answer("upload", {})
+
+    def do_POST(self):
+        sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.answer("submit", {"job_id": sent["submission_id"], "submission_id": sent["submission_id"]})
+
+    def answer(self, kind, body):
+        refusals = self.refusals.get(kind)
+        status, data = refusals.pop(0) if refusals else (200, json.dumps(body).encode())
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def starting_head():
+    with http.server.HTTPServer(("127.0.0.1", 0), StartingHead) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+AGENT = b"No available agent to submit job, please try again later."
+
+
+@pytest.mark.parametrize(
+    ("kind", "refusal", "why"),
+    [
+        ("/api/version", (503, b"starting"), "503 Server Error"),
+        ("/api/jobs/", (503, b"starting"), "status code 503"),
+        ("submit", (500, AGENT), "No available agent to submit job, please try again later"),
+        ("submit", (502, b"bad gateway"), "status code 502"),
+    ],
+)
+def test_submit_waits_for_a_cluster_that_starts(folder, capsys, monkeypatch, starting_head, kind, refusal, why):
+    monkeypatch.setattr("batchflow.submit.commands.PATIENCE", 60)
+    monkeypatch.setattr("batchflow.submit.job_server._TURN", 0.001)
+    monkeypatch.setitem(StartingHead.refusals, kind, [refusal] * 3)
+    address = f"http://127.0.0.1:{starting_head.server_port}"
+    assert main(["submit", "run", "steps.py:clean", "/x.csv", "--into", "/out/", "--no-wait", "--address", address]) == 0
+    assert StartingHead.refusals[kind] == []  # each was met
+    (message, submitted, _) = capsys.readouterr().err.splitlines()
+    assert message == f"batchflow: {address} is not ready ({why}): waiting up to 60 s for it"
+    assert submitted.startswith("submitted batchflow-")
+
+
+def test_submit_waits_for_a_port_that_opens(folder, capsys, monkeypatch):
+    monkeypatch.setattr("batchflow.submit.commands.PATIENCE", 60)
+    monkeypatch.setattr("batchflow.submit.job_server._TURN", 0.001)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    begun = []
+
+    def open_port(line):
+        server = http.server.HTTPServer(("127.0.0.1", port), StartingHead)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        begun.append((server, thread, line))
+
+    JobServer(f"127.0.0.1:{port}", patience=60, announce=open_port)
+    ((server, thread, line),) = begun
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    assert line == f"http://127.0.0.1:{port} is not ready (Connection refused): waiting up to 60 s for it"
+
+
+def test_submit_gives_up_after_its_patience(folder, capsys, monkeypatch, starting_head):
+    monkeypatch.setattr("batchflow.submit.commands.PATIENCE", 0.05)
+    monkeypatch.setattr("batchflow.submit.job_server._TURN", 0.001)
+    monkeypatch.setitem(StartingHead.refusals, "submit", [(500, AGENT)] * 1000)
+    address = f"http://127.0.0.1:{starting_head.server_port}"
+    assert main(["submit", "run", "steps.py:clean", "/x.csv", "--into", "/out/", "--address", address]) == 2
+    assert "No available agent" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_submit_does_not_wait_for_a_refusal_of_another_kind(folder, capsys, monkeypatch, starting_head):
+    monkeypatch.setattr("batchflow.submit.commands.PATIENCE", 60)
+    monkeypatch.setitem(StartingHead.refusals, "submit", [(400, b"no such resource")])
+    address = f"http://127.0.0.1:{starting_head.server_port}"
+    assert main(["submit", "run", "steps.py:clean", "/x.csv", "--into", "/out/", "--address", address]) == 2
+    assert "no such resource" in capsys.readouterr().err
