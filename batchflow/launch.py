@@ -34,12 +34,11 @@ import gc
 gc.disable()  # until all is loaded: 3 of 50 ms
 import marshal, sys
 with open({file}, 'rb') as file:
-    home, sys.path[:], sys.argv[:] = marshal.load(file)
-sys.path.insert(0, home)  # a batchflow.py of the user is not this package
-import batchflow
-del sys.path[0]
+    home, path, sys.argv[:] = marshal.load(file)
+# Libraries first: a batchflow.py or queue.py beside the user's script must not hide what workers load.
+sys.path[:] = [*filter(None, sys.path), home, *path]
 from batchflow.executors.zygote import main
-main({control}, {driver}, arrow={arrow}, rows={rows}, waits={waits})
+main({control}, {driver}, path, arrow={arrow}, rows={rows}, waits={waits})
 """
 
 

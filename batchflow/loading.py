@@ -23,6 +23,7 @@ from batchflow.flow import Flow
 from batchflow.ledger import LEDGER, History
 from batchflow.manifest import inputs_of
 from batchflow.papers import PAGE, TRACE
+from batchflow.pickling import files
 from batchflow.plan import ERRORS, Destination
 from batchflow.readers import again
 from batchflow.resuming import read_history
@@ -124,17 +125,24 @@ def _load_module(name: str) -> ModuleType:
 @cache
 def _load_file(path: Path) -> ModuleType:
     """Import a file by its path, once, so that its neighbours can be imported too."""
-    import cloudpickle
-
-    sys.path.insert(0, str(path.parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = _module_name(path)
+    # Last if the file has the name of a library, which others import by that name.
+    sys.path.insert(0 if name == path.stem else len(sys.path), str(path.parent))
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
-    cloudpickle.register_pickle_by_value(module)  # a worker on another machine has no such file
+    files[name] = module  # a worker on another machine has no such file
     return module
+
+
+def _module_name(path: Path) -> str:
+    """Return the name of the module of a file: not that of a library, which others import by it."""
+    stem = path.stem
+    is_taken = stem in sys.stdlib_module_names or (stem in sys.modules and stem not in files)
+    return f"{stem}_py" if is_taken and getattr(sys.modules.get(stem), "__file__", None) != str(path) else stem
 
 
 def read_errors(output: str) -> tuple[pa.Table, bool]:
@@ -253,5 +261,5 @@ def load_again(place: dict[str, str | None], output: str) -> Callable[..., Any]:
             f"name one that can be imported, batchflow retry {output} steps.py:clean --version 2"
         )
         raise FunctionError(message)
-    by_file = file and module == Path(file).stem and not _was_sent(file)
+    by_file = file and module in (Path(file).stem, f"{Path(file).stem}_py") and not _was_sent(file)
     return load_function(f"{file if by_file else module}:{name}")

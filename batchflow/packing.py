@@ -14,6 +14,8 @@ from batchflow.bootstrap import LOADING
 _BUFFER_BYTES = 4 << 10
 """Buffers smaller than this are copied into the pickle: each one apart costs more than the copy."""
 _MAIN = b"__main__"
+_CHILD = b"__mp_main__"
+"""Name of ``__main__`` in a spawned process of `multiprocessing`."""
 
 LeaveOut = Callable[[Any], Any]
 """Asked for each object in a value: what it returns, unless ``None``, stands in the place of the object."""
@@ -92,7 +94,7 @@ def dumps(
         pickled = _dumped(pickle.Pickler, value, buffers, leave_out) if by_reference else _MAIN
     except Exception:  # noqa: BLE001 - the other one takes more, or says why not
         pickled = _MAIN
-    if _MAIN in pickled:  # no other process has what it defines
+    if _MAIN in pickled or _CHILD in pickled:  # no other process has what it defines
         buffers.clear()
         pickled = _dumped(pickling.pickler(), value, buffers, leave_out)
     return pickled, buffers
@@ -200,9 +202,18 @@ class Shipped:
     def pickled(self) -> bytes:
         """The function as a pickle; raises what cannot be pickled."""
         if self._pickled is None:
-            pickled, buffers = dumps(self.fn, by_reference=not pickling.has_modules_by_value())
-            self._pickled = pickling.dumps(self.fn) if buffers else pickled  # it travels in one piece
+            try:
+                self._pickled = self._dumped()
+            except Exception:
+                if not pickling.files:
+                    raise
+                with pickling.files_by_reference():  # of a file with a lock or a connection at its top
+                    self._pickled = self._dumped()
         return self._pickled
+
+    def _dumped(self) -> bytes:
+        pickled, buffers = dumps(self.fn, by_reference=not pickling.has_modules_by_value())
+        return pickling.dumps(self.fn) if buffers else pickled  # it travels in one piece
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Arrived, (self.pickled,)
@@ -241,6 +252,7 @@ class Arrived:
             fn: Callable[..., Any] = pickle.loads(self.pickled)
         finally:
             LOADING.pop()
+        pickling.define_main(fn)
         return fn
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -12,7 +13,7 @@ from batchflow.bootstrap import LOADING
 from batchflow.errors import FunctionError, ResourceError
 from batchflow.model import Assemble, Call, Key, Merge, Outcome, Work
 from batchflow.packing import Buffers, dumps
-from batchflow.pickling import has_modules_by_value
+from batchflow.pickling import define_main, files, files_by_reference, has_modules_by_value
 from batchflow.resources import Budget, Resources, available_cpus, capped, count_slots, total_memory
 from batchflow.retry import NEVER, Retry
 from batchflow.worker import Guard, Limits, Program, Runner, failed, settle
@@ -179,6 +180,9 @@ def pickled(program: Program) -> tuple[bytes, Buffers]:
     try:
         return dumps(program, by_reference=not has_modules_by_value())
     except Exception as error:
+        with suppress(Exception), files_by_reference():  # of a file with a lock or a connection at its top
+            if files:
+                return dumps(program)
         name = getattr(program.fn, "__qualname__", repr(program.fn))
         message = (
             f"{name} cannot be shipped to a worker: {error}; "
@@ -232,7 +236,10 @@ class Loaded:
             if self._waits:
                 import batchflow.worker.waiting  # noqa: F401
             try:
-                self._runner = Runner(opened(self._make, self.limits), guarded=True, cells=self._cells)
+                program = opened(self._make, self.limits)
+                for fn in (program.fn, program.setup, program.combine):
+                    define_main(fn)
+                self._runner = Runner(program, guarded=True, cells=self._cells)
             except MemoryError:
                 raise
             except (Exception, SystemExit) as error:  # noqa: BLE001 - told as the failure of each task

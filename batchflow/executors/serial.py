@@ -7,11 +7,12 @@ from collections.abc import Collection
 from typing import ClassVar
 
 from batchflow.executors.base import Executor
-from batchflow.model import Call, Outcome, Task, Work
-from batchflow.packing import copied
+from batchflow.model import Call, Outcome, Succeeded, Task, Work
+from batchflow.packing import copied, dumps
 from batchflow.process_state import go_home, working_directory
 from batchflow.resources import Budget, Resources, available_cpus, capped, total_memory
-from batchflow.worker import Program, Runner
+from batchflow.rows import Rows
+from batchflow.worker import Program, Runner, lost
 from batchflow.worker.prints import Here
 
 
@@ -77,6 +78,7 @@ class Serial(Executor):
                 outcome = self._runners[job].perform(_received(work))
         finally:
             go_home(folder)
+        outcome = _sent(work, outcome)
         prints = self._here.prints
         return outcome._replace(printed=prints.take()) if prints else outcome
 
@@ -94,3 +96,14 @@ def _received(work: Work) -> Work:
     if isinstance(work, Call) and any(given.rows for given in work.values):
         return work._replace(values=copied(work.values))
     return work
+
+
+def _sent(work: Work, outcome: Outcome) -> Outcome:
+    """Return an outcome as a worker would send it: rows that cannot be pickled are a failure."""
+    if not isinstance(outcome, Succeeded) or not isinstance(outcome.payload, Rows):
+        return outcome
+    try:
+        dumps(outcome.payload)
+    except Exception as error:  # noqa: BLE001 - of the user's objects
+        return lost(work, "convert", error)
+    return outcome

@@ -135,7 +135,7 @@ class Tally(Mirror):
         self._cells[1] = pid
 
 
-def main(fileno: int, driver: int, *, arrow: bool, rows: bool, waits: bool) -> None:
+def main(fileno: int, driver: int, path: list[str], *, arrow: bool, rows: bool, waits: bool) -> None:
     """Fork workers as the driver asks, until the driver is gone.
 
     Parameters
@@ -144,6 +144,8 @@ def main(fileno: int, driver: int, *, arrow: bool, rows: bool, waits: bool) -> N
         Socket of the driver.
     driver
         Its process.
+    path
+        Where it imports from.
     arrow
         Whether to load Arrow, once for all workers; otherwise those do that need it.
     rows
@@ -159,6 +161,7 @@ def main(fileno: int, driver: int, *, arrow: bool, rows: bool, waits: bool) -> N
             pa.array([0])  # the first one loads pandas where that is installed: 0.2 s and 40 MB of each worker
     if waits:
         import batchflow.worker.waiting  # noqa: F401 - with asyncio, 40 ms
+    sys.path[:] = path
     gc.freeze()  # what is imported lives for ever: no worker need look at it, and so copy it, again
     gc.enable()
     zygote = Zygote(socket.socket(fileno=fileno), driver)
