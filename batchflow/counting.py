@@ -44,7 +44,11 @@ class JobCount:
 
     def __init__(self) -> None:
         self.meter: Meter = Meter(None, 0, 0)
-        self._unit = ""
+        self._unit = self._item_unit = ""
+        self._items: int = 0
+        """Files or records that are done, where a person counts these,"""
+        self._items_total: int | None = None
+        """and all of them, if that is known."""
         self.failed: int = 0
         self._isolating: dict[Key, str] = {}
         """Records of tasks under way that look for the one that broke another task off."""
@@ -53,8 +57,7 @@ class JobCount:
     def __call__(self, event: Event) -> None:
         """Hear one event."""
         if isinstance(event, TaskEnded):
-            self.meter.end(event.key, event.weight, event.stats.seconds, ok=event.ok, again=event.again)
-            self._isolating.pop(event.key, None)
+            self._end_task(event)
         elif isinstance(event, TaskStarted):
             self.meter.begin(event.key, event.weight)
             if event.isolating:
@@ -66,6 +69,7 @@ class JobCount:
         elif isinstance(event, JobStarted):
             self.meter = Meter(event.total, event.done, event.slots)
             self._unit = event.unit
+            self._item_unit, self._items_total, self._items = event.item_unit, event.items, event.items_done
         elif isinstance(event, JobEnded):
             self._end(complete=event.complete)
 
@@ -74,14 +78,35 @@ class JobCount:
         if complete and self.meter.total is not None:
             self.meter.done = self.meter.total  # weights are estimates
 
+    def _end_task(self, event: TaskEnded) -> None:
+        self.meter.end(event.key, event.weight, event.stats.seconds, ok=event.ok, again=event.again)
+        if self._item_unit and not event.again:
+            self._items += self._items_of(event)
+        self._isolating.pop(event.key, None)
+
+    def _items_of(self, event: TaskEnded) -> int:
+        """Return how many files or records a task did."""
+        if self._item_unit == "files" and event.chunk is not None:
+            return len(event.chunk.spans)
+        return event.stats.counts[0]
+
     @property
     def line(self) -> Line:
         """How far it is now."""
         meter = self.meter
         done = meter.done if meter.total is None else min(meter.done, meter.total)
-        of = [self._amount(one) for one in (done, meter.total) if one is not None]
-        unit = "" if self._unit == "bytes" else f" {self._unit}"
-        return Line(f"{'/'.join(of)}{unit} [{', '.join(self._told())}]", done, meter.total)
+        amounts = "/".join(self._amount(one) for one in (done, meter.total) if one is not None)
+        text = amounts if self._unit == "bytes" else f"{amounts} {self._unit}"
+        if self._item_unit:
+            counts = "/".join(f"{one:,}" for one in (self._items, self._items_total) if one is not None)
+            text = f"{counts} {self._item_unit}" + (f", {text}" if self._items_total is None else "")
+        return Line(f"{text} [{', '.join(self._told())}]", done, meter.total)
+
+    def _rate_text(self, rate: float) -> str:
+        """Return a rate by weight; in files or records, by the mean weight of those that are done."""
+        if self._item_unit and self.meter.done:
+            return f"{_number(rate * self._items / self.meter.done)} {self._item_unit}/s"
+        return f"{self._amount(rate)}/s"
 
     def rows(self, most: int, after: float) -> list[tuple[str, Line]]:
         """Return nothing: a job has no steps."""
@@ -98,7 +123,7 @@ class JobCount:
         if not self._over and meter.total is not None:
             told[0] += f"<{interval(meter.left)}"
         if rate is not None:
-            told.append(f"{self._amount(rate)}/s")
+            told.append(self._rate_text(rate))
         if self.failed:
             told.append(f"{self.failed:,} failed")
         if not self._over:
@@ -110,7 +135,11 @@ class JobCount:
     def _amount(self, number: float) -> str:
         if self._unit == "bytes":
             return format_bytes(int(number))
-        return f"{number:,.0f}" if number >= FEW or number == int(number) else f"{number:.1f}"
+        return _number(number)
+
+
+def _number(number: float) -> str:
+    return f"{number:,.0f}" if number >= FEW or number == int(number) else f"{number:.1f}"
 
 
 class _Step:

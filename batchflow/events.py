@@ -28,6 +28,12 @@ class JobStarted(NamedTuple):
     """File or folder with messages of the engine."""
     types: str = ""
     """Types of the columns, and what they were inferred from."""
+    item_unit: str = ""
+    """``"files"`` or ``"records"``: what a person counts; empty if that is the weight."""
+    items: int | None = None
+    """Of them in the input; ``None`` if only its end will tell."""
+    items_done: int = 0
+    """Of them in earlier runs."""
 
 
 class SlotsChanged(NamedTuple):

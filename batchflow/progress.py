@@ -141,6 +141,8 @@ def _place(shown: bool | None) -> str:
     off = shown is None and (word == "off" or os.environ.get("TQDM_DISABLE", "0") != "0")
     if shown is False or off or sys.stderr is None:
         return ""
+    if _is_notebook() and not _has_widgets():
+        return "cell"
     if shown or (sys.stderr.isatty() and word != LINES) or _is_notebook():
         return "terminal"
     return "followed" if word == LINES else "log"
@@ -151,3 +153,10 @@ def _is_notebook() -> bool:
     get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
     shell = get_ipython() if get_ipython else None
     return shell is not None and "IPKernelApp" in shell.config
+
+
+def _has_widgets() -> bool:
+    """Whether a notebook can draw a line again; without, it would show control characters."""
+    from importlib.util import find_spec
+
+    return find_spec("ipywidgets") is not None

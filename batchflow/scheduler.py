@@ -184,7 +184,21 @@ class Scheduler:
         total = None if left is None else left + before
         executor = self._executor
         types = dict(source.summary()).get("types", "")
-        self._tell(JobStarted(unit, total, executor.name, self._slots, before, executor.logs, types))
+        items = self._progress_items(unit, done)
+        self._tell(JobStarted(
+            unit, total, executor.name, self._slots, before, executor.logs, types, *items
+        ))  # fmt: skip
+
+    def _progress_items(self, unit: str, done: Sequence[Settled]) -> tuple[str, int | None, int]:
+        """Return what a person counts of a job, how many there are, and how many earlier runs did."""
+        spec = self._plan.spec
+        if unit == "records":
+            return "", None, 0
+        if self._plan.source.kind == "files":
+            return "files", len(self._plan.inputs), sum(len(settled.chunk.spans) for settled in done)
+        if spec.concurrency is not None or spec.rate is not None:
+            return "records", None, sum(settled.stats.counts[0] for settled in done)
+        return "", None, 0
 
     def close(self, *, complete: bool) -> None:
         """Give up what is still running and forget the program."""

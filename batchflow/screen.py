@@ -23,6 +23,8 @@ FOLLOWED_SECONDS = 2.0
 """Between two lines of a log that somebody follows from elsewhere."""
 LOG_SHARE = 0.01
 """Of the time gone by, before another line is written: a log does not grow with how long a job takes."""
+CELL_SECONDS = 2.0
+"""Before the first line in a cell of a notebook without widgets."""
 INDENT = 2
 
 
@@ -62,7 +64,31 @@ class Log(Screen):
         now = time.monotonic()
         if now >= self._next:
             self._next = now + max(self._pause, LOG_SHARE * (now - self._began))
-            write([f"{MARK}{' '.join(filter(None, (line.share.strip(), line.text)))}"])
+            write([f"{MARK}{_plain(line)}"])
+
+
+class Cell(Screen):
+    """Plain lines in a cell of a notebook without widgets: few, and one at the end."""
+
+    def __init__(self) -> None:
+        self._pause = CELL_SECONDS
+        self._next = time.monotonic() + self._pause
+
+    def draw(self, line: Line, rows: Sequence[tuple[str, Line]]) -> None:
+        """Write a line if it is time for one; each pause is twice as long as the one before."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._pause *= 2
+            self._next = now + self._pause
+            write([_plain(line)])
+
+    def close(self, line: Line) -> None:
+        """Write how far it came."""
+        write([_plain(line)])
+
+
+def _plain(line: Line) -> str:
+    return " ".join(filter(None, (line.share.strip(), line.text)))
 
 
 def screen_of(place: str, pause: float) -> Screen:
@@ -71,12 +97,14 @@ def screen_of(place: str, pause: float) -> Screen:
     Parameters
     ----------
     place
-        ``"terminal"``, ``"log"``, or ``"followed"``: a log, from elsewhere.
+        ``"terminal"``, ``"log"``, ``"followed"``: a log, from elsewhere, ``"cell"``: a notebook without widgets.
     pause
         Seconds between two lines of a log that nobody follows.
     """
     if place == "terminal":
         return Terminal()
+    if place == "cell":
+        return Cell()
     return Log(FOLLOWED_SECONDS if place == "followed" else pause)
 
 

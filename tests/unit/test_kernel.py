@@ -68,4 +68,16 @@ def test_without_widgets_it_is_a_line_of_text(run):
         "for name in [name for name in sys.modules if name.startswith('tqdm')]: del sys.modules[name]")  # fmt: skip
     cell = run("bf.map_records(len, bf.records(['a', 'bc']), executor='serial').values")
     assert cell.widgets == {}
-    assert re.search(r"100%\|█+\| 2/2 records \[00:0\d, [\d.,]+/s\]", cell.texts["stderr"])
+    assert re.fullmatch(r"100% 2/2 records \[00:0\d, [\d.,]+/s\]\n", cell.texts["stderr"])
+
+
+def test_without_widgets_there_are_few_lines_and_no_control_characters(run):
+    run("import sys; sys.modules['ipywidgets'] = None\nfrom batchflow import screen; screen.CELL_SECONDS = 0.001")
+    cell = run("bf.map_records(double, bf.records(range(2000)), executor='serial', chunk=1).values[-1]")
+    printed, shown = [], []
+    for line in cell.texts["stderr"].splitlines():
+        (printed if line.startswith("[records") else shown).append(line)
+    assert len(printed) == 2000
+    assert 2 <= len(shown) < 16
+    assert shown[-1].startswith("100% 2,000/2,000 records [")
+    assert all(line.isprintable() for line in shown)
