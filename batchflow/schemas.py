@@ -291,7 +291,7 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
             message = f"column {field.name!r} does not fit {field.type} without loss: {error}"
             raise SchemaError(message) from error
     if not columns:
-        return table
+        return bare(table.num_rows)
     return pa.Table.from_arrays(columns, schema=schema)
 
 
@@ -405,15 +405,21 @@ def _flat_type(kind: Any, *, is_column: bool = False) -> Any:
         return pa.large_string() if types.is_string_view(kind) else pa.large_binary()
     held = {name: _flat_type(inner) for name, inner in inside(kind).items()}
     is_view = types.is_list_view(kind) or types.is_large_list_view(kind)
-    return _nested_type(kind, held) if is_view or held != inside(kind) else kind
+    return nested_type(kind, held) if is_view or held != inside(kind) else kind
 
 
-def _nested_type(kind: Any, held: Mapping[str | None, Any]) -> Any:
-    """Return a nested type whose cells hold other types, and lists instead of views of lists."""
+def nested_type(kind: Any, held: Mapping[str | None, Any]) -> Any:
+    """Return a nested type whose cells hold other types, and lists in the place of views of lists.
+
+    Parameters
+    ----------
+    held
+        The types that `inside` would give for it.
+    """
     import pyarrow as pa
 
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_flat_type(field.type)) for field in kind])
+        return pa.struct([field.with_type(held[field.name]) for field in kind])
     if pa.types.is_map(kind):
         return pa.map_(kind.key_field.with_type(held["key"]), kind.item_field.with_type(held["value"]))
     return _list_type(kind.value_field.with_type(held[None]), kind)

@@ -325,7 +325,7 @@ class Dataset:
         """Have what is left put together as the last part; an output without rows is a part without rows."""
         if self._fitting.schema is None and self._parts:
             self._fitting.schema = self.parts[-1].schema
-        if not self._held and not self._begun and not (self.schema and self.schema.names):
+        if not (self.schema and self.schema.names) and (self._format.keeps_schema or not self._begun):
             self._fitting.schema = _unknown_columns(self._format)
         if self._held or not self._begun:
             self._cut_part()

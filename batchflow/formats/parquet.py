@@ -14,7 +14,7 @@ from batchflow.errors import SchemaError
 from batchflow.formats.splice import splice
 from batchflow.marks import inside
 from batchflow.model import Piece, Slice
-from batchflow.schemas import conform, unify
+from batchflow.schemas import conform, nested_type, unify
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,7 +26,9 @@ make a file large and slow to read."""
 _GATHERED_ROWS = 100_000
 _GATHERED_BYTES = 16_000_000
 _ROW_GROUP = 1_000_000
-_NO_KEYS = "empty mappings"
+_ARROW = b"ARROW1"
+_NO_KEY = "_"
+"""Field of mappings that have no other."""
 
 
 class ParquetFormat:
@@ -40,8 +42,7 @@ class ParquetFormat:
         """Refuse columns of types that Parquet does not have."""
         for field in schema:
             if (missing := _missing_in_parquet(field.type)) is not None:
-                cure = "give them a key" if missing == _NO_KEYS else "use format='arrow'"
-                message = f"column {field.name!r} holds {missing}, which Parquet cannot: {cure}"
+                message = f"column {field.name!r} holds {missing}, which Parquet cannot: use format='arrow'"
                 raise SchemaError(message)
 
     def check_cells(self, table: pa.Table) -> None:
@@ -53,9 +54,14 @@ class ParquetFormat:
         return unify(known, schema, where)
 
     def write_piece(self, table: pa.Table, path: str) -> None:
-        """Encode the rows of a chunk."""
+        """Encode the rows of a chunk: as Arrow IPC if a mapping has no keys, which it may have in other chunks."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
+        if not _with_keys(table.schema).equals(table.schema):
+            with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table)
+            return
         pq.write_table(table, path, row_group_size=_ROW_GROUP, compression="snappy")
 
     def assemble(self, pieces: Sequence[Piece | Slice], schema: pa.Schema, path: str) -> None:
@@ -63,6 +69,7 @@ class ParquetFormat:
         made: list[str] = []
         sources: list[str] = []
         files = _Files()
+        schema = _with_keys(schema)
         try:
             for run in _runs(pieces):
                 if len(run) == 1 and _fits(run[0], schema):
@@ -98,16 +105,30 @@ class ParquetFormat:
 
 
 @cache
-def _missing_in_parquet(kind: Any) -> str | None:
-    """Return what of a type Parquet does not have, in words, if anything."""
+def _missing_in_parquet(kind: Any) -> Any:
+    """Return the part of a type that Parquet does not have, if any."""
     import pyarrow as pa
 
-    types = pa.types
-    if types.is_struct(kind) and kind.num_fields == 0:
-        return _NO_KEYS
-    if types.is_union(kind) or kind == pa.month_day_nano_interval():
-        return f"the type {kind}"
+    if pa.types.is_union(kind) or kind == pa.month_day_nano_interval():
+        return kind
     return next(filter(None, map(_missing_in_parquet, inside(kind).values())), None)
+
+
+def _with_keys(schema: pa.Schema) -> pa.Schema:
+    """Return a schema in which mappings that never have a key have one that is null: Parquet has no others."""
+    import pyarrow as pa
+
+    return pa.schema([field.with_type(_with_key(field.type)) for field in schema])
+
+
+@cache
+def _with_key(kind: Any) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind) and not kind.num_fields:
+        return pa.struct([pa.field(_NO_KEY, pa.null())])
+    held = {name: _with_key(inner) for name, inner in inside(kind).items()}
+    return kind if held == inside(kind) else nested_type(kind, held)
 
 
 def _fits(piece: Piece | Slice, schema: pa.Schema) -> bool:
@@ -155,7 +176,7 @@ class _Files:
             for old in list(self._files)[:-1]:  # slices of a part take turns with those of one piece
                 self._files.pop(old)[0].close()
                 self._groups.pop(old, None)
-            file = pq.ParquetFile(path)
+            file = _ArrowPiece(path) if _is_arrow(path) else pq.ParquetFile(path)
             sizes = (file.metadata.row_group(at).num_rows for at in range(file.num_row_groups))
             known = file, list(accumulate(sizes, initial=0))
         self._files[path] = known
@@ -165,6 +186,38 @@ class _Files:
         """Close all files."""
         for file, _ in self._files.values():
             file.close()
+
+
+class _ArrowPiece:
+    """A piece in Arrow IPC, read like a Parquet file of one row group."""
+
+    num_row_groups = 1
+
+    def __init__(self, path: str) -> None:
+        import pyarrow as pa
+
+        with pa.OSFile(path, "rb") as source:
+            self._table = pa.ipc.open_file(source).read_all()
+
+    @property
+    def metadata(self) -> _ArrowPiece:
+        return self
+
+    def row_group(self, index: int) -> pa.Table:
+        del index
+        return self._table
+
+    def read_row_group(self, index: int, *, use_threads: bool) -> pa.Table:
+        del index, use_threads
+        return self._table
+
+    def close(self) -> None:
+        """Close nothing: the rows are in memory."""
+
+
+def _is_arrow(path: str) -> bool:
+    with Path(path).open("rb") as file:
+        return file.read(len(_ARROW)) == _ARROW
 
 
 def _tables(run: Sequence[Piece | Slice], schema: pa.Schema, files: _Files) -> Iterator[pa.Table]:

@@ -128,7 +128,11 @@ class _OpenFile:
 
         self.item = item
         self._raw = open_input(item.uri)
-        self._file = pq.ParquetFile(self._raw)
+        self._file = pq.ParquetFile(self._raw, coerce_int96_timestamp_unit="us")
+        # Instants of 96 bits hold years beyond those of 64 bits in nanoseconds, so both units are read.
+        leaves = range(self._file.metadata.num_columns)
+        physical = {self._file.schema.column(index).physical_type for index in leaves}
+        self._fine = pq.ParquetFile(self._raw) if "INT96" in physical else None
         self._columns = None if columns is None else list(columns)
         names = self._file.schema_arrow.names
         missing = [name for name in columns or () if name not in names]
@@ -163,9 +167,10 @@ class _OpenFile:
             self._at = self._behind = self._ends[groups[0]]
             self._stop = self._ends[groups[-1] + 1]
             # use_threads=False: the cores belong to the other workers.
-            self._batches = self._file.iter_batches(
-                BATCH_ROWS, row_groups=groups, columns=self._columns, use_threads=False
-            )
+            options: Any = {"row_groups": groups, "columns": self._columns, "use_threads": False}
+            self._batches = self._file.iter_batches(BATCH_ROWS, **options)
+            if self._fine is not None:
+                self._batches = map(exact_instants, self._batches, self._fine.iter_batches(BATCH_ROWS, **options))
         while self._behind <= row:
             self._batch = next(self._batches)
             self._at, self._behind = self._behind, self._behind + self._batch.num_rows
@@ -173,6 +178,51 @@ class _OpenFile:
     def __del__(self) -> None:
         if hasattr(self, "_raw"):
             self._raw.close()
+
+
+def exact_instants(coarse: pa.RecordBatch, fine: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch whose instants of 96 bits are in microseconds, or in nanoseconds if they need them.
+
+    Parameters
+    ----------
+    coarse, fine
+        The rows in microseconds, and in nanoseconds, in which Arrow changes years beyond 1677 to 2262.
+
+    Raises
+    ------
+    FormatError
+        If a column needs both.
+    """
+    import pyarrow as pa
+
+    columns = []
+    for name, one, other in zip(coarse.schema.names, coarse.columns, fine.columns, strict=True):
+        needs_years, needs_nanoseconds = _needs(one, other)
+        if needs_years and needs_nanoseconds:
+            message = f"column {name!r} has nanoseconds and years beyond 1677 to 2262: write it in microseconds"
+            raise FormatError(message)
+        columns.append(other if needs_nanoseconds else one)
+    return pa.RecordBatch.from_arrays(columns, names=coarse.schema.names)
+
+
+def _needs(coarse: Any, fine: Any) -> tuple[bool, bool]:
+    """Return whether instants have years that nanoseconds do not hold, and whether they have nanoseconds."""
+    import pyarrow as pa
+
+    if coarse.type.equals(fine.type):
+        return False, False
+    if not pa.types.is_timestamp(fine.type):
+        parts = [array.items if pa.types.is_map(array.type) else array.flatten() for array in (coarse, fine)]
+        pairs = zip(*parts, strict=True) if pa.types.is_struct(fine.type) else [parts]
+        found = [_needs(*pair) for pair in pairs]
+        return any(years for years, _ in found), any(nanoseconds for _, nanoseconds in found)
+    years = nanoseconds = False
+    ticks = (array.cast(pa.int64()).to_pylist() for array in (coarse, fine))
+    for one, other in zip(*ticks, strict=True):
+        if one is not None and one * 1000 != other:
+            is_near = one == other // 1000
+            years, nanoseconds = years or not is_near, nanoseconds or is_near
+    return years, nanoseconds
 
 
 def row_group_ends(file: pq.ParquetFile) -> list[int]:

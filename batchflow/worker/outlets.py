@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from batchflow.errors import SchemaError
 from batchflow.formats import Format, digest, format_of
 from batchflow.marks import marked
 from batchflow.model import Piece
@@ -15,7 +14,7 @@ from batchflow.rows import Rows, as_numbers
 from batchflow.schemas import concat, plain, unify
 from batchflow.stores import is_uri
 from batchflow.stores.transit import outgoing
-from batchflow.tables import exact_table, is_tabular, refuse_open_files, values_to_table
+from batchflow.tables import VALUE, exact_table, is_tabular, refuse_open_files, values_to_table
 from batchflow.worker.program import Program
 
 if TYPE_CHECKING:
@@ -186,9 +185,6 @@ class Pieces(Tables):
 
     def fit(self, schema: pa.Schema | None, table: pa.Table, where: str = "") -> pa.Schema:
         """Return a schema with that of a table; raises if they, or the format, do not go together."""
-        if table.num_rows and not table.num_columns:
-            message = "rows without any column cannot be written: return at least one"
-            raise SchemaError(message)
         united = super().fit(schema, table, where)
         self._format.check(united)
         self._format.check_cells(table)
@@ -210,7 +206,7 @@ class Pieces(Tables):
             self.schema = unify(self._schema, schema)
         self._tables, self._held = [], 0
         if table.num_rows:
-            rows = table.combine_chunks()
+            rows = _with_columns(table).combine_chunks()
             written = _written(self._folder, self._format, lambda file: self._format.write_piece(rows, file))
             self._pieces.append(Piece(written.path, table.num_rows, written.size, schema, written.checksum))
         elif table.num_columns:
@@ -307,6 +303,13 @@ class JsonPieces:
         for piece in self._pieces:
             _remove(piece.path)
         self._blocks, self._rows, self._held, self._pieces = [], 0, 0, []
+
+
+def _with_columns(table: pa.Table) -> pa.Table:
+    """Return a table that a file can hold: rows without columns are counted by a column of nulls."""
+    import pyarrow as pa
+
+    return table if table.num_columns else pa.table({VALUE: pa.nulls(table.num_rows)})
 
 
 def schema_or_none(schema: pa.Schema | None) -> pa.Schema:

@@ -477,7 +477,7 @@ class TestSinks:
 
     @pytest.mark.parametrize(
         ("into", "value", "text"),
-        [("x.csv", [1], "a CSV cell cannot hold"), ("x.parquet", {}, "empty mappings, which Parquet cannot")],
+        [("x.csv", [1], "a CSV cell cannot hold"), ("x.parquet", pa.MonthDayNano([1, 2, 3]), "month_day_nano_interval, which Parquet cannot")],
     )
     def test_a_type_that_the_format_does_not_have_is_an_error_of_its_record(self, tmp_path, into, value, text):
         result = run(lambda n: {"n": n, "a": value if n == 50 else None}, range(100), into=tmp_path / into)
@@ -502,10 +502,31 @@ class TestSinks:
         monkeypatch.undo()
         assert result.table["value"].to_pylist() == [n for n in range(20_000) if n != 13]
 
-    def test_rows_without_columns_cannot_be_written(self, tmp_path):
-        result = run(lambda n: {} if n else {"a": n}, range(2), into=tmp_path / "x.parquet")
-        assert result.values == [{"a": 0}]
-        assert "rows without any column cannot be written" in result.errors["message"][0].as_py()
+    @pytest.mark.parametrize("chunk", [1, 2, 3])
+    @pytest.mark.parametrize("name", ["x.parquet", "x.arrow"])
+    def test_row_without_columns_is_a_row_of_nulls(self, tmp_path, name, chunk):
+        rows = [{}, {"a": 1}, {}]
+        result = run(lambda n: rows[n], range(3), into=tmp_path / name, chunk=chunk)
+        assert (result.values, result.report.failed) == ([{"a": None}, {"a": 1}, {"a": None}], 0)
+
+    @pytest.mark.parametrize("chunk", [1, 2])
+    def test_rows_without_any_column_have_a_null_column(self, tmp_path, chunk):
+        result = run(lambda n: {}, range(2), into=tmp_path / "x.parquet", chunk=chunk)
+        assert (result.table.to_pylist(), result.report.failed) == ([{"value": None}] * 2, 0)
+
+    @pytest.mark.parametrize("chunk", [1, 2, 3, 5])
+    @pytest.mark.parametrize("name", ["x.parquet", "x.arrow"])
+    def test_empty_mapping_gets_the_keys_of_others_in_any_cut(self, tmp_path, name, chunk):
+        rows = [{"c": {}}, {"c": {"a": 1}}, {"c": {}}, {"c": None}, {"c": {"a": None}}]
+        result = run(lambda n: rows[n], range(5), into=tmp_path / name, chunk=chunk)
+        assert result.values == [{"c": row["c"] and {"a": row["c"].get("a")} if row["c"] != {} else {"a": None}} for row in rows]
+        assert result.report.failed == 0
+
+    @pytest.mark.parametrize("chunk", [1, 3])
+    def test_mappings_that_never_have_a_key_get_one_in_parquet(self, tmp_path, chunk):
+        rows = [{"c": {}, "l": [{}]}, {"c": None, "l": []}, {"c": {}, "l": None}]
+        result = run(lambda n: rows[n], range(3), into=tmp_path / "x.parquet", chunk=chunk)
+        assert result.values == [{"c": {"_": None}, "l": [{"_": None}]}, {"c": None, "l": []}, {"c": {"_": None}, "l": None}]
 
     def test_tables_without_rows_keep_their_schema(self, tmp_path):
         result = bf.map_batches(lambda t: t.slice(0, 0), bf.records([1]), into=tmp_path / "out/", executor=SERIAL)

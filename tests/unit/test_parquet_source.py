@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from reading import WHOLE, draw, halves, read, read_chunks, writer
 
-from batchflow.readers import read_parquet
+import batchflow as bf
+from batchflow.errors import FormatError
+from batchflow.readers import read_parquet, records
+from batchflow.sources.parquet import exact_instants
 
 TABLE = pa.table({"n": range(100), "s": [f"text {at}" for at in range(100)], "l": [[at] * (at % 3) for at in range(100)]})
 
@@ -173,3 +177,67 @@ def test_no_file_stays_open_but_the_one_in_the_middle_of_which_a_worker_is(path,
     assert opened() == {other}
     list(source.blocks(two, None))
     assert opened() == set()
+
+
+SENTINEL = datetime(9999, 12, 31)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 10])
+def test_instants_of_96_bits_keep_years_and_nanoseconds(tmp_path, chunk):
+    times = [SENTINEL, datetime(2020, 1, 1, 0, 0, 0, 5), None]
+    far = pa.table({"t": pa.array(times, pa.timestamp("us")), "l": pa.array([[SENTINEL], None, []], pa.list_(pa.timestamp("us")))})
+    fine = pa.table({"t": pa.array([1_704_067_200_123_456_789, None], pa.timestamp("ns"))})
+    for name, table in (("far", far), ("fine", fine)):
+        pq.write_table(table, tmp_path / f"{name}.parquet", use_deprecated_int96_timestamps=True)
+        for verb in (bf.map_records, bf.map_batches):
+            result = verb(
+                lambda given: given, read_parquet(tmp_path / f"{name}.parquet"), into=tmp_path / f"{verb.__name__}-{name}.arrow",
+                executor="serial", chunk=chunk,
+            )  # fmt: skip
+            assert (result.table.schema.types, result.table.to_pylist()) == (table.schema.types, table.to_pylist())
+
+
+def test_instants_of_96_bits_that_need_both_are_refused(tmp_path):
+    coarse = pa.record_batch({"t": pa.array([253_402_214_400_000_000, 1], pa.timestamp("us"))})
+    fine = pa.record_batch({"t": pa.array([-4_852_202_631_933_722_624, 1001], pa.timestamp("ns"))})
+    with pytest.raises(FormatError, match="column 't' has nanoseconds and years beyond 1677 to 2262"):
+        exact_instants(coarse, fine)
+
+
+def test_columns_of_one_name_are_error_rows_of_records(tmp_path):
+    table = pa.Table.from_arrays([pa.array([1, 2]), pa.array([3, 4])], ["a", "a"])
+    pq.write_table(table, tmp_path / "twice.parquet")
+    result = bf.map_records(lambda row: row, read_parquet(tmp_path / "twice.parquet"), executor="serial")
+    assert (result.values, result.errors["record"].to_pylist()) == ([], [1, 2])
+    assert "two columns are named 'a'" in result.errors["message"][0].as_py()
+
+
+def test_dictionary_in_one_file_and_text_in_another_unite(tmp_path):
+    texts = ["a", "b", None]
+    pq.write_table(pa.table({"s": pa.array(texts).dictionary_encode()}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"s": pa.array(texts)}), tmp_path / "2.parquet")
+    result = bf.map_batches(lambda table: table, read_parquet(tmp_path / "*.parquet"), into=tmp_path / "out/", executor="serial")
+    assert (result.table["s"].to_pylist(), result.report.failed) == (texts * 2, 0)
+
+
+def test_records_of_a_chunk_that_does_not_fit_are_all_counted(tmp_path):
+    pq.write_table(pa.table({"s": ["a"] * 9}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"s": range(1000)}), tmp_path / "2.parquet")
+    result = bf.map_batches(lambda table: table, read_parquet(tmp_path / "*.parquet"), into=tmp_path / "out/", executor="serial")
+    assert (result.report.rows_in, result.report.rows_out, result.report.failed) == (1009, 9, 1000)
+
+
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (pa.array([2**60, 0], pa.timestamp("s")), "a timestamp[s] beyond the years 1 to 9999"),
+        (pa.array([2**30, 0], pa.int32()).cast(pa.date32()), "a date32[day] beyond the years 1 to 9999"),
+        (pa.array([[2**60], [0]], pa.list_(pa.timestamp("s"))), "beyond the years"),
+    ],
+)
+def test_value_that_python_does_not_hold_is_an_error_row(array, told, executor):
+    result = bf.map_records(lambda row: 1, records(pa.table({"c": array})), executor=executor)
+    assert result.values == [1]
+    assert result.errors.select(["record", "phase"]).to_pylist() == [{"record": 1, "phase": "read"}]
+    assert "column 'c' holds a" in result.errors["message"][0].as_py()
+    assert told in result.errors["message"][0].as_py()
