@@ -37,12 +37,12 @@ def destination_of(into: str | os.PathLike[str], format_name: str | None) -> Des
     return destination
 
 
-def canonical_place(text: str) -> Place:
+def canonical_place(text: str | os.PathLike[str]) -> Place:
     """Return the place that a path or URI names, without symbolic links: metadata is next to the real output.
 
     The path is absolute, as a function may change the working directory.
     """
-    place = place_of(text)
+    place = place_of(os.fspath(text))
     return place if isinstance(place, Uri) else Path(os.path.realpath(place))
 
 
@@ -86,6 +86,9 @@ def _refuse_unreachable(path: Uri) -> None:
 def _refuse_forbidden(path: Path) -> None:
     """Refuse an output that cannot be written, or whose metadata cannot be."""
     parent = next(above for above in path.parents if above.exists())
+    if not parent.is_dir():
+        message = f"cannot write to {path}: {parent} is a file"
+        raise DestinationError(message)
     for folder in (parent, path):
         if folder.exists() and not os.access(folder, os.W_OK):
             message = f"cannot write to {path}: no permission for {folder}"

@@ -28,6 +28,7 @@ from batchflow.plan import ERRORS, Destination
 from batchflow.readers import again
 from batchflow.resuming import read_history
 from batchflow.sources import Source
+from batchflow.sources.listing import is_sent
 from batchflow.stores import Uri, is_uri, why_refused
 from batchflow.suggesting import did_you_mean
 
@@ -234,16 +235,11 @@ def source_of(plan: dict[str, Any], *, of: Callable[[list[str]], list[str]] = li
     of
         Chooses some of the paths of its inputs.
     """
-    if not _was_sent(plan["folder"]):
+    if not is_sent(plan["folder"]):  # what came with this job is newer
         with suppress(OSError):  # the folder of another machine; paths may be absolute
             os.chdir(plan["folder"])
     paths = [item.uri for item in inputs_of(plan)]
     return again(plan["source"], of(paths) or paths)
-
-
-def _was_sent(path: str | None) -> bool:
-    """Whether a path is in a folder that Ray unpacked for an earlier job: what came with this one is newer."""
-    return path is not None and "_ray_pkg_" in path
 
 
 def load_again(place: dict[str, str | None], output: str) -> Callable[..., Any]:
@@ -261,5 +257,5 @@ def load_again(place: dict[str, str | None], output: str) -> Callable[..., Any]:
             f"name one that can be imported, batchflow retry {output} steps.py:clean --version 2"
         )
         raise FunctionError(message)
-    by_file = file and module in (Path(file).stem, f"{Path(file).stem}_py") and not _was_sent(file)
+    by_file = file and module in (Path(file).stem, f"{Path(file).stem}_py") and not is_sent(file)
     return load_function(f"{file if by_file else module}:{name}")

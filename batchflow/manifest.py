@@ -22,6 +22,7 @@ from batchflow.rate import parse_rate
 from batchflow.resources import Resources
 from batchflow.retry import NEVER, Retry
 from batchflow.sources.compression import by_suffix
+from batchflow.sources.listing import is_sent
 from batchflow.stores import Place, is_uri, store_of
 from batchflow.suggesting import next_version
 
@@ -198,17 +199,18 @@ def respelled(entries: Sequence[dict[str, Any]], before: Mapping[str, Any]) -> l
 
 def inputs_of(plan: Mapping[str, Any]) -> list[Input]:
     """Return the inputs that a plan names, as they were."""
-    here = os.getcwd() == plan["folder"]  # noqa: PTH109 - its text is what is wanted
-    return [_input(item, plan["folder"], here=here) for item in plan["inputs"]]
+    now, then = os.getcwd(), plan["folder"]  # noqa: PTH109 - its text is what is wanted
+    sent = is_sent(then) or is_sent(now)
+    return [_input(item, then, here=now == then or sent, sent=sent) for item in plan["inputs"]]
 
 
-def _input(entry: Mapping[str, Any], folder: str, *, here: bool) -> Input:
+def _input(entry: Mapping[str, Any], folder: str, *, here: bool, sent: bool) -> Input:
     """Return an input under its recorded spelling if that leads to it from here, else under its canonical one."""
     uri, place = entry["uri"], entry.get("place", "")
     compression = by_suffix(uri)
     if place and not is_uri(uri) and os.path.isabs(place):  # noqa: PTH117
         leads = os.path.normpath(os.path.join(folder, uri)) == place or os.path.realpath(uri) == place  # noqa: PTH118
-        if not leads or not (here or os.path.isabs(uri)):  # noqa: PTH117
+        if not (leads or sent) or not (here or os.path.isabs(uri)):  # noqa: PTH117
             uri = place
     return Input(uri, entry["size"], entry["version"], compression, "" if place == uri else place)
 
@@ -283,7 +285,7 @@ def _told(value: Any, other: Any) -> str:
     return ", ".join(f"{name}={value[name]!r}" for name in differing)
 
 
-def merged_inputs(before: Sequence[Input], now: Sequence[Input], where: str) -> tuple[Input, ...]:
+def merged_inputs(before: Sequence[Input], now: Sequence[Input], where: str, folder: str) -> tuple[Input, ...]:
     """Return the inputs of earlier runs as they are now, and behind them those that are new.
 
     One that is gone stays in the list: what was made of it is part of the output.
@@ -294,17 +296,33 @@ def merged_inputs(before: Sequence[Input], now: Sequence[Input], where: str) -> 
         If one has changed since.
     """
     known = {item.identity: item for item in now}
+    here = {item.identity: known.get(item.identity) or known.get(_moved(item.identity, folder)) for item in before}
     for item in before:
-        present = known.get(item.identity)
+        present = here[item.identity]
         if present is not None and (present.size, present.version) != (item.size, item.version):
             change = f"the input {printable(item.uri)} has changed since {where} was made of it"
             message = f"{change} ({difference(item, present)}): {_FRESH}"
             raise ChangedError(message)
-    old = {item.identity for item in before}
+    old = {present.identity for present in here.values() if present is not None}
     return (
-        *(known.get(item.identity, item) for item in before),
+        *(_under(item.identity, here[item.identity]) or item for item in before),
         *(item for item in now if item.identity not in old),
     )
+
+
+def _under(identity: str, item: Input | None) -> Input | None:
+    """Return an input under the identity that the ledger has for it."""
+    return item and item._replace(place="" if identity == item.uri else identity)
+
+
+def _moved(identity: str, folder: str) -> str:
+    """Return the identity of an input here, if Ray sent the folder that paths of one of the jobs start in."""
+    here = os.getcwd()  # noqa: PTH109 - its text is what is wanted
+    if is_sent(here) and not is_sent(folder):
+        return identity.removeprefix(f"{folder}/")
+    if is_sent(folder) and not is_sent(here) and not is_uri(identity):
+        return os.path.join(here, identity)  # noqa: PTH118
+    return identity
 
 
 def difference(before: Input, now: Input) -> str:

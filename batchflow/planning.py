@@ -52,12 +52,14 @@ def make_plan(spec: JobSpec, *, known_only: bool = False, output: Place | None =
         weights = _weights(spec, source, inputs)
         return Plan(spec, source.prepared(inputs), inputs, None, *weights, left_out=listing.left_out)
     from batchflow.destinations import (
+        canonical_place,
         destination_of,  # with ledger and stores, a fifth of the start of a small job
     )
     from batchflow.resuming import with_history
 
+    # Before the destination is looked at: that it exists must not lead to the advice to remove what is read.
+    listing = source.listed(output or canonical_place(spec.into))
     destination = destination_of(spec.into, spec.format)
-    listing = source.listed(output or destination.path)
     identified = tuple(source.identified(tuple(listing.inputs)))
     plan = with_history(spec, source, identified, destination, known_only=known_only)
     weight, pace = _weights(spec, source, plan.inputs)

@@ -45,7 +45,7 @@ def with_history(
     else:
         check_same(before, manifest(spec, source.options(), (), destination.format), where)
         known = inputs_of(before)
-        merged = merged_inputs(known, inputs, where)
+        merged = merged_inputs(known, inputs, where, before["folder"])
         inputs = merged[: len(known)] if known_only else merged
         prepared = source.relearned(before["learned"])
         if spec.version is None:  # it is the same function, under the name that it has

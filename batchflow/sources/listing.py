@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
 
 _MAGIC = re.compile(r"[*?[]")
-_SENT = re.compile(r".*/_ray_pkg_[^/]*/(.+)", re.DOTALL)
-"""A file in a folder that Ray unpacks under another name for each job."""
+_PACKAGE = "_ray_pkg_"
+"""In the name of a folder that Ray unpacks for a job, another one for each."""
+_SENT = re.compile(rf".*/{_PACKAGE}[^/]*/(.+)", re.DOTALL)
 
 
 class _Found(NamedTuple):
@@ -87,7 +88,8 @@ def describe(path: str) -> Input | None:
     try:
         if is_uri(path):
             return next((one.item for one in _remote(path) if one.item.uri == path), None)
-        return _file(path, canonical(path), os.stat(path)).item  # noqa: PTH116
+        status = os.stat(path)  # noqa: PTH116
+        return None if stat.S_ISDIR(status.st_mode) else _file(path, canonical(path), status).item
     except (OSError, ValueError, InputError):
         return None
 
@@ -97,9 +99,14 @@ def canonical(path: str) -> str:
     return _place_of(os.path.realpath(path))
 
 
+def is_sent(path: str) -> bool:
+    """Whether a path is in a folder that Ray unpacked for a job."""
+    return _PACKAGE in path
+
+
 def _place_of(real: str) -> str:
     """Return the canonical name of a file whose path holds no link."""
-    sent = _SENT.fullmatch(real) if "_ray_pkg_" in real else None
+    sent = _SENT.fullmatch(real) if is_sent(real) else None
     return sent[1] if sent else real
 
 
@@ -142,6 +149,16 @@ class _Own:
         self._roots = () if output is None else tuple(f"{root}/" for root in (output, meta_of(output)))
         self.node = None if output is None or isinstance(output, Uri) else _node(str(output))
         self._known: dict[str, bool] = {}
+        self._reals: dict[str, str] = {}
+
+    def real(self, path: str) -> str:
+        """Return a path without links; those of its folder are looked for once."""
+        folder, name = os.path.split(path)
+        if name in ("", ".", "..") or os.path.islink(path):  # noqa: PTH114
+            return os.path.realpath(path)
+        if folder not in self._reals:
+            self._reals[folder] = os.path.realpath(folder)
+        return os.path.join(self._reals[folder], name)  # noqa: PTH118
 
     def holds(self, one: _Found) -> bool:
         """Whether a file belongs to the output."""
@@ -154,7 +171,7 @@ class _Own:
         """Raise `DestinationError` if a path that was named leads into the output."""
         if self._output is None or is_uri(path) != isinstance(self._output, Uri):
             return
-        at = place_of_root(path)
+        at = canonical_uri(_root_of(path)) if is_uri(path) else self.real(_root_of(path))
         if f"{at}/".startswith(self._roots) or (self.node is not None and self._is_below(at)):
             raise self.refusal(path)
 
@@ -213,18 +230,18 @@ def _local(path: str, own: _Own) -> Iterator[_Found]:
         raise InputError(message)
     if path.startswith(("/dev/", "/proc/")):  # where a name means another file to another process
         path = os.path.realpath(path)
-    yield _file(path, os.path.realpath(path), status)
+    yield _file(path, own.real(path), status)
 
 
 def _file(path: str, real: str, status: os.stat_result | None = None, output: str = "") -> _Found:
     """Return a file with what is known of it; if it is not there, reading it tells what is wrong."""
     place = _place_of(real)
-    item = Input(path, 0, "", by_suffix(path), "" if place == path else place)
+    place = "" if place == path else place
     try:
         status = status or os.stat(path)  # noqa: PTH116
     except OSError:
-        return _Found(item, output)
-    item = item._replace(size=status.st_size, version=str(status.st_mtime_ns))
+        return _Found(Input(path, 0, "", by_suffix(path), place), output)
+    item = Input(path, status.st_size, str(status.st_mtime_ns), by_suffix(path), place)
     return _Found(item, output, (status.st_dev, status.st_ino))
 
 
@@ -243,11 +260,12 @@ class _Folder(NamedTuple):
             entry.name[1 : -len(META)] for entry in entries
             if entry.name.startswith(".") and entry.name.endswith(META) and _is_folder(entry)
         }  # fmt: skip
-        return [(entry, self._below(entry, outputs)) for entry in entries]
+        base = self.real.rstrip("/")
+        return [(entry, self._below(entry, base, outputs)) for entry in entries]
 
-    def _below(self, entry: os.DirEntry[str], outputs: set[str]) -> _Folder:
-        path = os.path.join(self.path, entry.name)  # noqa: PTH118
-        real = os.path.realpath(path) if entry.is_symlink() else os.path.join(self.real, entry.name)  # noqa: PTH118
+    def _below(self, entry: os.DirEntry[str], base: str, outputs: set[str]) -> _Folder:
+        path = entry.path if self.path else entry.name
+        real = os.path.realpath(path) if entry.is_symlink() else f"{base}/{entry.name}"
         return _Folder(path, real, self.output or (path if entry.name in outputs else ""))
 
 
@@ -296,28 +314,40 @@ class _Walk:
             if not rest:
                 yield from self.files(folder, (".",))
                 return
-            for below, _ in self._folders(folder, (".",)):
-                yield from self._below(below, rest)
+            for below, entries in self._folders(folder, (".",)):
+                if _MAGIC.search(rest[0]) and rest[0] != "**":
+                    yield from self._among(entries, rest)
+                else:
+                    yield from self._below(below, rest)
         elif not _MAGIC.search(part):
             path = os.path.join(folder.path, part)  # noqa: PTH118
             yield from self._match(_Folder(path, os.path.realpath(path), folder.output), rest)
         else:
-            matched = re.compile(fnmatch.translate(part)).match
-            for entry, below in folder.entries():
-                if matched(entry.name) and (part.startswith(".") or not entry.name.startswith(".")):
-                    yield from self._match(below, rest)
+            yield from self._among(folder.entries(), parts)
+
+    def _among(self, entries: list[Any], parts: list[str]) -> Iterator[_Found]:
+        """Yield what matches the parts of a pattern among the entries of a folder."""
+        part, rest = parts[0], parts[1:]
+        matched = re.compile(fnmatch.translate(part)).match
+        for entry, below in entries:
+            if matched(entry.name) and (part.startswith(".") or not entry.name.startswith(".")):
+                yield from self._match(below, rest)
 
     def _match(self, found: _Folder, rest: list[str]) -> Iterator[_Found]:
         """Yield a match: a file, what is below a folder, or what matches the rest of the pattern there."""
-        if os.path.isdir(found.path):  # noqa: PTH112
-            if _node(found.path) == self._own.node:
+        try:
+            status = os.stat(found.path)  # noqa: PTH116
+        except OSError:
+            status = None
+        if status is not None and stat.S_ISDIR(status.st_mode):
+            if (status.st_dev, status.st_ino) == self._own.node:
                 yield _Found(Input(found.path, place=found.real), "", self._own.node)  # so that it is refused
             elif rest:
                 yield from self._below(found, rest)
             else:
                 yield from self.files(found)
-        elif not rest and os.path.lexists(found.path):
-            yield _file(found.path, found.real, None, found.output)
+        elif not rest and (status is not None or os.path.lexists(found.path)):
+            yield _file(found.path, found.real, status, found.output)
 
 
 def _scan(folder: str) -> list[os.DirEntry[str]]:

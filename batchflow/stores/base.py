@@ -85,8 +85,7 @@ def place_of(text: str) -> Place:
     """Return the place that a path or a URI names; a relative path starts from where the program is now."""
     from pathlib import Path  # 5 ms, which results in memory need not wait for
 
-    if text.startswith("file://"):
-        text = plain_path(text)
+    text = plain_path(text)
     return Uri(text.rstrip("/")) if is_uri(text) else Path(text).expanduser().absolute()
 
 

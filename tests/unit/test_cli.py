@@ -171,7 +171,7 @@ def test_errors_of_a_clean_run(folder):
         (("run", "steps.py:clean", "steps.py", "in"), "steps.py, in is (steps.py and in/a.csv differ): add one of --read text, --read"),
         (("run", "steps.py:scale", "in/*.csv", "--into", "/proc/none/"), "cannot write to /proc/none: No such file or directory; give another"),
         (("run", "steps.py:clean", "in", "--read", "xml"), "unknown kind of input 'xml': use one of text, json"),
-        (("run", "steps.py:clean", "in/*.csv", "--into", "in/"), "/in exists and was not made by batchflow"),
+        (("run", "steps.py:clean", "in/*.csv", "--into", "in/"), "/in: the input in/*.csv is read from there; choose another output"),
         (("run", "steps.py:clean", "in/*.csv", "--format", "xls", "--into", "o/"), "unknown output format 'xls'"),
         (("run", "steps.py:clean", "in/*.csv", "--cpus-per-task", "9999"), "one task asks for 9999 cpus"),
         (("run", "steps.py:clean", "in/*.csv", "--gpus-per-task", "1", "--executor", "processes"), "GPUs and custom"),

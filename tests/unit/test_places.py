@@ -354,3 +354,37 @@ def test_output_in_the_output_of_another_job_is_refused(folder):
         with pytest.raises(errors.DestinationError, match=r"it is in .*/clean, the output of another job; choose another output$"):
             run("in.jsonl", into, format="jsonl")
     assert os.listdir("clean") == ["part-00000.jsonl"]
+
+
+@pytest.mark.parametrize(("source", "into"), [("data/", "data/"), ("data/a.jsonl", "data/a.jsonl"), ("FILE://{cwd}/data", "file://{cwd}/data/")])
+def test_input_that_is_named_as_the_output_is_not_to_be_removed(folder, source, into):
+    write("data/a.jsonl", 1)
+    with pytest.raises(errors.DestinationError, match="is read from there; choose another output") as caught:
+        run(source.format(cwd=folder), into.format(cwd=folder), format="jsonl")
+    assert "remove" not in str(caught.value)
+
+
+def test_folder_that_a_cluster_unpacks_anew_holds_the_same_inputs(folder):
+    for number, name in enumerate(("_ray_pkg_aa", "_ray_pkg_bb")):
+        write(f"{name}/in/a.jsonl", 1)
+        os.utime(f"{name}/in/a.jsonl", (1, 1))
+        os.chdir(name)
+        assert run("in/", f"{folder}/out/").report.before == number
+        assert run(f"{os.getcwd()}/in/*", f"{folder}/out/").report.before == 1
+        os.chdir(folder)
+
+
+@pytest.mark.parametrize("folders", [("home", "_ray_pkg_aa"), ("_ray_pkg_aa", "home")])
+def test_job_that_is_sent_to_a_cluster_has_the_same_inputs(folder, capsys, folders):
+    for number, name in enumerate(folders):
+        write(f"{name}/in/a.jsonl", 1)
+        os.utime(f"{name}/in/a.jsonl", (1, 1))
+        os.chdir(name)
+        assert run("in/", f"{folder}/out/").report.before == number
+        assert "1 records in, 1 rows out" in proved(f"{folder}/out/", capsys)
+        os.chdir(folder)
+    os.chdir(folders[1])
+    write("in/b.jsonl", 2)
+    result = run("in/", f"{folder}/out/")
+    assert (numbers(result), result.report.before) == ([1, 2], 1)
+    assert run("in/", f"{folder}/out/").report.before == 2
