@@ -176,7 +176,8 @@ class Scheduler:
             self._order.settle(settled)
         left = self._plan.total if cursor is None and not done else self._cursor.total
         first = FIRST_RECORDS if source.in_memory else FIRST_BYTES
-        self._sizer = ChunkSizer(left, self._slots, first, self._plan.chunk_weight, self._plan.pace)
+        timeout = self._program.timeout
+        self._sizer = ChunkSizer(left, self._slots, first, self._plan.chunk_weight, self._plan.pace, timeout)
         own = self._running.has_machine and self._ahead == sys.maxsize and self._slots > 1
         self._compares = own and not self._plan.uncuttable  # the next chunk may be such a file, however large
         unit = "records" if source.in_memory or cursor is not None else "bytes"

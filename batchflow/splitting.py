@@ -30,6 +30,16 @@ ALONE_LEAST = 0.05
 """no less than this: a shorter one tells nothing."""
 
 
+FIXED_LEAST = 0.05
+"""Seconds of the quickest chunk, below which the fixed cost of a chunk does not matter."""
+FIXED_SHARE = 0.1
+"""Share of a chunk's time that its fixed cost should take: converting 4,000 columns, or a model that starts."""
+FIXED_MOST = 1.0
+"""Seconds of the quickest chunk, beyond which no larger one is tried to learn its fixed cost."""
+PROBE = 8
+"""How many times as large a chunk is that is to tell fixed from proportional cost."""
+
+
 class Pace(NamedTuple):
     """What calls that wait ask of the size of chunks."""
 
@@ -67,11 +77,20 @@ class ChunkSizer:
         Weight of every chunk, where the user fixed it.
     pace
         What calls that wait ask for.
+    timeout
+        Seconds of one task, of which a chunk should take half at most.
     """
 
     def __init__(
-        self, total: int | None, slots: int, first: int, fixed: int | None = None, pace: Pace = AT_ONCE
+        self,
+        total: int | None,
+        slots: int,
+        first: int,
+        fixed: int | None = None,
+        pace: Pace = AT_ONCE,
+        timeout: float | None = None,
     ) -> None:
+        self._patience = float("inf") if timeout is None else timeout / 2
         self._remaining = total
         self._fixed = fixed
         self._pace = pace
@@ -82,6 +101,10 @@ class ChunkSizer:
         self._largest = self._first
         self._weight = 0.0
         self._seconds = 0.0
+        self._quickest: tuple[float, int] = float("inf"), 0
+        """Seconds and weight of the quickest chunk,"""
+        self._larger: tuple[float, int] | None = None
+        """and of the last one that was larger by far."""
         self._under_way = 0
         """Weight of the largest chunk so far, whether it came to its end or not."""
 
@@ -116,13 +139,37 @@ class ChunkSizer:
     def _wanted(self) -> float:
         if self._weight == 0:
             return self._first
-        return min(self._rate() * self._target, self._largest * GROWTH)
+        return min(max(self._rate() * self._target, self._amortized()), self._largest * GROWTH)
+
+    def _amortized(self) -> float:
+        """Return the weight of a chunk of whose time the fixed cost is a small share; 0 if there is hardly any.
+
+        The fixed cost is told from the quickest chunk and a larger one, which has to be tried if there is none.
+        """
+        least, weight = self._quickest
+        if least < FIXED_LEAST or self._waits or self._pace.gap:
+            return 0.0
+        if self._larger is None:
+            return weight * PROBE if least <= min(FIXED_MOST, self._patience / PROBE) else 0.0
+        fixed, slope = self._line(*self._larger)
+        if fixed < FIXED_LEAST:
+            return 0.0
+        return min(fixed / FIXED_SHARE, self._patience - fixed) / slope
+
+    def _line(self, seconds: float, larger: int) -> tuple[float, float]:
+        """Return the fixed seconds of a chunk, and those for what is one of weight."""
+        least, weight = self._quickest
+        slope = max(1e-9, (seconds - least) / max(1, larger - weight))
+        return least - slope * weight, slope
 
     def _share(self) -> float:
         """Return half of what each slot has left, but no less than a chunk is worth making for."""
         if self._remaining is None:
             return float("inf")
         floor = self._rate() * FLOOR_SECONDS if self._weight else 1
+        if self._larger is not None and self._amortized():
+            fixed, slope = self._line(*self._larger)
+            floor = max(floor, min(fixed / slope / 2, self._remaining))
         shares = 1 if self._waits and self._slots == 1 else 2 * self._slots  # one worker finishes with itself
         return max(floor, self._remaining / shares)
 
@@ -138,5 +185,8 @@ class ChunkSizer:
     def learn(self, weight: int, seconds: float) -> None:
         """Note how long a chunk took; later chunks count more than earlier ones."""
         self._largest = max(self._largest, weight)
+        self._quickest = min(self._quickest, (seconds, weight))
+        if weight >= self._quickest[1] * PROBE / 2:
+            self._larger = seconds, weight
         self._weight = self._weight * _DECAY + weight
         self._seconds = self._seconds * _DECAY + seconds

@@ -184,3 +184,45 @@ def test_a_size_is_always_positive_and_never_explodes(total, slots, history):
         sizer.learn(weight, seconds)
         largest = max(largest, weight)
     assert 1 <= sizer.next() <= largest * GROWTH
+
+
+def play_costs(total, slots, cost, first=1, timeout=None):
+    """Return when the last slot ends and the sizes of chunks, of a job whose chunks take ``cost(size)`` seconds."""
+    sizer = ChunkSizer(total, slots, first, timeout=timeout)
+    at, free, running, sizes = 0, [0.0] * slots, [], []
+    while at < total or running:
+        if at < total and len(running) < slots:
+            began, size = heapq.heappop(free), min(total - at, sizer.next())
+            sizer.drawn(size)
+            sizes.append(size)
+            at += size
+            heapq.heappush(running, (began + cost(size), began, size))
+        else:
+            ended, began, size = heapq.heappop(running)
+            sizer.learn(size, ended - began)
+            heapq.heappush(free, ended)
+    return max(free), sizes
+
+
+@pytest.mark.parametrize("slots", [1, 2, 8])
+def test_fixed_cost_of_a_chunk_makes_few_chunks(slots):
+    """Rows of 4,000 columns: 0.6 s to convert any number of them, 2 ms for each."""
+    _, sizes = play_costs(2000, slots, lambda size: 0.6 + 0.002 * size)
+    assert len(sizes) <= 6 * slots + 4
+
+
+def test_fixed_cost_leaves_all_slots_busy():
+    end, _ = play_costs(20_000, 4, lambda size: 0.2 + 0.002 * size)
+    assert end <= 1.35 * (20_000 * 0.002 / 4)
+
+
+@pytest.mark.parametrize("seconds", [0.06, 0.3, 0.9, 5.0])
+def test_proportional_cost_is_not_taken_for_fixed(seconds):
+    end, sizes = play_costs(200, 4, lambda size: seconds * size)
+    assert end <= 200 * seconds / 4 + 8 * seconds
+    assert sizes.count(1) > 100 or seconds < TARGET_SECONDS
+
+
+def test_fixed_cost_heeds_the_time_limit():
+    _, sizes = play_costs(20_000, 2, lambda size: 0.2 + 0.01 * size, timeout=2.0)
+    assert max(0.2 + 0.01 * size for size in sizes) <= 1.0 + 0.01
