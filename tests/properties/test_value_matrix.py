@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from datetime import datetime
 
 import arrow_values as av
 import pyarrow as pa
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 import batchflow as bf
 from batchflow.errors import SchemaError
+from batchflow.marks import marked
+from batchflow.schemas import conform, table_without_views, unify
 from batchflow.tables import NotTabularError, table_to_rows, values_to_table
 
 STEADY = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -62,6 +65,31 @@ def test_arrow_value_through_batches_is_the_same(name, sink, data, chunk):
         assert len(failed) == 4 - len(rows)
         return
     assert (rows, failed) == (av.exact(array), {})
+
+
+def united(one, other):
+    """Return the schema of two tables, or the error."""
+    try:
+        return unify(unify(None, marked(one)), marked(other))
+    except SchemaError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("first", av.TYPES)
+@given(data=st.data())
+@settings(STEADY, max_examples=1)
+def test_two_types_unite_without_loss_or_are_refused(first, data):
+    one = table_without_views(pa.table({"c": data.draw(av.arrays(av.TYPES[first], 2))}))
+    for second, kind in av.TYPES.items():
+        other = table_without_views(pa.table({"c": data.draw(av.arrays(kind, 2))}))
+        schema, swapped = united(one, other), united(other, one)
+        if isinstance(schema, str):
+            assert schema.startswith("column 'c' is "), second
+            assert isinstance(swapped, str), second
+            continue
+        for table in (one, other):
+            assert av.exact(conform(table, schema)["c"]) == av.exact(table["c"]), second
+        assert "struct" in str(schema) or swapped.equals(schema, check_metadata=True), second
 
 
 # --- Python, NumPy and pandas values --------------------------------------------------------------
@@ -139,3 +167,59 @@ def test_rows_of_every_type_come_back_from_their_table():
     for first, second in itertools.combinations([2**40, "x", 0.5, b"y", True, None], 2):
         rows = [{"a": first, "b": second}, {"a": None, "b": second}]
         assert table_to_rows(values_to_table(rows)) == rows
+
+
+# --- executors ------------------------------------------------------------------------------------
+
+PORTABLE = {
+    name: value for name, value in av.SCALARS.items() if name not in {"loop", "tree", "object", "interval", "np.none", "memoryview"}
+}  # fmt: skip
+"""Values that can be pickled and compared."""
+SUMMER = [f"2024-{month:02}-15T12:00:00+0{2 if 4 <= month <= 10 else 1}:00" for month in range(1, 13)] * 50
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_values_in_memory_are_alike_on_every_executor(executor, chunk):
+    values = list(PORTABLE.values())
+    got = bf.map_records(lambda value: {"v": value, "w": [value]}, bf.records(values), executor=executor, chunk=chunk).values
+    assert [list(row) for row in got] == [["v", "w"]] * len(values)
+    for row, value in zip(got, values, strict=True):
+        assert type(row["v"]) is type(value) is type(row["w"][0])
+        assert av.meaning(row["v"]) == av.meaning(value) if type(value).__name__ not in UNMEANT else str(row["v"]) == str(value)
+
+
+UNMEANT = {"Colour", "Point", "set", "complex", "complex128", "Pair", "MonthDayNano"}
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_offsets_of_summer_time_are_instants_on_every_executor(executor, chunk, tmp_path):
+    source = bf.records(SUMMER)
+    result = bf.map_records(lambda text: {"t": datetime.fromisoformat(text)}, source, into=tmp_path / "out/", executor=executor, chunk=chunk)
+    assert result.table.schema.field("t").type == pa.timestamp("us", "UTC")
+    assert result.table["t"].to_pylist() == [datetime.fromisoformat(text) for text in SUMMER]
+    assert result.report.failed == 0
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+def test_mixed_column_in_a_sink_is_alike_on_every_executor(executor, chunk, tmp_path):
+    values = [value for value in PORTABLE.values() if type(value).__name__ not in UNMEANT]
+    result = bf.map_records(lambda value: {"c": value}, bf.records(values), into=tmp_path / "out.arrow", executor=executor, chunk=chunk)
+    failed = result.errors["record"].to_pylist()
+    assert av.exact(read(result.path)["c"]) == [av.meaning(value) for at, value in enumerate(values, 1) if at not in failed]
+    serial = bf.map_records(lambda value: {"c": value}, bf.records(values), into=tmp_path / "serial.arrow", executor="serial", chunk=1000)
+    assert failed == serial.errors["record"].to_pylist()
+    assert result.errors["message"].to_pylist() == serial.errors["message"].to_pylist()
+
+
+def test_value_that_contains_itself_is_an_error_row(executor, tmp_path):
+    def loop(at):
+        value: list = [at]
+        if at % 2:
+            value.append({"again": value})
+        return {"c": value}
+
+    result = bf.map_records(loop, bf.records(range(4)), into=tmp_path / "out.parquet", executor=executor, chunk=2)
+    assert result.table.to_pylist() == [{"c": [0]}, {"c": [2]}]
+    assert result.errors.select(["record", "message"]).to_pylist() == [
+        {"record": at, "message": "column 'c': a value that contains itself"} for at in (2, 4)
+    ]
