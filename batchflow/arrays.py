@@ -331,7 +331,7 @@ def _zone_name(zone: Any) -> str:
         pa.lib.string_to_tzinfo(name)
     except Exception:  # noqa: BLE001 - zones of any library; an instant is in UTC what it is in any zone
         return "UTC"
-    return name or "UTC"
+    return "UTC" if name in {"", "+00:00"} else name  # equal zones need one name, as names are cached
 
 
 def _datetimes(cells: Sequence[Any], depth: int) -> Any:

@@ -361,3 +361,18 @@ def test_what_is_dropped_is_held_no_more(outlet):
     assert pa.total_allocated_bytes() - before >= 2_400_000
     out.drop()
     assert pa.total_allocated_bytes() == before
+
+
+@pytest.mark.parametrize("zone", [UTC, timezone(timedelta(0), "Z"), timezone(timedelta(0))])
+def test_zones_that_are_equal_have_one_name(zone):
+    assert values_to_table([NOON.replace(tzinfo=zone)]).schema.field("value").type == pa.timestamp("us", "UTC")
+
+
+def test_row_that_a_table_cannot_hold_is_named_in_any_cut():
+    values = [{"a": 1}] * 5 + [{"a": "x"}] * 3
+    for cut in (1, 2, 5, 8):
+        memory = Memory()
+        for first in range(0, len(values), cut):
+            memory.take(values[first : first + cut])
+        with pytest.raises(SchemaError, match="^row 6: column 'a': int64 and string in one column: give it one type"):
+            memory.close().table()
