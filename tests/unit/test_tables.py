@@ -374,5 +374,5 @@ def test_row_that_a_table_cannot_hold_is_named_in_any_cut():
         memory = Memory()
         for first in range(0, len(values), cut):
             memory.take(values[first : first + cut])
-        with pytest.raises(SchemaError, match="^row 6: column 'a': int64 and string in one column: give it one type"):
+        with pytest.raises(SchemaError, match=r"^row 6: column 'a': int64 and string in one column: give it one type"):
             memory.close().table()
