@@ -12,6 +12,8 @@ from types import FrameType
 
 DEPTH = "BATCHFLOW_DEPTH"
 """Variable of the environment: how many jobs this process is nested in."""
+STARTING = "+"
+"""Behind that number while the process that workers are forked from starts, and runs a `sitecustomize`."""
 MAX_DEPTH = 3
 """Jobs inside jobs at most: a function that starts a job of itself ends here."""
 LOADING: list[None] = []
@@ -24,7 +26,7 @@ _PACKAGE = os.path.dirname(__file__)  # noqa: PTH120 - pathlib takes 8 ms to loa
 
 def depth() -> int:
     """Return how many jobs this process is nested in: 0 in a driver, 1 in its workers."""
-    text = os.environ.get(DEPTH, "")
+    text = os.environ.get(DEPTH, "").removesuffix(STARTING)
     return int(text) if text.isdecimal() else 0
 
 
@@ -36,7 +38,8 @@ def check_start() -> None:
     UsageError
         If the job would start itself again without end.
     """
-    if not LOADING and not _is_inheriting() and depth() < MAX_DEPTH:
+    starts = os.environ.get(DEPTH, "").endswith(STARTING)
+    if not LOADING and not starts and not _is_inheriting() and depth() < MAX_DEPTH:
         return
     from batchflow.errors import UsageError  # only for those who are refused
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from batchflow.bootstrap import DEPTH, check_start, depth
+from batchflow.bootstrap import DEPTH, STARTING, check_start, depth
 from batchflow.process_state import arguments_of_program, import_path
 
 _THREADS = (
@@ -109,7 +109,7 @@ def start(threads: int, *, arrow: bool, rows: bool = False, waits: bool = False)
         [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code],  # type: ignore[attr-defined]
         pass_fds=[theirs.fileno(), file],
         stdin=subprocess.DEVNULL,
-        env={**dict.fromkeys(_THREADS, str(threads)), **environment, DEPTH: str(depth() + 1)},
+        env={**dict.fromkeys(_THREADS, str(threads)), **environment, DEPTH: f"{depth() + 1}{STARTING}"},
         process_group=0,  # Ctrl-C is for the driver to handle
     )
     os.close(file)

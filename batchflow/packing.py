@@ -24,9 +24,12 @@ LeaveOut = Callable[[Any], Any]
 class Buffers(list[pickle.PickleBuffer]):
     """The large buffers of a pickle, which need not be copied into it."""
 
+    least: int = _BUFFER_BYTES
+    """Bytes of a buffer that is large."""
+
     def take(self, buffer: pickle.PickleBuffer) -> bool:
         """Take over a large buffer, as a ``buffer_callback``; true leaves a small one in the pickle."""
-        if buffer.raw().nbytes < _BUFFER_BYTES:
+        if buffer.raw().nbytes < self.least:
             return True
         self.append(buffer)
         return False
@@ -51,9 +54,13 @@ def private_buffers(buffers: Sequence[Any], writable: Sequence[int], *, shared: 
         Whether something else in this process uses the buffers.
     """
     return [
-        bytearray(buffer) if writes and (shared or _is_foreign(buffer)) else buffer
+        _read_only(buffer) if not writes else bytearray(buffer) if shared or _is_foreign(buffer) else buffer
         for buffer, writes in zip(buffers, writable, strict=True)
     ]
+
+
+def _read_only(buffer: Any) -> memoryview:
+    return (buffer.raw() if isinstance(buffer, pickle.PickleBuffer) else memoryview(buffer)).toreadonly()
 
 
 def _is_foreign(buffer: Any) -> bool:
@@ -72,7 +79,7 @@ def copied(value: Any) -> Any:
 
 
 def dumps(
-    value: Any, leave_out: LeaveOut | None = None, *, by_reference: bool = True
+    value: Any, leave_out: LeaveOut | None = None, *, by_reference: bool = True, least: int = _BUFFER_BYTES
 ) -> tuple[bytes, Buffers]:
     """Return an object as a pickle and its large buffers; what ``__main__`` defines goes along by value.
 
@@ -83,6 +90,8 @@ def dumps(
     by_reference
         Whether a function or class that any process can import goes by its name, be it of a module that was to go
         by value. Then what makes pickles by value need not be loaded.
+    least
+        Bytes of a buffer that is large.
 
     Raises
     ------
@@ -90,6 +99,7 @@ def dumps(
         Whatever the object raises that cannot be pickled.
     """
     buffers = Buffers()
+    buffers.least = least
     try:
         pickled = _dumped(pickle.Pickler, value, buffers, leave_out) if by_reference else _MAIN
     except Exception:  # noqa: BLE001 - the other one takes more, or says why not
@@ -180,13 +190,21 @@ class Packed:
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         outside = pickle.PickleBuffer if protocol >= 5 else bytes
-        return Packed, (self.pickled, [outside(buffer) for buffer in self.buffers], self.writable)
+        buffers = zip(self.buffers, self.writable, strict=True)
+        outsides = [outside(buffer if writes else _read_only(buffer)) for buffer, writes in buffers]
+        return Packed, (self.pickled, outsides, self.writable)
 
 
 def pack(value: Any, leave_out: LeaveOut | None = None) -> Packed:
     """Return a value packed; raises what `dumps` does."""
     pickled, buffers = dumps(value, leave_out)
     return Packed(pickled, buffers, buffers.writable)
+
+
+def pack_shared(value: Any, *, by_reference: bool = True) -> Packed:
+    """Return a value packed whose arrays are read-only at every size, so that processes can share them."""
+    pickled, buffers = dumps(value, by_reference=by_reference, least=0)
+    return Packed(pickled, buffers, bytes(len(buffers)))
 
 
 class Shipped:

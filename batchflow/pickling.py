@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import io
 import sys
+import threading
 from collections import ChainMap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import Context, ContextVar
 from functools import cache
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, ClassVar
@@ -90,16 +92,6 @@ def _pickler() -> Any:
         make, arguments, *rest = reduce(code)
         return make, tuple(code.co_filename if one == _NAMELESS else one for one in arguments), *rest
 
-    copy_file = cloudpickle.Pickler.dispatch_table[io.TextIOWrapper]
-
-    def reduce_file(file: Any) -> Any:
-        """Refuse an open file, of which cloudpickle would make a copy in memory; standard streams go by name."""
-        if file in (sys.stdout, sys.stderr):
-            return copy_file(file)
-        name = getattr(file, "name", "in memory")
-        message = f"an open file ({name}) cannot go to another process: give its name or its content"
-        raise TypeError(message)
-
     def reduce_cached(cached: Any) -> Any:
         if is_importable(cached.__wrapped__):
             return cached.__reduce__()
@@ -109,7 +101,7 @@ def _pickler() -> Any:
         CodeType: reduce_code,
         type(cache(len)): reduce_cached,
         functools.cached_property: _reduce_property,
-        io.TextIOWrapper: reduce_file,
+        io.TextIOWrapper: _reduce_file,
     }
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -119,9 +111,55 @@ def _pickler() -> Any:
             if type(value) is FunctionType and _is_dispatching(value) and not is_importable(value):
                 implementations = dict(value.registry)  # type: ignore[attr-defined]
                 return _make_dispatching, (implementations.pop(object), implementations)
-            return super().reducer_override(value)
+            reduced = super().reducer_override(value)
+            if type(value) is FunctionType and type(reduced) is tuple:
+                globals_ = reduced[2][1]["__globals__"]  # a new dict with what the function refers to
+                globals_.update((name, _New(one)) for name, one in globals_.items() if type(one) in _OF_PROCESS)
+            return reduced
 
     return Pickler
+
+
+def _reduce_file(file: Any) -> Any:
+    """Refuse an open file, of which cloudpickle would make a copy in memory; standard streams go by name."""
+    import cloudpickle
+
+    if file in (sys.stdout, sys.stderr):
+        return cloudpickle.Pickler.dispatch_table[io.TextIOWrapper](file)
+    name = getattr(file, "name", "in memory")
+    message = f"an open file ({name}) cannot go to another process: give its name or its content"
+    raise TypeError(message)
+
+
+_OF_PROCESS = (type(threading.Lock()), type(threading.RLock()), threading.local, ContextVar)
+"""Types of globals of which each process has its own, as it has when it imports a module."""
+
+
+class _New:
+    """Pickles as a new object of the kind of a global."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not isinstance(self._value, ContextVar):
+            return _makers[type(self._value)], ()
+        try:
+            default = Context().run(self._value.get)
+        except LookupError:
+            return ContextVar, (self._value.name,)
+        return _make_variable, (self._value.name, default)
+
+
+_makers: dict[type, Callable[[], Any]] = {
+    type(threading.Lock()): threading.Lock,
+    type(threading.RLock()): threading.RLock,
+    threading.local: threading.local,
+}
+
+
+def _make_variable(name: str, default: Any) -> ContextVar[Any]:
+    return ContextVar(name, default=default)
 
 
 def _make_cached(fn: Callable[..., Any], parameters: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from batchflow.bootstrap import LOADING
 from batchflow.errors import FunctionError, ResourceError
 from batchflow.model import Assemble, Call, Key, Merge, Outcome, Work
-from batchflow.packing import Buffers, dumps
+from batchflow.packing import Buffers, Packed, dumps, pack_shared
 from batchflow.pickling import define_main, files, files_by_reference, has_modules_by_value
 from batchflow.resources import Budget, Resources, available_cpus, capped, count_slots, total_memory
 from batchflow.retry import NEVER, Retry
@@ -178,17 +178,25 @@ def pickled(program: Program) -> tuple[bytes, Buffers]:
         If something it refers to cannot be pickled.
     """
     try:
-        return dumps(program, by_reference=not has_modules_by_value())
+        return _dumped(program)
     except Exception as error:
         with suppress(Exception), files_by_reference():  # of a file with a lock or a connection at its top
             if files:
-                return dumps(program)
+                return _dumped(program)
         name = getattr(program.fn, "__qualname__", repr(program.fn))
         message = (
             f"{name} cannot be shipped to a worker: {error}; "
             "make what it refers to inside the function, or in setup="
         )
         raise FunctionError(message) from error
+
+
+def _dumped(program: Program) -> tuple[bytes, Buffers]:
+    by_reference = not has_modules_by_value()
+    if program.args:
+        args: Any = pack_shared(dict(program.args), by_reference=by_reference)
+        program = program._replace(args=args)
+    return dumps(program, by_reference=by_reference)
 
 
 class Broken:
@@ -236,7 +244,7 @@ class Loaded:
             if self._waits:
                 import batchflow.worker.waiting  # noqa: F401
             try:
-                program = opened(self._make, self.limits)
+                program = opened(self._opened, self.limits)
                 for fn in (program.fn, program.setup, program.combine):
                     define_main(fn)
                 self._runner = Runner(program, guarded=True, cells=self._cells)
@@ -247,6 +255,12 @@ class Loaded:
             self._make = None
             settle()
         return self._runner
+
+    def _opened(self) -> Program:
+        assert self._make is not None
+        program = self._make()
+        args: Any = program.args
+        return program._replace(args=args.open()) if isinstance(args, Packed) else program
 
     def close(self) -> None:
         """Give back what it holds."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
+from contextlib import suppress
 from typing import ClassVar
 
 from batchflow.executors.base import Executor
 from batchflow.model import Call, Outcome, Succeeded, Task, Work
-from batchflow.packing import copied, dumps
+from batchflow.packing import copied, dumps, pack_shared
 from batchflow.process_state import go_home, working_directory
 from batchflow.resources import Budget, Resources, available_cpus, capped, total_memory
 from batchflow.rows import Rows
@@ -41,9 +42,12 @@ class Serial(Executor):
         """Nothing to start."""
 
     def load(self, program: Program) -> int:
-        """Keep a program; its arguments are copied, as they are for each worker."""
+        """Keep a program; its arguments are copied, and arrays in them read-only, as they are for each worker."""
         self._loaded += 1
-        program = self.limited(program)._replace(args=copied(program.args) if program.args else program.args)
+        program = self.limited(program)
+        if program.args:
+            with suppress(Exception):  # what cannot be pickled works here all the same, for a debugger
+                program = program._replace(args=pack_shared(dict(program.args)).open())
         self._programs[self._loaded] = program
         self._runners[self._loaded] = Runner(program)
         return self._loaded

@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from batchflow.bootstrap import DEPTH, depth
 from batchflow.executors import wire
 from batchflow.executors.base import BUNDLE_SECONDS, UNKNOWN, Loaded, opened
 from batchflow.executors.lean import full_call, lean_outcome
@@ -162,6 +163,7 @@ def main(fileno: int, driver: int, path: list[str], *, arrow: bool, rows: bool, 
     if waits:
         import batchflow.worker.waiting  # noqa: F401 - with asyncio, 40 ms
     sys.path[:] = path
+    os.environ[DEPTH] = str(depth())
     gc.freeze()  # what is imported lives for ever: no worker need look at it, and so copy it, again
     gc.enable()
     zygote = Zygote(socket.socket(fileno=fileno), driver)

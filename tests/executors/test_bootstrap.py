@@ -118,3 +118,11 @@ def test_job_inside_a_function_runs_and_nesting_is_bounded(run):
     done = run({"script.py": code}, "script.py")
     assert done.stdout.startswith("[[1, [[2, [], ['3 jobs are nested in each other"), done.stdout
     assert "guard" not in done.stdout
+
+
+def test_job_that_starts_with_each_python_is_refused_in_workers(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = run({"sitecustomize.py": JOB}, "-c", "print('main')")
+    assert done.stdout == "main\n"
+    assert REFUSED in done.stderr
+    assert "guard of the test" not in done.stderr

@@ -262,20 +262,6 @@ def test_large_arguments_are_shared_not_copied(remote, kind):
     assert all(row["private"] - most < nbytes / 2 for row in large)
 
 
-def test_arguments_may_be_written_to(warm):
-    """As they may in this process, and nobody else sees it."""
-    array = np.zeros(1_000_000)
-
-    def write(x, array):
-        array[x] += 1
-        return float(array.sum())
-
-    result = run(write, range(4), warm("processes"), args={"array": array}, chunk=1)
-    assert result.errors.num_rows == 0
-    assert set(result.values) <= {1.0, 2.0, 3.0, 4.0}
-    assert array.sum() == 0
-
-
 # --- functions that misbehave ---------------------------------------------------------------------
 
 

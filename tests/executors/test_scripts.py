@@ -118,6 +118,32 @@ def test_caches_and_dispatching_functions_of_a_script_work(script):
     assert script(SCRIPT).stdout == line * 2
 
 
+def test_locks_and_variables_of_a_script_are_new_in_workers(script):
+    code = """
+    import contextvars, threading
+    import batchflow as bf
+
+    lock, again, local = threading.Lock(), threading.RLock(), threading.local()
+    variable = contextvars.ContextVar("variable", default="default")
+    bare = contextvars.ContextVar("bare")
+    lock.acquire()
+    variable.set("driver")
+
+    def held():
+        return lock.locked()
+
+    def work(x):
+        local.x = x
+        free = lock.acquire(blocking=False)
+        with again:
+            return [free, held(), local.x, variable.get(), bare.get("none")]
+
+    print(bf.map_records(work, bf.records([1]), executor="processes", progress=False).values)
+    print(bf.map_records(lambda x: x, bf.records([1, lock]), executor="processes", progress=False).errors["message"].to_pylist())
+    """
+    assert script(code).stdout == "[[True, True, 1, 'default', 'none']]\n[\"cannot pickle '_thread.lock' object\"]\n"
+
+
 def test_own_pool_in_a_worker_finds_helpers_of_the_script(script):
     code = """
     import multiprocessing as mp
