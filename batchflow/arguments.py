@@ -126,7 +126,10 @@ def add_errors(parser: argparse.ArgumentParser) -> None:
 
 
 _ARG = "keyword argument of the function, JSON or text; may be given again"
-_TYPES = "of a CSV column: str, int, float, bool, date or datetime; by default inferred; may be given again"
+_TYPES = (
+    "of a column of CSV, or of JSON with --per batch: str, int, float, bool, date or datetime; "
+    "by default inferred; may be given again"
+)
 _MAX_ERRORS = "stop over a count, or a fraction like 0.001; by default all are collected"
 
 

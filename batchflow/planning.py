@@ -44,6 +44,8 @@ def make_plan(spec: JobSpec, *, known_only: bool = False, output: Place | None =
             "use read_text, read_json, read_csv, read_parquet, files or records"
         )
         raise InputError(message)
+    if spec.per == "batch":
+        source = source.for_batches()
     if isinstance(spec.chunk, int):
         source = source.counted(spec.chunk)
     if spec.into is None:

@@ -50,25 +50,35 @@ def read_text(paths: Paths, *, encoding: str = "utf-8") -> Source:
     return TextSource(_tuple(paths), check_encoding(encoding))
 
 
-def read_json(paths: Paths, *, encoding: str = "utf-8") -> Source:
+def read_json(paths: Paths, *, types: Any = None, encoding: str = "utf-8") -> Source:
     """Describe JSON Lines files; a record is what is on one line, most often a `dict`.
 
     Parameters
     ----------
     paths
         As for `read_text`. Blank lines are no records.
+    types
+        In `map_batches`, of columns: a mapping from column to type (`str`, `int`, `float`, `bool`,
+        `datetime.date`, `datetime.datetime` or a type of pyarrow), or a `pyarrow.Schema`. Other columns and
+        their types are inferred once for all files, as by `read_csv`. A record with another field, or with
+        a value that does not fit, is a read error; a column of `str` holds other values as JSON text.
     encoding
         As for `read_text`.
 
     Raises
     ------
     FormatError
-        If Python has no such encoding.
+        If a type is none that a column can have, or Python has no such encoding.
     """
     from batchflow.sources.charset import check_encoding
     from batchflow.sources.json import JsonSource
 
-    return JsonSource(_tuple(paths), check_encoding(encoding))
+    named = None
+    if types is not None:
+        from batchflow.sources.json_types import plain_types
+
+        named = plain_types(types)
+    return JsonSource(_tuple(paths), check_encoding(encoding), named)
 
 
 def read_csv(
@@ -179,13 +189,16 @@ def again(options: Mapping[str, Any], paths: Sequence[str]) -> Source | None:
     if options["kind"] == "parquet":
         return read_parquet(paths, columns=options["columns"])
     if options["kind"] in ("text", "json"):
-        return _READERS[options["kind"]](paths, encoding=options["encoding"])
+        own = {name: value for name, value in options.items() if name in ("encoding", "types")}
+        return _READERS[options["kind"]](paths, **own)
     return _READERS[options["kind"]](paths)
 
 
 _READERS: dict[str, Callable[..., Source]] = {
     "text": read_text, "json": read_json, "csv": read_csv, "parquet": read_parquet, "files": files,
 }  # fmt: skip
+_OPTIONS = {"text": ("encoding",), "json": ("encoding", "types")}
+"""Options that readers other than that of CSV share with it."""
 _KINDS = {
     "txt": "text", "log": "text", "md": "text",
     "json": "json", "jsonl": "json", "ndjson": "json",
@@ -239,7 +252,7 @@ def guess(
         tabs = {"delimiter": "\t"} if all(".tsv" in name.lower() for name in seen) else {}
         return read_csv(names, **{**tabs, **(options or {})})
     for option in sorted(options or ()):
-        if option != "encoding" or kind not in ("text", "json"):
+        if option not in _OPTIONS.get(kind, ()):
             message = f"--{option} is for CSV, and the input is {kind}: leave it out, or add --read csv"
             raise FormatError(message)
     return _READERS[kind](names, **(options or {}))

@@ -184,6 +184,10 @@ class Source(ABC):
         """Return how the input is read, as names and values: what was named, and what was inferred from what."""
         return []
 
+    def for_batches(self) -> Source:
+        """Return the source for functions of batches."""
+        return self
+
     def prepared(self, inputs: Sequence[Input]) -> Source:
         """Return the source with what the driver had to find out for all chunks alike."""
         del inputs

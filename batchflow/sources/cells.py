@@ -19,6 +19,8 @@ SAMPLE_RECORDS = 1000
 """Records of a file from which types are inferred."""
 SAMPLE_FILES = 5
 """Files that types are inferred from."""
+SHOWN_TYPES = 20
+"""Columns whose types a plan shows."""
 _MOST_FILES = 1000
 """Files that are opened for it at most: some are empty, or have not every column."""
 

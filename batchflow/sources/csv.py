@@ -12,7 +12,7 @@ from batchflow.coverage import Range
 from batchflow.errors import FormatError
 from batchflow.model import Input, Span
 from batchflow.sources.base import BLOCK_BYTES, Block, Source
-from batchflow.sources.cells import SAMPLE_FILES, SAMPLE_RECORDS, CellType, infer, odd_cell, spread
+from batchflow.sources.cells import SAMPLE_FILES, SAMPLE_RECORDS, SHOWN_TYPES, CellType, infer, odd_cell, spread
 from batchflow.sources.charset import UTF8, is_ascii_based
 from batchflow.sources.csv_rows import OPEN_CURE, Places, RowReader, is_decoded
 from batchflow.sources.cutting import Cuts, uncut
@@ -90,8 +90,8 @@ class CsvSource(FileSource):
 
     def _told_types(self) -> str:
         types = list((self.types or {}).items())
-        shown = ", ".join(f"{name}: {kind.value}" for name, kind in types[:_SHOWN_TYPES])
-        more = f" and {len(types) - _SHOWN_TYPES} more" if len(types) > _SHOWN_TYPES else ""
+        shown = ", ".join(f"{name}: {kind.value}" for name, kind in types[:SHOWN_TYPES])
+        more = f" and {len(types) - SHOWN_TYPES} more" if len(types) > SHOWN_TYPES else ""
         named = len(types) - len(self.inferred or ())
         if self.inferred is None or not self.inferred:
             return f"{shown}{more}, as named"
@@ -293,7 +293,6 @@ class _Column(NamedTuple):
         )
 
 
-_SHOWN_TYPES = 20
 _OTHERS = ";\t|"
 """What stands between cells in the place of a comma."""
 

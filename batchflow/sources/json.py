@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from batchflow.sources.lines import Lines
+from batchflow.errors import SchemaError
+from batchflow.model import Input, Span
+from batchflow.sources.base import Block, Source
+from batchflow.sources.cells import SAMPLE_FILES, SAMPLE_RECORDS, SHOWN_TYPES, spread
+from batchflow.sources.lines import Lines, looking
 from batchflow.sources.signature import NotTextError
-from batchflow.sources.text import LineSource, line_decoder
+from batchflow.sources.text import LineSource, line_decoder, unreadable
+from batchflow.tables import VALUE
+from batchflow.wording import counted
 
 _CURE = (
     "use one line for each record: jq -c '.[]' FILE > FILE.jsonl for an array, "
@@ -27,6 +33,111 @@ class JsonSource(LineSource):
     kind: ClassVar[str] = "json"
     unit: ClassVar[str] = "JSON Lines"
     skips_blank: ClassVar[bool] = True
+    types: Mapping[str, str] | None = None
+    """Types of columns that were named, as plain values; only tables have columns."""
+    batches: bool = field(default=False, compare=False)
+    """Whether records become tables."""
+    schema: Any = field(default=None, compare=False, repr=False)
+    """Columns of every table, which `prepared` infers."""
+    sampled: int = field(default=0, compare=False, repr=False)
+    """Files whose first records the columns come from."""
+
+    def for_batches(self) -> Source:
+        """Return the source for functions of batches."""
+        return replace(self, batches=True)
+
+    def prepared(self, inputs: Sequence[Input]) -> Source:
+        """Return the source with columns inferred from the first 1,000 records of five files, as for CSV."""
+        if not self.batches:
+            return self
+        rows: list[Any] = []
+        sampled = 0
+        for item in spread(inputs):
+            if sampled == SAMPLE_FILES:
+                break
+            some = self._sample(item)
+            sampled += bool(some)
+            rows += some
+        from batchflow.sources.json_types import infer_schema
+
+        schema = infer_schema(rows, self.types or {})
+        return replace(self, schema=schema, sampled=sampled) if schema.names else self
+
+    def _sample(self, item: Input) -> list[dict[str, Any]]:
+        rows: list[Any] = []
+        try:
+            with looking():
+                for block in super().blocks(Span(item), None):
+                    rows += block.rows
+                    if len(rows) >= SAMPLE_RECORDS:
+                        break
+        except (OSError, ValueError):
+            pass  # the worker that reads the file reports it; what comes before counts
+        return [row if type(row) is dict else {VALUE: row} for row in rows[:SAMPLE_RECORDS]]
+
+    def options(self) -> dict[str, Any]:
+        """Return encoding and types as the user named them."""
+        return {**super().options(), "types": None if self.types is None else dict(self.types)}
+
+    def learned(self) -> dict[str, Any]:
+        """Return the columns."""
+        if self.schema is None:
+            return {}
+        from batchflow.sources.json_types import schema_as_text
+
+        return {"schema": schema_as_text(self.schema)}
+
+    def relearned(self, learned: dict[str, Any]) -> Source:
+        """Return the source with the columns that an earlier run inferred."""
+        if "schema" not in learned:
+            return self
+        from batchflow.sources.json_types import schema_of_text
+
+        return replace(self, schema=schema_of_text(learned["schema"]))
+
+    def summary(self) -> list[tuple[str, str]]:
+        """Return the encoding, and the columns of tables."""
+        if self.schema is None:
+            return super().summary()
+        origin = f"from the first {SAMPLE_RECORDS:,} rows of {counted(self.sampled, 'file')}"
+        types = [f"{field.name}: {field.type}" for field in self.schema]
+        more = f" and {len(types) - SHOWN_TYPES} more" if len(types) > SHOWN_TYPES else ""
+        told = f"{', '.join(types[:SHOWN_TYPES])}{more}, {origin if self.sampled else 'from an earlier run'}"
+        return [*super().summary(), ("types", told)]
+
+    def blocks(self, span: Span, data: Any) -> Iterator[Block]:
+        """Read the lines of one span: as records, or as tables of the columns of the source."""
+        for block in super().blocks(span, data):
+            yield block if self.schema is None else self._as_table(block)
+
+    def _as_table(self, block: Block) -> Block:
+        """Return a block as a table; a record that does not fit the columns is a failure."""
+        from batchflow.schemas import concat
+        from batchflow.sources.json_types import Columns
+
+        columns = Columns(self.schema, self.types or {})
+        rows = list(block.rows)
+        tables: list[Any] = []
+        numbers: list[int] = []
+        failures = list(block.failures)
+        ranges = [(0, len(rows))]
+        while ranges:  # halves of what does not fit, in order
+            start, stop = ranges.pop()
+            try:
+                tables.append(columns.table(rows[start:stop]))
+                numbers += block.numbers[start:stop]
+            except SchemaError as error:
+                if stop - start > 1:
+                    middle = (start + stop) // 2
+                    ranges += [(middle, stop), (start, middle)]
+                    continue
+                number = block.numbers[start]
+                begin, end = block.locate(number)
+                place = (begin, begin if end is None else end)
+                failures.append(unreadable(block.span, place, number, rows[start], str(error)))
+        failures.sort(key=lambda failure: failure.record or 0)
+        table = concat(tables) if len(tables) != 1 else tables[0]
+        return block._replace(rows=table, numbers=numbers, failures=failures)
 
     def decoders(self) -> tuple[Callable[[bytes], Any], Callable[[bytes], Any]]:
         """Return the decoder of `msgspec`, and one that accepts what Python's `json` accepts."""
