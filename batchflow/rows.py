@@ -172,7 +172,16 @@ def _to_wire(segment: Any, buffer: Callable[[Any], Any]) -> Any:
         return segment.typecode, buffer(segment)
     if is_tabular(segment):
         return "table", buffer(_to_stream(segment))
-    return "objects", dumps(segment)
+    return "objects", _pickled(segment)
+
+
+def _pickled(objects: list[Any]) -> bytes:
+    """Return objects as a pickle; what makes pickles of classes of ``__main__`` loads only for these."""
+    try:
+        plain = pickle.dumps(objects, protocol=5)
+    except Exception:  # noqa: BLE001 - the other pickler takes more, or says why not
+        plain = b"__main__"
+    return dumps(objects) if b"__main__" in plain else plain
 
 
 def _from_wire(wire: list[tuple[str, Any]]) -> Rows:
