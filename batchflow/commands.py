@@ -180,7 +180,7 @@ def _explained(flow: Flow, arguments: argparse.Namespace) -> int:
 
 def _told_flow(run: FlowRun, arguments: argparse.Namespace) -> int:
     """Tell what a flow came to, and return its exit status: what steps gave that no other one took, in JSON."""
-    status = OK if run.ok else FAILED
+    status = OK if run.ok and not run.errors.num_rows else FAILED
     if arguments.json:
         from batchflow.shapes import of_flow
 

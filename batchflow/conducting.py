@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflow.brake import Brake
 from batchflow.collecting import seldom
-from batchflow.combining.errors_table import ErrorTable
-from batchflow.combining.result import Result, tell
+from batchflow.combining.errors_table import ErrorTable, joined
+from batchflow.combining.notice import FailureNotice
+from batchflow.combining.result import Result, tell, unseen_in_flow
 from batchflow.dependents import Dependents
 from batchflow.doing import Doing, errors_of, missing, nodes_of_run, place_of, told
 from batchflow.errors import FlowError, InterruptedRun, ResourceError, StoppedError, UsageError
@@ -478,10 +479,21 @@ class _Conductor:
                     fetched = tuple(map(self._executor.fetch, step.given.payloads))
                     step.given = step.given._replace(payloads=fetched)
         nodes = partial(nodes_of_run, self._steps)
-        runs = [told(step, self._executor.fetch) for step in self._steps]
+        notice = FailureNotice(self._unseen if self._warns() else None)
+        runs = [told(step, self._executor.fetch, notice.warn) for step in self._steps]
         errors = list(errors_of(self._steps))
-        where = self._budget.slots, self._executor.name, self._epoch
+        where = self._budget.slots, self._executor.name, self._epoch, notice
         return FlowRun(self._flow, runs, nodes, errors, self._now(), *where)
+
+    def _warns(self) -> bool:
+        """Whether records failed of a job that gave rows, and nobody has said how many may."""
+        if self._how.max_errors is not None:
+            return False
+        return any(step.failed and not step.broken and _is_unlimited(step.spec) for step in self._steps)
+
+    def _unseen(self) -> str:
+        steps = (step for step in self._steps if step.failed and _is_unlimited(step.spec))
+        return unseen_in_flow(joined(list(errors_of(steps))))
 
     def _check_limit(self, run: FlowRun) -> None:
         """Stop where more failed than is allowed."""
@@ -514,6 +526,11 @@ def _same(value: Any) -> Any:
 _SAME = Shipped(_same)
 _STOPPED = "the flow was stopped"
 _NO_FAILURE = Failure("", None, None, None, None, "call", "", "")
+
+
+def _is_unlimited(spec: StepSpec) -> bool:
+    """Whether a step is a job that says nothing of how many of its records may fail."""
+    return spec.job is not None and spec.job.get("max_errors") is None
 
 
 def _keeps(spec: StepSpec) -> bool:

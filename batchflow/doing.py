@@ -179,19 +179,22 @@ def missing(step: Doing) -> tuple[str, bool] | None:
     return None
 
 
-def told(step: Doing, fetch: Callable[[Any], Any]) -> StepRun:
+def told(step: Doing, fetch: Callable[[Any], Any], used: Callable[[], None]) -> StepRun:
     """Return what became of a step.
 
     Parameters
     ----------
     fetch
         Returns what a payload of its value is a reference to.
+    used
+        Called when somebody takes the value.
     """
     assert step.state is not None
     opened = None if step.given is None else _Opened(step.given, fetch)
     return StepRun(
-        step.spec.name, step.state, step.why, step.attempts, step.start, step.end, step.worker, step.report, opened
-    )
+        step.spec.name, step.state, step.why, step.attempts, step.start, step.end, step.worker, step.report,
+        opened, used,
+    )  # fmt: skip
 
 
 class _Opened:

@@ -21,6 +21,9 @@
     └── ExecutorError (RuntimeError)         the executor itself cannot go on
         └── WorkerDied                       a worker process ended in the middle of a task
 
+    UserWarning
+    └── FailedRecordsWarning                 rows are used, and nobody has looked at the errors
+
     KeyboardInterrupt
     └── InterruptedRun                       Ctrl-C; the message says how to go on; exit status 130
 
@@ -139,6 +142,13 @@ class FailedRecordsError(BatchflowError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (*self.args, self.errors)
+
+
+class FailedRecordsWarning(UserWarning):
+    """The rows of a job are used of which some records failed, and nobody has looked at its errors.
+
+    Issued once for a result, unless ``errors`` was looked at, or ``max_errors=`` says how many may fail.
+    """
 
 
 class RetryAfter(BatchflowError):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
 
 from batchflow.combining.errors_table import joined
+from batchflow.combining.notice import FailureNotice
 from batchflow.combining.result import tell
 from batchflow.errors import FailedRecordsError, StepError, UsageError
 from batchflow.graph import Node
@@ -52,6 +53,8 @@ class StepRun(NamedTuple):
     """Of a step that is a whole job."""
     opened: Callable[[], Any] | None = None
     """Gives the value, where there is one."""
+    used: Callable[[], None] | None = None
+    """Called when somebody takes the value."""
 
     @property
     def seconds(self) -> float:
@@ -70,6 +73,8 @@ class StepRun(NamedTuple):
         if self.opened is None:
             message = f"step {self.name!r} gave nothing: it {_told(self)}"
             raise StepError(message)
+        if self.used is not None:
+            self.used()
         return self.opened()
 
 
@@ -94,6 +99,7 @@ class FlowRun:
         slots: int,
         executor: str = "",
         began: float = 0.0,
+        notice: FailureNotice | None = None,
     ) -> None:
         self.name: str = flow.name
         self._flow = flow
@@ -104,6 +110,7 @@ class FlowRun:
         self._slots = slots
         self._executor = executor
         self._epoch = began
+        self._notice = notice or FailureNotice()
         self._names = {step.name: step for step in self.steps}
 
     def __getitem__(self, step: Step | str) -> StepRun:
@@ -121,12 +128,17 @@ class FlowRun:
         """How the steps hang together, made only for those who ask."""
         return list(self._nodes_of_run())
 
-    @cached_property
+    @property
     def errors(self) -> pa.Table:
         """The error table: a row for each step that failed, and for each record or chunk of one that is a job.
 
         The first column is the name of the step, the others are those of a job's error table.
         """
+        self._notice.dismiss()
+        return self._error_table
+
+    @cached_property
+    def _error_table(self) -> pa.Table:
         return joined(self._errors)
 
     @property
@@ -148,7 +160,7 @@ class FlowRun:
             If something failed; it carries the error table.
         """
         if self._errors:
-            raise FailedRecordsError(tell(self.errors), self.errors)
+            raise FailedRecordsError(tell(self._error_table), self.errors)
         return self
 
     def explain(self) -> str:
@@ -175,7 +187,7 @@ class FlowRun:
         from batchflow.retelling import Where, told_flow
 
         where = Where(self.name, self._epoch, self.seconds, self._slots, self._executor)
-        save(told_flow(where, self._nodes, self.steps, self.errors), path)
+        save(told_flow(where, self._nodes, self.steps, self._error_table), path)
 
     def _repr_html_(self) -> str:
         """Show the run in a notebook: its graph with what became of each step, and the first errors."""
@@ -183,8 +195,8 @@ class FlowRun:
         from batchflow.notebook import line, page, table
 
         names = ["step", "source", "record", "phase", "error_type", "message"]
-        errors = self.errors.select(names).slice(0, _SHOWN).to_pylist() if self._errors else []
-        shown = table("error", self.errors.num_rows, errors)
+        errors = self._error_table.select(names).slice(0, _SHOWN).to_pylist() if self._errors else []
+        shown = table("error", self._error_table.num_rows, errors)
         return page(line(self._headline()), svg(self._nodes, self.name), shown)
 
     def __str__(self) -> str:
@@ -193,7 +205,7 @@ class FlowRun:
             return self._headline()
         from batchflow.explaining import shortfall  # only where something failed
 
-        kinds = [str(kind) for kind in ErrorGroups.of(self.errors).kinds()] if self._errors else []
+        kinds = [str(kind) for kind in ErrorGroups.of(self._error_table).kinds()] if self._errors else []
         more = [f"and {len(kinds) - _KINDS:,} more kinds of errors"] if len(kinds) > _KINDS else []
         told = [self._headline(), *shortfall(self._nodes, failed=2, skipped=1), *kinds[:_KINDS], *more]
         return "\n".join([*told, f"next: {self._next()}"])

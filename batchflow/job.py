@@ -181,4 +181,5 @@ def finished(plan: Plan, listeners: Sequence[Listener] = ()) -> Result:
     report = ReportBuilder(terms_of(plan))
     errors = replay(plan.history, plan.inputs, [report, *listeners])
     schema = next((part.schema for part in reversed(plan.history.parts.values())), None)
-    return Result(errors, report.report(), (), plan.destination, schema)
+    warns = plan.spec.max_errors is None
+    return Result(errors, report.report(), (), plan.destination, schema, warns=warns)

@@ -115,6 +115,11 @@ class Run:
             self._keep_output(plan.destination)
         self.scheduler: Scheduler
 
+    @property
+    def _warns(self) -> bool:
+        """Whether the job says nothing of how many records may fail."""
+        return self._plan.spec.max_errors is None
+
     def _keep_output(self, destination: Destination) -> None:
         """Keep what tasks print beside the output; nothing can be appended to an object of a store."""
         from pathlib import Path  # only a job that writes waits for them
@@ -210,7 +215,7 @@ class Run:
         """Return a result whose rows are in memory."""
         report = self._report.report()
         rows = () if self._lazy else self.payloads
-        return Result(self._errors, report, rows, told=lambda: self._told(report))
+        return Result(self._errors, report, rows, told=lambda: self._told(report), warns=self._warns)
 
     def _combined(self) -> Work[Result]:
         from batchflow.combining.tree import Tree  # only a job that combines waits for it
@@ -265,7 +270,8 @@ class Run:
             if not complete:
                 dataset.leave(self._errors, self._papers(self._report.report()))
             dataset.close(complete=complete)
-        return Result(self._errors, self._report.report(), (), self._plan.destination, dataset.schema)
+        report = self._report.report()
+        return Result(self._errors, report, (), self._plan.destination, dataset.schema, warns=self._warns)
 
     def _papers(self, report: Report) -> Mapping[str, bytes]:
         """Return what is left to look at beside an output."""
@@ -329,7 +335,7 @@ class Run:
         told = replace(self._report.report(), **totals | {"before": before})
         self._report.errors = whole.errors
         dataset.finish(errors, self._papers(told))
-        return Result(errors, told, (), destination, dataset.schema)
+        return Result(errors, told, (), destination, dataset.schema, warns=self._warns)
 
     def _told_interrupted(self) -> str:
         assert self._plan.destination is not None

@@ -12,8 +12,8 @@ from benchmarks.harness import Suite, race
 from benchmarks.tables import as_json, machine, markdown
 
 SUITES = (
-    "start", "warm", "tiny", "files", "one_file", "csv", "columns", "results", "failing", "retry_failed", "skew", "waiting",
-    "many_chunks", "ray", "memory", "safety", "flow", "cluster",
+    "start", "warm", "tiny", "files", "one_file", "csv", "columns", "results", "failing", "retry_failed", "skew",
+    "waiting", "many_chunks", "ray", "memory", "safety", "flow", "cluster",
 )  # fmt: skip
 
 

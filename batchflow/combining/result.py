@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from batchflow.combining.errors_table import ErrorTable
+from batchflow.combining.notice import FailureNotice
 from batchflow.errors import FailedRecordsError
 from batchflow.formats import format_of
 from batchflow.formats.lines import is_noted
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 BLOCK = 64 << 20
 """Bytes of CSV or JSON Lines parsed at a time at most; no row may be larger."""
 
+_LOOK = "{name}.errors lists them, and max_errors= says how many may fail without this warning"
+"""Ends a warning."""
 _SHOWN = 5
 """Errors that are shown in a notebook."""
 
@@ -56,6 +59,8 @@ class Result:
         Of a result on disk; without it CSV and JSON Lines are read as what they look like.
     told
         Gives what its run was like, of a result in memory.
+    warns
+        Whether to warn when rows are used although records failed and nobody has looked at the errors.
     """
 
     def __init__(
@@ -66,6 +71,8 @@ class Result:
         destination: Destination | None = None,
         schema: pa.Schema | None = None,
         told: Callable[[], Mapping[str, Any]] | None = None,
+        *,
+        warns: bool = False,
     ) -> None:
         self._errors = errors
         self.report = report
@@ -74,10 +81,16 @@ class Result:
         self._schema = schema
         self._told = told
         self._table: pa.Table | None = None
+        self._notice = FailureNotice(self._unseen if warns and errors.rows else None)
+
+    def _unseen(self) -> str:
+        """Return the warning about failures that nobody has looked at."""
+        return f"{tell(self._errors.table())}; {_LOOK.format(name='result')}"
 
     @property
     def errors(self) -> pa.Table:
         """The error table: one row for each record or chunk that failed, and why, in input order."""
+        self._notice.dismiss()
         return self._errors.table()
 
     @property
@@ -97,6 +110,7 @@ class Result:
         SchemaError
             If the function gave values that no table holds, or types that do not go together.
         """
+        self._notice.warn()
         if self._destination is not None:
             table: pa.Table = self._scanner(self._destination).to_table()
             return table
@@ -107,6 +121,7 @@ class Result:
     @property
     def values(self) -> list[Any]:
         """What the function gave back, in input order: dicts, scalars, or any other objects."""
+        self._notice.warn()
         if self._destination is not None and self._destination.format == "jsonl":
             return _json_values(self._destination, self._schema)
         if self._destination is not None:
@@ -120,6 +135,7 @@ class Result:
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """Return the rows as an Arrow C stream; an output on disk is read as it is consumed."""
+        self._notice.warn()
         if self._destination is not None:
             return self._scanner(self._destination).to_reader().__arrow_c_stream__(requested_schema)
         return self.table.__arrow_c_stream__(requested_schema)  # type: ignore[no-untyped-call]
@@ -167,7 +183,7 @@ class Result:
         from batchflow.notebook import line, page, table
 
         where = f"in {self.path}" if self.path else "in memory"
-        errors = self.errors.select(["source", "record", "phase", "error_type", "message"])
+        errors = self._errors.table().select(["source", "record", "phase", "error_type", "message"])
         return page(
             line(f"Result {where}"),
             self.report._repr_html_(),
@@ -388,6 +404,11 @@ def _shown(kind: Any) -> Any:
     types = pa.types
     text = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_time, types.is_duration)
     return pa.string() if any(is_kind(kind) for is_kind in text) else kind
+
+
+def unseen_in_flow(errors: pa.Table) -> str:
+    """Return the warning about failures of a flow that nobody has looked at."""
+    return f"{tell(errors)}; {_LOOK.format(name='run')}"
 
 
 def tell(errors: pa.Table) -> str:
