@@ -64,13 +64,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         complete(parser)
     try:
-        arguments = parser.parse_args(argv, argparse.Namespace(begun=False, into=None, json=False, told=None))
+        arguments = parser.parse_args(argv, _defaults(argv))
         _arrive()
     finally:
         finish_output()  # of --help
     with own_output():
-        status = _settled(arguments, argv)
+        status = _settled(arguments)
         return _shown_object(arguments, status) if arguments.json else status
+
+
+def _defaults(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return what commands find beside their arguments."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return argparse.Namespace(begun=False, into=None, json=False, told=None, argv=words)
 
 
 def _shown_object(arguments: argparse.Namespace, status: int) -> int:
@@ -84,7 +90,7 @@ def _shown_object(arguments: argparse.Namespace, status: int) -> int:
     return status
 
 
-def _settled(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
+def _settled(arguments: argparse.Namespace) -> int:
     """Run a command, tell what it could not do, and return its exit status."""
     from batchflow.errors import BatchflowError, StoppedError, UsageError
 
@@ -94,7 +100,7 @@ def _settled(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
         return _failed(arguments, error, str(error), USAGE)
     except StoppedError as error:
         _failed(arguments, error, str(error), STOPPED)
-        show_messages([*getattr(error, "__notes__", ()), f"next: {_after_stop(arguments, error, argv)}"])
+        show_messages([*getattr(error, "__notes__", ()), f"next: {_after_stop(arguments, error)}"])
         return STOPPED
     except BatchflowError as error:
         return _failed(arguments, error, str(error) or type(error).__name__, FAILED)
@@ -104,16 +110,16 @@ def _settled(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
         # what Python says to impossible arguments
         return _failed(arguments, error, f"{type(error).__name__}: {error}", USAGE)
     except KeyboardInterrupt as error:
-        again = shlex.join(["batchflow", *(sys.argv[1:] if argv is None else argv)])
+        again = shlex.join(["batchflow", *arguments.argv])
         _failed(arguments, error, str(error) or "interrupted: run it again", INTERRUPTED)
         show_messages([f"  {printable(again)}"])
         return INTERRUPTED
     return status
 
 
-def _after_stop(arguments: argparse.Namespace, error: StoppedError, argv: Sequence[str] | None) -> str:
+def _after_stop(arguments: argparse.Namespace, error: StoppedError) -> str:
     """Return the commands that follow a job which stopped."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = list(arguments.argv)
     if error.reason == "setup" or not arguments.into:
         return shlex.join(["batchflow", *words])
     if error.reason == "all_failed":

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchflow.arguments import keyword, number, reader_options, whole
 from batchflow.printable import printable
+from batchflow.suggesting import next_version
 from batchflow.telling import (
     FAILED,
     OK,
@@ -180,7 +183,7 @@ def _explained(flow: Flow, arguments: argparse.Namespace) -> int:
 
 def _told_flow(run: FlowRun, arguments: argparse.Namespace) -> int:
     """Tell what a flow came to, and return its exit status: what steps gave that no other one took, in JSON."""
-    status = OK if run.ok and not run.errors.num_rows else FAILED
+    status = FAILED if run.errors.num_rows or not run.ok else OK
     if arguments.json:
         from batchflow.shapes import of_flow
 
@@ -188,7 +191,7 @@ def _told_flow(run: FlowRun, arguments: argparse.Namespace) -> int:
     values = [{"step": step.name, "value": step.value} for step in run.steps if step.opened is not None]
     show_values(values)
     if not arguments.quiet:
-        show_messages([run])
+        show_messages([run.summary(_after_flow(run, arguments))])
     return status
 
 
@@ -300,8 +303,40 @@ def _told_result(result: Result, arguments: argparse.Namespace) -> int:
     if result.path is None:
         show_values(result.values)
     if not arguments.quiet:
-        show_messages([result.report])
+        from batchflow.summary import summary
+
+        show_messages([summary(result.report, _after_failures(result, arguments))])
     return status
+
+
+def _after_failures(result: Result, arguments: argparse.Namespace) -> str | None:
+    """Return the commands that follow a job of which records failed."""
+    report, output = result.report, arguments.into or getattr(arguments, "output", None)
+    if not report.failed:
+        return None
+    if output is None:
+        kept = shlex.join(["batchflow", *arguments.argv, "--into", "out/"])
+        return f"{kept} keeps them, and batchflow retry out/ tries them again"
+    words = ["batchflow", "retry", output]
+    if "BATCHFLOW_JOB" in os.environ:  # a job of a cluster, which the function was sent to
+        words = ["batchflow", "submit", "retry", output, arguments.function]
+    words += ["--version", next_version(report.version)]
+    for text in arguments.arg:
+        words += ["--arg", text]
+    if arguments.executor is not None:
+        words += ["--executor", arguments.executor]
+    return f"{shlex.join(['batchflow', 'errors', output, '--all'])}; once fixed, {shlex.join(words)}"
+
+
+def _after_flow(run: FlowRun, arguments: argparse.Namespace) -> str:
+    """Return the commands that follow a flow of which something failed."""
+    again = shlex.join(["batchflow", *arguments.argv])
+    output = run.failed_output
+    look = [] if output is None else [shlex.join(["batchflow", "errors", output, "--all"])]
+    lines = [*look, f"once fixed, {again}"]
+    if run.counts.get("cancelled"):
+        lines.append(f"{again} --on-error continue runs what needs no failed step")
+    return "; ".join(lines)
 
 
 def scale(arguments: argparse.Namespace) -> int:

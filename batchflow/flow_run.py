@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -201,6 +200,16 @@ class FlowRun:
 
     def __str__(self) -> str:
         """Return what became of the flow, in under twelve lines."""
+        return self.summary()
+
+    def summary(self, following: str | None = None) -> str:
+        """Return what became of the flow, in under twelve lines.
+
+        Parameters
+        ----------
+        following
+            What to do about failures; by default in the words of Python.
+        """
         if self.ok:
             return self._headline()
         from batchflow.explaining import shortfall  # only where something failed
@@ -208,16 +217,20 @@ class FlowRun:
         kinds = [str(kind) for kind in ErrorGroups.of(self._error_table).kinds()] if self._errors else []
         more = [f"and {len(kinds) - _KINDS:,} more kinds of errors"] if len(kinds) > _KINDS else []
         told = [self._headline(), *shortfall(self._nodes, failed=2, skipped=1), *kinds[:_KINDS], *more]
-        return "\n".join([*told, f"next: {self._next()}"])
+        return "\n".join([*told, f"next: {following or self._next()}"])
 
     def _next(self) -> str:
-        """Return what to type where something failed."""
-        again = "once mended, run the flow again: what steps with cache=True or into= gave is kept"
-        outputs = [step.report.output for step in self.steps if step.report and step.report.failed]
-        where = next((shown(output) for output in outputs if output), None)
+        """Return what to write in Python after a flow with failures."""
+        lines = ["run.errors lists them; once fixed, run the flow again: steps with cache=True or into= are kept"]
         if self.counts.get("cancelled"):
-            again += '; on_error="continue" (--on-error continue) goes on with what needs no failed step'
-        return again if where is None else f"batchflow errors {shlex.quote(where)} --all; {again}"
+            lines.append('flow.run(on_error="continue") runs what needs no failed step')
+        return "; ".join(lines)
+
+    @property
+    def failed_output(self) -> str | None:
+        """The output of the first job with failures that has one, as it is typed here."""
+        outputs = (step.report.output for step in self.steps if step.report and step.report.failed)
+        return next((shown(output) for output in outputs if output), None)
 
     def _headline(self) -> str:
         counts = ", ".join(f"{count:,} {state}" for state, count in self.counts.items())

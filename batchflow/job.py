@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from batchflow.collecting import seldom
@@ -86,9 +86,9 @@ class Job(JobSpec):
         plan = make_plan(self)
         with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor, seldom():
             if plan.finished:
-                return finished(plan, self.listeners)
+                return self._with_job(finished(plan, self.listeners))
             run = self._run_of(plan, executor)
-            return run.drive(run.result())
+            return self._with_job(run.drive(run.result()))
 
     def retry_failed(self) -> Result:
         """Run again only the records and chunks in the error table of the output.
@@ -103,12 +103,18 @@ class Job(JobSpec):
         """
         from batchflow.mending import failed_chunks  # with ledger and stores, a fifth of the start of a small job
 
-        plan = make_plan(self, known_only=True)
+        plan = make_plan(replace(self, fresh=False), known_only=True)
         history = failed_chunks(plan)
         with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor:
             if history.ended and not any(done.failures for done in history.chunks.values()):
-                return finished(plan, self.listeners)
-            return self._run_of(plan, executor).mended()
+                return self._with_job(finished(plan, self.listeners))
+            return self._with_job(self._run_of(plan, executor).mended())
+
+    def _with_job(self, result: Result) -> Result:
+        """Return a result whose failed records can be tried again; it holds the job if that wrote an output."""
+        if self.into is not None:
+            result._job = self
+        return result
 
     def stream(self, *, ordered: bool = True) -> Iterator[pa.Table]:
         """Yield the rows as tables while they come, with bounded memory; closing the iterator stops the work.

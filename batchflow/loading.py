@@ -251,9 +251,11 @@ def load_again(place: dict[str, str | None], output: str) -> Callable[..., Any]:
         If it cannot be found again.
     """
     module, name, file = place["module"], place["name"] or "", place["file"]
+    if module == "__main__" and file and "<" not in name:
+        return load_function(f"{file}:{name}")  # of a script, whose jobs are under a main guard
     if module in (None, "__main__") or "<" in name:
         message = (
-            f"the function {name} that made {output!r} stands in a script or another function: "
+            f"the function {name} that made {output!r} is defined in a program or another function: "
             f"name one that can be imported, batchflow retry {output} steps.py:clean --version 2"
         )
         raise FunctionError(message)

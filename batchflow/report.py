@@ -65,6 +65,8 @@ class Terms(NamedTuple):
     """and the folder with what is not data."""
     version: str = ""
     """Of the function, where it was given."""
+    function: str = ""
+    """Its name."""
     doubts: tuple[str, ...] = ()
     """What of the input may be read in another way than is meant."""
     reads: Mapping[str, str] = {}
@@ -129,6 +131,8 @@ class Report:
     """and the folder with the error table and this report."""
     version: str = ""
     """Of the function, where it was given."""
+    function: str = ""
+    """Its name."""
     reads: Mapping[str, str] = field(default_factory=dict)
     """How the input is read: dialect and encoding, and the types of columns with what they were inferred from."""
 
@@ -296,6 +300,7 @@ class ReportBuilder:
             output=self._terms.output,
             meta=self._terms.meta,
             version=self._terms.version,
+            function=self._terms.function,
             reads=self._terms.reads,
             **(self._totals | self.totals()),
         )

@@ -422,6 +422,7 @@ def terms_of(plan: Plan) -> Terms:
         1 if spec.per_task.cpus is None else spec.per_task.cpus, spec.per_task.nbytes,
         "" if destination is None else f"{destination.path}{'' if destination.one_file else '/'}",
         "" if destination is None else f"{destination.meta}/", spec.version or "",
+        getattr(spec.fn, "__name__", ""),
         plan.doubts, dict(plan.source.summary()),
     )  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -20,12 +19,18 @@ _LEAST = 0.01
 """A share of the time that is worth a word."""
 
 
-def summary(report: Report) -> str:
-    """Return what a job did, in under twelve lines."""
-    return "\n".join(_lines(report))
+def summary(report: Report, following: str | None = None) -> str:
+    """Return what a job did, in under twelve lines.
+
+    Parameters
+    ----------
+    following
+        What to do about failures; by default in the words of Python.
+    """
+    return "\n".join(_lines(report, following))
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: Report, following: str | None) -> Iterator[str]:
     done = f"{counted(report.rows_in, 'record')} in, {counted(report.rows_out, 'row')} out"
     yield f"{done}, {report.failed:,} failed, {counted(report.retries, 'retry')}"
     if report.executor:
@@ -37,7 +42,7 @@ def _lines(report: Report) -> Iterator[str]:
         what = "report" if not report.failed else "errors and report"
         yield f"output in {shown(report.output)}; {what} in {shown(report.meta)}"
     if report.failed:
-        yield f"next: {_next(report)}"
+        yield f"next: {following or _next(report)}"
 
 
 def _kinds(report: Report) -> Iterator[str]:
@@ -73,12 +78,12 @@ def worth(report: Report) -> str:
 
 
 def _next(report: Report) -> str:
-    """Return what to type where something failed."""
+    """Return what to write in Python after a job with failures."""
     if not report.output:
-        return "result.errors has each failure; with into= (--into) they are kept, and can be tried again"
-    where = shlex.quote(shown(report.output))
-    version = shlex.quote(next_version(report.version))
-    return f"batchflow errors {where} --all; once mended, batchflow retry {where} --version {version}"
+        return "result.errors lists them; with into= they are kept, and result.retry_failed() tries them again"
+    fn = f"{report.function}, " if report.function.isidentifier() else ""
+    version = next_version(report.version)
+    return f"result.errors lists them; once fixed, result.retry_failed({fn}version={version!r})"
 
 
 def shown(path: str) -> str:

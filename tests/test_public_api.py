@@ -51,7 +51,7 @@ def test_arguments_mean_the_same_in_all_verbs():
 def test_every_error_is_ours_and_has_a_message_of_its_own():
     classes = [value for value in vars(errors).values() if inspect.isclass(value)]
     for kind in classes:
-        assert issubclass(kind, errors.BatchflowError | KeyboardInterrupt)
+        assert issubclass(kind, errors.BatchflowError | KeyboardInterrupt | UserWarning)
         assert kind.__name__ in errors.__doc__
     assert str(errors.InputError("where")) == "where"
     assert str(errors.DestinationError("where")) == "where"

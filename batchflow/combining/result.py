@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.notice import FailureNotice
-from batchflow.errors import FailedRecordsError
+from batchflow.errors import FailedRecordsError, UsageError
 from batchflow.formats import format_of
 from batchflow.formats.lines import is_noted
 from batchflow.papers import read, save
@@ -81,6 +82,8 @@ class Result:
         self._schema = schema
         self._told = told
         self._table: pa.Table | None = None
+        self._job: Any = None
+        """That gave it, of an output on disk."""
         self._notice = FailureNotice(self._unseen if warns and errors.rows else None)
 
     def _unseen(self) -> str:
@@ -177,6 +180,34 @@ class Result:
         if self.errors.num_rows:
             raise FailedRecordsError(tell(self.errors), self.errors)
         return self
+
+    def retry_failed(self, fn: Callable[..., Any] | None = None, *, version: str | None = None) -> Result:
+        """Run again only what failed of an output, with all options of its job.
+
+        Parameters
+        ----------
+        fn
+            The function, if it was fixed; by default that of the job.
+        version
+            Name of the function; one that was changed needs a new one.
+
+        Returns
+        -------
+        Result
+            Of the whole output, with what now succeeded in its place.
+
+        Raises
+        ------
+        UsageError
+            If the rows are in memory.
+        """
+        if self._job is None:
+            message = "only an output on disk can be retried: run the job with into="
+            raise UsageError(message)
+        changed = {"fn": fn, "version": version}
+        job = replace(self._job, **{name: value for name, value in changed.items() if value is not None})
+        result: Result = job.retry_failed()
+        return result
 
     def _repr_html_(self) -> str:
         """Show the result in a notebook: what was done, the first rows, the first errors."""

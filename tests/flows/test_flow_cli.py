@@ -92,10 +92,10 @@ def test_failed_records(capsys):
     assert (status, json.loads(out)) == (1, {"step": "rows", "value": 3})
     assert "1 x ZeroDivisionError in call: divide: records, record 3: integer division" in err
     assert err.splitlines()[-1] == (
-        "next: once mended, run the flow again: what steps with cache=True or into= gave is kept"
+        "next: once fixed, batchflow flow flows_of_test.py:flow --executor serial"
     )
     status, _, err = run(capsys, "flows_of_test.py:flow", "--executor", "serial", "--max-errors", "0")
-    assert (status, err.count("\n")) == (3, 1)
+    assert (status, err.count("\n")) == (3, 2)
     assert err.startswith("batchflow: stopped: more than max_errors=0 failed; 1 record failed: divide: records, record 3:")
 
 
@@ -103,7 +103,7 @@ def test_failed_steps(capsys):
     status, out, err = run(capsys, "flows_of_test.py:bad", "--executor", "serial", "--workers", "1")
     assert (status, out) == (1, "")
     assert "1 failed, 1 skipped, 1 cancelled" in err
-    assert err.endswith("--on-error continue) goes on with what needs no failed step\n")
+    assert err.endswith("--workers 1 --on-error continue runs what needs no failed step\n")
     assert "failed          refuse: ValueError: no \\x1b[31m\nskipped         " in err
     assert r"1 x ValueError in call: refuse: no \x1b[31m" in err
     status, out, err = run(capsys, "flows_of_test.py:bad", "--executor", "serial", "--on-error", "continue")
@@ -119,7 +119,7 @@ def test_the_output_of_a_step_with_failures_is_named(capsys, tmp_path):
     )
     status, _, err = run(capsys, "kept.py:flow", "--executor", "serial")
     assert status == 1
-    assert "\nnext: batchflow errors 'it is.parquet' --all; once mended, run the flow again" in err
+    assert "\nnext: batchflow errors 'it is.parquet' --all; once fixed, batchflow flow kept.py:flow --executor serial" in err
     assert main(["errors", "it is.parquet"]) == 1
 
 

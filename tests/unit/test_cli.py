@@ -95,7 +95,7 @@ def test_run_writes_the_output_and_tells_what_failed(folder):
     assert lines[3:] == [
         r"      1 x ValueError in call: in/b.csv, record 1: three \x1b[31m",
         "output in out/; errors and report in .out_batchflow/",
-        "next: batchflow errors out/ --all; once mended, batchflow retry out/ --version 2",
+        "next: batchflow errors out/ --all; once fixed, batchflow retry out/ --version 2",
     ]
 
 

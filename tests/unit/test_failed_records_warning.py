@@ -9,6 +9,8 @@ import batchflow as bf
 from batchflow.cli import main
 from batchflow.errors import FailedRecordsError, FailedRecordsWarning
 
+pytestmark = pytest.mark.filterwarnings("error")
+
 MESSAGE = (
     r"^2 records failed, the first one: records, record 1: ZeroDivisionError: .* \(call\); "
     r"result.errors lists them, and max_errors= says how many may fail without this warning$"

@@ -133,10 +133,10 @@ def fail_always(number):
 
 
 class TestSummary:
-    @pytest.mark.parametrize(("version", "next_one"), [(None, "2"), ("2", "3"), ("v 1", "'v 1-2'")])
+    @pytest.mark.parametrize(("version", "next_one"), [(None, "2"), ("2", "3"), ("v 1", "v 1-2")])
     def test_the_next_version_is_a_new_one(self, tmp_path, version, next_one):
         result = bf.map_records(fail, bf.records(range(50)), into=tmp_path / "out/", executor="serial", version=version)
-        assert str(result).endswith(f"out/ --version {next_one}")
+        assert str(result).endswith(f"result.retry_failed(fail, version={next_one!r})")
 
     def test_the_three_commonest_errors_and_what_to_do_next(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
@@ -153,7 +153,7 @@ class TestSummary:
         assert all(len(line) < 400 for line in lines)
         assert lines[6:] == [
             "output in out/; errors and report in .out_batchflow/",
-            "next: batchflow errors out/ --all; once mended, batchflow retry out/ --version 2",
+            "next: result.errors lists them; once fixed, result.retry_failed(fail, version='2')",
         ]
         assert (tmp_path / ".out_batchflow/errors.pq").exists()
         assert (tmp_path / ".out_batchflow/report.json").exists()
@@ -164,7 +164,7 @@ class TestSummary:
     def test_the_next_version_is_a_new_one_where_the_last_run_named_none(self, tmp_path):
         for version in ("2", None):
             result = bf.map_records(fail, bf.records(range(50)), into=tmp_path / "out/", executor="serial", version=version)
-            assert str(result).endswith("out/ --version 3")
+            assert str(result).endswith("result.retry_failed(fail, version='3')")
         with pytest.raises(bf.errors.ChangedError, match=r"version='3' \(--version 3\), to keep what is done"):
             bf.map_records(fail_always, bf.records(range(50)), into=tmp_path / "out/", executor="serial")
 
@@ -202,7 +202,7 @@ class TestSummary:
 
     def test_in_memory_it_tells_where_the_failures_are(self):
         report = bf.map_records(fail, bf.records(range(50)), executor="serial").report
-        assert str(report).endswith("next: result.errors has each failure; with into= (--into) they are kept, and can be tried again")
+        assert str(report).endswith("next: result.errors lists them; with into= they are kept, and result.retry_failed() tries them again")
 
     def test_kinds_that_never_end_do_not_fill_the_memory(self):
         numbers = count()
@@ -210,7 +210,7 @@ class TestSummary:
         def different(_):
             raise type(f"E{next(numbers)}", (Exception,), {})
 
-        report = bf.map_records(different, bf.records(range(1100)), executor="serial").report
+        report = bf.map_records(different, bf.records(range(1100)), executor="serial", max_errors=1100).report
         assert (report.failed, report.kinds) == (1100, 1000)
 
 
