@@ -299,8 +299,19 @@ def cast(column: Any, kind: Any) -> Any:
     """Return a column with a type that `merge_types` gave for it."""
     if column.type.equals(kind):
         return column
+    import pyarrow as pa
+
     column = without_views(column)
-    return column if column.type.equals(kind) else column.cast(kind)
+    if column.type.equals(kind):
+        return column
+    try:
+        return column.cast(kind)
+    except pa.ArrowInvalid:
+        if not inside(column.type):
+            raise
+    # A list or struct that is null may have values that nothing shows, and that do not fit.
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    return pa.chunked_array(list(map(_flat, chunks)), column.type).cast(kind)
 
 
 def concat(tables: Iterable[pa.Table]) -> pa.Table:
@@ -426,12 +437,12 @@ def nested_type(kind: Any, held: Mapping[str | None, Any]) -> Any:
 
 
 def _flat(array: Any) -> Any:
-    """Return an array without views; Arrow's own cast of list views drops values."""
+    """Return an array without views, and without values in nulls; Arrow's own cast of list views drops values."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     kind = array.type
-    if not _has_views(kind):
+    if not _has_views(kind) and not inside(kind):
         return array
     if pa.types.is_run_end_encoded(kind):
         decode: Any = pc.call_function
@@ -447,10 +458,14 @@ def _flat_nested(array: Any, target: Any) -> Any:
 
     types, kind, mask = pa.types, array.type, array.is_null()
     if types.is_struct(kind):
-        children = [_flat(array.field(index)) for index in range(kind.num_fields)]
-        return pa.StructArray.from_arrays(children, fields=list(target), mask=mask)
+        return pa.StructArray.from_arrays(list(map(_flat, array.flatten())), fields=list(target), mask=mask)
     if types.is_fixed_size_list(kind):
-        values = array.values.slice(array.offset * kind.list_size, len(array) * kind.list_size)
+        size, valid = kind.list_size, array.is_valid().to_pylist()
+        places = [
+            (array.offset + at) * size + part if is_valid else None
+            for at, is_valid in enumerate(valid) for part in range(size)
+        ]  # fmt: skip
+        values = array.values.take(pa.array(places, pa.int64()))
         return pa.FixedSizeListArray.from_arrays(_flat(values), type=target, mask=mask)
     if types.is_map(kind):
         pairs = array.cast(pa.list_(pa.struct([kind.key_field, kind.item_field])))

@@ -376,3 +376,19 @@ def test_row_that_a_table_cannot_hold_is_named_in_any_cut():
             memory.take(values[first : first + cut])
         with pytest.raises(SchemaError, match=r"^row 6: column 'a': int64 and string in one column: give it one type"):
             memory.close().table()
+
+
+HIDDEN = pa.array([False, True])
+
+
+@pytest.mark.parametrize(
+    ("column", "other"),
+    [
+        (pa.ListArray.from_arrays([0, 2, 3], pa.array([0, 2, 2**53 + 1]), mask=HIDDEN), [[0.5]]),
+        (pa.FixedSizeListArray.from_arrays(pa.array([1, 2**53 + 1]), type=pa.list_(pa.int64(), 1), mask=HIDDEN), [[0.5]]),
+        (pa.StructArray.from_arrays([pa.array([1, 2**53 + 1])], ["a"], mask=HIDDEN), [{"a": 0.5}]),
+    ],
+)
+def test_values_under_a_null_do_not_count_for_the_type(column, other):
+    both = concat([pa.table({"c": column}), pa.table({"c": other})])
+    assert both["c"].to_pylist() == [*column.to_pylist(), *other]
