@@ -172,16 +172,13 @@ def test_setup_runs_once_in_each_worker(executor, tmp_path):
     assert len(names) <= 2 or executor.name == "ray"  # which changes its workers as it likes
 
 
-def test_setup_that_raises_fails_each_chunk(executor):
+def test_setup_that_raises_stops_the_job(executor):
     def setup():
         raise OSError("no model")
 
-    result = run(lambda x, _: x, range(6), executor, setup=setup, chunk=3)
-    assert result.values == []
-    assert told(result.errors) == [
-        (0, 3, None, None, "worker", "OSError", "no model"),
-        (3, 6, None, None, "worker", "OSError", "no model"),
-    ]
+    with pytest.raises(bf.errors.StoppedError, match="OSError: no model") as stopped:
+        run(lambda x, _: x, range(6), executor, setup=setup, chunk=3)
+    assert told(stopped.value.errors) == []
 
 
 def test_closures_and_lambdas(executor):

@@ -580,9 +580,10 @@ def test_10_000_failures(processes, tmp_path):
     def fn(x):
         raise ValueError(x)
 
-    result = bf.map_records(fn, bf.records(range(10_000)), into=f"{tmp_path}/out/", executor=processes)
+    job = bf.Job(fn, bf.records(range(10_000)), into=f"{tmp_path}/out/", executor=processes, max_errors=10_000)
+    result = job.run()
     assert result.errors["message"].to_pylist() == [str(x) for x in range(10_000)]
-    assert bf.map_records(fn, bf.records(range(10_000)), into=f"{tmp_path}/out/", executor=processes).errors.equals(result.errors)
+    assert job.run().errors.equals(result.errors)
 
 
 def _numbered(folder):

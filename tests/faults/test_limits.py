@@ -73,9 +73,8 @@ def test_a_time_limit_counts_from_the_start_of_each_task(remote):
 
 
 def test_a_setup_that_hangs(remote):
-    result = run(lambda n, _: n, range(2), remote, setup=lambda: wait_for_ever(0), chunk=1, timeout=0.2)
-    assert result.values == []
-    assert {row[2:] for row in told(result)} == {("timeout", "TimeoutError")}
+    with pytest.raises(bf.errors.StoppedError, match="failed: TimeoutError"):
+        run(lambda n, _: n, range(2), remote, setup=lambda: wait_for_ever(0), chunk=1, timeout=0.2)
 
 
 def test_a_batch_that_hangs(remote):

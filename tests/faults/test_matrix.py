@@ -185,7 +185,12 @@ def everybodys(phase, manner, executor):
     return [], [(x, x + 1, x + 1, str(x), *cause(manner, phase), tried) for x in ALL[:2]], met
 
 
-CELLS = [(phase, manner) for phase in PHASES if phase != "commit" for manner in MANNERS] + [("call", "hang in C")]
+STOPPING = [manner for manner in MANNERS if manner not in DIES]
+"""Manners of a setup= that end the job; who dies in it tells nothing of where."""
+CELLS = [
+    (phase, manner) for phase in PHASES if phase != "commit" for manner in MANNERS
+    if phase != "setup" or manner not in STOPPING
+] + [("call", "hang in C")]  # fmt: skip
 
 
 @pytest.mark.slow
@@ -216,6 +221,16 @@ def test_matrix(remote, tmp_path, monkeypatch, phase, manner):
     assert cell.script.attempts(cell.name) in (met if isinstance(met, set) else {met})
     assert cell.left() == FILES
     assert not (meta_of(cell.into) / "pieces").exists()
+    assert nobody_left(remote)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("manner", STOPPING)
+def test_setup_that_fails_stops_the_job(remote, tmp_path, monkeypatch, manner):
+    cell = Cell(tmp_path, "setup", manner, monkeypatch)
+    with pytest.raises(bf.errors.StoppedError, match=r"setup=\S+ failed: \w+: .*; fix it and run the same again") as stopped:
+        cell.run(remote)
+    assert stopped.value.errors.num_rows == 0
     assert nobody_left(remote)
 
 

@@ -104,7 +104,7 @@ def test_hostile_names_and_messages(tmp_path):
     flow = bf.Flow(HOSTILE)
     flow.map_records(fail, [1], name=HOSTILE)
     shown(flow)
-    page = shown(flow.run(executor="serial"))
+    page = shown(flow.run(executor="serial", on_error="continue"))
     assert page.captions == ["1 error"]
     assert page.cells[6].startswith("</td></table>")
 
