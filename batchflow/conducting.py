@@ -486,14 +486,19 @@ class _Conductor:
         return FlowRun(self._flow, runs, nodes, errors, self._now(), *where)
 
     def _warns(self) -> bool:
-        """Whether records failed of a job that gave rows, and nobody has said how many may."""
-        if self._how.max_errors is not None:
-            return False
-        return any(step.failed and not step.broken and _is_unlimited(step.spec) for step in self._steps)
+        """Whether records failed that nobody expects to: no ``max_errors=``, and no step that allows failures."""
+        return self._how.max_errors is None and bool(self._unexpected())
+
+    def _unexpected(self) -> list[Doing]:
+        needs = [need for step in self._steps for need in step.needs]
+        handled = {giver.number for need, givers in needs if need.tolerant for giver in givers}
+        return [
+            step for step in self._steps
+            if step.failed and not step.broken and _is_unlimited(step.spec) and step.number not in handled
+        ]  # fmt: skip
 
     def _unseen(self) -> str:
-        steps = (step for step in self._steps if step.failed and _is_unlimited(step.spec))
-        return unseen_in_flow(joined(list(errors_of(steps))))
+        return unseen_in_flow(joined(list(errors_of(self._unexpected()))))
 
     def _check_limit(self, run: FlowRun) -> None:
         """Stop where more failed than is allowed."""

@@ -10,6 +10,7 @@ import urllib.request
 import aiohttp
 import pytest
 import web
+from seen import seen
 
 import batchflow as bf
 from batchflow.errors import RetryAfter
@@ -149,11 +150,11 @@ def fail_some_plainly(n):
 
 def test_rows_and_failures_are_those_of_one_call_after_the_other(executor):
     plain = run(fail_some_plainly, range(100), executor, retry=AT_ONCE)
-    assert len(plain.values) == 80
+    assert len(seen(plain).values) == 80
     assert told(plain)[1] == (13, 14, "13", "call", "OSError", "no 13", 3)
     for fn, options in ((fail_some, {}), (fail_some, {"concurrency": 7}), (fail_some_plainly, {"concurrency": 7})):
         result = run(fn, range(100), executor, retry=AT_ONCE, **options)
-        assert result.values == plain.values
+        assert seen(result).values == seen(plain).values
         assert told(result) == told(plain)
         assert result.report.retries == plain.report.retries == 20
 
@@ -172,7 +173,7 @@ async def many_at_once(n):
 
 def test_async_generators_give_many_rows(executor):
     result = run(many, range(40), executor)
-    assert result.values == [n for n in range(40) for _ in range(min(2, n % 4)) if n % 10 != 9]
+    assert seen(result).values == [n for n in range(40) for _ in range(min(2, n % 4)) if n % 10 != 9]
     assert result.errors["record"].to_pylist() == [10, 20, 30, 40]
     assert run(many_at_once, range(10), executor).values == [n for n in range(10) for _ in range(n % 4)]
     assert run(lambda n: iter([n, n]), range(10), executor, concurrency=3).values == [n for n in range(10) for _ in "ab"]
@@ -198,7 +199,7 @@ def test_failures_of_reading_stay_in_their_places(warm, tmp_path):
         for one, chunk in ((plain, 60), (fn, 60), (fn, 7))
     ]
     assert results[0].errors.num_rows == 9 + 6
-    assert len({tuple(map(str, result.values)) for result in results}) == 1
+    assert len({tuple(map(str, seen(result).values)) for result in results}) == 1
     assert len({tuple(told(result)) for result in results}) == 1
 
 
@@ -294,7 +295,7 @@ def make_hangs():
 @pytest.mark.parametrize("fn", make_hangs(), ids=lambda fn: fn.__name__)
 def test_a_call_that_hangs_costs_itself_only(remote, fn):
     result = run(fn, range(8), remote, concurrency=4, chunk=4, timeout=0.3)
-    assert result.values == [0, 1, 2, 3, 4, 6, 7]
+    assert seen(result).values == [0, 1, 2, 3, 4, 6, 7]
     assert [row[1:5] for row in told(result)] == [(6, "5", "timeout", "TimeoutError")]
 
 
@@ -356,7 +357,7 @@ def grow_plainly(n):
 @pytest.mark.parametrize("fn", [grow, grow_plainly], ids=lambda fn: fn.__name__)
 def test_a_call_that_takes_too_much_memory_costs_itself_only(remote, fn):
     result = run(fn, range(8), remote, concurrency=4, chunk=4, per_task=bf.Resources(memory="300MB"))
-    assert result.values == [0, 1, 2, 3, 4, 6, 7]
+    assert seen(result).values == [0, 1, 2, 3, 4, 6, 7]
     assert [row[1:4] for row in told(result)] == [(6, "5", "memory")]
 
 
@@ -364,7 +365,7 @@ def test_a_call_that_kills_its_worker_costs_itself_only(remote, tmp_path):
     """Whatever else was on its way beside it, and though the worker may have had the turn at the rate."""
     script = Script(tmp_path, {5: "os._exit"})
     result = run(script, range(12), remote, concurrency=4, chunk=4, rate=1000)
-    assert result.values == [n for n in range(12) if n != 5]
+    assert seen(result).values == [n for n in range(12) if n != 5]
     assert [row[1:4] for row in told(result)] == [(6, "5", "worker")]
 
 
@@ -442,7 +443,7 @@ def test_a_function_told_to_come_later_does(executor, server):
     """Three tries without being asked for, and not before the time."""
     server.reset(busy={3: (2, 0.2), 5: (9, 0.05)})
     result = run(get, range(10), executor, setup=client, args={"url": server.url})
-    assert result.values == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+    assert seen(result).values == [0, 1, 2, 3, 4, 6, 7, 8, 9]
     assert [row[1:] for row in told(result)] == [
         (6, "5", "call", "RetryAfter", "asked to try again in 0.05 seconds", 3)
     ]
@@ -463,7 +464,7 @@ def test_the_whole_job_pauses_with_it(remote, server):
 def test_without_concurrency_it_is_tried_again_too(executor, tmp_path):
     script = Script(tmp_path, {2: [RetryAfter(0.01), RetryAfter(0.01), "ok"], 3: RetryAfter(0)})
     result = run(script, range(5), executor, chunk=5)
-    assert result.values == [0, 1, 2, 4]
+    assert seen(result).values == [0, 1, 2, 4]
     assert [script.attempts(n) for n in range(5)] == [1, 1, 3, 3, 1]
     assert run(script, [3], executor, retry=bf.Retry(attempts=1)).errors["attempts"].to_pylist() == [1]
 

@@ -32,6 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from seen import seen
 
 import batchflow as bf
 from batchflow import errors
@@ -86,7 +87,7 @@ def test_what_comes_before_a_damage_is_kept_and_the_rest_is_one_error(executor, 
         lambda line: {"line": line}, bf.read_text([*map(str, paths.values()), str(tmp_path / "plain.txt")]),
         into=f"{tmp_path}/out/", executor=executor,
     )  # fmt: skip
-    rows = [row["line"] for row in result.values]
+    rows = [row["line"] for row in seen(result).values]
     assert rows[-3:] == ["whole"] * 3
     failed = result.errors.to_pylist()
     assert [row["source"] for row in failed if row["payload"] is None] == [str(path) for path in paths.values()]
@@ -142,7 +143,7 @@ def test_a_decompression_bomb_costs_itself_only(bombs, tmp_path, codec):
         )  # fmt: skip
         assert {worker.tally.pid for worker in executor._workers.values()} == workers  # nobody died
         assert max(map(_peak, workers)) < 1_000_000_000
-    assert [row["size"] for row in result.values] == [1] * 150_000
+    assert [row["size"] for row in seen(result).values] == [1] * 150_000
     assert told(result, "source", "start", "stop", "record", "phase", "error_type") == [
         (str(bomb), 0, None, None, "memory", "MemoryError")
     ]
@@ -197,7 +198,7 @@ def test_bad_lines_of_json(executor, tmp_path):
         b'{"n": 1}\n{"n": \n\xff\n{"n": 2}\n\n[}\n{"n": "\xc3\x28"}\n' + b"[" * 100_000 + b"\n" + b'{"n": 3}\n{"n": 4'
     )
     result = bf.map_records(lambda row: row["n"], bf.read_json(f"{tmp_path}/a.jsonl"), executor=executor)
-    assert result.values == [1, 2, 3]
+    assert seen(result).values == [1, 2, 3]
     rows = told(result, "record", "start", "stop", "phase")
     assert rows == [
         (2, 9, 16, "read"), (3, 16, 18, "read"), (6, 28, 31, "read"), (7, 31, 43, "read"),
@@ -212,7 +213,7 @@ def test_rows_of_csv_of_the_wrong_length_or_type(executor, tmp_path):
     (tmp_path / "a.csv").write_bytes(b'n,t\n1,a\n2\n3,b,c\n\n4,"d\nd"\nx,e\n5,\xff\n6,f\n' + b"," * 5000 + b"\n")
     source = bf.read_csv(f"{tmp_path}/a.csv", types={"n": int})
     result = bf.map_records(dict, source, executor=executor)
-    assert result.values == [{"n": 1, "t": "a"}, {"n": 4, "t": "d\nd"}, {"n": 6, "t": "f"}]
+    assert seen(result).values == [{"n": 1, "t": "a"}, {"n": 4, "t": "d\nd"}, {"n": 6, "t": "f"}]
     assert told(result, "record", "start", "stop", "message") == [
         (2, 8, 10, "1 cells, but the header has 2 columns"),
         (3, 10, 16, "3 cells, but the header has 2 columns"),
@@ -225,7 +226,7 @@ def test_rows_of_csv_of_the_wrong_length_or_type(executor, tmp_path):
 def test_text_that_is_no_utf8(executor, tmp_path):
     (tmp_path / "a.txt").write_bytes(b"a\n\xff\xfe\n\xed\xa0\x80\n\xc3\nb\0\n\xf0\x9f\x98\x80")
     result = bf.map_records(lambda line: {"t": line}, bf.read_text(f"{tmp_path}/a.txt"), into=f"{tmp_path}/o/", executor=executor)
-    assert [row["t"] for row in result.values] == ["a", "b\0", "😀"]
+    assert [row["t"] for row in seen(result).values] == ["a", "b\0", "😀"]
     assert told(result, "record", "start", "stop", "payload", "error_type") == [
         (2, 2, 5, "\\xff\\xfe", "UnicodeDecodeError"),
         (3, 5, 9, "\\xed\\xa0\\x80", "UnicodeDecodeError"),
@@ -244,7 +245,7 @@ def test_a_line_of_100_mb(processes, tmp_path):
         lambda line: {"size": len(line)}, source, executor=processes, per_task=bf.Resources(memory="150MB"),
         into=f"{tmp_path}/out/", chunk="1MB",
     )  # fmt: skip
-    assert [row["size"] for row in result.values][-1] == 10
+    assert [row["size"] for row in seen(result).values][-1] == 10
     assert told(result, "phase", "error_type") == [("memory", "MemoryError")]
     assert result.errors["source"].to_pylist() == [f"{tmp_path}/a.txt"]
 
@@ -311,7 +312,7 @@ def test_files_that_cannot_be_read(executor, tmp_path):
         (folder / "sub").mkdir(exist_ok=True)
         (folder / "sub/e.txt").write_bytes(b"2\n")
         result = bf.Job(int, source, executor=executor, listeners=[vanish]).run()
-        assert result.values == [1, 3]
+        assert seen(result).values == [1, 3]
         assert [(os.path.relpath(source, folder), *row) for source, *row in told(result, "source", "record", "phase", "error_type")] == [
             ("b.txt", 1, "read", "FileNotFoundError"),
             ("c.txt", 1, "read", "OSError"),
@@ -455,7 +456,7 @@ def odd_results(x):
 @pytest.mark.parametrize("into", ["out/", "out.csv", "out.jsonl", "out.arrow"])
 def test_what_no_sink_can_hold(executor, tmp_path, into):
     result = bf.map_records(odd_results, bf.records([6, *range(7)]), into=f"{tmp_path}/{into}", executor=executor, chunk=9)
-    assert result.values == [{"a": 6}, {"a": 6}]
+    assert seen(result).values == [{"a": 6}, {"a": 6}]
     assert [row[:2] for row in told(result, "record", "phase", "message")] == [(at, "convert") for at in range(2, 8)]
     messages = result.errors["message"].to_pylist()
     assert messages[0] == "the function returned an object, which is neither a mapping nor a scalar nor a list"
@@ -493,7 +494,7 @@ class Evil:
 
 def test_results_that_cannot_be_pickled(remote):
     result = bf.map_records(lambda x: [x, threading.Lock(), Evil("no"), x][x], bf.records(range(4)), executor=remote, chunk=4)
-    assert result.values == [0, 3]
+    assert seen(result).values == [0, 3]
     assert [row[:2] for row in told(result, "record", "phase")] == [(2, "convert"), (3, "convert")]
 
 
@@ -509,7 +510,7 @@ class Leaver:
 
 def test_a_result_that_would_end_the_driver(processes):
     result = bf.map_records(lambda x: Leaver() if x == 1 else x, bf.records(range(3)), executor=processes, chunk=3)
-    assert result.values == [0, 2]
+    assert seen(result).values == [0, 2]
     assert told(result, "record", "phase", "error_type", "message") == [(2, "convert", "SystemExit", "bye")]
 
 
@@ -521,13 +522,13 @@ def test_a_stack_that_the_function_overflows_in_c(remote):
         return {"a": deep}
 
     result = bf.map_records(fn, bf.records(range(4)), executor=remote, chunk=4)
-    assert result.values == [{"a": [0]}, {"a": [1]}, {"a": [3]}]
+    assert seen(result).values == [{"a": [0]}, {"a": [1]}, {"a": [3]}]
     assert result.errors["record"].to_pylist() == [3]
 
 
 def test_records_that_cannot_be_pickled_or_shown(processes):
     good = bf.map_records(lambda x: 1, bf.records([1, Evil("no"), 3]), executor=processes, chunk=1)
-    assert good.values == [1, 1]
+    assert seen(good).values == [1, 1]
     assert told(good, "start", "phase", "message") == [(1, "read", "no")]
 
 
@@ -568,7 +569,7 @@ def test_errors_that_are_evil_or_enormous(executor):
         return x
 
     result = bf.map_records(fn, bf.records(range(8)), executor=executor)
-    assert result.values == [7]
+    assert seen(result).values == [7]
     assert result.errors["record"].to_pylist() == [1, 2, 3, 4, 5, 6, 7]
     assert result.errors["error_type"].to_pylist() == [
         "EvilError", "LoudError", "LoudError", "ZeroDivisionError", "\x1b[31mRed", "ExceptionGroup", "RecursionError",
@@ -620,7 +621,7 @@ def test_a_function_that_leaves_its_world_changed(processes, tmp_path, monkeypat
         assert bf.map_records(len, bf.read_text("in/*.txt"), executor=executor).values == [1] * 6
         zygote = psutil.Process(executor._zygote.process.pid)
         children = [zygote, *zygote.children(recursive=True)]
-    assert [row["x"] for row in result.values] == [0, 1, 2, 4, 5]
+    assert [row["x"] for row in seen(result).values] == [0, 1, 2, 4, 5]
     assert told(result, "source", "phase", "error_type", "message") == [("in/3.txt", "call", "SystemExit", "bye")]
     assert len(children) >= 3  # zygote, worker and sleeper
     assert psutil.wait_procs(children, timeout=5)[1] == []
@@ -697,7 +698,7 @@ def test_a_function_that_hears_no_alarm(processes):
         return x
 
     result = bf.map_records(fn, bf.records(range(4)), executor=processes, chunk=1, timeout=0.1)
-    assert result.values == [0, 3]
+    assert seen(result).values == [0, 3]
     assert told(result, "record", "phase", "error_type") == [(2, "timeout", "TimeoutError"), (3, "timeout", "TimeoutError")]
 
 
@@ -719,7 +720,7 @@ def test_edges_of_max_errors(processes, tmp_path, limit):
     else:
         assert run(limit).errors.num_rows == 4
     result = run(None)
-    assert [row["x"] for row in result.values] == [x for x in range(12) if x % 3]
+    assert [row["x"] for row in seen(result).values] == [x for x in range(12) if x % 3]
     assert result.errors["record"].to_pylist() == [1, 4, 7, 10]
 
 
@@ -918,7 +919,7 @@ def test_a_batch_that_does_not_fit_is_an_error_and_the_job_goes_on(executor, tmp
         return columns[table["value"][0].as_py()]
 
     result = bf.map_batches(fn, bf.records(range(6)), into=f"{tmp_path}/out/", chunk=1, executor=executor)
-    assert result.values == [
+    assert seen(result).values == [
         {"a": 1, "b": None, "c": None}, {"a": 2**60, "b": "x", "c": None}, {"a": 7, "b": None, "c": None},
         {"a": None, "b": None, "c": True},
     ]  # fmt: skip
@@ -942,5 +943,5 @@ def test_a_line_that_no_worker_has_the_memory_for_costs_itself_only(processes, t
         lambda row: row["n"] if kind == "csv" else row, source, executor=processes, chunk="1GB",
         per_task=bf.Resources(memory="100MB"),
     )  # fmt: skip
-    assert result.values == lines[:17] + lines[18:]
+    assert seen(result).values == lines[:17] + lines[18:]
     assert told(result, "record", "phase", "error_type") == [(18, "memory", "MemoryError")]

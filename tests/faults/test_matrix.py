@@ -12,6 +12,7 @@ import psutil
 import pytest
 from leftovers import children
 from mischief import GUILTY
+from seen import seen
 
 import batchflow as bf
 from batchflow.combining import dataset
@@ -103,7 +104,7 @@ class Cell:
 
 
 def rows_of(result):
-    return result.table["x"].to_pylist() if result.table.num_rows else []
+    return seen(result).table["x"].to_pylist() if seen(result).table.num_rows else []
 
 
 def told(result):

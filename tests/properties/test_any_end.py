@@ -9,6 +9,7 @@ from crash import Crash, proved
 from fake import FakeExecutor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from seen import seen
 
 import batchflow as bf
 
@@ -101,6 +102,6 @@ def test_files_that_come_later_are_added(tmp_path, fused, data, files, ends, chu
                 run()
         fused(10**9)
         result = run()
-        assert result.values == rows
+        assert seen(result).values == rows
         assert list(zip(*result.errors.select(["source", "record"]).to_pydict().values(), strict=True)) == bad
         assert proved(tmp_path / "out") == []

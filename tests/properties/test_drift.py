@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from seen import seen
 
 import batchflow as bf
 from batchflow.events import ChunkSettled
@@ -90,14 +91,14 @@ def test_tables_that_do_not_go_with_those_before_are_an_error_of_their_chunk():
 
     source, options = bf.records(range(5)), {"chunk": 1, "executor": "serial"}
     result = bf.map_batches(fn, source, combine=lambda table: table, **options)
-    assert (result.table["c"].to_pylist(), result.errors["record"].to_pylist()) == ([0, 1, 3, 4], [None])
+    assert (seen(result).table["c"].to_pylist(), result.errors["record"].to_pylist()) == ([0, 1, 3, 4], [None])
     why = "column 'c' is string in records[2:3], but int64 before: give it one type in the function"
     told = [{"start": 2, "stop": 3, "phase": "convert", "message": why}]
     assert result.errors.select(["start", "stop", "phase", "message"]).to_pylist() == told
     rows = [row["c"] for table in bf.stream_batches(fn, source, max_errors=None, **options) for row in table.to_pylist()]
     assert rows == [0, 1, 3, 4]
     counted = bf.map_records(lambda at: at, source, combine=lambda table: odd(table) if "value" in table.column_names else table, **options)
-    assert (counted.table["n"].to_pylist(), counted.errors["start"].to_pylist()) == ([1, 1, 1, 1], [2])
+    assert (seen(counted).table["n"].to_pylist(), counted.errors["start"].to_pylist()) == ([1, 1, 1, 1], [2])
 
 
 @pytest.mark.parametrize("values", [[1, object(), 3], [object()]], ids=["among others", "alone"])
@@ -166,7 +167,7 @@ def test_a_record_of_many_rows_that_fails_leaves_no_type_behind(records, chunk):
                 lambda at: iter([{"c": cell} for cell in records[at]]), bf.records(range(len(records))),
                 into=f"{folder}/out/", chunk=chunk, executor="serial",
             )  # fmt: skip
-            return result.values, result.errors["record"].to_pylist()
+            return seen(result).values, result.errors["record"].to_pylist()
 
     rows, failed = run(chunk)
     assert run(len(records) + 1) == (rows, failed)

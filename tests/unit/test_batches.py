@@ -12,6 +12,7 @@ import pytest
 from crash import proved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from seen import seen
 
 import batchflow as bf
 from batchflow.events import TaskEnded
@@ -64,7 +65,7 @@ def test_errors_are_those_of_a_function_of_records(tmp_path, size, unreadable, b
     source, options = bf.read_json(tmp_path), {"executor": "serial", "chunk": chunk}
     singly = bf.map_records(one, source, **options)
     result = bf.map_batches(many, source, **options)
-    assert result.table.to_pylist() == singly.table.to_pylist()
+    assert seen(result).table.to_pylist() == seen(singly).table.to_pylist()
     assert result.errors.select(TOLD).to_pylist() == singly.errors.select(TOLD).to_pylist()
 
 
@@ -94,7 +95,7 @@ def test_nothing_of_a_batch_is_kept_where_it_is_one(isolate):
 
     result = run(fn, bf.records(list(range(100))), [], chunk=50, isolate=isolate)
     good = [n for n in range(100) if n != 70] if isolate else list(range(50))
-    assert result.values == good
+    assert seen(result).values == good
     assert result.errors["record"].to_pylist() == ([71] if isolate else [None])
 
 
@@ -122,7 +123,7 @@ def test_no_record_is_lost_or_doubled_where_a_file_comes_and_goes(tmp_path, gone
     run = Run(plan, bf.Serial(), [])
     result = run.drive(run.result())
     left = every if comes_back else [line for line in every if line[0] != gone]
-    assert result.table["line"].to_pylist() == left
+    assert seen(result).table["line"].to_pylist() == left
     told = result.errors.select(["source", "record", "phase", "error_type"]).to_pylist()
     missing = {"source": str(here), "record": 1, "phase": "read", "error_type": "FileNotFoundError"}
     assert told == ([] if comes_back else [missing])
@@ -188,7 +189,7 @@ def test_what_a_function_held_is_let_go_while_the_guilty_are_looked_for():
         return table
 
     result = run(fn, bf.records(list(range(8))), [], chunk=8)
-    assert (result.values, result.errors["record"].to_pylist()) == ([0, 1, 2, 4, 5, 6, 7], [4])
+    assert (seen(result).values, result.errors["record"].to_pylist()) == ([0, 1, 2, 4, 5, 6, 7], [4])
 
 
 def test_a_combine_that_raises_is_named():
@@ -211,7 +212,7 @@ def test_batches_of_text_with_broken_lines_are_as_large_as_blocks_that_are_read(
         return table
 
     result = bf.map_batches(keep, bf.read_json(path), executor="serial", chunk="8MB", progress=False)
-    assert result.table["n"].to_pylist() == [number for number in range(20_000) if number % 200]
+    assert seen(result).table["n"].to_pylist() == [number for number in range(20_000) if number % 200]
     assert result.errors["record"].to_pylist() == [number + 1 for number in range(0, 20_000, 200)]
     assert min(sizes[:-1]) > 200_000 // 110
 

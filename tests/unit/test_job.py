@@ -20,6 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from fake import FakeExecutor
+from seen import seen
 
 import batchflow as bf
 from batchflow import errors
@@ -155,7 +156,7 @@ class TestMemory:
 class TestErrors:
     def test_a_record_that_fails_is_a_row_with_its_place_and_cause(self):
         result = run(odd_fails, [0, 1, 2, 3])
-        assert result.values == [{"n": 0}, {"n": 2}]
+        assert seen(result).values == [{"n": 0}, {"n": 2}]
         rows = result.errors.drop_columns(["traceback", "worker", "seconds"]).to_pylist()
         assert rows == [
             {
@@ -177,7 +178,7 @@ class TestErrors:
             return n
 
         result = run(stop, range(4))
-        assert result.values == [0, 2, 3]
+        assert seen(result).values == [0, 2, 3]
         assert result.errors["record"].to_pylist() == [2]
 
     def test_a_generator_that_fails_half_way_gives_no_row_of_its_record(self):
@@ -188,7 +189,7 @@ class TestErrors:
             yield n
 
         result = run(half, range(3))
-        assert result.values == [0, 0, 2, 2]
+        assert seen(result).values == [0, 0, 2, 2]
         assert result.errors["record"].to_pylist() == [2]
 
     @pytest.mark.parametrize("chunk", [1, 2, 3, 100])
@@ -198,7 +199,7 @@ class TestErrors:
             raise OSError("the line went dead")
 
         result = run(lambda n: n, source(), chunk=chunk)
-        assert result.values == [0, 1, 2, 3]
+        assert seen(result).values == [0, 1, 2, 3]
         rows = result.errors.select(["start", "record", "phase", "error_type", "message"]).to_pylist()
         assert rows == [
             {
@@ -209,7 +210,7 @@ class TestErrors:
 
     def test_sys_exit_costs_its_record_only(self):
         result = run(lambda n: exit(3) if n == 1 else n, range(3))
-        assert result.values == [0, 2]
+        assert seen(result).values == [0, 2]
         assert result.errors["error_type"].to_pylist() == ["SystemExit"]
 
     def test_a_batch_that_fails_is_halved_until_the_guilty_stand_alone(self):
@@ -219,7 +220,7 @@ class TestErrors:
             return table
 
         result = bf.map_batches(fails_on_primes, bf.records(range(100)), executor=SERIAL, chunk=100)
-        assert result.values == [n for n in range(100) if n not in (13, 77)]
+        assert seen(result).values == [n for n in range(100) if n not in (13, 77)]
         assert result.errors["record"].to_pylist() == [14, 78]
         assert result.errors["payload"].to_pylist() == ["13", "77"]
         assert result.report.failed == 2
@@ -314,7 +315,7 @@ class TestCombine:
             return pa.table({"value": [sum(table["value"].to_pylist())]})
 
         result = run(lambda n: 2**n, range(6), combine=total, chunk=6)
-        assert result.values == [1 + 2 + 4 + 16 + 32]
+        assert seen(result).values == [1 + 2 + 4 + 16 + 32]
         assert result.errors.select(["record", "payload", "message"]).to_pylist() == [
             {"record": 4, "payload": "3", "message": "combine= failed: no eights"}
         ]
@@ -439,7 +440,7 @@ class TestSinks:
 
     def test_a_value_that_no_sink_holds_is_a_convert_error_of_its_record(self, tmp_path):
         result = run(lambda n: {n} if n == 1 else {"n": n}, range(3), into=tmp_path / "x.parquet")
-        assert result.values == [{"n": 0}, {"n": 2}]
+        assert seen(result).values == [{"n": 0}, {"n": 2}]
         assert result.errors.select(["record", "phase", "error_type"]).to_pylist() == [
             {"record": 2, "phase": "convert", "error_type": "NotTabularError"}
         ]
@@ -448,7 +449,7 @@ class TestSinks:
     def test_a_record_of_another_type_than_those_before_fails_alone_however_the_input_is_cut(self, tmp_path, chunk):
         types = [None, None, 1, "x", 2, "y", None, 3.5, "z", 4]
         result = run(lambda n: {"n": types[n]}, range(10), into=tmp_path / "x.parquet", chunk=chunk)
-        assert result.table["n"].to_pylist() == [None, None, 1, 2, None, 3.5, 4]
+        assert seen(result).table["n"].to_pylist() == [None, None, 1, 2, None, 3.5, 4]
         rows = result.errors.select(["record", "phase", "error_type", "message"]).to_pylist()
         assert rows == [
             {
@@ -465,7 +466,7 @@ class TestSinks:
             return table.cast(pa.schema([("value", pa.string())])) if table["value"][0].as_py() == 1 else table
 
         result = bf.map_batches(drift, bf.records(range(3)), into=tmp_path / "x.parquet", chunk=1, executor=SERIAL)
-        assert result.table["value"].to_pylist() == [0, 2]
+        assert seen(result).table["value"].to_pylist() == [0, 2]
         row = result.errors.select(["start", "stop", "phase", "error_type", "message"]).to_pylist()
         assert row == [
             {
@@ -481,7 +482,7 @@ class TestSinks:
     )
     def test_a_type_that_the_format_does_not_have_is_an_error_of_its_record(self, tmp_path, into, value, text):
         result = run(lambda n: {"n": n, "a": value if n == 50 else None}, range(100), into=tmp_path / into)
-        assert result.table["n"].to_pylist() == [n for n in range(100) if n != 50]
+        assert seen(result).table["n"].to_pylist() == [n for n in range(100) if n != 50]
         assert result.errors["record"].to_pylist() == [51]
         assert text in result.errors["message"][0].as_py()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from seen import seen
 
 import batchflow as bf
 from batchflow import errors
@@ -24,7 +25,7 @@ def write(path, *numbers):
 
 
 def numbers(result):
-    return sorted(row["a"] for row in result.values)
+    return sorted(row["a"] for row in seen(result).values)
 
 
 def run(paths, into=None, fn=same, **options):

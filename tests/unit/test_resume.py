@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from crash import proved
+from seen import seen
 
 import batchflow as bf
 from batchflow import errors
@@ -55,7 +56,7 @@ def test_what_is_done_is_not_called_again(text, tmp_path):
     calls.clear()
     again = run(fn, text, tmp_path)
     assert calls == []
-    assert again.values == first.values == [1, 2, 5]
+    assert seen(again).values == seen(first).values == [1, 2, 5]
     assert again.errors.equals(first.errors)
     assert (again.report.rows_in, again.report.rows_out, again.report.failed) == (4, 3, 1)
     assert str(again.report).splitlines()[1] == "nothing to do: all of it was done before"
@@ -80,7 +81,7 @@ def test_new_files_go_behind_the_old_ones(text, tmp_path, into):
     calls.clear()
     result = run(fn, text, tmp_path, into)
     assert calls == ["3", "4"]
-    assert [row["n"] for row in result.values] == [1, 2, 5, 3, 4]
+    assert [row["n"] for row in seen(result).values] == [1, 2, 5, 3, 4]
     assert [row.get("late") or None for row in result.values] == [None, None, None, "3", None]
     assert result.errors.select(["source", "record"]).to_pylist() == [
         {"source": f"{tmp_path}/in/c.txt", "record": 2}
@@ -111,9 +112,9 @@ def test_a_function_that_changed_is_refused_and_a_version_goes_on(text, tmp_path
     (tmp_path / "in/d.txt").write_text("7\n")
     with pytest.raises(errors.ChangedError, match=r"the function .*lambda.* has changed since it made .*out: " + GO_ON):
         run(lambda line: -int(line), text, tmp_path)
-    assert run(lambda line: -int(line), text, tmp_path, version="2").values == [1, 2, 5, -7]
-    assert run(lambda line: -int(line), text, tmp_path).values == [1, 2, 5, -7]  # which now is the function
-    assert run(lambda line: 0, text, tmp_path, version="2").values == [1, 2, 5, -7]
+    assert seen(run(lambda line: -int(line), text, tmp_path, version="2")).values == [1, 2, 5, -7]
+    assert seen(run(lambda line: -int(line), text, tmp_path)).values == [1, 2, 5, -7]  # which now is the function
+    assert seen(run(lambda line: 0, text, tmp_path, version="2")).values == [1, 2, 5, -7]
     assert run(lambda line: 0, text, tmp_path, fresh=True).values == [0, 0, 0, 0, 0]
 
 
@@ -122,7 +123,7 @@ def test_comments_and_places_are_no_change(text, tmp_path):
     for comment in ("", "  # a comment", "\n    # another"):
         names = {}
         exec(compile(code.format(comment), "steps.py", "exec"), names)
-        assert run(names["fn"], text, tmp_path).values == [1, 2, 5]
+        assert seen(run(names["fn"], text, tmp_path)).values == [1, 2, 5]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +239,7 @@ def test_two_runs_at_once_are_refused(text, tmp_path):
             run(len, bf.read_text(tmp_path / "in"), tmp_path, fresh=True)
         return int(line)
 
-    assert run(fn, text, tmp_path).values == [1, 2, 5]
+    assert seen(run(fn, text, tmp_path)).values == [1, 2, 5]
 
 
 def test_a_stop_can_be_gone_on_from(tmp_path):
@@ -468,7 +469,7 @@ def test_a_retried_record_fits_all_numbers_of_its_column(tmp_path):
     """Beside integers that no float holds, one that now gives a float stays an error."""
     job = mend(({1}, lambda n: {"x": 1.5 if n == 1 else 2**60 + n}), 3, tmp_path)
     result = job.retry_failed()
-    assert [row["x"] for row in result.values] == [2**60, 2**60 + 2]
+    assert [row["x"] for row in seen(result).values] == [2**60, 2**60 + 2]
     assert result.errors.select(["record", "phase"]).to_pylist() == [{"record": 2, "phase": "convert"}]
 
 
@@ -557,7 +558,7 @@ def test_function_with_a_value_unknown_needs_a_version(text, tmp_path):
         first = run(fn, text, tmp_path)
         with pytest.raises(errors.ChangedError, match=r"cannot tell whether the function .*connection.*sqlite3"):
             run(fn, text, tmp_path)
-        assert run(fn, text, tmp_path, version="2").values == first.values
+        assert seen(run(fn, text, tmp_path, version="2")).values == seen(first).values
 
 
 def test_argument_unknown_needs_a_version(text, tmp_path):
@@ -569,7 +570,7 @@ def test_argument_unknown_needs_a_version(text, tmp_path):
         first = run(fn, text, tmp_path, args={"args": connection})
         with pytest.raises(errors.ChangedError, match=r"this value of args=args: .*sqlite3"):
             run(fn, text, tmp_path, args={"args": connection})
-        assert run(fn, text, tmp_path, args={"args": connection}, version="2").values == first.values
+        assert seen(run(fn, text, tmp_path, args={"args": connection}, version="2")).values == seen(first).values
 
 
 def test_records_unknown_are_never_equal(tmp_path):

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 from fake import FakeExecutor, records_of
+from seen import seen
 
 import batchflow as bf
 from batchflow import errors
@@ -108,7 +109,7 @@ def run(fn, count, **options):
 def test_records_are_tried_again_and_stay_in_their_places(chunk):
     fn = Flaky({0: 1, 4: 2, 5: 2, 9: 3})
     result = run(fn, 10, retry=Retry(attempts=3, **AT_ONCE), chunk=chunk)
-    assert result.values == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert seen(result).values == [0, 1, 2, 3, 4, 5, 6, 7, 8]
     [row] = result.errors.to_pylist()
     assert (row["record"], row["error_type"], row["attempts"]) == (10, "FlakyError", 3)
     assert [fn.calls.count(n) for n in range(10)] == [2, 1, 1, 1, 3, 3, 1, 1, 1, 3]
@@ -118,7 +119,7 @@ def test_records_are_tried_again_and_stay_in_their_places(chunk):
 def test_a_generator_that_fails_half_way_gives_its_rows_once():
     fn = Flaky({1: 1, 2: 5})
     result = run(fn.many, 4, retry=Retry(attempts=3, **AT_ONCE))
-    assert result.values == [0, 0, 1, 1, 3, 3]
+    assert seen(result).values == [0, 0, 1, 1, 3, 3]
     assert result.errors.select(["record", "attempts"]).to_pylist() == [{"record": 3, "attempts": 3}]
 
 
@@ -160,7 +161,7 @@ def test_isolate_decides_whether_a_batch_is_halved(isolate, max_errors, rows):
 
     source = bf.records(range(4))
     result = bf.map_batches(fn, source, executor="serial", chunk=4, isolate=isolate, max_errors=max_errors)
-    assert len(result.values) == rows
+    assert len(seen(result).values) == rows
     assert result.errors.num_rows == 1
 
 
@@ -200,7 +201,7 @@ def test_reading_is_tried_again(tmp_path, monkeypatch, times, rows):
     flaky = FlakyFile(monkeypatch, times)
     source = bf.read_text(tmp_path / "a.txt")
     result = bf.map_records(int, source, executor="serial", retry=Retry(attempts=3, **AT_ONCE), chunk="1kB")
-    assert len(result.values) == rows
+    assert len(seen(result).values) == rows
     assert [row["attempts"] for row in result.errors.to_pylist()] == ([] if rows else [3])
     assert flaky.opened == min(times + 1, 3)
 
@@ -229,7 +230,7 @@ def test_who_died_alone_by_an_outside_hand_is_tried_with_nothing_beside_it():
 
     executor = Suspicious(3, dies=dies)
     result = bf.map_records(lambda n: n, bf.records(range(8)), executor=executor, chunk=1)
-    assert result.values == [0, 1, 2, 4, 5, 6, 7]
+    assert seen(result).values == [0, 1, 2, 4, 5, 6, 7]
     assert result.errors["record"].to_pylist() == [4]
     assert executor.alone == [[3], [5]]
     assert deaths == [[3], [5], [3]]
@@ -255,7 +256,7 @@ def test_a_lone_record_that_memory_runs_out_for_is_blamed_the_second_time(monkey
         return record == 3 or (record == 4 and tries[4] < 3)
 
     result = bf.map_records(lambda n: n, bf.records(range(8)), executor=Watched(3, dies=dies), chunk=1)
-    assert result.values == [0, 1, 2, 4, 5, 6, 7]
+    assert seen(result).values == [0, 1, 2, 4, 5, 6, 7]
     [row] = result.errors.to_pylist()
     assert (row["record"], row["phase"], row["attempts"]) == (4, "memory", 3)
     assert tries == {**dict.fromkeys(range(8), 1), 3: 3, 4: 3}
@@ -269,7 +270,7 @@ def test_attempts_have_a_bound():
         retry=Retry(attempts=3, **AT_ONCE),
     )  # fmt: skip
     result = job.run()
-    assert result.values == [n for n in range(64) if n != 5]
+    assert seen(result).values == [n for n in range(64) if n != 5]
     assert max(event.attempt for event in heard if isinstance(event, TaskEnded)) == 7  # log2(64) + 1
     assert result.errors["attempts"].to_pylist() == [7]
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 from fake import FakeExecutor, records_of
+from seen import seen
 
 import batchflow as bf
 from batchflow import errors
@@ -36,7 +37,7 @@ def test_a_chunk_that_dies_is_halved():
     """Records in memory need nobody to count them."""
     executor = FakeExecutor(1, dies=lambda task: 5 in records_of(task))
     result = run(same, range(8), executor, chunk=8)
-    assert result.values == [0, 1, 2, 3, 4, 6, 7]
+    assert seen(result).values == [0, 1, 2, 3, 4, 6, 7]
     [row] = result.errors.to_pylist()
     assert (row["record"], row["payload"], row["attempts"], row["message"]) == (6, "5", 4, "the worker died")
     done = [records_of(work) for work in executor.performed]
@@ -51,7 +52,7 @@ def test_a_chunk_of_a_file_that_dies_is_inspected_and_halved(tmp_path):
 
     executor = FakeExecutor(1, dies=lambda task: window(task) in [(0, None), (2, 2), (2, 1)])
     result = bf.map_records(same, bf.read_text(tmp_path / "lines"), executor=executor, chunk="100B")
-    assert result.values == ["a", "b", "d"]
+    assert seen(result).values == ["a", "b", "d"]
     [row] = result.errors.to_pylist()
     assert (row["record"], row["payload"], row["attempts"], row["message"]) == (3, "c", 3, "the worker died")
     done = [(type(work).__name__, *window(getattr(work, "task", work))) for work in executor.performed]
@@ -88,7 +89,7 @@ def test_a_line_that_nobody_survives_is_found_by_cutting_the_file(tmp_path):
     (tmp_path / "a.txt").write_text("a\nbb\nccc\ndd\ne\n")
     executor = Uncountable(1, dies=lambda task: task.chunk.spans[0].start <= 5 < (task.chunk.spans[0].stop or 99))
     result = bf.map_records(same, bf.read_text(tmp_path / "a.txt"), executor=executor, chunk="1kB")
-    assert result.values == ["a", "bb", "dd", "e"]
+    assert seen(result).values == ["a", "bb", "dd", "e"]
     assert places(result) == [(5, 6, 3, "worker")]
     assert sum(isinstance(work, Inspect) for work in executor.performed) == 3  # of the whole chunk, three times
 
@@ -100,7 +101,7 @@ def test_a_file_that_nobody_survives_is_not_cut_for_ever(tmp_path, monkeypatch):
     executor = Uncountable(1, dies=lambda task: any("a.txt" in span.input.uri for span in task.chunk.spans))
     source = bf.read_text([tmp_path / "b.txt", tmp_path / "a.txt"])
     result = bf.map_records(same, source, executor=executor, chunk="10kB")
-    assert result.values == ["b", "b", "b"]
+    assert seen(result).values == ["b", "b", "b"]
     lost = [(start, stop) for start, stop, _, _ in places(result)]
     assert (lost[0][0], lost[-1][1]) == (0, 2000)
     assert all(one[1] == two[0] for one, two in pairwise(lost))
@@ -315,14 +316,14 @@ def test_a_chunk_that_breaks_off_when_it_is_done_once_more_is_halved(tmp_path, i
     """What is kept of it is in its place; the record at fault is alone."""
     executor = FakeExecutor(2, dies=lambda task: task.schema is not None and 6 in records_of(task))
     result = run(lambda n: {"x": "a" if n == 4 else n}, range(12), executor, chunk=4, into=f"{tmp_path}/{into}")
-    assert [row["x"] for row in result.values] == [0, 1, 2, 3, 5, 7, 8, 9, 10, 11]
+    assert [row["x"] for row in seen(result).values] == [0, 1, 2, 3, 5, 7, 8, 9, 10, 11]
     assert result.errors.select(["record", "phase", "error_type"]).to_pylist() == [
         {"record": 5, "phase": "convert", "error_type": "SchemaError"},
         {"record": 7, "phase": "worker", "error_type": "WorkerDied"},
     ]
     assert (result.report.rows_in, result.report.rows_out, result.report.failed) == (12, 10, 2)
     again = run(lambda n: {"x": "a" if n == 4 else n}, range(12), FakeExecutor(), chunk=4, into=f"{tmp_path}/{into}")
-    assert (again.values, again.errors) == (result.values, result.errors)
+    assert (seen(again).values, again.errors) == (seen(result).values, result.errors)
     assert main(["verify", f"{tmp_path}/{into}"]) == 0
 
 
