@@ -105,7 +105,10 @@ class CellType(Enum):
         if self in _QUICK and (_is_plain(texts, self) if exact else _is_ascii(texts)):
             try:
                 values = list(map(_PARSERS[self], texts))
-                if self is CellType.REAL or _LEAST <= min(values) <= max(values) <= _MOST:
+                if self is CellType.REAL and exact and max(map(len, texts)) > _SHORT:
+                    if all(map(_tells, texts, values)):
+                        return values
+                elif self is CellType.REAL or _LEAST <= min(values) <= max(values) <= _MOST:
                     return values
             except ValueError:
                 pass  # an empty cell, or one that does not fit
@@ -164,6 +167,11 @@ _EXACT: dict[CellType, Callable[[str], Any]] = {
 }
 
 
+def _tells(text: str, value: float) -> bool:
+    """Whether a float tells all digits of a decimal; those that Python wrote are found at once."""
+    return len(text) <= _SHORT or repr(value) == text or bool(_is_exact_real(text))
+
+
 def _is_ascii(texts: Sequence[str]) -> bool:
     """Whether there is nothing in cells of numbers that Python takes for a digit and other programs do not."""
     flat = "".join(texts)
@@ -184,7 +192,7 @@ def _is_plain(texts: Sequence[str], kind: CellType) -> bool:
         if not (others.isascii() and (others.isdigit() or others.replace("-", "").isdigit())):
             return False
         return ",-0" not in marked and marked.count(",0") == marked.count(",0,")
-    if marked.strip("0123456789.,-") or max(map(len, texts)) > _SHORT:
+    if marked.strip("0123456789.,-"):
         return False
     zeros = marked.count(",0") == marked.count(",0,") + marked.count(",0.")
     return zeros and marked.count(",-0") == marked.count(",-0.") + marked.count(",-0,")

@@ -126,6 +126,8 @@ def _is_link(item: Input) -> bool:
 
 def _nothing(path: str) -> str:
     where = f" (looked in {os.getcwd()})" if not is_uri(path) and not os.path.isabs(path) else ""  # noqa: PTH109, PTH117
+    if path == "-":
+        return "'-' is not standard input: inputs are read more than once, so write its data to a file first"
     if not is_uri(path) and os.path.isdir(path):  # noqa: PTH112
         return f"the folder {path!r} holds no files{where}"
     if _MAGIC.search(path):

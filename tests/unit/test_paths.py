@@ -227,3 +227,8 @@ def test_the_kind_of_nothing_is_that_it_is_not_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"no file matches 'in/\*.gz'"):
         guess("in/*.gz")
+
+
+def test_dash_as_input_is_refused_in_one_sentence():
+    with pytest.raises(InputError, match="'-' is not standard input: inputs are read more than once"):
+        read_text("-").inputs()
