@@ -32,6 +32,8 @@ class Line(NamedTuple):
     done: int = 0
     total: int | None = None
     """``None``: there is no share to show."""
+    failed: int = 0
+    """Records or steps that failed."""
 
     @property
     def share(self) -> str:
@@ -100,7 +102,7 @@ class JobCount:
         if self._item_unit:
             counts = "/".join(f"{one:,}" for one in (self._items, self._items_total) if one is not None)
             text = f"{counts} {self._item_unit}" + (f", {text}" if self._items_total is None else "")
-        return Line(f"{text} [{', '.join(self._told())}]", done, meter.total)
+        return Line(f"{text} [{', '.join(self._told())}]", done, meter.total, self.failed)
 
     def _rate_text(self, rate: float) -> str:
         """Return a rate by weight; in files or records, by the mean weight of those that are done."""
@@ -203,7 +205,7 @@ class FlowCount:
         if not self._over:
             told.append(f"{min(self._busy, meter.slots)}/{meter.slots} busy")
         total = meter.total or 0
-        return Line(f"{meter.done:,}/{total:,} steps [{', '.join(told)}]", meter.done, total)
+        return Line(f"{meter.done:,}/{total:,} steps [{', '.join(told)}]", meter.done, total, failed)
 
     @property
     def _busy(self) -> int:

@@ -231,6 +231,8 @@ class Terminal(Screen):
         drawn.remove(self.clear)
         self.draw(line, ())
         self._bar.close()
+        if line.failed and hasattr(self._bar, "disp"):  # a notebook's bar, which turns green once it is full
+            self._bar.disp(bar_style="danger", check_delay=False)
 
 
 _FORMAT = "{percentage:3.0f}%|{bar}| {told}"

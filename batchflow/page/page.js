@@ -411,7 +411,7 @@ function job() {
   const source = plan.in_memory ? `${plan.size === null ? "records as they come" : plural(plan.size, "record")} in memory` : `${plural(plan.inputs, `${plan.source} file`)}, ${bytes(plan.size)}`;
 
   const parts = [
-    heading(name, [`${source} \u2192 ${plan.output || "a result in memory"}`], told.complete, told.complete ? "complete" : "stopped before its end"),
+    heading(name, [`${source} \u2192 ${plan.output || "a result in memory"}`], told.complete && !told.failed, told.complete ? told.failed ? `ended, ${plural(told.failed, "error")}` : "complete" : "stopped before its end"),
     numbers([
       ["records in", count(told.rows_in), "", told.before ? `${count(told.before)} by earlier runs` : ""],
       ["rows out", count(told.rows_out)],

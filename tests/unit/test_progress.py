@@ -10,6 +10,7 @@ from terminal import Terminal
 
 import batchflow as bf
 from batchflow import screen
+from batchflow.counting import Line
 from batchflow.errors import StoppedError, UsageError
 from batchflow.events import JobEnded, JobStarted, Waited
 from batchflow.progress import Progress
@@ -66,7 +67,7 @@ def fn(x):
 with bf.Processes(1) as one:
     executor = one if {executor!r} == "processes" else "serial"
     result = bf.map_records(fn, bf.records(range(10)), chunk=1, executor=executor)
-print(len(result.values), "values")
+print(len(result.errors), "errors,", len(result.values), "values")
 """)
     gates.make("six")
     with Terminal(code, typed=False) as terminal:
@@ -75,7 +76,7 @@ print(len(result.values), "values")
         assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, ", shown)
         gates.open("six")
         assert terminal.end() == 0
-    assert timeless(terminal.text) == "100%| 10/10 records [T, 3 failed]\n7 values"
+    assert timeless(terminal.text) == "100%| 10/10 records [T, 3 failed]\n3 errors, 7 values"
     assert terminal.text.splitlines()[0].count("█") > 40  # the bar fills the line
 
 
@@ -377,3 +378,23 @@ open({str(tmp_path / "done")!r}, "w").write(str(result.values))
         gates.open("one")
         terminal.process.wait(30)
     assert (tmp_path / "done").read_text() == "[0, 1, 2, 3]"
+
+
+@pytest.mark.parametrize("failed", [0, 2])
+def test_bar_of_a_notebook_is_green_only_without_failures(failed):
+    styles = []
+
+    class Bar:
+        n = total = 0
+
+        def close(self):
+            styles.append("success")
+
+        def disp(self, bar_style, check_delay):
+            styles.append(bar_style)
+
+    terminal = screen.Terminal()
+    terminal._bar = Bar()
+    terminal.draw = lambda line, rows: None
+    terminal.close(Line("4/4 records", 4, 4, failed))
+    assert styles[-1] == ("danger" if failed else "success")
