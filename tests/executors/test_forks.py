@@ -202,3 +202,31 @@ def test_workers_say_goodbye_when_their_executor_closes(script):
     print(sorted(map(int, lines)) == list(range(100)), len(list(Path().glob("bye-*"))) == len(list(Path().glob("out-*"))))
     """
     assert script(code).stdout == "True True\n"
+
+
+@pytest.mark.cluster
+def test_fork_of_a_process_with_ray_is_refused_in_one_sentence(script):
+    code = """
+    import os, signal
+    import batchflow as bf
+
+    def numbers(executor):
+        return bf.map_records(lambda x: x + 1, bf.records(range(3)), executor=executor, progress=False).values
+
+    with bf.Ray() as warm:
+        assert numbers(warm) == [1, 2, 3]
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(30)
+            try:
+                numbers(warm)
+            except bf.errors.ExecutorError as error:
+                print(error, numbers(None), flush=True)
+            warm.close()
+            os._exit(0)
+        os.waitpid(pid, 0)
+        print(numbers(warm))
+    """
+    sentence, numbers = script(code).stdout.splitlines()
+    assert sentence.startswith("this process was forked from one that uses Ray")
+    assert (sentence[-9:], numbers) == ("[1, 2, 3]", "[1, 2, 3]")

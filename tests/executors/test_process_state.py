@@ -291,6 +291,31 @@ def test_workers_draw_numbers_of_their_own(tmp_path, into):
     assert len({row["x"] for row in rows}) == len({row["y"] for row in rows}) == 60
 
 
+def test_workers_of_an_executor_agree_on_hashes_of_text():
+    def look(x):
+        return hash("text"), os.getpid()
+
+    with bf.Processes(workers=3) as warm:
+        values = run(look, range(60), warm, chunk=1).values
+    assert len({value for value, _ in values}) == 1
+
+
+@pytest.mark.cluster
+def test_workers_of_a_ray_of_our_own_agree_on_hashes_of_text(script):
+    code = """
+    import batchflow as bf
+
+    if __name__ == "__main__":
+        result = bf.map_records(lambda x: hash("text"), bf.records(range(20)), executor=bf.Ray(), progress=False, chunk=1)
+        print(len(result), len(set(result.values)))
+    """
+    assert script(code).stdout == "20 1\n"
+
+
+def test_standard_input_of_workers_is_empty(remote):
+    assert run(lambda x: sys.stdin is None or sys.stdin.read(), [1], remote).values[0] in ("", True)
+
+
 # --- what is not taken over: documented, and refused where it cannot work -------------------------------
 
 

@@ -46,6 +46,7 @@ SETTINGS = {
 """What is set before a Ray is started or joined, unless the user set it."""
 
 _DEBUGGER = "PYTHONBREAKPOINT"
+_HASH_SEED = "PYTHONHASHSEED"
 _LONGEST = 40
 """Characters of the folder at most: the sockets in it have names of 65 more, and the kernel allows 107."""
 PATIENCE = 60.0
@@ -151,10 +152,15 @@ class Cluster:
             self._messages.open()
             options["logging_level"] = "INFO" if self._messages.path else "ERROR"
         self._debugger = os.environ.get(_DEBUGGER)
+        seed = os.environ.get(_HASH_SEED)
+        if address is None and seed is None:  # all workers of a job have to agree on hash(text)
+            _put(_HASH_SEED, str(int.from_bytes(os.urandom(4), "big")))
         try:
             _init(ray, options)
         except Exception as error:
             raise ExecutorError(_unreachable(address, error)) from error
+        finally:
+            _put(_HASH_SEED, seed)
         self._joined = True
         self.here = ""
 
