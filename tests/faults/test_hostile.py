@@ -651,7 +651,7 @@ def test_signals_limits_and_files_that_the_function_took_away():
     """The next job on the same workers, with a timeout of its own, is as good as the first."""
     deeds = [
         lambda: [signal.signal(number, signal.SIG_IGN) for number in IGNORED],
-        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG)),
+        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()),
         lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (3, 4)),
         lambda: resource.setrlimit(resource.RLIMIT_CPU, (1, 1)),
         lambda: os.closerange(0, 1000),

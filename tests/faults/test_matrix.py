@@ -176,11 +176,6 @@ def expected(phase, manner, executor):
 
 def everybodys(phase, manner, executor):
     """What is expected of what belongs to no record, and so goes wrong with each of them."""
-    if manner in RAISES:
-        lost = [(first, first + 4, None, None, *cause(manner, "worker"), 1) for first in (0, 4)]
-        # What cannot be unpickled once is not tried again in that process; which one does a chunk is Ray's choice.
-        met = {2} if phase == "setup" else {1} if executor.name == "processes" else {1, 2}
-        return [], lost, met
     tried, met = tries(phase, manner, executor)
     tried, met = tried - 1, 1 + 2 * (met - 2)  # a chunk of 2; each record, which some are twice
     return [], [(x, x + 1, x + 1, str(x), *cause(manner, phase), tried) for x in ALL[:2]], met
@@ -190,7 +185,7 @@ STOPPING = [manner for manner in MANNERS if manner not in DIES]
 """Manners of a setup= that end the job; who dies in it tells nothing of where."""
 CELLS = [
     (phase, manner) for phase in PHASES if phase != "commit" for manner in MANNERS
-    if phase != "setup" or manner not in STOPPING
+    if (phase != "setup" or manner not in STOPPING) and (phase != "unpickle function" or manner not in RAISES)
 ] + [("call", "hang in C")]  # fmt: skip
 
 
@@ -207,7 +202,7 @@ def test_matrix(remote, tmp_path, monkeypatch, phase, manner):
         A record in memory cannot be made again on the worker. The driver knows how many there are, so
         the chunk is halved until the record is alone, whatever it does.
     unpickle function, setup
-        Nobody's record: where it raises, each chunk is one error after one try; where it ends the task,
+        Nobody's record: if it raises, the job ends, which has a test of its own; where it ends the task,
         each record is one, as if it were at fault. (After 100 tasks the job is given up instead.)
     call, convert
         The record alone is lost, after one try where it raises, also by `sys.exit`; after three, of 4,
@@ -232,6 +227,15 @@ def test_setup_that_fails_stops_the_job(remote, tmp_path, monkeypatch, manner):
     with pytest.raises(bf.errors.StoppedError, match=r"setup=\S+ failed: \w+: .*; fix it and run the same again") as stopped:
         cell.run(remote)
     assert stopped.value.errors.num_rows == 0
+    assert nobody_left(remote)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("manner", RAISES)
+def test_function_that_cannot_be_loaded_stops_the_job(remote, tmp_path, monkeypatch, manner):
+    cell = Cell(tmp_path, "unpickle function", manner, monkeypatch)
+    with pytest.raises(bf.errors.FunctionError, match="a worker cannot load 'function': "):
+        cell.run(remote)
     assert nobody_left(remote)
 
 
