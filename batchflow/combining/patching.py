@@ -131,7 +131,7 @@ class Patch:
             assert span.only is not None
             stop = None if chunk.take is None else chunk.skip + chunk.take
             tally = settled.tallies[at] if settled.tallies else None
-            gone = None
+            gone, given, fine = None, 0, 0
             for index, number in enumerate(span.only[chunk.skip : stop]):
                 old = olds[span.input.uri, number]
                 new = news.get((span.input.uri, index)) or gone or news.get(("", None))
@@ -141,15 +141,17 @@ class Patch:
                 elif tally is None or tally[index] < 0:
                     self.failures.append(old._replace(row=old.row + self.added))  # it is gone, which is no success
                 else:
-                    self._count(SpanCount(span.input.uri, 0, 0, tally[index], -1))
-                    self._insert(old.row, rows.take(tally[index]))
+                    given, fine = given + tally[index], fine + 1
+                    if tally[index]:
+                        self._insert(old.row, rows.take(tally[index]))
+            self._count(SpanCount(span.input.uri, 0, 0, given, -fine))
 
     def _insert(self, row: int, news: Iterable[tuple[Piece, int, int]]) -> None:
         for piece, start, stop in news:
             self.added += stop - start
             last = self.rows[-1] if self.rows else None
-            if last is not None and last.piece is piece and (last.row, last.stop) == (row, start):
-                self.rows[-1] = last._replace(stop=stop)
+            if last is not None and last.piece is piece and last.row == row and last.stop == start:
+                self.rows[-1] = NewRows(row, piece, last.start, stop)
             else:
                 self.rows.append(NewRows(row, piece, start, stop))
 
