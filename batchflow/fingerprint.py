@@ -49,6 +49,8 @@ _LOCKS = ("_thread.lock", "_thread.RLock", "_thread._local")
 _CLASS_NOISE = frozenset((
     "__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__",
     "__annotations_cache__", "__abstractmethods__", "_abc_impl",
+    # built from the rest of the class, with addresses in them
+    "__pydantic_core_schema__", "__pydantic_validator__", "__pydantic_serializer__",
 ))  # fmt: skip
 _CACHES = {"numpy.vectorize": "_ufunc"}
 """Attributes that calls fill, by class."""
@@ -342,6 +344,8 @@ class _Walk:
                 if name in _CLASS_NOISE or name == _CACHES.get(_name_of(kind)):
                     continue
                 tokens += (_leaf(name), self._attribute(name, item))
+            for name in _metaclass_attributes(type(kind)):  # such as the defaults of a msgspec.Struct
+                tokens += (_leaf(name), self._attribute(name, getattr(kind, name, None)))
         return _hash("class", tokens)
 
     def _attribute(self, name: str, item: Any) -> bytes:
@@ -506,6 +510,14 @@ class _Sink:
         """Do nothing."""
 
 
+def _metaclass_attributes(meta: type) -> list[str]:
+    """Return the names of what a metaclass of the C level keeps of a class beside its attributes."""
+    kinds = (types.GetSetDescriptorType, types.MemberDescriptorType)
+    found = {name for one in meta.__mro__ if not issubclass(type, one) for name, item in vars(one).items()
+             if isinstance(item, kinds)}  # fmt: skip
+    return sorted(found - {"__dict__", "__weakref__", "__signature__"})
+
+
 def _plain_items(value: Any) -> bytes | None:
     """Return the token of a container of plain values, made in C; `None` for any other container."""
     kind = type(value)
@@ -552,7 +564,7 @@ def _is_exact(kind: type) -> bool:
 
 def _held_function(value: Any) -> Any:
     """Return the Python function that a compiled wrapper calls."""
-    for name in ("__wrapped__", "py_func", "python_function"):
+    for name in ("__wrapped__", "py_func", "python_function", "factory"):
         held = getattr(value, name, None)
         if callable(held) and held is not value:
             return held

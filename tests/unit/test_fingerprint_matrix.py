@@ -154,6 +154,9 @@ KINDS = {
     "subclass of list": ("class L(list): pass\nV = L([{}])", "1", "2"),
     "exception": ("V = ValueError({})", "1", "2"),
     "module level alias": ("import math\nV = math.{}", "sin", "cos"),
+    "msgspec class": ("import msgspec\nclass S(msgspec.Struct):\n    a: int = {}\nV = S", "1", "2"),
+    "msgspec factory": ("import msgspec\nclass S(msgspec.Struct):\n    a: list = msgspec.field("
+                        "default_factory=lambda: [{}])\nV = S", "1", "2"),
     "keys": ("V = {{'a': 1, {}: 2}}.keys()", "'b'", "'c'"),
 }  # fmt: skip
 
