@@ -215,7 +215,11 @@ class Run:
         """Return a result whose rows are in memory."""
         report = self._report.report()
         rows = () if self._lazy else self.payloads
-        return Result(self._errors, report, rows, told=lambda: self._told(report), warns=self._warns)
+        spec = self._plan.spec
+        tabular = spec.per == "batch" or spec.combine is not None
+        return Result(
+            self._errors, report, rows, told=lambda: self._told(report), warns=self._warns, tabular=tabular
+        )
 
     def _combined(self) -> Work[Result]:
         from batchflow.combining.tree import Tree  # only a job that combines waits for it

@@ -62,6 +62,8 @@ class Result:
         Gives what its run was like, of a result in memory.
     warns
         Whether to warn when rows are used although records failed and nobody has looked at the errors.
+    tabular
+        The function returned tables, whose rows have the columns of all of them, however the input was cut.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Result:
         told: Callable[[], Mapping[str, Any]] | None = None,
         *,
         warns: bool = False,
+        tabular: bool = False,
     ) -> None:
         self._errors = errors
         self.report = report
@@ -81,6 +84,7 @@ class Result:
         self._destination = destination
         self._schema = schema
         self._told = told
+        self._tabular = tabular
         self._table: pa.Table | None = None
         self._job: Any = None
         """That gave it, of an output on disk."""
@@ -127,7 +131,7 @@ class Result:
         self._notice.warn()
         if self._destination is not None and self._destination.format == "jsonl":
             return _json_values(self._destination, self._schema)
-        if self._destination is not None:
+        if self._destination is not None or self._tabular:
             return table_to_values(self.table)
         return Rows(segment for rows in self._rows for segment in rows.segments).values()
 
