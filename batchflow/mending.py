@@ -70,6 +70,8 @@ class Mending:
         self._destination = plan.destination
         self._make_scheduler = make_scheduler
         self._chunks = dict(plan.history.chunks)
+        self.chunks: dict[int, DoneChunk] = self._chunks
+        """All chunks, as they are after the retry."""
         ordered = [(number, done) for _, number, done in in_order(self._chunks, plan.inputs)]
         self._holes = list(find_holes([item for item in ordered if item[1].failures], plan.source))
         self._scheduler: Scheduler
@@ -131,6 +133,7 @@ class Mending:
 
     def _commit(self, patches: Sequence[Patch], brake: Brake) -> None:
         changed: dict[int, DoneChunk] = {patch.number: patch.changed for patch in patches}
+        self.chunks = {**self._chunks, **changed}
         order = [number for _, number, _ in in_order({**self._chunks, **changed}, self._plan.inputs)]
         schema = self.dataset.schema
         whole: list[DonePart] = []

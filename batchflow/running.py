@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from batchflow.combining.dataset import Dataset
+    from batchflow.ledger import DoneChunk
     from batchflow.printed import OutputTail
 
 T = TypeVar("T")
@@ -314,7 +315,7 @@ class Run:
         complete = False
         try:
             mending.run()
-            result = self._retold(mending.dataset)
+            result = self._retold(mending.dataset, mending.chunks)
             complete = True
         except SetupError as error:
             raise self._setup_failed(error) from None
@@ -324,16 +325,14 @@ class Run:
             mending.dataset.close(complete=complete)
         return result
 
-    def _retold(self, dataset: Dataset) -> Result:
-        """Write error table and report anew, from the ledger."""
+    def _retold(self, dataset: Dataset, chunks: dict[int, DoneChunk]) -> Result:
+        """Write error table and report anew."""
         from batchflow.combining.replay import replay  # only here
-        from batchflow.ledger import read_ledger
 
-        destination = self._plan.destination
-        assert destination is not None
-        known = {item.identity: item for item in self._plan.inputs}
+        destination, history = self._plan.destination, self._plan.history
+        assert history is not None
         whole = ReportBuilder(terms_of(self._plan))
-        errors = replay(read_ledger(destination.meta, known), self._plan.inputs, [whole])
+        errors = replay(replace(history, chunks=chunks), self._plan.inputs, [whole])
         totals = whole.totals()
         before = totals["rows_in"] - self._report.records  # what was tried again is in the ledger too
         told = replace(self._report.report(), **totals | {"before": before})
