@@ -5,6 +5,7 @@ import contextvars
 import decimal
 import importlib
 import os
+import signal
 import sys
 import warnings
 from multiprocessing.managers import SyncManager
@@ -393,3 +394,35 @@ def test_edited_module_is_fresh_in_warm_workers(tmp_path, monkeypatch):
             run(state_edited.fn, [1], warm)
         stream.close()
         assert both(warm, state_edited.fn) == ["newer"] * 2
+
+
+# --- what belongs to each process ----------------------------------------------------------------------
+
+
+def test_handlers_and_context_of_the_driver_stay_there(remote):
+    variable = contextvars.ContextVar("variable_of_the_driver")
+    name, token = variable.name, variable.set("set")
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+
+    def observe(_):
+        names = [context.name for context in contextvars.copy_context()]
+        return signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL, name in names
+
+    try:
+        assert run(observe, [1], remote).values == [(True, False)]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        variable.reset(token)
+
+
+def test_directory_change_in_a_chunk_ends_with_it(executor, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "below").mkdir()
+
+    def leave(n):
+        here = os.getcwd()
+        os.chdir(tmp_path / "below")
+        return os.path.relpath(here, tmp_path)
+
+    assert run(leave, range(4), executor, chunk=2).values == [".", "below", ".", "below"]
+    assert os.getcwd() == str(tmp_path)
