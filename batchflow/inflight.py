@@ -36,6 +36,9 @@ class InFlight:
         Whether a task may wait beside a running one: that spares the time of a message, but it has its size before
         the other one has told anything.
 
+    overlap
+        Whether calls wait, and those of the next tasks may begin while the last ones of a task are waited for.
+
     Attributes
     ----------
     slots : int
@@ -51,6 +54,7 @@ class InFlight:
         *,
         fixed: bool = False,
         ahead: bool = True,
+        overlap: bool = False,
     ) -> None:
         self._executor = executor
         self._request = (limits, per_task)
@@ -58,7 +62,8 @@ class InFlight:
         self._budget = budget
         self._work: dict[Key, Work] = {}
         self.slots: int = executor.slots(limits, per_task)
-        self._prefetch = executor.prefetch if ahead and budget is None else 0
+        prefetch = executor.overlap if overlap else executor.prefetch if ahead else 0
+        self._prefetch = prefetch if budget is None else 0
         self._asked = time.monotonic()
         self._bundle = executor.bundle if fixed and budget is None else 1
         self._together = 1

@@ -205,6 +205,8 @@ class Stats(NamedTuple):
     spans: tuple[SpanCount, ...] = ()
     retries: int = 0
     """Calls of the function with records that were tried before, inside the task."""
+    lanes: float = 0.0
+    """Seconds that its calls took, by the number of them at once; 0 where they come one after the other."""
     cpu: float = 0.0
     """Seconds that its process computed meanwhile, on all its threads: the rest of its time it waited."""
     leading: int = 0

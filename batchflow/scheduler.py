@@ -135,7 +135,10 @@ class Scheduler:
         self._waiting = waiting
         fixed = plan.chunk_weight is not None
         ahead = fixed or plan.pace.calls == 1  # where calls wait chunks are long, and few
-        self._running = InFlight(executor, plan.spec.limits, plan.spec.per_task, budget, fixed=fixed, ahead=ahead)
+        overlap = (program.side_by_side or 1) > 1 and not any(program.limits)
+        self._running = InFlight(
+            executor, plan.spec.limits, plan.spec.per_task, budget, fixed=fixed, ahead=ahead, overlap=overlap
+        )
         self._ahead = AHEAD * self._slots if bounded else sys.maxsize
         self._heavy = None if bounded or not plan.total else plan.total // (self._slots * HEAVY_SHARE)
         self._blame: Blame
@@ -423,7 +426,7 @@ class Scheduler:
 
     def _learn(self, task: Task, outcome: Succeeded) -> None:
         """Note how long a chunk took."""
-        self._sizer.learn(task.chunk.weight, outcome.stats.seconds)
+        self._sizer.learn(task.chunk.weight, outcome.stats.lanes or outcome.stats.seconds)
         self._running.learn(outcome.stats.seconds)
         if task.alone and task.attempt == 1 and outcome.stats.seconds < ALONE_LEAST:
             self._compares = True  # it was over too soon to tell: what came first had been slower

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from batchflow.bootstrap import LOADING
 from batchflow.errors import FunctionError, ResourceError
-from batchflow.model import Assemble, Call, Key, Merge, Outcome, Work
+from batchflow.model import Assemble, Call, Key, Merge, Outcome, Task, Work
 from batchflow.packing import Buffers, Packed, dumps, pack_shared
 from batchflow.pickling import define_main, files, files_by_reference, has_modules_by_value
 from batchflow.resources import Budget, Resources, available_cpus, capped, count_slots, total_memory
 from batchflow.retry import NEVER, Retry
-from batchflow.worker import Guard, Limits, Program, Runner, failed, settle
+from batchflow.worker import Guard, Limits, Program, Runner, can_overlap, failed, settle
 
 if TYPE_CHECKING:
     from batchflow.rate import Bucket, Rate
@@ -38,6 +38,8 @@ class Executor(ABC):
     name: ClassVar[str]
     prefetch: ClassVar[int]
     """Tasks that wait beside each running one, so that a worker need not wait for the driver."""
+    overlap: ClassVar[int] = 0
+    """Tasks that wait beside each running one if calls wait: theirs begin as the last ones are waited for."""
     elastic: ClassVar[bool] = False
     """Whether there is room for more tasks, or for fewer, as time goes by."""
     bundle: ClassVar[int] = 1
@@ -205,7 +207,7 @@ class Broken:
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
-    def perform(self, work: Work) -> Outcome:
+    def perform(self, work: Work, more: Any = None) -> Outcome:
         """Return why nothing works."""
         return failed(work, "worker", self._error)._replace(unloadable=True)
 
@@ -234,14 +236,14 @@ class Loaded:
     ) -> None:
         self._cells = cells
         self.limits = limits
-        self._waits = waits
+        self.waits = waits
         self._make: Callable[[], Program] | None = make
         self._runner: Runner | Broken
 
     def runner(self) -> Runner | Broken:
         """Return what does its work; a program that broke off at a limit is made again the next time."""
         if self._make is not None:
-            if self._waits:
+            if self.waits:
                 import batchflow.worker.waiting  # noqa: F401
             try:
                 program = opened(self._opened, self.limits)
@@ -295,3 +297,11 @@ def take(ready: list[tuple[int, Outcome]], jobs: Collection[int] | None) -> list
     if taken:
         ready[:] = [item for item in ready if jobs is not None and item[0] not in jobs]
     return taken
+
+
+def later_task(waiting: Sequence[Work], index: int) -> Task | None:
+    """Return a task that waits for a worker, if its calls may begin beside those before."""
+    if index >= len(waiting):
+        return None
+    work = waiting[index]
+    return work if isinstance(work, Task) and can_overlap(work) else None

@@ -58,6 +58,7 @@ class Processes(Executor):
 
     name: ClassVar[str] = "processes"
     prefetch: ClassVar[int] = 1
+    overlap: ClassVar[int] = 8
     bundle: ClassVar[int] = 32
     ahead: ClassVar[int] = 16  # small ones, so that no socket fills up
 
@@ -234,9 +235,14 @@ class Processes(Executor):
             self._fill()
         while self._waiting:
             worker = self._free_for(self._waiting[0].job)
-            if worker is None or len(worker.queue) > self.prefetch:
+            if worker is None or len(worker.queue) > self._depth(self._waiting[0].job):
                 return
             self._give(worker, self._waiting.popleft())
+
+    def _depth(self, job: int) -> int:
+        """Return how many pieces of work may wait at a worker."""
+        program = self._programs[job]
+        return self.overlap if program.waits and not any(program.limits) else self.prefetch
 
     def _free_for(self, job: int) -> Member | None:
         """Return the worker with the shortest queue; no more of them work for a job than it has slots."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
-from typing import ClassVar
+from functools import partial
+from typing import ClassVar, cast
 
-from batchflow.executors.base import Executor
+from batchflow.executors.base import Executor, later_task
 from batchflow.model import Call, Outcome, Succeeded, Task, Work
 from batchflow.packing import copied, dumps, pack_shared
 from batchflow.process_state import go_home, working_directory
@@ -22,6 +23,7 @@ class Serial(Executor):
 
     name: ClassVar[str] = "serial"
     prefetch: ClassVar[int] = 0
+    overlap: ClassVar[int] = 8
 
     def __init__(self) -> None:
         self._runners: dict[int, Runner] = {}
@@ -79,12 +81,18 @@ class Serial(Executor):
         folder = working_directory()
         try:
             with self._here:
-                outcome = self._runners[job].perform(_received(work))
+                outcome = self._runners[job].perform(_received(work), partial(self._later, job))
         finally:
             go_home(folder)
         outcome = _sent(work, outcome)
         prints = self._here.prints
         return outcome._replace(printed=prints.take()) if prints else outcome
+
+    def _later(self, job: int, index: int) -> Task | None:
+        """Return one of the tasks of a job that wait."""
+        waiting = [work for owner, work in self._queue if owner == job]
+        task = later_task(waiting, index)
+        return None if task is None else cast("Task", _received(task))
 
     def close(self) -> None:
         """Forget everything."""

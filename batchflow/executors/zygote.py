@@ -24,16 +24,18 @@ import socket
 import struct
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from batchflow.bootstrap import DEPTH, depth
 from batchflow.executors import wire
-from batchflow.executors.base import BUNDLE_SECONDS, UNKNOWN, Loaded, opened
+from batchflow.executors.base import BUNDLE_SECONDS, UNKNOWN, Loaded, later_task, opened
 from batchflow.executors.lean import full_call, lean_outcome
 from batchflow.executors.permits import Permits
-from batchflow.model import Call, Failed, Outcome, Work
+from batchflow.model import Call, Failed, Outcome, Task, Work
 from batchflow.process_state import ProcessState, go_home
 from batchflow.worker import BARE, Limits, Overtime, bare, end_with_parent, failed, lost, over
 from batchflow.worker.earlier import NOT_BEGUN, EarlierValues
@@ -354,6 +356,8 @@ class Worker:
         self._folders: dict[int, str] = {}
         """Working directories of the driver, for calls of flows."""
         self._earlier = EarlierValues()
+        self._frames: deque[tuple[wire.Frame, Any]] = deque()
+        """What has been read ahead, and what it holds where that is a task."""
 
     def run(self) -> None:
         """Work until the driver closes the socket."""
@@ -362,9 +366,9 @@ class Worker:
                 self._next()
 
     def _next(self) -> None:
-        if not self._inbox.has_whole:
+        if not self._frames and not self._inbox.has_whole:
             self._arrivals.select()
-        frame = self._inbox.frame()
+        frame, early = self._frames.popleft() if self._frames else (self._inbox.frame(), None)
         if frame.permit:
             if not self._permits.take(frame.permit):
                 return  # it was taken back
@@ -374,13 +378,31 @@ class Worker:
         self._tally.begin(self._answered + 1)  # records may kill their worker too when they are made again
         limits = self._loosest()
         try:
-            message = opened(frame.open, limits)
+            message = opened(frame.open, limits) if early is None else early
         except (Overtime, MemoryError) as error:
             self._answer(over(UNKNOWN, error, limits))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - records that cannot be made again here
             self._answer(failed(UNKNOWN, "read", error))
         else:
             self._heed(message)
+
+    def _later(self, job: int, index: int) -> Task | None:
+        """Return one of the tasks of a job that wait here, as far as they have arrived."""
+        while len(self._frames) <= index:
+            if self._frames and self._frames[-1][1] is None:
+                return None  # it has its own turn
+            if not self._inbox.has_whole and not select.select([self._driver], [], [], 0)[0]:
+                return None
+            frame = self._inbox.frame()
+            message = None
+            if not frame.permit:
+                with suppress(Exception):  # it is told when its turn has come
+                    message = frame.open()
+            self._frames.append((frame, message))
+            if not (isinstance(message, tuple) and len(message) == 2 and isinstance(message[1], Task)):
+                self._frames[-1] = frame, None
+        work = [message[1] for _, message in self._frames if message is not None and message[0] == job]
+        return later_task(work, index)
 
     def _loosest(self) -> Limits:
         """Return limits that the work of no job exceeds: whose it is shows once it is made again."""
@@ -423,7 +445,8 @@ class Worker:
                 return bare(work)
             program = self._programs[job]
             limits = program.limits
-            return program.runner().perform(work)
+            runner = program.runner()
+            return runner.perform(work, partial(self._later, job) if program.waits else None)
         except (Overtime, MemoryError) as error:
             return over(work, error, limits)
         except BaseException as error:  # noqa: BLE001 - what is no Exception is a failure all the same

@@ -8,7 +8,7 @@ from batchflow.worker.calls import Handle, finished_value, found, value_of
 from batchflow.worker.failures import died, failed, lost, over, placed
 from batchflow.worker.guard import OVERTIME, Guard, Overtime, end_with_parent, settle, too_slow, was_overtime
 from batchflow.worker.program import Limits, Program
-from batchflow.worker.runner import BARE, CALLS, Runner, bare
+from batchflow.worker.runner import BARE, CALLS, Runner, bare, can_overlap
 
 __all__ = [
     "BARE",
@@ -21,6 +21,7 @@ __all__ = [
     "Program",
     "Runner",
     "bare",
+    "can_overlap",
     "died",
     "end_with_parent",
     "failed",

@@ -18,7 +18,7 @@ from batchflow.worker.run import PASSING
 class RecordCall:
     """One record on its way through the function."""
 
-    __slots__ = ("at", "error", "group", "record", "tries", "values")
+    __slots__ = ("at", "error", "group", "record", "since", "tries", "values")
 
     def __init__(self, group: Any, at: int, record: Any) -> None:
         self.group: Any = group
@@ -27,6 +27,7 @@ class RecordCall:
         self.values: list[Any] = []
         self.error: BaseException | None = None
         self.tries: int = 0
+        self.since: float = 0.0
 
 
 class Gate:

@@ -240,8 +240,11 @@ class Loop(Lanes):
         """Have the iterator go on, since a call has landed; returns the first one that it begins."""
         self._seeks = True
         try:
-            if self._broken is None and next(self._steps, _END) is not _END:
+            if self._broken is None:
+                over = next(self._steps, _END) is _END
                 found, self._found = self._found, None  # which else held its block until the next one
+                if over:
+                    self._end()
                 return found
         except BaseException as error:  # noqa: BLE001 - it is raised where the iterator came from
             self._broken = error

@@ -42,7 +42,7 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere else
 
 
-class _Clock:
+class Clock:
     """Seconds spent in each phase, one after the other."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Run(ABC):
         self.program = program
         self.task = task
         self.extra = extra
-        self.clock: _Clock = _Clock()
+        self.clock: Clock = Clock()
         self.started: float = time.time()
         self._computed = time.process_time()
         self.failures: list[Failure] = []
@@ -104,6 +104,12 @@ class Run(ABC):
         self.tallies: dict[int, array[int]] | None = tallies_of(task)
         """Rows that each selected record gave, by span; -1: it was not read."""
         self.blocks: Iterator[Block] = self._read()
+
+    def resume(self) -> None:
+        """Count time from now on, as the turn of this run has come."""
+        self.clock = Clock()
+        self.started = time.time()
+        self._computed = time.process_time()
 
     def outcome(self) -> Outcome:
         """Run the task to its end; what cannot be kept as a whole fails as a whole, and is halved."""

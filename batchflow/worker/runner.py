@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import WorkerDied
@@ -23,6 +24,7 @@ from batchflow.worker.run import PASSING, JobState, peak_memory
 
 if TYPE_CHECKING:
     from batchflow.worker.lanes import Lanes
+    from batchflow.worker.waiting import Overlap
 
 _NOTHING = object()
 
@@ -51,6 +53,8 @@ class Runner:
         """Whether ``setup=`` is being called."""
         self._waits = program.side_by_side is not None
         self._lanes: Lanes | None = None
+        self._overlap: Overlap | None = None
+        self._more: Callable[[int], Task | None] | None = None
         self._reopen()
 
     def close(self) -> None:
@@ -59,8 +63,15 @@ class Runner:
             self._lanes.close(self._client())
             self._lanes = None
 
-    def perform(self, work: Work) -> Outcome:
-        """Do one piece of work and return what came of it; never raises an `Exception`."""
+    def perform(self, work: Work, more: Callable[[int], Task | None] | None = None) -> Outcome:
+        """Do one piece of work and return what came of it; never raises an `Exception`.
+
+        Parameters
+        ----------
+        more
+            Returns one of the tasks that wait for this worker, by its index: their calls may begin already.
+        """
+        self._more = more
         limits = self._program.limits
         began = time.time()
         self._preparing = False
@@ -113,11 +124,23 @@ class Runner:
 
     def _waiting(self, task: Task, lanes: Lanes) -> Outcome:
         """Run a task whose calls wait side by side; where it breaks off, so does all that they wait in."""
-        from batchflow.worker.waiting import WaitingRun  # as above
+        from batchflow.worker.waiting import Overlap, WaitingRun  # as above
 
         try:
-            return WaitingRun(self._program, task, self._prepared(), self._job, lanes).outcome()
+            extra = self._prepared()
+            if self._overlap is None:
+                self._overlap = Overlap()
+            overlaps = can_overlap(task) and not any(self._program.limits)
+            self._overlap.more = self._more if overlaps else None
+            run = self._overlap.take(task, lanes)
+            if run is None:
+                run = WaitingRun(self._program, task, extra, self._job, lanes)
+                run.overlap = self._overlap
+            else:
+                run.resume()
+            return run.outcome()
         except PASSING:
+            self._overlap = None
             lanes.close(self._client(), broken=self._guarded)
             self._lanes = None
             self._state = _NOTHING if lanes.holds_setup else self._state
@@ -156,6 +179,11 @@ class Runner:
         rows = Rows([as_table(self._program.combine(table))])
         stats = Stats(worker_name(), began, time.time() - began, held=rows.nbytes)
         return Succeeded(work.key, stats, (), rows)
+
+
+def can_overlap(task: Task) -> bool:
+    """Whether calls of a task may run beside those of others: not where it is tried for what broke it off."""
+    return task.attempt == 1 and not task.alone
 
 
 BARE = (Assemble, Call)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
-from batchflow.model import Failure, Task
+from batchflow.model import Failure, Stats, Task
 from batchflow.sources.base import Block
 from batchflow.worker.caller import RecordCall
 from batchflow.worker.lanes import Lanes
@@ -26,6 +27,44 @@ class _Group:
         self.unread = unread
         self.calls = [RecordCall(self, at, record) for at, record in enumerate(rows)]
         self.left = len(self.calls)
+        self.seconds = 0.0
+        """That its calls took, together."""
+
+
+class Overlap:
+    """Tasks after the one at hand, whose calls begin while its last ones are waited for.
+
+    Attributes
+    ----------
+    more
+        Returns one of the tasks that wait, by its index, ``None`` if it may not begin yet.
+    """
+
+    def __init__(self) -> None:
+        self.runs: deque[WaitingRun] = deque()
+        self.more: Callable[[int], Task | None] | None = None
+
+    def fill(self, lanes: Lanes, make: Callable[[Task], WaitingRun]) -> None:
+        """Begin calls of later tasks as long as there are free lanes."""
+        while not lanes.full:
+            if not self.runs or self.runs[-1].begun:
+                task = self.more(len(self.runs)) if self.more is not None else None
+                if task is None:
+                    return
+                self.runs.append(make(task))
+            run = self.runs[-1]
+            run.advance()
+            if not run.begun:
+                return
+
+    def take(self, task: Task, lanes: Lanes) -> WaitingRun | None:
+        """Return the run of a task, if it has begun; others that came to nothing are given up."""
+        if self.runs and self.runs[0].task.key == task.key:
+            return self.runs.popleft()
+        if self.runs:
+            self.runs.clear()
+            lanes.settle()
+        return None
 
 
 class WaitingRun(RecordRun):
@@ -46,17 +85,53 @@ class WaitingRun(RecordRun):
         self._lanes = lanes
         self._groups: deque[_Group] = deque()
         self._held = 0
+        self.begun: bool = False
+        """Whether all calls have begun."""
+        self._progress = self._steps()
+        self._problem: BaseException | None = None
+        self._seconds = 0.0
+        self.overlap: Overlap | None = None
         lanes.ready(extra)
+
+    def advance(self) -> None:
+        """Begin calls before the turn of this run, as long as there are free lanes."""
+        try:
+            next(self._progress, None)
+        except PASSING:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is raised when its turn has come
+            self._problem, self.begun = error, True
+
+    def stats(self) -> Stats:
+        """Return what the task did so far."""
+        lanes = self._seconds / self._lanes.count if self._lanes.count > 1 else 0.0
+        return super().stats()._replace(lanes=lanes)
 
     def work(self) -> None:
         """Call, block after block, without waiting for one before the next."""
         try:
-            self._lanes.run(self._steps())
+            if self._problem is not None:
+                raise self._problem
+            self._lanes.run(self._together())
         except PASSING:
             raise  # whoever has the lanes ends them
         except BaseException:
             self._lanes.settle()
             raise
+
+    def _together(self) -> Iterator[None]:
+        """Go through the own steps, and once all calls have begun through those of later tasks."""
+        for _ in self._progress:
+            if self.begun and self.overlap is not None:
+                self.overlap.fill(self._lanes, self._later)
+                if self._groups and not self._groups[0].left:
+                    continue  # its last call landed as others began
+            yield
+
+    def _later(self, task: Task) -> WaitingRun:
+        run = WaitingRun(self.program, task, self.extra, self.state, self._lanes)
+        run.overlap = self.overlap
+        return run
 
     def _steps(self) -> Iterator[None]:
         """Begin the calls; stops wherever one has to land before it goes on."""
@@ -66,12 +141,14 @@ class WaitingRun(RecordRun):
                 while self._lanes.full:
                     yield
                     self._land()
+                call.since = time.monotonic()
                 self._lanes.begin(call)
             self._land()
             while self._crowded():
                 yield
                 self._land()
             self.clock.lap("call")
+        self.begun = True
         while self._groups:
             yield
             self._land()
@@ -91,13 +168,16 @@ class WaitingRun(RecordRun):
     def _land(self) -> None:
         """Take over the calls that have landed, and hand over the blocks whose turn it is."""
         while self._lanes.landed:
-            self._lanes.landed.popleft().group.left -= 1
+            call = self._lanes.landed.popleft()
+            call.group.left -= 1
+            call.group.seconds += time.monotonic() - call.since
         while self._groups and not self._groups[0].left:
             self._finish(self._groups.popleft())
 
     def _finish(self, group: _Group) -> None:
         block, first, before = group.block, len(self.failures), self.rows
         self._held -= len(group.calls)
+        self._seconds += group.seconds
         self.failures.extend(group.unread)
         values: list[Any] = []
         owners: list[int] = []

@@ -1,4 +1,4 @@
-"""Answers each request after 50 ms; prints its address, and ends when its standard input does."""
+"""Answers each request after 50 ms, one in 400 after 5 s; prints its address, and ends with its standard input."""
 
 import asyncio
 import sys
@@ -6,11 +6,15 @@ import sys
 from aiohttp import web
 
 SECONDS = 0.05
+SLOW_SECONDS = 5.0
+SLOW_EACH = 400
+"""One call in so many is slow: number 200, 600, and so on."""
 
 
 async def answer(request: web.Request) -> web.Response:
     """Give the number back."""
-    await asyncio.sleep(SECONDS)
+    slow = int(request.match_info["n"]) % SLOW_EACH == SLOW_EACH // 2
+    await asyncio.sleep(SLOW_SECONDS if slow else SECONDS)
     return web.Response(text=request.match_info["n"])
 
 

@@ -1,8 +1,8 @@
 """What does a call cost that only waits?
 
-5,000 requests to a server on this machine, each answered after 50 ms, 200 of them at once from one
-worker. By hand it is an asyncio program with the same client: 200 tasks that take the next number each.
-The server is a process of its own. Start of Python, of worker and client is included.
+5,000 requests to a server on this machine, each answered after 50 ms, and one in 400 after 5 s, 200 of
+them at once from one worker. By hand it is an asyncio program with the same client: 200 tasks that take the next
+number each. The server is a process of its own. Start of Python, of worker and client is included.
 """
 
 from __future__ import annotations
@@ -27,6 +27,6 @@ def suite(scale: float) -> Suite:
         __doc__ or "",
         [
             Contestant("batchflow", "waiting_batchflow.py", args, needs="aiohttp"),
-            Contestant("asyncio by hand", "waiting_by_hand.py", args, target=1.1, needs="aiohttp"),
+            Contestant("asyncio by hand", "waiting_by_hand.py", args, target=1.15, needs="aiohttp"),
         ],
     )
