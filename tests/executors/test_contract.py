@@ -173,13 +173,14 @@ def test_setup_runs_once_in_each_worker(executor, tmp_path):
     assert len(names) <= 2 or executor.name == "ray"  # which changes its workers as it likes
 
 
-def test_setup_that_raises_stops_the_job(executor):
+def test_setup_that_raises_is_one_error_of_the_job(executor):
     def setup():
         raise OSError("no model")
 
-    with pytest.raises(bf.errors.StoppedError, match="OSError: no model") as stopped:
+    with pytest.raises(bf.errors.StoppedError, match=r"^stopped: setup=.*setup failed: OSError: no model; fix it") as caught:
         run(lambda x, _: x, range(6), executor, setup=setup, chunk=3)
-    assert told(stopped.value.errors) == []
+    assert told(caught.value.errors) == []
+    assert 'raise OSError("no model")' in "".join(caught.value.__notes__)
 
 
 def test_closures_and_lambdas(executor):

@@ -158,7 +158,7 @@ def _peak(pid):
 
 @pytest.mark.parametrize("options", [{}, {"chunk": 100}])
 @pytest.mark.parametrize("reader", ["read_text", "read_json", "read_csv"])
-def test_a_bomb_that_the_driver_looks_into_does_not_hurt_it(bombs, script, reader, options):
+def test_bomb_sampled_by_the_driver_leaves_it_small(bombs, script, reader, options):
     """It looks at the beginning of a CSV file for types, and of any file for the size of its records."""
     done = script(
         f"""
@@ -173,7 +173,8 @@ def test_a_bomb_that_the_driver_looks_into_does_not_hurt_it(bombs, script, reade
         """,
         bombs / "bomb.txt.gz",
     )
-    assert (done.stdout, done.stderr) == ("['memory'] 0\n", "True\n")
+    inferred = "batchflow: types every cell is text\n" if reader == "read_csv" else ""
+    assert (done.stdout, done.stderr) == ("['memory'] 0\n", f"{inferred}True\n")
 
 
 def test_a_cell_without_an_end_does_not_fill_the_driver(tmp_path, monkeypatch):
@@ -209,7 +210,7 @@ def test_bad_lines_of_json(executor, tmp_path):
     assert len(payloads[4]) == 1000
 
 
-def test_rows_of_csv_of_the_wrong_length_or_type(executor, tmp_path):
+def test_csv_rows_of_wrong_length_or_type_are_error_rows(executor, tmp_path):
     (tmp_path / "a.csv").write_bytes(b'n,t\n1,a\n2\n3,b,c\n\n4,"d\nd"\nx,e\n5,\xff\n6,f\n' + b"," * 5000 + b"\n")
     source = bf.read_csv(f"{tmp_path}/a.csv", types={"n": int})
     result = bf.map_records(dict, source, executor=executor)
@@ -217,20 +218,20 @@ def test_rows_of_csv_of_the_wrong_length_or_type(executor, tmp_path):
     assert told(result, "record", "start", "stop", "message") == [
         (2, 8, 10, "1 cells, but the header has 2 columns"),
         (3, 10, 16, "3 cells, but the header has 2 columns"),
-        (6, 25, 29, "column 'n': 'x' is not of type int; if types were inferred, pass types={'n': str} (--types n=str)"),
+        (6, 25, 29, "column 'n': 'x' is not of type int"),
         (7, 29, 33, "column 't': the bytes are not UTF-8"),
         (9, 37, 5038, "5001 cells, but the header has 2 columns"),
     ]
 
 
-def test_text_that_is_no_utf8(executor, tmp_path):
+def test_text_that_is_not_utf8_is_an_error_row(executor, tmp_path):
     (tmp_path / "a.txt").write_bytes(b"a\n\xff\xfe\n\xed\xa0\x80\n\xc3\nb\0\n\xf0\x9f\x98\x80")
     result = bf.map_records(lambda line: {"t": line}, bf.read_text(f"{tmp_path}/a.txt"), into=f"{tmp_path}/o/", executor=executor)
     assert [row["t"] for row in seen(result).values] == ["a", "b\0", "😀"]
     assert told(result, "record", "start", "stop", "payload", "error_type") == [
-        (2, 2, 5, "\\xff\\xfe", "UnicodeDecodeError"),
-        (3, 5, 9, "\\xed\\xa0\\x80", "UnicodeDecodeError"),
-        (4, 9, 11, "\\xc3", "UnicodeDecodeError"),
+        (2, 2, 5, "\\xff\\xfe", "ValueError"),
+        (3, 5, 9, "\\xed\\xa0\\x80", "ValueError"),
+        (4, 9, 11, "\\xc3", "ValueError"),
     ]
 
 
@@ -577,7 +578,7 @@ def test_errors_that_are_evil_or_enormous(executor):
     assert result.errors["message"].to_pylist()[0] == "<EvilError whose str() raised RuntimeError>"
 
 
-def test_10_000_failures(processes, tmp_path):
+def test_all_of_10_000_records_failed_each_is_kept(processes, tmp_path):
     def fn(x):
         raise ValueError(x)
 
@@ -647,7 +648,7 @@ def test_a_fork_that_goes_on_does_not_answer_in_the_place_of_its_worker():
 IGNORED = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGSEGV)
 
 
-def test_signals_limits_and_files_that_the_function_took_away():
+def test_worker_state_a_function_spoilt_next_job_is_sound():
     """The next job on the same workers, with a timeout of its own, is as good as the first."""
     deeds = [
         lambda: [signal.signal(number, signal.SIG_IGN) for number in IGNORED],

@@ -73,9 +73,12 @@ def test_a_time_limit_counts_from_the_start_of_each_task(remote):
     assert result.errors.num_rows == 0
 
 
-def test_a_setup_that_hangs(remote):
-    with pytest.raises(bf.errors.StoppedError, match="failed: TimeoutError"):
+def test_setup_that_hangs_is_one_error_of_the_job(remote):
+    why = r"^stopped: setup=.* failed: TimeoutError: the task took longer than timeout=0.2 seconds; fix it"
+    with pytest.raises(bf.errors.StoppedError, match=why) as caught:
         run(lambda n, _: n, range(2), remote, setup=lambda: wait_for_ever(0), chunk=1, timeout=0.2)
+    assert caught.value.errors.num_rows == 0
+    assert "in wait_for_ever" in "".join(caught.value.__notes__)
 
 
 def test_a_batch_that_hangs(remote):

@@ -175,18 +175,16 @@ def expected(phase, manner, executor):
 
 
 def everybodys(phase, manner, executor):
-    """What is expected of what belongs to no record, and so goes wrong with each of them."""
+    """What is expected of what belongs to no record and does not stop the job, so that it hits each of them."""
     tried, met = tries(phase, manner, executor)
     tried, met = tried - 1, 1 + 2 * (met - 2)  # a chunk of 2; each record, which some are twice
     return [], [(x, x + 1, x + 1, str(x), *cause(manner, phase), tried) for x in ALL[:2]], met
 
 
-STOPPING = [manner for manner in MANNERS if manner not in DIES]
-"""Manners of a setup= that end the job; who dies in it tells nothing of where."""
-CELLS = [
-    (phase, manner) for phase in PHASES if phase != "commit" for manner in MANNERS
-    if (phase != "setup" or manner not in STOPPING) and (phase != "unpickle function" or manner not in RAISES)
-] + [("call", "hang in C")]  # fmt: skip
+STOPS = [("unpickle function", manner) for manner in RAISES] + [("setup", manner) for manner in (*RAISES, *LIMITED)]
+"""What is one error of the job and no record's."""
+CELLS = [(phase, manner) for phase in PHASES if phase != "commit" for manner in MANNERS if (phase, manner) not in STOPS]
+CELLS.append(("call", "hang in C"))
 
 
 @pytest.mark.slow
@@ -202,8 +200,8 @@ def test_matrix(remote, tmp_path, monkeypatch, phase, manner):
         A record in memory cannot be made again on the worker. The driver knows how many there are, so
         the chunk is halved until the record is alone, whatever it does.
     unpickle function, setup
-        Nobody's record: if it raises, the job ends, which has a test of its own; where it ends the task,
-        each record is one, as if it were at fault. (After 100 tasks the job is given up instead.)
+        No record's fault: if it ends the worker, each record is one error, as if it were at fault.
+        (After 100 tasks the job is given up instead.) If it raises: `test_program_that_raises_stops_the_job`.
     call, convert
         The record alone is lost, after one try where it raises, also by `sys.exit`; after three, of 4,
         2 and 1 records, where it ends the task.
@@ -221,22 +219,26 @@ def test_matrix(remote, tmp_path, monkeypatch, phase, manner):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("manner", STOPPING)
-def test_setup_that_fails_stops_the_job(remote, tmp_path, monkeypatch, manner):
-    cell = Cell(tmp_path, "setup", manner, monkeypatch)
-    with pytest.raises(bf.errors.StoppedError, match=r"setup=\S+ failed: \w+: .*; fix it and run the same again") as stopped:
+@pytest.mark.parametrize(("phase", "manner"), STOPS, ids=lambda name: name.replace(" ", "-"))
+def test_program_that_raises_stops_the_job(remote, tmp_path, monkeypatch, phase, manner):
+    """One error of the job after one attempt; no record is lost, and the fixed program finishes the output."""
+    cell = Cell(tmp_path, phase, manner, monkeypatch)
+    _, kind = cause(manner, phase)
+    error, why = {
+        "setup": (bf.errors.StoppedError, rf"^stopped: setup=functools.partial failed: {kind}: .*; fix it .*, which resumes$"),
+        "unpickle function": (bf.errors.FunctionError, rf"^a worker cannot load 'function': {kind}: .*; make what"),
+    }[phase]
+    with pytest.raises(error, match=why) as caught:
         cell.run(remote)
-    assert stopped.value.errors.num_rows == 0
+    assert getattr(caught.value, "errors", None) is None or caught.value.errors.num_rows == 0
+    assert cell.script.attempts(cell.name) == 1
+    assert "part-00000.parquet" not in cell.left()
     assert nobody_left(remote)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("manner", RAISES)
-def test_function_that_cannot_be_loaded_stops_the_job(remote, tmp_path, monkeypatch, manner):
-    cell = Cell(tmp_path, "unpickle function", manner, monkeypatch)
-    with pytest.raises(bf.errors.FunctionError, match="a worker cannot load 'function': "):
-        cell.run(remote)
-    assert nobody_left(remote)
+    cell.fn = mischief.row
+    cell.options.pop("setup", None)
+    result = cell.run(remote)
+    assert (rows_of(result), told(result)) == (ALL if manner in RAISES else ALL[:2], [])
+    assert cell.left() == FILES
 
 
 @pytest.mark.slow

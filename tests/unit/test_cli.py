@@ -85,14 +85,18 @@ def batchflow(folder: Path, *arguments: str, status: int = 0) -> subprocess.Comp
     return done
 
 
-def test_run_writes_the_output_and_tells_what_failed(folder):
+TYPES = "batchflow: types n: int, from the first 1,000 rows of 2 files"
+"""What a run states of its input in its first line."""
+
+
+def test_run_writes_the_output_and_reports_failures(folder):
     done = batchflow(folder, "run", "steps.py:clean", "in/*.csv", "--into", "out/", status=1)
     assert pq.read_table(folder / "out/part-00000.parquet")["n"].to_pylist() == [2, 4, 8]
     assert done.stdout == ""
     lines = done.stderr.splitlines()
-    assert lines[0] == "4 records in, 3 rows out, 1 failed, 0 retries"
-    assert lines[2].startswith("workers' time: ")
-    assert lines[3:] == [
+    assert lines[:2] == [TYPES, "4 records in, 3 rows out, 1 failed, 0 retries"]
+    assert lines[3].startswith("workers' time: ")
+    assert lines[4:] == [
         r"      1 x ValueError in call: in/b.csv, record 1: three \x1b[31m",
         "output in out/; errors and report in .out_batchflow/",
         "next: batchflow errors out/ --all; once fixed, batchflow retry out/ --version 2",
@@ -218,9 +222,9 @@ def test_errors_are_found_after_a_stop(folder, into):
     assert "1 x ValueError in call: in/b.csv" in batchflow(folder, "errors", into, status=1).stdout
 
 
-def test_a_run_that_fails_ends_with_1_and_says_why(folder):
+def test_run_whose_combine_raises_exits_with_1_and_why(folder):
     done = batchflow(folder, "run", "steps.py:scale", "in/*.csv", "--combine", "steps.py:refuse", "--chunk", "2B", status=1)
-    assert done.stderr.startswith("batchflow: combine= failed: ValueError: not\nthese\n")
+    assert done.stderr.startswith(f"{TYPES}\nbatchflow: combine= failed: ValueError: not\nthese\n")
     assert 'cli.py", line' not in done.stderr
 
 

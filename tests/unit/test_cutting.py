@@ -121,7 +121,7 @@ def test_a_file_that_became_a_folder_before_it_was_cut_is_one_failure(write, rea
     seen = read_chunks(source, [(one.chunk, None) for one in drawn])
     assert (seen.rows, seen.numbers) == ([], [])
     assert [(uri, number, start) for uri, number, start, *_ in seen.failures] == [(bad, 1, 0)]
-    assert "Is a directory" in seen.messages[0]
+    assert seen.messages == [f"[Errno 21] it is a folder, not a file: {str(bad)!r}"]
 
 
 def test_a_csv_file_that_vanishes_while_it_is_cut_is_a_failure(write):

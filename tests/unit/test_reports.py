@@ -107,7 +107,7 @@ def test_deaths_and_tries_are_told_of(tmp_path):
     values = check(tmp_path / ".out_batchflow")
     at = values["timeline"]["columns"].index("state")
     deaths = [mark for mark in values["timeline"]["marks"] if STATES[mark[at + 1]] == "died"]
-    assert len(deaths) >= 4  # eight records, halved until one is alone, and that tried twice
+    assert len(deaths) == 3  # the chunk, then the record alone, tried twice
     assert all(values["timeline"]["workers"][mark[1]] for mark in deaths)
     names = [event["name"] for event in told(tmp_path / ".out_batchflow/trace.json")["traceEvents"] if event["ph"] == "i"]
     assert names.count("died") == len(deaths)

@@ -229,7 +229,7 @@ def test_types_of_csv_stay_as_they_were_inferred(tmp_path):
     result = run(lambda row: row["n"], source, tmp_path)
     assert rows(tmp_path) == [1, 2, 3]
     assert result.errors["message"].to_pylist() == [
-        "column 'n': 'x' is not of type int; if types were inferred, pass types={'n': str} (--types n=str)"
+        "column 'n': 'x' is not of type int, inferred from the first rows: to keep such cells as they are, pass types={'n': str} (--types n=str)"
     ]
 
 
