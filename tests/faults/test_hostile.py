@@ -219,7 +219,7 @@ def test_csv_rows_of_wrong_length_or_type_are_error_rows(executor, tmp_path):
         (2, 8, 10, "1 cells, but the header has 2 columns"),
         (3, 10, 16, "3 cells, but the header has 2 columns"),
         (6, 25, 29, "column 'n': 'x' is not of type int"),
-        (7, 29, 33, "column 't': the bytes are not UTF-8"),
+        (7, 29, 33, "column 't': the bytes are not UTF-8: if the file is in another encoding, pass it, like encoding='latin-1' (--encoding latin-1)"),
         (9, 37, 5038, "5001 cells, but the header has 2 columns"),
     ]
 

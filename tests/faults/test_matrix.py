@@ -221,7 +221,7 @@ def test_matrix(remote, tmp_path, monkeypatch, phase, manner):
 @pytest.mark.slow
 @pytest.mark.parametrize(("phase", "manner"), STOPS, ids=lambda name: name.replace(" ", "-"))
 def test_program_that_raises_stops_the_job(remote, tmp_path, monkeypatch, phase, manner):
-    """One error of the job after one attempt; no record is lost, and the fixed program finishes the output."""
+    """One error of the job after at most one attempt a chunk; no record is lost, and the fixed program finishes the output."""
     cell = Cell(tmp_path, phase, manner, monkeypatch)
     _, kind = cause(manner, phase)
     error, why = {
@@ -231,7 +231,7 @@ def test_program_that_raises_stops_the_job(remote, tmp_path, monkeypatch, phase,
     with pytest.raises(error, match=why) as caught:
         cell.run(remote)
     assert getattr(caught.value, "errors", None) is None or caught.value.errors.num_rows == 0
-    assert cell.script.attempts(cell.name) == 1
+    assert cell.script.attempts(cell.name) in ({1, 2} if manner in RAISES else {1})  # the second chunk may be on its way
     assert "part-00000.parquet" not in cell.left()
     assert nobody_left(remote)
     cell.fn = mischief.row
