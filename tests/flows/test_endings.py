@@ -271,10 +271,10 @@ def test_an_own_ray_is_asked_for_what_is_kept_before_it_ends(script):
     assert done.stdout == "4 {'x': [0, 1, 2]} None\n"
 
 
-def test_a_driver_that_is_killed_leaves_nobody(tmp_path):
+def test_driver_that_is_killed_leaves_no_process(tmp_path):
     code = f"""
 import sys
-sys.path.insert(0, {os.path.dirname(__file__)!r})
+sys.path[:0] = [{os.path.dirname(__file__)!r}, {os.path.dirname(os.path.dirname(__file__))!r}]
 import batchflow as bf
 from test_endings import Gate, WAITS
 flow = bf.Flow()
@@ -290,5 +290,6 @@ flow.run(executor="processes")
     workers = [psutil.Process(int(name.partition(".")[0])) for name in gate.waiting()]
     driver.kill()
     driver.wait()
+    assert len(workers) == 3
     _, alive = psutil.wait_procs(workers, timeout=5)
     assert alive == []

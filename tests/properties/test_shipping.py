@@ -115,7 +115,7 @@ def test_a_file_that_the_driver_cannot_read_is_told_by_its_reader(tmp_path):
     assert isinstance(block.error, FileNotFoundError)
 
 
-def test_a_file_that_has_become_shorter_is_told_by_its_reader(tmp_path):
+def test_shipped_file_that_shrank_names_its_new_end(tmp_path):
     """And not asked for again and again."""
     path = tmp_path / "a"
     path.write_bytes(b"1\n" * 400)

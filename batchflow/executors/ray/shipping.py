@@ -111,9 +111,9 @@ def shipped(source: Source, chunk: Chunk, put: Callable[[bytes], Any], *, whole:
 class _Shipped(io.RawIOBase):
     """A file that came along, to be read like one on disk; bytes that did not come along cannot be read."""
 
-    def __init__(self, files: Unpacked, item: Input, parts: Sequence[Part]) -> None:
+    def __init__(self, files: Unpacked, size: int, parts: Sequence[Part]) -> None:
         self._files = files
-        self._size = item.size
+        self._size = size
         self._parts = parts
         self._at = 0
 
@@ -182,7 +182,11 @@ class Unpacked:
         problem = self._shipment.problems.get(uri)
         if problem is not None:
             raise problem
-        return _Shipped(self, *self._shipment.files[uri])
+        item, parts = self._shipment.files[uri]
+        size = item.size
+        if self._shipment.whole:  # the file may have become shorter since the plan
+            size = max((part.start + part.size for part in parts), default=0)
+        return _Shipped(self, size, parts)
 
     def path(self, uri: str) -> str:
         """Return the path of a copy on this machine, made when it is first asked for."""
