@@ -53,9 +53,9 @@ def test_overlapping_chunks_keep_rows_and_failures_in_order(warm, name):
         return n
 
     result = run(fn, range(200), warm(name), concurrency=8, chunk=9)
-    assert result.values == [n for n in range(200) if n % 5]
     assert result.errors["record"].to_pylist() == [n + 1 for n in range(0, 200, 5)]
     assert result.errors["payload"].to_pylist() == [str(n) for n in range(0, 200, 5)]
+    assert result.values == [n for n in range(200) if n % 5]
 
 
 def test_call_that_kills_its_worker_among_overlapping_chunks_costs_itself(warm):
@@ -66,8 +66,8 @@ def test_call_that_kills_its_worker_among_overlapping_chunks_costs_itself(warm):
         return n
 
     result = run(fn, range(120), warm("processes"), concurrency=4, chunk=6)
-    assert result.values == [n for n in range(120) if n != 70]
     assert result.errors["record"].to_pylist() == [71]
+    assert result.values == [n for n in range(120) if n != 70]
 
 
 @pytest.mark.parametrize("name", ["serial", "processes"])

@@ -270,7 +270,9 @@ def check(x):
     if {flags == ["-W", "error"]}:
         warnings.warn("w")
     return x
-print(bf.map_records(check, bf.records([1, 2]), executor={name!r}, progress=False).values)
+result = bf.map_records(check, bf.records([1, 2]), executor={name!r}, progress=False)
+result.errors
+print(result.values)
 """
     done = subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == f"{expected}\n", done.stderr
