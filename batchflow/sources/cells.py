@@ -186,16 +186,21 @@ def _is_plain(texts: Sequence[str], kind: CellType) -> bool:
     """
     if not texts:
         return False
-    marked = f",{',,'.join(texts)},"
-    if kind is CellType.INTEGER:
-        others = marked.replace(",", "")
-        if not (others.isascii() and (others.isdigit() or others.replace("-", "").isdigit())):
-            return False
-        return ",-0" not in marked and marked.count(",0") == marked.count(",0,")
-    if marked.strip("0123456789.,-"):
+    joined = ",,".join(texts)
+    if not joined.isascii():
         return False
-    zeros = marked.count(",0") == marked.count(",0,") + marked.count(",0.")
-    return zeros and marked.count(",-0") == marked.count(",-0.") + marked.count(",-0,")
+    marked = b",%b," % joined.encode()
+    if marked.translate(None, _INTEGER_BYTES if kind is CellType.INTEGER else _REAL_BYTES):
+        return False
+    zeros, negative = marked.count(b",0"), b",-0" in marked
+    if kind is CellType.INTEGER:
+        return not negative and (not zeros or zeros == marked.count(b",0,"))
+    if zeros and zeros != marked.count(b",0.") + marked.count(b",0,"):
+        return False
+    return not negative or marked.count(b",-0") == marked.count(b",-0.") + marked.count(b",-0,")
+
+
+_INTEGER_BYTES, _REAL_BYTES = b"0123456789,-", b"0123456789.,-"
 
 
 _MOSTLY = 0.9
