@@ -261,15 +261,27 @@ def test_zygote_killed_under_a_stream_that_is_closed(processes):
     assert run(str, range(4), processes).values == ["0", "1", "2", "3"]
 
 
-def test_zygote_that_cannot_start(script):
+def test_zygote_of_a_lost_import_path_starts(script):
     done = script(
         """
         import sys
         import batchflow as bf
-        from batchflow import errors
         import cloudpickle, batchflow.executors.processes
         bf.map_records(len, bf.records(["a"]), executor="serial")
         sys.path[:] = ["/nowhere"]
+        print(bf.map_records(len, bf.records(["a"]), executor="processes").values)
+        """
+    )
+    assert (done.stdout, done.stderr) == ("[1]\n", "")
+
+
+def test_zygote_that_cannot_start_is_an_executor_error(script):
+    done = script(
+        """
+        import os
+        import batchflow as bf
+        from batchflow import errors
+        os.environ["PYTHONHOME"] = "/nowhere"
         try:
             bf.map_records(len, bf.records(["a"]), executor="processes")
         except errors.ExecutorError as error:

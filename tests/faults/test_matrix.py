@@ -149,6 +149,9 @@ def tries(phase, manner, executor):
     """Return how often the guilty record was tried, and how often it misbehaved."""
     if manner in RAISES and phase in ("call", "convert"):
         return 1, 2 if phase == "convert" else 1  # converted with its block, then alone
+    if (executor.name, phase) == ("processes", "call"):  # the worker knows which record it was at
+        tried = {"hang": 1, "hang in C": 1, "memory": 2}.get(manner, 3)
+        return tried, tried
     # 4, 2, 1 records; and once more alone where the kernel may have killed for the memory of others
     tried = 4 if (executor.name, manner) == ("processes", "SIGKILL") else 3
     return tried, tried
@@ -203,8 +206,9 @@ def test_matrix(remote, tmp_path, monkeypatch, phase, manner):
         No record's fault: if it ends the worker, each record is one error, as if it were at fault.
         (After 100 tasks the job is given up instead.) If it raises: `test_program_that_raises_stops_the_job`.
     call, convert
-        The record alone is lost, after one try where it raises, also by `sys.exit`; after three, of 4,
-        2 and 1 records, where it ends the task.
+        The record alone is lost, after one attempt if it raises, also by `sys.exit`. If it ends the task: after
+        three, of 4, 2 and 1 records. In a call, workers of our own name it: after one attempt if it hangs, two
+        if it takes too much memory, three if its worker is killed.
     write
         The rows of the chunk can only be written together, so it is halved for everything.
     """
