@@ -62,7 +62,7 @@ class InFlight:
         self._budget = budget
         self._work: dict[Key, Work] = {}
         self.slots: int = executor.slots(limits, per_task)
-        prefetch = executor.overlap if overlap else executor.prefetch if ahead else 0
+        prefetch = max(executor.overlap if overlap else 0, executor.prefetch if ahead else 0)
         self._prefetch = prefetch if budget is None else 0
         self._asked = time.monotonic()
         self._bundle = executor.bundle if fixed and budget is None else 1
