@@ -225,7 +225,7 @@ class TestCommand:
     @pytest.fixture(autouse=True)
     def folder(self, text, tmp_path, monkeypatch):
         code = "import threading\nLOCK = threading.Lock()\n\ndef fails(line):\n    raise ValueError(line)\n\n"
-        (tmp_path / "steps.py").write_text(f"{code}def stuck(line, lock=LOCK):\n    return line\n")
+        (tmp_path / "steps.py").write_text(f"{code}def locks(line, lock=LOCK):\n    return line\n")
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("BATCHFLOW_EXECUTOR", "processes")
 
@@ -242,10 +242,15 @@ class TestCommand:
         assert main([*plan[:1], "more.py:wait", *plan[1:]]) == 0
         assert "\nadvice    calls waited for" in capsys.readouterr().out
 
-    @pytest.mark.parametrize(("name", "status"), [("fails", 1), ("stuck", 2)])
-    def test_problems_stand_first_and_in_the_exit_status(self, name, status, capsys):
-        assert main(["plan", f"steps.py:{name}", "in", "--read", "text", "--sample", "20"]) == status
+    def test_problems_are_first_and_in_the_exit_status(self, capsys):
+        assert main(["plan", "steps.py:fails", "in", "--read", "text", "--sample", "20"]) == 1
         assert capsys.readouterr().out.startswith("problem   ")
+
+    def test_function_that_holds_a_lock_of_its_file_has_no_problem(self, capsys):
+        assert main(["plan", "steps.py:locks", "in", "--read", "text", "--sample", "20"]) == 0
+        out = capsys.readouterr().out
+        assert "sample    20 records" in out
+        assert "problem" not in out
 
     def test_without_a_sample_nothing_is_called(self, capsys):
         assert main(["plan", "steps.py:fails", "in", "--read", "text", "--no-sample"]) == 0
