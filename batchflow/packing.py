@@ -173,7 +173,7 @@ class Packed:
         return total.hexdigest()
 
     def open(self, find: Callable[[Any], Any] | None = None) -> Any:
-        """Return the value; what is written to it is seen by nobody else.
+        """Return a copy of the value, so that writes to it reach no other step.
 
         Parameters
         ----------

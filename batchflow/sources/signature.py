@@ -8,17 +8,18 @@ HEAD_BYTES = 4096
 """Bytes of a file that are looked at."""
 
 _UNPACK = "extract its files and read those"
+_TAR_OFFSET, _TAR = 257, b"ustar"
 _FORMATS: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"PK\x03\x04", "a zip archive or an Office document", _UNPACK),
     (0, b"PK\x05\x06", "an empty zip archive", _UNPACK),
-    (257, b"ustar", "a tar archive", _UNPACK),
+    (_TAR_OFFSET, _TAR, "a tar archive", _UNPACK),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
     (0, b"Rar!\x1a\x07", "a rar archive", _UNPACK),
     (0, b"PAR1", "a Parquet file", "use read_parquet (--read parquet)"),
     (0, b"ARROW1\x00\x00", "an Arrow file", "read it with pyarrow and pass the table to bf.records()"),
     (0, b"ORC", "an ORC file", "read it with pyarrow and pass the table to bf.records()"),
     (0, b"Obj\x01", "an Avro file", "convert it to Parquet or JSON Lines"),
-    (0, b"SQLite format 3\x00", "an SQLite database", "use read_sql"),
+    (0, b"SQLite format 3\x00", "an SQLite database", "export its tables as CSV"),
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document", "save it as CSV"),
     (0, b"%PDF-", "a PDF document", "extract its text"),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file", "read it with h5py and pass the records to bf.records()"),
@@ -26,6 +27,8 @@ _FORMATS: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\xff\xd8\xff", "a JPEG image", "use files"),
     (0, b"\x7fELF", "a program", "name the text files only"),
 )
+_STARTS = tuple(magic for offset, magic, *_ in _FORMATS if offset == 0)
+"""Compared in one call, since each small file is checked."""
 _MARKS = (  # that of UTF-32 begins as that of UTF-16 does
     (b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"),
     (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"),
@@ -59,10 +62,8 @@ def check_text(head: bytes, *, encoded: bool = False, decompressed: bool = False
     NotTextError
         With what the file is, and what to do.
     """
-    for offset, magic, name, cure in _FORMATS:
-        if head.startswith(magic, offset) and not (magic == b"ORC" and b"\0" not in head[:64]):
-            message = f"this is {name}, not text: {cure}"
-            raise NotTextError(message)
+    if head.startswith(_STARTS) or head.startswith(_TAR, _TAR_OFFSET):
+        _refuse_format(head)
     if decompressed and (inner := by_magic(head)):
         message = f"the file is compressed twice ({inner} inside): decompress it once, then read the result"
         raise NotTextError(message)
@@ -72,6 +73,14 @@ def check_text(head: bytes, *, encoded: bool = False, decompressed: bool = False
     if guess:
         message = f"the text is {guess}, not UTF-8: pass encoding={guess!r} (--encoding {guess})"
         raise NotTextError(message)
+
+
+def _refuse_format(head: bytes) -> None:
+    """Raise `NotTextError` if the first bytes are those of another format."""
+    for offset, magic, name, cure in _FORMATS:
+        if head.startswith(magic, offset) and not (magic == b"ORC" and b"\0" not in head[:64]):
+            message = f"this is {name}, not text: {cure}"
+            raise NotTextError(message)
 
 
 def _wide(head: bytes) -> str | None:
