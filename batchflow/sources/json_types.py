@@ -84,12 +84,15 @@ def infer_schema(rows: Sequence[Mapping[str, Any]], named: Mapping[str, str]) ->
 
 
 def _infer(cells: Sequence[Any]) -> Any:
-    """Return the type of the cells; if they have none in common, that of those like the first one."""
-    try:
-        return to_array(cells).type
-    except Exception:  # noqa: BLE001 - Arrow raises many kinds
-        first = next(cell for cell in cells if cell is not None)
-        return to_array([cell for cell in cells if type(cell) is type(first)][:1]).type
+    """Return the type of the cells; if they have none in common, that of the first one that has a type."""
+    import pyarrow as pa
+
+    for some in (cells, *([cell] for cell in cells if cell is not None)):
+        try:
+            return to_array(some).type
+        except Exception:  # noqa: BLE001 - Arrow raises many kinds, of a list of a number and a text, say
+            continue
+    return pa.null()
 
 
 class Columns:

@@ -290,7 +290,7 @@ def test_csv_is_read_as_the_command_says(tmp_path, capsys, monkeypatch):
     assert main(["retry", "out/", "--executor", "serial", "--quiet"]) == 0
     for more, told in (
         (["--types", "float"], "--types 'float': write it like amount=float"),
-        (["--types", "a=float", "--read", "json"], "--types is for CSV, and the input is json"),
+        (["--types", "a=float", "--read", "text"], "--types is for CSV, and the input is text"),
         (["--delimiter", ";", "--types", "ids=float"], "the columns are id, at; did you mean 'id'?"),
         (["--types", "id;at=text"], "'text' is not a type that a CSV column can have: use one of str, int, float"),
     ):

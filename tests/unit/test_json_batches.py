@@ -113,3 +113,11 @@ def test_rows_and_errors_any_cut_are_the_same(tmp_path_factory, rows, chunk):
             if isinstance(value, dict):
                 value = {key: value.get(key) for key in cell}
             assert cell == value
+
+
+def test_sample_that_no_type_holds_is_error_rows(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"a": [0, ""]}\n{"a": [1]}\n{"a": ["x", 2]}\n')
+    result = batches(path)
+    assert result.table.to_pylist() == [{"a": [1]}]
+    assert result.errors["record"].to_pylist() == [1, 3]
