@@ -20,19 +20,20 @@ _CHILD = "__mp_main__"
 """Name of the main module in a spawned process of `multiprocessing`, which no other process has."""
 files: dict[str, ModuleType] = {}
 """Modules that were loaded by the path of their file, by name; other machines have no such file."""
-_by_reference: list[None] = []
-"""Not empty while what `files` define goes by name."""
+_by_reference: list[str] = []
+"""Names of the `files` whose definitions go by name for the moment, once for each thread that asks for it."""
 
 
 @contextmanager
 def files_by_reference() -> Iterator[None]:
     """Pickle what is defined in a file of this machine by its name, if a worker finds the file by that."""
-    found = all(map(_is_found, files))
-    _by_reference.extend([None] * found)
+    found = list(filter(_is_found, files))
+    _by_reference.extend(found)
     try:
         yield
     finally:
-        del _by_reference[:found]
+        for name in found:
+            _by_reference.remove(name)
 
 
 def _is_found(name: str) -> bool:
@@ -45,7 +46,7 @@ def _is_found(name: str) -> bool:
 
 def has_modules_by_value() -> bool:
     """Whether other processes may not find some module: a file, or one that `cloudpickle` was told of."""
-    if files and not _by_reference:
+    if not files.keys() <= set(_by_reference):
         return True
     if "cloudpickle" not in sys.modules:
         return False
@@ -75,8 +76,8 @@ def pickler() -> Any:
     if _CHILD in sys.modules and _CHILD not in registered:
         cloudpickle.register_pickle_by_value(sys.modules[_CHILD])
     for name, module in files.items():
-        if (name in registered) == bool(_by_reference):
-            kind = "unregister" if _by_reference else "register"
+        if (name in registered) == (name in _by_reference):
+            kind = "unregister" if name in _by_reference else "register"
             getattr(cloudpickle, f"{kind}_pickle_by_value")(module)
     return _pickler()
 

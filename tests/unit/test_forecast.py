@@ -252,6 +252,13 @@ class TestCommand:
         assert "sample    20 records" in out
         assert "problem" not in out
 
+    def test_function_with_a_lock_after_a_file_that_is_gone(self, tmp_path, capsys):
+        (tmp_path / "gone.py").write_text("def same(line):\n    return line\n")
+        assert main(["plan", "gone.py:same", "in", "--read", "text", "--sample", "20"]) == 0
+        (tmp_path / "gone.py").unlink()
+        assert main(["plan", "steps.py:locks", "in", "--read", "text", "--sample", "20"]) == 0
+        assert "problem" not in capsys.readouterr().out
+
     def test_without_a_sample_nothing_is_called(self, capsys):
         assert main(["plan", "steps.py:fails", "in", "--read", "text", "--no-sample"]) == 0
         assert "sample" not in capsys.readouterr().out
