@@ -150,7 +150,7 @@ def tries(phase, manner, executor):
     if manner in RAISES and phase in ("call", "convert"):
         return 1, 2 if phase == "convert" else 1  # converted with its block, then alone
     if phase == "call":  # the worker knows which record it was at, and on Ray can say so only if it is not killed
-        tried = {"hang": 1, "hang in C": 1}.get(manner, 3) if executor.name == "processes" else 3
+        tried = 1 if manner == "hang" or (executor.name, manner) == ("processes", "hang in C") else 3
         return (2, 2) if manner == "memory" else (tried, tried)
     # 4, 2, 1 records; and once more alone where the kernel may have killed for the memory of others
     tried = 4 if (executor.name, manner) == ("processes", "SIGKILL") else 3
@@ -207,8 +207,8 @@ def test_matrix(remote, tmp_path, monkeypatch, phase, manner):
         (After 100 tasks the job is given up instead.) If it raises: `test_program_that_raises_stops_the_job`.
     call, convert
         The record alone is lost, after one attempt if it raises, also by `sys.exit`. If it ends the task: after
-        three, of 4, 2 and 1 records. In a call, the worker names it: after one attempt if it hangs (not on
-        Ray, which kills the worker), two if it takes too much memory, three if its worker is killed.
+        three, of 4, 2 and 1 records. In a call, the worker names it: after one attempt if it hangs (in C code
+        not on Ray, where its worker is killed), two if it takes too much memory, three if its worker is killed.
     write
         The rows of the chunk can only be written together, so it is halved for everything.
     """
