@@ -11,6 +11,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # before ray is imported
 os.environ.setdefault("BATCHFLOW_EXECUTOR", "processes")  # whichever test has started Ray by now
 
 import crash
+import hypothesis
 import pytest
 import s3
 from leftovers import children, shared_memory
@@ -18,6 +19,9 @@ from leftovers import children, shared_memory
 import batchflow as bf
 
 s3.server.announce()  # before any executor starts: its workers know then where the tests' own S3 server will be
+
+hypothesis.settings.register_profile("suite", deadline=None)  # a busy machine turns no example red
+hypothesis.settings.load_profile("suite")
 
 NAMES = ("serial", "processes", "ray")
 
