@@ -7,7 +7,7 @@ before its workers have started.
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -78,12 +78,28 @@ def values_to_table(values: Sequence[Any]) -> pa.Table:
         return rows_to_table(values)
     if all(map(is_scalar, kinds)):
         return _columns({VALUE: values}, len(values))
+    return rows_to_table(as_rows(values, kinds))
+
+
+def as_rows(values: Sequence[Any], kinds: Iterable[type]) -> list[Any]:
+    """Return what a function gave back as mappings; scalars and lists become rows of the column ``value``.
+
+    Parameters
+    ----------
+    kinds
+        Types of the values.
+
+    Raises
+    ------
+    NotTabularError
+        If a value is of another type.
+    """
     for kind in kinds:
         if not is_row(kind) and not is_scalar(kind):
             name = one(kind.__qualname__)
             message = f"the function returned {name}, which is neither a mapping nor a scalar nor a list"
             raise NotTabularError(message)
-    return rows_to_table([value if is_row(type(value)) else {VALUE: value} for value in values])
+    return [value if is_row(type(value)) else {VALUE: value} for value in values]
 
 
 _FILE_DEPTH = 4

@@ -13,7 +13,7 @@ from batchflow.arrays import kinds_of
 from batchflow.errors import SchemaError
 from batchflow.marks import with_marks
 from batchflow.schemas import unify
-from batchflow.tables import VALUE, NotTabularError, is_row, is_scalar
+from batchflow.tables import VALUE, NotTabularError, as_rows, is_row
 from batchflow.wording import one
 
 if TYPE_CHECKING:
@@ -53,14 +53,7 @@ def encode_rows(values: Sequence[Any]) -> tuple[bytes, dict[str, Shape]]:
     import msgspec
 
     kinds = kinds_of(values)
-    for kind in kinds:
-        if not is_row(kind) and not is_scalar(kind):
-            name = one(kind.__qualname__)
-            message = f"the function returned {name}, which is neither a mapping nor a scalar nor a list"
-            raise NotTabularError(message)
-    rows: Sequence[Any] = values
-    if kinds != {dict}:
-        rows = [value if is_row(type(value)) else {VALUE: value} for value in values]
+    rows = values if kinds == {dict} else as_rows(values, kinds)
     try:
         text = msgspec.json.Encoder().encode_lines(rows)
         return text, _columns(rows)
