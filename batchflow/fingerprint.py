@@ -15,6 +15,7 @@ import hashlib
 import io
 import marshal
 import pickle
+import re
 import sys
 import types
 import weakref
@@ -49,9 +50,18 @@ _LOCKS = ("_thread.lock", "_thread.RLock", "_thread._local")
 _CLASS_NOISE = frozenset((
     "__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__",
     "__annotations_cache__", "__abstractmethods__", "_abc_impl",
-    # built from the rest of the class, with addresses in them
+    # built from the rest of the class, or filled by use
     "__pydantic_core_schema__", "__pydantic_validator__", "__pydantic_serializer__",
+    "__pydantic_setattr_handlers__",
 ))  # fmt: skip
+_FIELDS = (types.GetSetDescriptorType, types.MemberDescriptorType)
+"""Types of the attributes that a class of the C level gives its objects."""
+_ADDRESS = re.compile(r"(?<=:)\d{9,}")
+"""What may be the address of a class in a text, such as the ``cls_ref`` of a validator of pydantic."""
+_GLOBALS_NOISE = frozenset((
+    "__builtins__", "__cached__", "__file__", "__loader__", "__path__", "__spec__",
+))  # fmt: skip
+"""Names of a module's globals that tell where it is."""
 _CACHES = {"numpy.vectorize": "_ufunc"}
 """Attributes that calls fill, by class."""
 
@@ -147,6 +157,8 @@ class _Walk:
         kind = type(value)
         if kind in _LEAVES:
             self._check_address(value)
+            if kind is str and ":" in value:
+                value = _ADDRESS.sub(self._class_at, value)
             return _leaf(value)
         if kind in _CONTAINERS:
             items = _plain_items(value)
@@ -193,6 +205,14 @@ class _Walk:
             message = f"{' of '.join(reversed(self._path)) or 'a value'} contains an address in memory"
             raise FingerprintError(message)
 
+    def _class_at(self, address: re.Match[str]) -> str:
+        """Return what stands for a class whose address is part of a text, as in the validators of pydantic."""
+        number = int(address[0])
+        if number in self._open:
+            return f"^{len(self._open) - self._open[number]}"
+        value, token = self._done.get(number, (None, b""))
+        return token.hex() if isinstance(value, type) else address[0]
+
     def _parts(self, value: Any, kind: type) -> bytes:
         if self._opaque and isinstance(value, self._opaque):
             return _leaf(kind.__qualname__)
@@ -219,7 +239,10 @@ class _Walk:
 
     def _mapping(self, value: Mapping[Any, Any]) -> bytes:
         tokens: list[bytes] = []
+        noise = _GLOBALS_NOISE if "__builtins__" in value else ()  # validate_call of pydantic holds the globals
         for key, item in value.items():
+            if key in noise:
+                continue
             tokens.append(self.token(key))
             with self._named(f"[{key!r}]" if type(key) in _LEAVES else "an item"):
                 tokens.append(self.token(item))
@@ -349,15 +372,8 @@ class _Walk:
         return _hash("class", tokens)
 
     def _attribute(self, name: str, item: Any) -> bytes:
-        depth = len(self._path)
-        try:
-            with self._named(f".{name}"):
-                return self.token(item)
-        except FingerprintError:
-            if not name.startswith("__"):
-                raise
-            del self._path[depth:]  # a library has built it from the rest of the class
-            return _leaf(None)
+        with self._named(f".{name}"):
+            return self.token(item)
 
     # What a wrapper of the C level holds
 
@@ -440,7 +456,7 @@ class _Walk:
             state = {key: item for key, item in state.items() if key != _CACHES[_name_of(kind)]}
         for item in chain(arguments, state.values() if isinstance(state, dict) else ()):
             self._check_address(item)
-        tokens = [self._class(kind), self.token(make), *self.tokens(arguments), self.token(state)]
+        tokens = [self.token(kind), self.token(make), *self.tokens(arguments), self.token(state)]
         tokens += [_hash("items", self.tokens([*values])) for values in (items, pairs) if values is not None]
         return _hash("object", tokens)
 
@@ -477,6 +493,21 @@ class _Walk:
             return None
         return _hash(_name_of(type(value)), (total.digest(),))
 
+    def _msgspec(self, value: Any) -> bytes | None:
+        """Return the token of a constraint, configuration, encoder or decoder: of all that it was made with."""
+        kind = type(value)
+        if kind.__name__ not in {"Meta", "StructConfig", "Encoder", "Decoder"}:
+            return None
+        names = [name for name, item in vars(kind).items() if isinstance(item, _FIELDS)]
+        return _hash(_name_of(kind), self.tokens([*names, *(getattr(value, name) for name in names)]))
+
+    def _rpds(self, value: Any) -> bytes | None:
+        """Return the token of a mapping or set whose order differs between processes."""
+        name = type(value).__name__
+        if name not in {"HashTrieMap", "HashTrieSet"}:
+            return None
+        return _hash(name, (self._set([*(value.items() if name == "HashTrieMap" else value)]),))
+
     def _ctypes(self, value: Any) -> bytes | None:
         """Return the token of a library of C code; its functions are refused, as they do not name it."""
         import ctypes
@@ -512,9 +543,8 @@ class _Sink:
 
 def _metaclass_attributes(meta: type) -> list[str]:
     """Return the names of what a metaclass of the C level keeps of a class beside its attributes."""
-    kinds = (types.GetSetDescriptorType, types.MemberDescriptorType)
     found = {name for one in meta.__mro__ if not issubclass(type, one) for name, item in vars(one).items()
-             if isinstance(item, kinds)}  # fmt: skip
+             if isinstance(item, _FIELDS)}  # fmt: skip
     return sorted(found - {"__dict__", "__weakref__", "__signature__"})
 
 
@@ -671,4 +701,6 @@ _METHODS: dict[type, Callable[[_Walk, Any], bytes]] = {
     staticmethod: _Walk._wrapped, classmethod: _Walk._wrapped, type(functools.cache(len)): _Walk._wrapped,
     types.CellType: _Walk._cell, weakref.ref: _Walk._weak, ContextVar: _Walk._context,
 }  # fmt: skip
-_SPECIAL: dict[str, Callable[[_Walk, Any], bytes | None]] = {"ctypes": _Walk._ctypes}
+_SPECIAL: dict[str, Callable[[_Walk, Any], bytes | None]] = {
+    "ctypes": _Walk._ctypes, "msgspec": _Walk._msgspec, "rpds": _Walk._rpds,
+}  # fmt: skip

@@ -13,6 +13,7 @@ import uuid
 
 import numpy as np
 import pyarrow as pa
+import pydantic
 import pytest
 
 from batchflow.fingerprint import FingerprintError, examine, fingerprint
@@ -180,3 +181,29 @@ def test_large_array_is_hashed_without_a_copy():
 def test_installed_packages_count_by_version():
     found = examine(lambda table: pa.concat_tables([table, np.sum]))
     assert found.packages == {"numpy": np.__version__, "pyarrow": pa.__version__}
+
+
+class Model(pydantic.BaseModel):
+    a: int = 1
+
+    @pydantic.field_validator("a")
+    @classmethod
+    def check(cls, value):
+        return value + 1
+
+
+def test_use_of_a_pydantic_class_does_not_change_its_digits():
+    before = fingerprint(Model)
+    Model(a=2).a = 3
+    assert Model(a=2) == Model.model_validate_json(Model(a=2).model_copy().model_dump_json()).model_copy(update={"a": 3})
+    assert str(Model.__signature__) == "(*, a: int = 1) -> None"
+    assert Model.model_json_schema()["properties"]["a"]["default"] == 1
+    assert fingerprint(Model) == before
+
+
+def test_dunder_attribute_that_cannot_be_compared_is_named():
+    class Tool:
+        __state__ = (number for number in range(3))
+
+    with pytest.raises(FingerprintError, match=r"^\.__state__ of .*Tool is a builtins\.generator, which pickle does not take$"):
+        fingerprint(Tool)

@@ -9,6 +9,16 @@ import textwrap
 
 import pytest
 
+PYDANTIC = (
+    "import pydantic\nfrom typing import Annotated, Generic, TypeVar\nT = TypeVar('T')\n"
+    "class P(pydantic.BaseModel):\n"
+)
+VALIDATOR = (
+    f"{PYDANTIC}    x_a: int = 1\n    x_b: int = 1\n"
+    "    @pydantic.field_validator('x_a', mode='after')\n    @classmethod\n"
+)
+MSGSPEC = "import msgspec\nfrom typing import Annotated\nclass S(msgspec.Struct):\n"
+
 # Each text is a module that defines V; "{}" differs between the two variants.
 KINDS = {
     "int": ("V = {}", "1", "2"),
@@ -157,6 +167,43 @@ KINDS = {
     "msgspec class": ("import msgspec\nclass S(msgspec.Struct):\n    a: int = {}\nV = S", "1", "2"),
     "msgspec factory": ("import msgspec\nclass S(msgspec.Struct):\n    a: list = msgspec.field("
                         "default_factory=lambda: [{}])\nV = S", "1", "2"),
+    "msgspec constraint": (f"{MSGSPEC}    a: Annotated[int, msgspec.Meta(ge={{}})] = 5\nV = S", "1", "2"),
+    "msgspec tag": ("import msgspec\nclass S(msgspec.Struct, tag={}): pass\nV = S", "'a'", "'b'"),
+    "msgspec decoder": ("import msgspec\nV = msgspec.json.Decoder({})", "int", "str"),
+    "msgspec decoder hook": ("import msgspec\nV = msgspec.msgpack.Decoder(dec_hook=lambda t, x: {})", "1", "2"),
+    "msgspec encoder": ("import msgspec\nV = msgspec.json.Encoder(order={})", "None", "'sorted'"),
+    "pydantic default": (f"{PYDANTIC}    a: int = {{}}\nV = P", "1", "2"),
+    "pydantic annotation": (f"{PYDANTIC}    a: {{}}\nV = P", "int", "str"),
+    "pydantic constraint": (f"{PYDANTIC}    a: int = pydantic.Field(5, le={{}})\nV = P", "8", "9"),
+    "pydantic config": (f"{PYDANTIC}    model_config = {{{{'frozen': {{}}}}}}\nV = P", "True", "False"),
+    "pydantic validator": (f"{VALIDATOR}    def f(cls, v): return v + {{}}\nV = P", "1", "2"),
+    "pydantic mode": (f"{VALIDATOR.replace('after', '{}')}    def f(cls, v): return v\nV = P", "after", "before"),
+    "pydantic field": (VALIDATOR.replace("'x_a'", "{}") + "    def f(cls, v): return v\nV = P", "'x_a'", "'x_b'"),
+    "pydantic instance": (f"{VALIDATOR}    def f(cls, v): return v\nV = P(x_a={{}})", "1", "2"),
+    "pydantic inherited": (f"{VALIDATOR}    def f(cls, v): return v + {{}}\nclass C(P): pass\nV = C", "1", "2"),
+    "pydantic inside": (f"{VALIDATOR}    def f(cls, v): return v + {{}}\nclass C(pydantic.BaseModel):\n    p: P\nV = C", "1", "2"),
+    "pydantic model": (f"{PYDANTIC}    @pydantic.model_validator(mode='after')\n"
+                       "    def f(self): return self or {}\nV = P", "1", "2"),
+    "pydantic computed": (f"{PYDANTIC}    @pydantic.computed_field\n    @property\n"
+                          "    def f(self) -> int: return {}\nV = P", "1", "2"),
+    "pydantic generic": (f"{VALIDATOR.replace('BaseModel', 'BaseModel, Generic[T]')}    def f(cls, v): return v\n"
+                         "V = P[{}]", "int", "str"),
+    "pydantic dataclass": ("import pydantic\n@pydantic.dataclasses.dataclass\nclass P:\n    a: int = 1\n"
+                           "    @pydantic.field_validator('a')\n    @classmethod\n"
+                           "    def f(cls, v): return v + {}\nV = P", "1", "2"),
+    "pydantic adapter": (f"{VALIDATOR}    def f(cls, v): return v + {{}}\nV = pydantic.TypeAdapter(list[P])", "1", "2"),
+    "pydantic annotated": (f"{PYDANTIC}    a: Annotated[int, pydantic.AfterValidator(lambda v: v + {{}})]\nV = P", "1", "2"),
+    "pydantic call": ("import pydantic\n@pydantic.validate_call\ndef V(x: int): return x + {}", "1", "2"),
+    "attrs default": ("import attrs\n@attrs.define\nclass C:\n    a: int = {}\nV = C", "1", "2"),
+    "attrs validator": ("import attrs\n@attrs.define\nclass C:\n    a: int = attrs.field(default=1)\n    @a.validator\n"
+                        "    def f(self, attribute, value): return value + {}\nV = C(5)", "1", "2"),
+    "attrs converter": ("import attrs\n@attrs.define\nclass C:\n    a: int = attrs.field(default=1, converter={})\nV = C",
+                        "int", "str"),
+    "jsonschema": ("import jsonschema\nV = jsonschema.Draft202012Validator(dict(type={}))", "'object'", "'array'"),
+    "jsonschema extended": ("import jsonschema\nV = jsonschema.validators.extend(jsonschema.Draft202012Validator, "
+                            "dict(x=lambda *_: {}))", "1", "2"),
+    "dunder attribute": ("class C:\n    __limits__ = [{}]\nV = C", "1", "2"),
+    "address": ("class C: pass\nV = [C, {} + f':{{id(C)}}']", "'a'", "'b'"),
     "keys": ("V = {{'a': 1, {}: 2}}.keys()", "'b'", "'c'"),
 }  # fmt: skip
 
