@@ -37,7 +37,7 @@ class InFlight:
         the other one has told anything.
 
     overlap
-        Whether calls wait, and those of the next tasks may begin while the last ones of a task are waited for.
+        Tasks beside a running one whose calls may begin while its last ones are waited for.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class InFlight:
         *,
         fixed: bool = False,
         ahead: bool = True,
-        overlap: bool = False,
+        overlap: int = 0,
     ) -> None:
         self._executor = executor
         self._request = (limits, per_task)
@@ -62,7 +62,7 @@ class InFlight:
         self._budget = budget
         self._work: dict[Key, Work] = {}
         self.slots: int = executor.slots(limits, per_task)
-        prefetch = max(executor.overlap if overlap else 0, executor.prefetch if ahead else 0)
+        prefetch = max(overlap, executor.prefetch if ahead else 0)
         self._prefetch = prefetch if budget is None else 0
         self._asked = time.monotonic()
         self._bundle = executor.bundle if fixed and budget is None else 1

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from batchflow.model import Chunk, Failed, Task
 from batchflow.sources.base import Source
+from batchflow.worker.position import NEARLY
 
 
 class ChunkPart(NamedTuple):
@@ -69,11 +70,7 @@ def is_guilty(outcome: Failed) -> bool:
     position, limit = outcome.position, outcome.limit
     if position is None or limit is None:
         return False
-    return position.records == 1 and position.seconds >= limit * _NEARLY
-
-
-_NEARLY = 0.999
-"""Of a limit that a clock may be short of."""
+    return position.records == 1 and position.seconds >= limit * NEARLY
 
 
 def _weight(chunk: Chunk, spans: int) -> int:

@@ -135,9 +135,9 @@ class Scheduler:
         self._waiting = waiting
         fixed = plan.chunk_weight is not None
         ahead = fixed or plan.pace.calls == 1  # where calls wait chunks are long, and few
-        overlap = (program.side_by_side or 1) > 1 and not any(program.limits)
         self._running = InFlight(
-            executor, plan.spec.limits, plan.spec.per_task, budget, fixed=fixed, ahead=ahead, overlap=overlap
+            executor, plan.spec.limits, plan.spec.per_task, budget, fixed=fixed, ahead=ahead,
+            overlap=executor.tasks_ahead(program),
         )
         self._ahead = AHEAD * self._slots if bounded else sys.maxsize
         self._heavy = None if bounded or not plan.total else plan.total // (self._slots * HEAVY_SHARE)

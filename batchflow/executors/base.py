@@ -65,6 +65,15 @@ class Executor(ABC):
         """Return what may be in use at the same time, by all the work of a flow."""
         return Budget(capped(limits, available_cpus(), total_memory()))
 
+    def tasks_ahead(self, program: Program) -> int:
+        """Return how many tasks may wait beside each running one so that their calls can begin.
+
+        What the calls of these give counts against the memory of the running one: then it is but one.
+        """
+        if (program.side_by_side or 1) == 1:
+            return 0
+        return self.overlap if program.memory is None else min(1, self.overlap)
+
     def grow(self, workers: int) -> None:  # noqa: B027 - there is nothing to do where they come by themselves
         """Have at least so many workers, where each is made by hand."""
 

@@ -172,7 +172,7 @@ class Processes(Executor):
         state = ProcessState.capture(zygote.environment, zygote.argv)
         self._programs[self._loaded] = _Loaded(
             parcel, state, self._slots, program.limits, program.retry, program.waits, program.bucket,
-            log_settings(),
+            log_settings(), self.tasks_ahead(program),
         )  # fmt: skip
         return self._loaded
 
@@ -241,8 +241,7 @@ class Processes(Executor):
 
     def _depth(self, job: int) -> int:
         """Return how many pieces of work may wait at a worker."""
-        program = self._programs[job]
-        return self.overlap if program.waits and not any(program.limits) else self.prefetch
+        return max(self.prefetch, self._programs[job].ahead)
 
     def _free_for(self, job: int) -> Member | None:
         """Return the worker with the shortest queue; no more of them work for a job than it has slots."""
@@ -363,14 +362,16 @@ class Processes(Executor):
         limits, retry = rules_of(work, program.limits, program.retry)
         seconds = limits.seconds
         spent = time.monotonic() - worker.tally.since
+        position = PositionCells(worker.tally.cells).read() if isinstance(work, Task) else None
         if status == OVERTIME and seconds and was_overtime(worker.tally.since, seconds):
             slow = too_slow(work, seconds)
             outcome = lost(work, "timeout", slow, worker.name, retry=retry)._replace(limit=seconds)
+            if position is None and program.ahead and worker.queue:
+                outcome = outcome._replace(suspect=True)  # a call of a later task may have blocked the event loop
         else:
             message = f"the worker process {_how(status)}"
             outcome = died(work, message, worker.name, retry, suspect=status == -signal.SIGKILL)
         stats = Stats(worker.name, time.time() - spent, spent)
-        position = PositionCells(worker.tally.cells).read() if isinstance(work, Task) else None
         return outcome._replace(stats=stats, printed=worker.tally.kept, position=position)
 
     def _drop(self, worker: Member) -> None:
@@ -458,6 +459,8 @@ class _Loaded(NamedTuple):
     waits: bool
     bucket: Bucket | None
     log_settings: LogSettings | None
+    ahead: int
+    """Tasks whose calls may begin beside those of another one."""
 
     def close(self) -> None:
         """Give back what was made for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from batchflow.worker.run import PASSING
 class RecordCall:
     """One record on its way through the function."""
 
-    __slots__ = ("at", "error", "group", "record", "since", "tries", "values")
+    __slots__ = ("at", "entered", "error", "group", "record", "since", "tries", "values")
 
     def __init__(self, group: Any, at: int, record: Any) -> None:
         self.group: Any = group
@@ -28,6 +29,8 @@ class RecordCall:
         self.error: BaseException | None = None
         self.tries: int = 0
         self.since: float = 0.0
+        self.entered: float = 0.0
+        """`time.monotonic` when the function was called, 0 when it is not running."""
 
 
 class Gate:
@@ -87,6 +90,7 @@ class Caller:
         """Call the function in this thread, until it gives something or another try helps no more."""
         while True:
             self._gate.enter(self._sleep)
+            call.entered = time.monotonic()
             columns = ((value,) for value in (call.record, *self._extra))
             seconds = self._ended(call, *tried(map(self._fn, *columns)))
             if seconds is None:
@@ -97,6 +101,7 @@ class Caller:
         """Await the function, until it gives something or another try helps no more."""
         while True:
             await self._gate.entered()
+            call.entered = time.monotonic()
             seconds = self._ended(call, *await self._awaited(call.record))
             if seconds is None:
                 return
@@ -115,6 +120,7 @@ class Caller:
 
     def _ended(self, call: RecordCall, values: list[Any], error: BaseException | None) -> float | None:
         """Note what a try came to; returns the seconds before the next one, ``None`` if there is none."""
+        call.entered = 0.0
         call.tries += 1
         call.values, call.error = values, error
         self._gate.heed(error)

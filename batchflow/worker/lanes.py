@@ -16,7 +16,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -57,6 +57,10 @@ class Lanes(ABC):
 
     def _sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def suspects(self, calls: Sequence[RecordCall]) -> Sequence[RecordCall]:
+        """Return the calls among these that may keep the task from going on at this moment."""
+        return calls
 
     @abstractmethod
     def begin(self, call: RecordCall) -> None:
@@ -198,7 +202,8 @@ class Loop(Lanes):
         super().__init__(program, count)
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._hear)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[Any, RecordCall] = {}
+        """Tasks of asyncio and the call that each is at."""
         self._steps: Iterator[None] = iter(())
         self._over: asyncio.Future[None] | None = None
         self._broken: BaseException | None = None
@@ -223,11 +228,18 @@ class Loop(Lanes):
             self._seeks, self._found = False, call
             return
         task = self._loop.create_task(self._fly(call))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = call
+        task.add_done_callback(self._tasks.pop)
+
+    def suspects(self, calls: Sequence[RecordCall]) -> Sequence[RecordCall]:
+        """Return the call that has the loop if any has it, since it keeps all others waiting."""
+        task = asyncio.current_task(self._loop)
+        return calls if task is None else [call for call in calls if call is self._tasks.get(task)]
 
     async def _fly(self, call: RecordCall | None) -> None:
+        task = asyncio.current_task()
         while call is not None:
+            self._tasks[task] = call
             try:
                 await self._caller.call_async(call)
             except PASSING as error:

@@ -16,6 +16,8 @@ from batchflow.model import Position
 
 STRETCH = 128
 """Records that are noted together."""
+NEARLY = 0.999
+"""Of a limit that a clock may be short of."""
 _HEAD = 4
 CELLS = _HEAD + STRETCH
 """Numbers of eight bytes that a position takes."""
@@ -39,12 +41,20 @@ class PositionCells:
         """Note that the function is called for no record."""
         self._cells[2] = 0
 
-    def note(self, span: int, first: int, records: int = 1, *, timed: bool = True) -> None:
-        """Note that the function is called for some records of a span, one after the other."""
+    def note(
+        self, span: int, first: int, records: int = 1, *, timed: bool = True, since: float | None = None
+    ) -> None:
+        """Note that the function is called for some records of a span, one after the other.
+
+        Parameters
+        ----------
+        since
+            `time.monotonic` when the first call began; ``None``: now.
+        """
         cells = self._cells
         cells[2] = 0  # whoever reads between these lines finds nothing
         cells[0], cells[1], cells[3] = span, first, timed
-        self._starts[0] = time.monotonic_ns()
+        self._starts[0] = time.monotonic_ns() if since is None else int(since * 1e9)
         cells[2] = records
 
     def follow(self, rows: Sequence[Any], span: int, numbers: Sequence[int], *, timed: bool) -> Iterator[Any]:

@@ -24,7 +24,7 @@ from batchflow.worker.run import PASSING, JobState, peak_memory
 
 if TYPE_CHECKING:
     from batchflow.worker.lanes import Lanes
-    from batchflow.worker.waiting import Overlap
+    from batchflow.worker.waiting import Overlap, WaitingRun
 
 _NOTHING = object()
 
@@ -54,6 +54,10 @@ class Runner:
         self._waits = program.side_by_side is not None
         self._lanes: Lanes | None = None
         self._overlap: Overlap | None = None
+        self._run: WaitingRun | None = None
+        """The task at hand, if its calls wait."""
+        self._overlapped = False
+        """Whether the task that broke off last had calls of later ones beside its own."""
         self._more: Callable[[int], Task | None] | None = None
         self._reopen()
 
@@ -72,6 +76,7 @@ class Runner:
             Returns one of the tasks that wait for this worker, by its index: their calls may begin already.
         """
         self._more = more
+        self._run, self._overlapped = None, False
         limits = self._program.limits
         began = time.time()
         self._preparing = False
@@ -86,13 +91,18 @@ class Runner:
                 return bare(work, guarded=self._guarded)
             if not self._guarded:
                 return self._perform(work)
-            with Guard(*limits, position.seconds_left):
+            with Guard(*limits, self._seconds_left):
                 return self._perform(work)
         except (Overtime, MemoryError) as error:
             stats = Stats(worker_name(), began, time.time() - began, peak_memory=peak_memory())
             outcome = over(work, error, limits, self._program.retry)
-            outcome = outcome._replace(stats=stats, position=position.read())
+            at = position.read()
+            outcome = outcome._replace(stats=stats, position=at, suspect=self._overlapped and at is None)
             return outcome._replace(setup=True, died=False) if self._preparing else outcome
+
+    def _seconds_left(self, limit: float) -> float:
+        """Return the seconds that the record at hand has left of the time limit."""
+        return (self._job.position if self._run is None else self._run).seconds_left(limit)
 
     def _reopen(self) -> None:
         """Make anew what went with a task that broke off; outside the limits of the next one."""
@@ -130,16 +140,17 @@ class Runner:
             extra = self._prepared()
             if self._overlap is None:
                 self._overlap = Overlap()
-            overlaps = can_overlap(task) and not any(self._program.limits)
-            self._overlap.more = self._more if overlaps else None
+            self._overlap.more = self._more if can_overlap(task) else None
             run = self._overlap.take(task, lanes)
             if run is None:
                 run = WaitingRun(self._program, task, extra, self._job, lanes)
                 run.overlap = self._overlap
             else:
                 run.resume()
+            self._run = run
             return run.outcome()
         except PASSING:
+            self._overlapped = self._overlap is not None and bool(self._overlap.runs)
             self._overlap = None
             lanes.close(self._client(), broken=self._guarded)
             self._lanes = None

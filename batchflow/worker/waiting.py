@@ -11,12 +11,17 @@ from batchflow.model import Failure, Stats, Task
 from batchflow.sources.base import Block
 from batchflow.worker.caller import RecordCall
 from batchflow.worker.lanes import Lanes
+from batchflow.worker.position import NEARLY
 from batchflow.worker.program import Program
 from batchflow.worker.records import RecordRun
 from batchflow.worker.run import PASSING, JobState
 
 AHEAD = 4
 """Records behind the block that is waited for, as a multiple of the calls at once, before no more are read."""
+LOOK_SECONDS = 0.01
+"""After what time an event loop that is busy at the time limit is looked at again,"""
+LOOKS = 20
+"""so many times at most: one that a call blocks is never found idle."""
 
 
 class _Group:
@@ -90,6 +95,7 @@ class WaitingRun(RecordRun):
         self._progress = self._steps()
         self._problem: BaseException | None = None
         self._seconds = 0.0
+        self._looks = 0
         self.overlap: Overlap | None = None
         lanes.ready(extra)
 
@@ -118,6 +124,31 @@ class WaitingRun(RecordRun):
         except BaseException:
             self._lanes.settle()
             raise
+
+    def seconds_left(self, limit: float) -> float:
+        """Return the seconds that the longest call has left of a time limit; notes which it is if there are none.
+
+        Where many calls take longer than the limit none is noted: they may slow each other down, so the task is
+        halved. Nor is one noted while another call has the event loop.
+        """
+        now = time.monotonic()
+        calls = [call for group in list(self._groups) for call in group.calls if call.entered]
+        suspects = self._lanes.suspects(calls)
+        late = [call for call in calls if now - call.entered >= limit * NEARLY]
+        if not late:
+            longest = max((now - call.entered for call in suspects), default=0.0)
+            return limit - longest if longest >= limit / 2 else 0.0
+        if len(late) > max(1, len(calls) // 2):
+            return 0.0
+        guilty = [call for call in late if call in suspects]
+        if guilty:
+            call = min(guilty, key=lambda call: call.entered)
+            block = call.group.block
+            span = next(at for at, span in enumerate(self.task.chunk.spans) if span is block.span)
+            self.state.position.note(span, block.numbers[call.at], since=call.entered)
+            return 0.0
+        self._looks += 1
+        return LOOK_SECONDS if self._looks <= LOOKS else 0.0
 
     def _together(self) -> Iterator[None]:
         """Go through the own steps, and once all calls have begun through those of later tasks."""
