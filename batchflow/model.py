@@ -436,7 +436,7 @@ class Failed(NamedTuple):
     unloadable: bool = False
     """The worker could not load the program of the job, so no work of the job can succeed there."""
     setup: bool = False
-    """The ``setup=`` of the job raised, so that no record was called."""
+    """The ``setup=`` of the job raised or killed its worker, so that no record was called."""
     printed: tuple[str, ...] = ()
     """Lines that it printed."""
 

@@ -182,7 +182,8 @@ class Run:
         """Return the end of a job whose ``setup=`` raised, with the user's frames as a note."""
         failure = error.failure
         assert self._plan.spec.setup is not None
-        where = f" on {failure.worker}, though it works on other workers" if error.works_elsewhere else ""
+        worker = failure.worker or "one worker"
+        where = f" on {worker}, though it works on other workers" if error.works_elsewhere else ""
         why = printable(f"{failure.error_type}: {failure.message}")
         resumes = ", which resumes" if self._plan.destination is not None else ""
         name = describe(self._plan.spec.setup)

@@ -1,4 +1,4 @@
-"""Chunks whose worker could not start because ``setup=`` raised: retried elsewhere, or the end of the job."""
+"""Chunks whose worker could not start because ``setup=`` raised or killed it: retried, or the end of the job."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from batchflow.model import Failed, Failure, Key, Task
 from batchflow.retry import Retry
 
 TRIES = 3
-"""Times that ``setup=`` may raise for one chunk on a worker, after it has worked on another one."""
+"""Times that ``setup=`` may fail for one chunk after it has worked on another worker. Before that, the times that
+it may kill all workers that call it: whatever else killed one does not kill three."""
 _DELAY = 0.2
 """Seconds before the next of them, doubled each time, so that another worker may take the chunk."""
 
 
 class SetupError(Exception):
-    """``setup=`` raised, and no worker is left on which it may work."""
+    """``setup=`` failed, and no worker is left on which it may work."""
 
     def __init__(self, failure: Failure, *, works_elsewhere: bool) -> None:
         super().__init__(failure.message)
@@ -23,7 +24,7 @@ class SetupError(Exception):
 
 
 class SetupFailures:
-    """Decides what a ``setup=`` that raised means: for its worker, or for the job.
+    """Decides what a ``setup=`` that failed means: for its worker, or for the job.
 
     Before it has worked on any worker, chunks are held until the tasks under way have ended: if one of them
     shows that it works, the first worker was the trouble, otherwise the job stops. It is never a record's error.
@@ -34,6 +35,10 @@ class SetupFailures:
         """Whether a task got past it."""
         self.held: list[Task] = []
         """Chunks that wait until it is known whether it works."""
+        self._killed = False
+        """Whether it killed the worker of a held chunk."""
+        self._rounds = 0
+        """Times that no worker was left which may show that it works."""
         self._first: Failure | None = None
         self._counts: Counter[Key] = Counter()
 
@@ -52,6 +57,7 @@ class SetupFailures:
             return float(max(outcome.after or 0.0, retry.delay(tries)))
         if not self.works:
             self.held.append(task)
+            self._killed |= outcome.died
             return None
         if tries >= TRIES:
             raise SetupError(outcome.failure, works_elsewhere=True)
@@ -59,6 +65,8 @@ class SetupFailures:
 
     def release(self, *, running: bool) -> list[Task] | None:
         """Return the held chunks to try again, ``None`` while it is not known whether ``setup=`` works.
+
+        If it killed its workers, one of these chunks shows whether it does so again.
 
         Raises
         ------
@@ -69,6 +77,10 @@ class SetupFailures:
             if running:
                 return None
             assert self._first is not None
-            raise SetupError(self._first, works_elsewhere=False)
+            self._rounds += 1
+            if not self._killed or self._rounds == TRIES:
+                raise SetupError(self._first, works_elsewhere=False)
+            self._killed = False
+            return [self.held.pop(0)]
         released, self.held = self.held, []
         return released

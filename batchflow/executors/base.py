@@ -238,12 +238,21 @@ class Loaded:
         that a time limit breaks off leaves half a package behind, which no later task can use.
     cells
         Memory that is shared with the driver, for the position of the task at hand.
+    announce
+        Announces the start and the end of ``setup=``, as for `Runner`.
     """
 
     def __init__(
-        self, make: Callable[[], Program], limits: Limits, *, waits: bool, cells: memoryview | None = None
+        self,
+        make: Callable[[], Program],
+        limits: Limits,
+        *,
+        waits: bool,
+        cells: memoryview | None = None,
+        announce: Callable[[Task, bool], None] | None = None,
     ) -> None:
         self._cells = cells
+        self._announce = announce
         self.limits = limits
         self.waits = waits
         self._make: Callable[[], Program] | None = make
@@ -258,7 +267,7 @@ class Loaded:
                 program = opened(self._opened, self.limits)
                 for fn in (program.fn, program.setup, program.combine):
                     define_main(fn)
-                self._runner = Runner(program, guarded=True, cells=self._cells)
+                self._runner = Runner(program, guarded=True, cells=self._cells, announce=self._announce)
             except MemoryError:
                 raise
             except (Exception, SystemExit) as error:  # noqa: BLE001 - told as the failure of each task

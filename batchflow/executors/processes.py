@@ -372,7 +372,8 @@ class Processes(Executor):
             message = f"the worker process {_how(status)}"
             outcome = died(work, message, worker.name, retry, suspect=status == -signal.SIGKILL)
         stats = Stats(worker.name, time.time() - spent, spent)
-        return outcome._replace(stats=stats, printed=worker.tally.kept, position=position)
+        in_setup = isinstance(work, Task) and PositionCells(worker.tally.cells).in_setup
+        return outcome._replace(stats=stats, printed=worker.tally.kept, position=position, setup=in_setup)
 
     def _drop(self, worker: Member) -> None:
         del self._workers[worker.number]

@@ -18,7 +18,7 @@ STRETCH = 128
 """Records that are noted together."""
 NEARLY = 0.999
 """Of a limit that a clock may be short of."""
-_HEAD = 4
+_HEAD = 5
 CELLS = _HEAD + STRETCH
 """Numbers of eight bytes that a position takes."""
 _NEXT = itemgetter(0)
@@ -38,8 +38,17 @@ class PositionCells:
         self._starts = self._cells[_HEAD:]
 
     def clear(self) -> None:
-        """Note that the function is called for no record."""
-        self._cells[2] = 0
+        """Note that neither the function nor ``setup=`` is called."""
+        self._cells[2] = self._cells[4] = 0
+
+    @property
+    def in_setup(self) -> bool:
+        """Whether ``setup=`` is being called."""
+        return bool(self._cells[4])
+
+    @in_setup.setter
+    def in_setup(self, in_setup: bool) -> None:
+        self._cells[4] = in_setup
 
     def note(
         self, span: int, first: int, records: int = 1, *, timed: bool = True, since: float | None = None
@@ -81,7 +90,7 @@ class PositionCells:
 
     def read(self) -> Position | None:
         """Return the position, ``None`` where the function is called for no record."""
-        span, first, records, timed = self._cells[:_HEAD]
+        span, first, records, timed = self._cells[:4]
         if not records:
             return None
         starts = self._starts[:records].tolist() if timed else [self._starts[0]]

@@ -40,17 +40,24 @@ class Runner:
         Whether this is a worker, where a task is kept to its time and memory.
     cells
         Memory that is shared with the driver, for the position of the task at hand.
+    announce
+        Called before and after ``setup=`` with the task that needs it, and whether ``setup=`` starts. It tells a
+        driver that shares no memory.
     """
 
     def __init__(
-        self, program: Program, *, guarded: bool = False, cells: memoryview | None = None
+        self,
+        program: Program,
+        *,
+        guarded: bool = False,
+        cells: memoryview | None = None,
+        announce: Callable[[Task, bool], None] | None = None,
     ) -> None:
         self._program = program
         self._guarded = guarded
         self._state: Any = _NOTHING
         self._job = JobState(cells)
-        self._preparing = False
-        """Whether ``setup=`` is being called."""
+        self._announce = announce
         self._waits = program.side_by_side is not None
         self._lanes: Lanes | None = None
         self._overlap: Overlap | None = None
@@ -79,7 +86,6 @@ class Runner:
         self._run, self._overlapped = None, False
         limits = self._program.limits
         began = time.time()
-        self._preparing = False
         position = self._job.position
         position.clear()
         try:
@@ -98,7 +104,7 @@ class Runner:
             outcome = over(work, error, limits, self._program.retry)
             at = position.read()
             outcome = outcome._replace(stats=stats, position=at, suspect=self._overlapped and at is None)
-            return outcome._replace(setup=True, died=False) if self._preparing else outcome
+            return outcome._replace(setup=True, died=False) if position.in_setup else outcome
 
     def _seconds_left(self, limit: float) -> float:
         """Return the seconds that the record at hand has left of the time limit."""
@@ -124,20 +130,21 @@ class Runner:
         except PASSING:
             raise
         except BaseException as error:  # noqa: BLE001 - a failure is a value
-            return failed(work, phase, error, retry=self._program.retry)._replace(setup=self._preparing)
+            outcome = failed(work, phase, error, retry=self._program.retry)
+            return outcome._replace(setup=self._job.position.in_setup)
 
     def _task(self, task: Task) -> Outcome:
         if self._lanes is not None:
             return self._waiting(task, self._lanes)
         run = RecordRun if self._program.per == "record" else BatchRun
-        return run(self._program, task, self._prepared(), self._job).outcome()
+        return run(self._program, task, self._prepared(task), self._job).outcome()
 
     def _waiting(self, task: Task, lanes: Lanes) -> Outcome:
         """Run a task whose calls wait side by side; where it breaks off, so does all that they wait in."""
         from batchflow.worker.waiting import Overlap, WaitingRun  # as above
 
         try:
-            extra = self._prepared()
+            extra = self._prepared(task)
             if self._overlap is None:
                 self._overlap = Overlap()
             self._overlap.more = self._more if can_overlap(task) else None
@@ -160,15 +167,19 @@ class Runner:
     def _client(self) -> Any:
         return None if self._state is _NOTHING else self._state
 
-    def _prepared(self) -> tuple[Any, ...]:
+    def _prepared(self, task: Task) -> tuple[Any, ...]:
         """Return what follows the record in each call: the value of ``setup=``, made once."""
         if self._program.setup is None:
             return ()
         if self._state is _NOTHING:
             setup = self._program.setup
-            self._preparing = True
+            self._job.position.in_setup = True
+            if self._announce is not None:
+                self._announce(task, True)
             self._state = setup() if self._lanes is None else self._lanes.make(setup)
-            self._preparing = False
+            self._job.position.in_setup = False
+            if self._announce is not None:
+                self._announce(task, False)
         return (self._state,)
 
     def _inspect(self, task: Task) -> Outcome:

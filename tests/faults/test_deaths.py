@@ -78,10 +78,35 @@ def test_a_batch_function_that_kills_its_worker(remote):
     assert told(result) == [(6, 7, 7, "6", "worker", "WorkerDied")]
 
 
-def test_setup_that_kills_its_worker(remote):
-    result = run(lambda x, _: x, range(4), remote, setup=leave, chunk=2)
-    assert seen(result).values == []
-    assert [row[2:] for row in told(result)] == [(x + 1, str(x), "worker", "WorkerDied") for x in range(4)]
+@pytest.mark.parametrize("die", [leave, kill, crash], ids=lambda die: die.__name__)
+def test_setup_that_kills_its_worker_is_one_error_of_the_job(remote, tmp_path, die):
+    """Something else could have killed one or two of its workers."""
+
+    def setup():
+        (tmp_path / str(os.getpid())).touch()
+        die()
+
+    limits = bf.Resources(cpus=1)
+    with pytest.raises(bf.errors.StoppedError, match=r"^stopped: setup=.*setup failed: WorkerDied: .*; fix it") as stopped:
+        run(lambda x, _: x, range(400), remote, setup=setup, chunk=2, limits=limits)
+    assert (stopped.value.reason, stopped.value.errors.num_rows) == ("setup", 0)
+    assert 3 <= len(list(tmp_path.iterdir())) <= 9  # of 200 chunks some are on their way
+
+
+def test_setup_that_kills_some_workers_costs_no_record(remote, tmp_path):
+    def setup():
+        if len(list(tmp_path.iterdir())) < 2:
+            (tmp_path / str(os.getpid())).touch()
+            leave()
+
+    result = run(lambda x, _: x, range(40), remote, setup=setup, chunk=10)
+    assert (seen(result).values, told(result)) == (list(range(40)), [])
+
+
+def test_record_that_kills_its_worker_after_setup_is_to_blame(remote):
+    result = run(lambda x, _: leave() if x == 2 else x, range(4), remote, setup=dict, chunk=2)
+    assert seen(result).values == [0, 1, 3]
+    assert [row[2:] for row in told(result)] == [(3, "2", "worker", "WorkerDied")]
 
 
 class Killer:

@@ -32,6 +32,7 @@ from batchflow.executors.ray.remote import (
     pack,
     perform,
     repack,
+    setup_key,
     unpack,
     without_values,
 )
@@ -189,7 +190,7 @@ class Ray(Executor):
         room = self._room(self._slots, self._per_task, program.limits)
         self._jobs[self._loaded] = _Job(
             os.urandom(8).hex(), told, None if told else ray.put(notice), self._perform, self._per_task, room,
-            program.limits, program.retry, program.bucket, source, program.pieces, mark,
+            program.limits, program.retry, program.bucket, source, program.pieces, mark, program.setup is not None,
         )  # fmt: skip
         self._tell_anew()
         return self._loaded
@@ -224,6 +225,10 @@ class Ray(Executor):
                 ray.cancel(head, force=True)
                 del self._running[head]
         del self._count[job]
+        if program.has_setup:
+            from ray.experimental import internal_kv
+
+            internal_kv._internal_kv_del(setup_key(program.key), del_by_prefix=True)
 
     # --- work on its way -----------------------------------------------------------------------------
 
@@ -351,7 +356,7 @@ class Ray(Executor):
         if not isinstance(answer, Exception):
             replies = pickle.loads(answer)
         elif len(sent.works) == 1:
-            self._ready.append((sent.job, _death(self._jobs[sent.job], sent, answer)))
+            self._ready.append((sent.job, _lost(self._jobs[sent.job], sent, answer)))
             return
         for work, reply in zip(sent.works, replies, strict=False):
             self._take_reply(sent._replace(works=[work]), reply)
@@ -365,7 +370,7 @@ class Ray(Executor):
         try:
             outcome = self._outcome(job, sent, reply)
         except ray.exceptions.RayError as error:
-            outcome = _death(job, sent, error)
+            outcome = _lost(job, sent, error)
         if outcome is not None:
             self._ready.append((sent.job, outcome))
 
@@ -476,6 +481,7 @@ class _Job(NamedTuple):
     """Where it reads files."""
     pieces: str
     mark: str
+    has_setup: bool
     ships: bool = False
     """Whether some worker did not see the input."""
     writes: bool = False
@@ -510,6 +516,20 @@ def _answers(heads: list[Any]) -> list[bytes | Exception]:
         if len(heads) == 1:
             return [error]
         return [answer for head in heads for answer in _answers([head])]
+
+
+def _lost(job: _Job, sent: _Sent, error: Exception) -> Failed:
+    """Return the outcome of work that Ray lost, and whether its worker died in ``setup=``."""
+    outcome = _death(job, sent, error)
+    if not job.has_setup or not isinstance(sent.work, Task):
+        return outcome
+    from ray.experimental import internal_kv
+
+    key = setup_key(job.key, sent.work)
+    in_setup = bool(internal_kv._internal_kv_exists(key))
+    if in_setup:
+        internal_kv._internal_kv_del(key)
+    return outcome._replace(setup=in_setup)
 
 
 def _death(job: _Job, sent: _Sent, error: Exception) -> Failed:

@@ -292,7 +292,7 @@ def _known(terms: Terms, reference: Any) -> _Known:
         end_with_parent()  # a Ray of our own ends with its driver, and its workers at once with it
     if terms.job not in _jobs:
         notice = _fetched(reference) if terms.notice is None else pickle.loads(terms.notice)
-        _jobs[terms.job] = _made_ready(notice, terms.limits)
+        _jobs[terms.job] = _made_ready(terms.job, notice, terms.limits)
     return _jobs[terms.job]
 
 
@@ -318,7 +318,7 @@ def _forget_stale(reloads: Mapping[str, int]) -> None:
         importlib.invalidate_caches()
 
 
-def _made_ready(notice: Notice, limits: Limits) -> _Known:
+def _made_ready(job: str, notice: Notice, limits: Limits) -> _Known:
     notice.state.apply(same_machine=False)
     _forget_stale(notice.reloads)
     install_logging(notice.log_settings)
@@ -327,7 +327,27 @@ def _made_ready(notice: Notice, limits: Limits) -> _Known:
     opened = ExitStack()
     sees_output = not notice.mark or os.path.exists(notice.mark)  # noqa: PTH110
     away = "" if sees_output else opened.enter_context(workshop())
-    return _Known(Loaded(partial(_program, notice, away), limits, waits=notice.waits), notice, opened, away)
+    announce = partial(announce_setup, job)
+    loaded = Loaded(partial(_program, notice, away), limits, waits=notice.waits, announce=announce)
+    return _Known(loaded, notice, opened, away)
+
+
+def announce_setup(job: str, task: Task, starts: bool) -> None:
+    """Record at Ray's head that ``setup=`` starts for a task, or remove that record when ``setup=`` has ended.
+
+    A worker that dies leaves the record behind. Ray has no public place for it that is not a process of its own.
+    """
+    from ray.experimental import internal_kv
+
+    if starts:
+        internal_kv._internal_kv_put(setup_key(job, task), b"1")
+    else:
+        internal_kv._internal_kv_del(setup_key(job, task))
+
+
+def setup_key(job: str, task: Task | None = None) -> str:
+    """Return the key of the record that a task is in ``setup=``, or without a task the prefix of all of a job."""
+    return f"batchflow setup {job} " + ("" if task is None else f"{task.key} {task.attempt}")
 
 
 def _program(notice: Notice, away: str) -> Program:
