@@ -3,7 +3,7 @@
 Their annotations are no text, as those of the values that travel: each process would compile them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from batchflow.model import Chunk, Failure, Key, Stats
@@ -80,7 +80,7 @@ class ChunkSettled(NamedTuple):
     key: Key
     chunk: Chunk
     stats: Stats
-    failures: tuple[Failure, ...]
+    failures: Sequence[Failure]
     before: bool = False
     """Whether an earlier run did it."""
 

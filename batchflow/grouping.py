@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batchflow.model import Failure
+from batchflow.model import Failure, Failures
 from batchflow.printable import printable
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ _KEPT = {"payload": 300, "message": 500, "traceback": 4000}
 _COLUMNS = (
     "step", "source", "start", "stop", "record", "payload", "message", "traceback", "attempts", "worker",
 )  # fmt: skip
+_TELLING = ("phase", "error_type", "traceback", "message")
+"""Columns that tell the group of a row, after its step."""
 _FEW = ("step", "source", "start", "stop", "record", "message")
 
 
@@ -81,6 +84,8 @@ class ErrorGroups:
         self._last: tuple[Any, ...] | None = None
         self._full: ErrorGroup | None = None
         """Group of the last row, if it has all its examples: thousands of rows in a row are alike."""
+        self._alike: dict[tuple[str, ...], ErrorGroup] = {}
+        """Groups, with all their examples, of rows without traceback: by step, phase, type and wording."""
         self._rows = 0
 
     @classmethod
@@ -88,42 +93,66 @@ class ErrorGroups:
         """Return the groups of an error table, of a job or of a flow."""
         groups = cls()
         for batch in errors.to_batches(max_chunksize=_BATCH):
-            groups.add(batch.to_pylist())
+            groups._add_batch(batch)
         return groups
 
-    def add_failures(self, failures: Iterable[Failure]) -> None:
-        """Take over failures of a job; thousands in a row are alike, and only counted."""
-        for bad in failures:
-            if self._full is not None and ("", bad[5], bad[6], bad[8], bad[7]) == self._last:
-                self._full.count += 1
-                self._rows += 1
-            else:
-                self.add((bad._asdict(),))
+    def add_failures(self, failures: Sequence[Failure]) -> None:
+        """Take over failures of a job."""
+        columns = Failures.of(failures)
+        told = [columns.column(name) for name in _TELLING]
+        self._add_columns(repeat(""), told, lambda index: columns[index]._asdict())
 
-    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Take over rows of an error table."""
-        for row in rows:
-            same = (row.get("step", ""), row["phase"], row["error_type"], row["traceback"], row["message"])
-            if same != self._last or self._full is None:
-                self._last, self._full = same, None
-                self._add(row, *self._key_of(row))
-            else:
-                self._full.count += 1
+    def _add_batch(self, batch: pa.RecordBatch) -> None:
+        steps: Iterable[Any] = batch.column("step").to_pylist() if "step" in batch.schema.names else repeat("")
+        columns = [batch.column(name).to_pylist() for name in _TELLING]
+        self._add_columns(steps, columns, lambda index: batch.slice(index, 1).to_pylist()[0])
+
+    def _add_columns(
+        self,
+        steps: Iterable[str],
+        columns: Iterable[Iterable[Any]],
+        row_at: Callable[[int], Mapping[str, Any]],
+    ) -> None:
+        """Count rows of an error table. Only those that become examples are created as a whole."""
+        for index, same in enumerate(zip(steps, *columns, strict=False)):  # steps may have no end
             self._rows += 1
+            if same == self._last and self._full is not None:
+                self._full.count += 1
+                continue
+            *what, traceback, message = self._last = same
+            wording = _VALUES.sub("#", message[:_LETTERS])
+            alike = (*what, wording)
+            full = None if traceback else self._alike.get(alike)
+            if full is not None:
+                full.count += 1
+            else:
+                where = self._place_of(tuple(what), wording, traceback)
+                full = self._add(row_at, index, tuple(what), wording, where)
+                if traceback:
+                    self._alike.clear()  # the place of rows without one may be another one now
+                elif full is not None and len(self._alike) < COUNTED:
+                    self._alike[alike] = full
+            self._full = full
 
-    def _key_of(self, row: Mapping[str, Any]) -> tuple[tuple[str, ...], str, str]:
-        """Return phase and type of a failure, its wording, and the line that raised it."""
-        what = (row.get("step", ""), row["phase"], row["error_type"])
-        wording = _VALUES.sub("#", row["message"][:_LETTERS])
-        if not row["traceback"]:  # of many failures of a kind only the first ones have one
-            return what, wording, self._places.get((*what, wording)) or self._places.get(what, "")
-        where = self._places[what] = raised_at(row["traceback"])
+    def _place_of(self, what: tuple[str, ...], wording: str, traceback: str) -> str:
+        """Return the line that raised a failure."""
+        if not traceback:  # of many failures of a kind only the first ones have one
+            return self._places.get((*what, wording)) or self._places.get(what, "")
+        where = self._places[what] = raised_at(traceback)
         if len(self._places) < COUNTED:
             self._places[(*what, wording)] = where
-        return what, wording, where
+        return where
 
-    def _add(self, row: Mapping[str, Any], what: tuple[str, ...], wording: str, where: str) -> None:
-        """Count a failure in its group."""
+    def _add(
+        self,
+        row_at: Callable[[int], Mapping[str, Any]],
+        index: int,
+        what: tuple[str, ...],
+        wording: str,
+        where: str,
+    ) -> ErrorGroup | None:
+        """Count a failure in its group; returns the group if it has all its examples."""
+        full = None
         place = (*what, where)
         key = (*place, wording)
         if key not in self._groups and where and self._wordings[place] >= WORDINGS:
@@ -132,15 +161,16 @@ class ErrorGroups:
         if group is None:
             self._wordings[place] += 1
             if len(self._groups) == COUNTED:
-                return
-            group = self._groups[key] = ErrorGroup(row["phase"], row["error_type"], where, 0, [])
+                return None
+            group = self._groups[key] = ErrorGroup(what[1], what[2], where, 0, [])
             kept = _COLUMNS if len(self._groups) <= SHOWN else _FEW
-            group.examples.append(_cut(row, kept))
+            group.examples.append(_cut(row_at(index), kept))
         elif len(group.examples) < EXAMPLES and "traceback" in group.examples[0]:
-            group.examples.append(_cut(row, _COLUMNS))
+            group.examples.append(_cut(row_at(index), _COLUMNS))
         else:
-            self._full = group
+            full = group
         group.count += 1
+        return full
 
     def commonest(self) -> list[ErrorGroup]:
         """Return the groups, files that broke off first, as nobody knows how much is lost.

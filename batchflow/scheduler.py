@@ -569,7 +569,7 @@ class Scheduler:
             why = printable(f"{outcome.failure.error_type}: {outcome.failure.message}")
             message = f"cannot write to {self._plan.destination.path}: {why}; {GO_ON}"
             raise OutputError(message)
-        rows = losses.rows(task, outcome.failure)
+        rows = tuple(losses.rows(task, outcome.failure))
         failures = self._tracebacks.add(rows, task, outcome.stats)
         return Settled(task, losses.lost_stats(task, outcome), failures, None, outcome.records is not None)
 

@@ -61,7 +61,7 @@ def many(count, workers=8, hear=None):
 def told(timeline, errors=(), report=None, **more):
     """Return what is told of a job."""
     groups = ErrorGroups()
-    groups.add(errors)
+    groups.add_failures([Failure(**{name: row.get(name) for name in Failure._fields}) for row in errors])
     seconds = more.pop("seconds", timeline.now + 0.5)
     report = report or Report(
         executor="processes", slots=8, complete=True, rows_in=1000, rows_out=990, failed=10, succeeded=990, chunks=20,

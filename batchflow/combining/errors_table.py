@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from batchflow.model import Failure
+from batchflow.model import Failure, Failures
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,25 +34,29 @@ class ErrorTable:
 
     def __init__(self) -> None:
         self._batches: list[pa.RecordBatch] = []
-        self._recent: list[Failure] = []
+        self._recent: list[Failures] = []
+        self._waiting = 0
+        """Rows of these."""
         self.rows: int = 0
 
-    def add(self, failures: Iterable[Failure]) -> None:
+    def add(self, failures: Sequence[Failure]) -> None:
         """Take over some failures."""
-        before = len(self._recent)
-        self._recent.extend(failures)
-        self.rows += len(self._recent) - before
-        if len(self._recent) >= _BATCH:
+        if not failures:
+            return
+        self._recent.append(Failures.of(failures))
+        self._waiting += len(failures)
+        self.rows += len(failures)
+        if self._waiting >= _BATCH:
             self._pack()
 
     def _pack(self) -> None:
         import pyarrow as pa
 
-        columns = zip(*self._recent, strict=True)
+        columns = (list(chain(*parts)) for parts in zip(*(one.columns for one in self._recent), strict=True))
         # The last field of a failure is no column.
         arrays = [_array(cells, field.type) for cells, field in zip(columns, error_schema(), strict=False)]
         self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=error_schema()))
-        self._recent = []
+        self._recent, self._waiting = [], 0
 
     def table(self) -> pa.Table:
         """Return all rows as one table, in input order."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from batchflow.model import Chunk, Failure, Key, Stats, Task
+from batchflow.model import Chunk, Failure, Failures, Key, Stats, Task
 
 
 class Settled(NamedTuple):
@@ -15,7 +15,7 @@ class Settled(NamedTuple):
     task: Task
     """The last attempt at it."""
     stats: Stats = Stats()
-    failures: tuple[Failure, ...] = ()
+    failures: Sequence[Failure] = ()
     payload: Any = None
     counted: bool = True
     """Whether ``stats.spans`` tell how many records the chunk holds."""
@@ -102,7 +102,7 @@ class Numbering:
                 span.input.uri: self._used.get(span.input.uri, 0) if span.start else 0 for span in chunk.spans
             }
         if settled.failures:
-            settled = settled._replace(failures=tuple(self._numbered(settled.failures)))
+            settled = settled._replace(failures=self._numbered(Failures.of(settled.failures)))
         for count in settled.stats.spans:
             used = self._used.get(count.uri)
             self._used[count.uri] = None if used is None else used + count.positions
@@ -110,8 +110,11 @@ class Numbering:
             self._used = dict.fromkeys(self._used)
         return settled
 
-    def _numbered(self, failures: Iterable[Failure]) -> Iterator[Failure]:
-        for bad in failures:
-            used = self._used.get(bad.source)
-            number = None if bad.record is None or used is None else bad.record + used + 1
-            yield tuple.__new__(Failure, (*bad[:3], number, *bad[4:]))  # `_replace` takes six times as long
+    def _numbered(self, failures: Failures) -> Failures:
+        sources = failures.column("source")
+        used = {source: self._used.get(source) for source in set(sources)}
+        numbers = [
+            None if record is None or (before := used[source]) is None else record + before + 1
+            for source, record in zip(sources, failures.column("record"), strict=True)
+        ]
+        return failures.replace(record=numbers)

@@ -30,7 +30,7 @@ class Hole(NamedTuple):
     """Place among all holes."""
     number: int
     """Of the done chunk in the ledger."""
-    failures: tuple[Failure, ...]
+    failures: Sequence[Failure]
     """Of single records, or one of the rest of a span; none: the whole chunk is tried."""
     chunk: Chunk
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ class DoneChunk(NamedTuple):
 
     chunk: Chunk
     stats: Stats
-    failures: tuple[Failure, ...]
+    failures: Sequence[Failure]
     """Numbered within their spans."""
     pieces: tuple[Piece, ...]
     counted: bool = True

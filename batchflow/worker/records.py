@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, count, groupby, repeat
-from operator import itemgetter
+from operator import gt, itemgetter
 from types import GeneratorType
 from typing import Any, ClassVar, NamedTuple
 
@@ -139,15 +139,18 @@ class RecordRun(Run):
         owners
             Records that the rows of the block came from, in order.
         """
-        kept = [block.numbers[at] for at in owners]
-        self.failures[first:] = sorted(
-            (
+        failures = self.failures[first:]
+        numbers = [bad[3] or 0 for bad in failures]
+        if before or owners:
+            kept = [block.numbers[at] for at in owners]
+            failures = [
                 # `_replace` takes six times as long
-                tuple.__new__(Failure, (*bad[:-1], before + bisect_left(kept, bad.record or 0)))
-                for bad in self.failures[first:]
-            ),
-            key=lambda bad: bad.record or 0,
-        )
+                tuple.__new__(Failure, (*bad[:-1], before + bisect_left(kept, number)))
+                for bad, number in zip(failures, numbers, strict=True)
+            ]
+        if any(map(gt, numbers, numbers[1:])):
+            failures.sort(key=lambda bad: bad.record or 0)
+        self.failures[first:] = failures
 
     def _call(self, block: Block, rows: Sequence[Any]) -> tuple[list[Any], Sequence[int]]:
         """Return what the function gave back, and which record each value came from."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from batchflow.marks import marked
-from batchflow.model import LEADING, Failed, Failure, Outcome, Phase, SpanCount, Stats, Succeeded, Task
+from batchflow.model import LEADING, Failed, Failure, Failures, Outcome, Phase, SpanCount, Stats, Succeeded, Task
 from batchflow.rows import Rows
 from batchflow.schemas import concat
 from batchflow.sources.base import Block
@@ -152,7 +152,8 @@ class Run(ABC):
         return payload
 
     def _succeeded(self, payload: Any) -> Succeeded:
-        stats, failures = self.stats(), tuple(self.failures)
+        stats = self.stats()
+        failures = Failures.of(self.failures) if self.failures else ()
         if self.tallies is not None:  # only what is written is ever done with selected records
             return Succeeded(self.task.key, stats, failures, payload, tallies=tuple(self.tallies.values()))
         if not isinstance(payload, Rows):

@@ -8,7 +8,7 @@ import pytest
 import batchflow as bf
 from batchflow.combining import losses
 from batchflow.grouping import ErrorGroups
-from batchflow.model import MESSAGE_LIMIT, TRACEBACK_LIMIT, Chunk, Failure, Input, Span, Stats, Task
+from batchflow.model import MESSAGE_LIMIT, TRACEBACK_LIMIT, Chunk, Failure, Failures, Input, Span, Stats, Task
 from batchflow.worker import failures
 
 
@@ -173,3 +173,11 @@ def test_payload_of_parquet_row_is_as_it_was_read(tmp_path):
 
     errors = bf.map_records(fn, bf.read_parquet(tmp_path / "a.parquet"), executor=bf.Serial()).errors
     assert errors["payload"].to_pylist() == [str({"n": n}) for n in range(200)]
+
+
+def test_failures_by_column_are_a_sequence_of_failures():
+    rows = tuple(failure(f"no {n}", "") for n in range(5))
+    columns = Failures.of(rows)
+    assert (len(columns), columns, tuple(columns), columns[1], columns[-2:]) == (5, rows, rows, rows[1], rows[3:])
+    assert columns.replace(message=["x"] * 5)[0] == rows[0]._replace(message="x")
+    assert (Failures.of(columns) is columns, Failures.of(()), bool(Failures.of(()))) == (True, (), False)

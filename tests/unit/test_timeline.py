@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,7 +147,7 @@ def failure(message="bad", kind="ValueError", line=3, phase="call"):
 
 def grouped(*failures):
     groups = ErrorGroups()
-    groups.add(each._asdict() for each in failures)
+    groups.add_failures(failures)
     return groups
 
 
@@ -207,8 +208,7 @@ def test_without_a_place_those_are_alike_whose_messages_differ_in_values():
 
 def test_groups_of_a_flow_are_of_one_step():
     rows = [failure()._asdict() | {"step": step} for step in ("a", "b", "a")]
-    groups = ErrorGroups()
-    groups.add(rows)
+    groups = ErrorGroups.of(pa.Table.from_pylist(rows))
     assert [(one.count, one.examples[0]["step"]) for one in groups.commonest()] == [(2, "a"), (1, "b")]
 
 

@@ -19,7 +19,20 @@ from hypothesis import strategies as st
 import batchflow as bf
 from batchflow.executors import wire
 from batchflow.executors.base import pickled
-from batchflow.model import Chunk, Failed, Failure, Input, Piece, Slice, Span, SpanCount, Stats, Succeeded, Task
+from batchflow.model import (
+    Chunk,
+    Failed,
+    Failure,
+    Failures,
+    Input,
+    Piece,
+    Slice,
+    Span,
+    SpanCount,
+    Stats,
+    Succeeded,
+    Task,
+)
 from batchflow.packing import dumps
 from batchflow.worker import Program
 
@@ -324,7 +337,7 @@ def test_values_of_the_model_come_back_as_what_they_are(protocol):
     task = Task((0, 1), chunk, 2, [1], None, alone=True)
     failure = Failure("a.csv", 1, 5, 2, "x", "call", "ValueError", "bad")
     stats = Stats("here:1", 1.5, spans=(SpanCount("a.csv", 2, 2, 1, 1),))
-    for value in (task, Succeeded((0, 1), stats, (failure,)), Failed((0, 1), failure), Piece("p", 1, 2, None), Slice("p", 1)):
+    for value in (task, Succeeded((0, 1), stats, (failure,)), Failures.of((failure,)), Failed((0, 1), failure), Piece("p", 1, 2, None), Slice("p", 1)):
         again = pickle.loads(pickle.dumps(value, protocol))
         assert again == value
         assert repr(again) == repr(value)  # down to the last one it is of the same class
