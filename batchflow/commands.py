@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchflow.arguments import keyword, number, reader_options, whole
@@ -26,6 +26,8 @@ from batchflow.telling import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from batchflow.combining.result import Result
     from batchflow.events import Event
     from batchflow.flow import Flow
@@ -375,6 +377,12 @@ def plan(arguments: argparse.Namespace) -> int:
     return status
 
 
+def _rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table, of which some thousands are Python objects at once."""
+    for batch in table.to_batches(max_chunksize=10_000):
+        yield from batch.to_pylist()
+
+
 def errors(arguments: argparse.Namespace) -> int:
     """Show what failed in a run."""
     from batchflow.loading import read_errors
@@ -382,9 +390,9 @@ def errors(arguments: argparse.Namespace) -> int:
     errors, ended = read_errors(arguments.output)
     lines: Iterable[str]
     if arguments.lines:
-        lines = json_lines(errors.to_pylist())
+        lines = json_lines(_rows_of(errors))
     elif arguments.all:
-        lines = map(told_row, errors.to_pylist())
+        lines = map(told_row, _rows_of(errors))
     else:
         lines = [grouped(errors) if errors.num_rows else "nothing failed"]
     show(lines)

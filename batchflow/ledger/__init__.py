@@ -10,6 +10,7 @@
     {"together": [...]}                                              parts and chunks that change at one stroke
     {"end": true, "errors": digest of errors.pq}                     everything is done
 
+100 or more errors are stored by column: `{"count": 4000, "bytes": of the JSON, "zstd": base64}`.
 A later line for the same chunk or part takes the place of the earlier one. A part is written down
 once it is whole under its temporary name, and gets its final name afterwards: whatever dies between
 the two, the next run does the renaming. Of a line that was half written when the machine stopped

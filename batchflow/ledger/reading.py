@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from batchflow.errors import LedgerError
 from batchflow.ledger.history import LEDGER, LINK, DoneChunk, DonePart, History, link_of
 from batchflow.ledger.segments import FOLDER, read_all
-from batchflow.model import Chunk, Failure, Input, Piece, Span, SpanCount, Stats
+from batchflow.model import Chunk, Failure, Failures, Input, Piece, Span, SpanCount, Stats
 from batchflow.stores import Place, Uri, store_of
 
 if TYPE_CHECKING:
@@ -169,8 +169,35 @@ class _Reader:
             for name, rows, size, digest, schema in line["pieces"]
         )
         chunk = Chunk(spans, line["weight"], line.get("skip", 0), line.get("take"), line.get("of"))
-        failures = tuple(Failure(names.get(place, place), *failure) for place, *failure in line["errors"])
+        failures = _failures(line["errors"], names)
         return DoneChunk(chunk, stats, failures, pieces, line.get("counted", True))
+
+
+def _failures(stored: Any, names: Mapping[str, str]) -> Sequence[Failure]:
+    """Return the failures of a chunk.
+
+    Parameters
+    ----------
+    names
+        URI of each input, by its identity.
+    """
+    if not stored:
+        return ()
+    if isinstance(stored, list):
+        columns = list(zip(*stored, strict=True))
+    else:
+        import msgspec  # only if much has failed
+        import pyarrow as pa
+
+        data = pa.decompress(
+            base64.b64decode(stored["zstd"]), decompressed_size=stored["bytes"], codec="zstd", asbytes=True
+        )
+        try:
+            columns = msgspec.json.decode(data)
+        except msgspec.DecodeError:  # half of a surrogate pair
+            columns = json.loads(data)
+        columns = [cells * stored["count"] if len(cells) == 1 else cells for cells in columns]
+    return Failures([[names.get(place, place) for place in columns[0]], *columns[1:]])
 
 
 def _schema_from(text: str) -> pa.Schema:

@@ -181,3 +181,18 @@ def test_failures_by_column_are_a_sequence_of_failures():
     assert (len(columns), columns, tuple(columns), columns[1], columns[-2:]) == (5, rows, rows, rows[1], rows[3:])
     assert columns.replace(message=["x"] * 5)[0] == rows[0]._replace(message="x")
     assert (Failures.of(columns) is columns, Failures.of(()), bool(Failures.of(()))) == (True, (), False)
+
+
+def test_ledger_of_many_failures_is_compressed_and_read_as_it_was(tmp_path):
+    def fn(number):
+        raise ValueError("no price for item " + str(number))
+
+    def run():
+        return bf.map_records(fn, source, into=tmp_path / "out", executor=bf.Serial(), chunk=1000, max_errors=9999)
+
+    source = bf.records(range(9000))
+    errors = run().errors
+    assert errors["message"].to_pylist() == [f"no price for item {n}" for n in range(9000)]
+    assert errors["record"].to_pylist() == list(range(1, 9001))
+    assert (tmp_path / ".out_batchflow" / "ledger.log").stat().st_size < 30 * 9000
+    assert run().errors == errors
