@@ -55,6 +55,8 @@ class Places:
     encoding: str = UTF8
     is_open: bool = False
     """Whether a quote of the last row is never closed."""
+    by_line: bool = False
+    """Whether each row is one line, so that nothing needs to be parsed again."""
     _starts: list[int] = field(default_factory=list)
 
     @property
@@ -79,6 +81,8 @@ class Places:
         ends = list(accumulate(sizes, initial=self.texts[0].offset))
         skipped = min(self.line - self.texts[0].line, len(lines))  # the line after the last one is in no block
         rest = ends[skipped:]
+        if self.by_line:
+            return rest
         reader = csv.reader(lines[skipped:], **self.dialect)
         with any_field_size():
             return [rest[0], *(rest[reader.line_num] for _ in islice(reader, _BLOCK_ROWS))]
@@ -147,11 +151,13 @@ class RowReader:
                 except OSError as error:
                     damage = error
             going = bool(rows)
+            total = len(rows)
             if rows and rows[-1] == [_END, _END]:
                 rows.pop()
+            by_line = self._rows.line_num - line == total
             is_open = bool(rows and rows[-1] and rows[-1][-1].endswith(self._end))
             if rows:
-                yield rows, Places(self._dialect, tuple(self._texts), line, self._decoded_as, is_open)
+                yield rows, Places(self._dialect, tuple(self._texts), line, self._decoded_as, is_open, by_line)
             if damage is not None:
                 raise damage
 

@@ -196,3 +196,18 @@ def test_ledger_of_many_failures_is_compressed_and_read_as_it_was(tmp_path):
     assert errors["record"].to_pylist() == list(range(1, 9001))
     assert (tmp_path / ".out_batchflow" / "ledger.log").stat().st_size < 30 * 9000
     assert run().errors == errors
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+@pytest.mark.parametrize("cell", ["plain", '"two\nlines"', "\u00e4"])
+def test_failed_rows_of_csv_are_located(tmp_path, cell, end):
+    lines = [f"{n},{cell}\n" for n in range(5000)]
+    (tmp_path / "a.csv").write_text("n,cell\n" + "".join(lines) + f"9,last{end}", encoding="utf-8")
+
+    def fn(row):
+        raise KeyError(row["n"])
+
+    errors = bf.map_records(fn, bf.read_csv(tmp_path / "a.csv"), executor=bf.Serial(), max_errors=9999).errors
+    data = (tmp_path / "a.csv").read_bytes()
+    rows = [data[start:stop] for start, stop in zip(errors["start"].to_pylist(), errors["stop"].to_pylist(), strict=True)]
+    assert rows == [*(line.encode() for line in lines), f"9,last{end}".encode()]
