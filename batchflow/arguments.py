@@ -93,6 +93,8 @@ def add_retry(parser: argparse.ArgumentParser) -> None:
     add("--setup", metavar="MODULE:FUNCTION", help="by default the one of the run")
     add("--arg", action="append", default=[], metavar="NAME=VALUE", help=_ARG)
     add("--version", metavar="NAME", help="names the function, if it was mended meanwhile")
+    text = "stop over a count, or a fraction like 0.001; by default that of the run"
+    _group(parser, "failures").add_argument("--max-errors", metavar="N", help=text)
     add_limits(parser)
 
 

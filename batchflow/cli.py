@@ -120,6 +120,16 @@ def _settled(arguments: argparse.Namespace) -> int:
 def _after_stop(arguments: argparse.Namespace, error: StoppedError) -> str:
     """Return the commands that follow a job which stopped."""
     words = list(arguments.argv)
+    if arguments.verb == "retry" and error.reason != "setup":
+        from batchflow.suggesting import next_version
+
+        look = shlex.join(["batchflow", "errors", arguments.output, "--all"])
+        if error.reason == "max_errors":
+            words = [*_without(words, "--max-e"), "--max-errors", "1.0"]
+        else:
+            version = getattr(error.report, "version", None)
+            words = [*_without(words, "--vers"), "--version", next_version(version)]
+        return f"{look}; once fixed, {shlex.join(['batchflow', *words])}"
     if error.reason == "setup" or not arguments.into:
         return shlex.join(["batchflow", *words])
     if error.reason == "all_failed":

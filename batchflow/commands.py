@@ -220,6 +220,7 @@ def retry(arguments: argparse.Namespace) -> int:
         message = f"{where}: call Job(...).retry_failed() in it"
         raise InputError(message)
     fn = function or load_again(plan["function"], arguments.output)
+    max_errors = number(arguments.max_errors, "--max-errors")
     job = Job(
         fn=fn,
         source=source,
@@ -228,7 +229,7 @@ def retry(arguments: argparse.Namespace) -> int:
         format=plan["format"],
         setup=setup or (load_again(plan["setup"], arguments.output) if plan["setup"] else None),
         version=arguments.version,
-        **_limits(arguments, job_options(plan["options"])),
+        **_limits(arguments, job_options(plan["options"])) | _given(max_errors=max_errors),
     )
     result = job.retry_failed()
     left = result.errors.num_rows

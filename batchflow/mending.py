@@ -59,16 +59,22 @@ class Mending:
         Of the job that made the output, which came to its end.
     make_scheduler
         Makes the scheduler that runs the holes; gets what takes them, and what it is to ask whether to stop.
+    account
+        Called with each hole that was tried, in input order; raises if the retry is to stop.
     """
 
     def __init__(
-        self, plan: Plan, make_scheduler: Callable[[Callable[[Settled], None], Callable[[], bool]], Scheduler]
+        self,
+        plan: Plan,
+        make_scheduler: Callable[[Callable[[Settled], None], Callable[[], bool]], Scheduler],
+        account: Callable[[Settled], None],
     ) -> None:
         assert plan.history is not None
         assert plan.destination is not None
         self._plan = plan
         self._destination = plan.destination
         self._make_scheduler = make_scheduler
+        self._account = account
         self._chunks = dict(plan.history.chunks)
         self.chunks: dict[int, DoneChunk] = self._chunks
         """All chunks, as they are after the retry."""
@@ -89,6 +95,7 @@ class Mending:
             def deliver(one: Settled) -> None:
                 fitted = self.dataset.fitted(one)
                 if fitted is not None:
+                    self._account(fitted)
                     settled.append(fitted)
 
             self._scheduler = self._make_scheduler(deliver, brake.stopping)

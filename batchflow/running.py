@@ -107,6 +107,7 @@ class Run:
         self._timeline = Timeline()
         self._seen = 0
         self._failed = 0
+        self._retries = False
         self._lost: int | None = 0 if plan.spec.max_errors is None and cursor is None else None
         """Records that failed since the beginning, ``None`` once one has not, or if nobody asks."""
         self._listeners: list[Listener] = [self._report, self._timeline, *listeners]
@@ -312,7 +313,17 @@ class Run:
         """Run again what failed, and return what the output is then."""
         from batchflow.mending import Mending  # only here
 
-        mending = Mending(self._plan, lambda deliver, stopping: self._make_scheduler(deliver, stopping=stopping))
+        assert self._plan.history is not None
+        self._retries = True
+        self._seen = sum(
+            done.stats.rows_in - min(done.stats.rows_in, len(done.failures))
+            for done in self._plan.history.chunks.values()
+        )
+        mending = Mending(
+            self._plan,
+            lambda deliver, stopping: self._make_scheduler(deliver, stopping=stopping),
+            self._account_retried,
+        )
         complete = False
         try:
             mending.run()
@@ -371,9 +382,25 @@ class Run:
                 yield table
 
     def _account(self, settled: Settled) -> None:
-        """Tell of a chunk, add up what failed, and stop where it is too much."""
+        """Announce a chunk and add up its failures; stop if there are too many."""
         settled = self.scheduler.announce(settled)
         self._errors.add(settled.failures)
+        self._check_failures(settled)
+
+    def _account_retried(self, settled: Settled) -> None:
+        """Add up the failures of retried records, whose numbers in their input are not known yet."""
+        self._errors.add([failure._replace(record=None) for failure in settled.failures])
+        self._check_failures(settled)
+        self._check_end()  # a fraction of the whole output, which was not over it
+
+    def _check_failures(self, settled: Settled) -> None:
+        """Stop if too many records failed.
+
+        Raises
+        ------
+        StoppedError
+            Over ``max_errors``, or without one if all of the first records failed.
+        """
         self._seen += settled.stats.rows_in
         self._failed += settled.stats.counts[2] or len(settled.failures)
         limit = self._plan.spec.max_errors
@@ -395,11 +422,13 @@ class Run:
             lost = self._lost = self._lost + (0 if settled.before else max(rows_in, len(settled.failures)))
         if lost >= LEADING:
             errors = self._errors.table()
-            what = "fix the function and run it again"
-            if self._plan.destination is not None:
+            again, what = "", "fix the function and run it again"
+            if self._retries:
+                again, what = " again", "the output is unchanged: fix the function and retry"
+            elif self._plan.destination is not None:
                 what += " with fresh=True (--fresh)"
             message = (
-                f"stopped: all of the first {LEADING:,} records failed; {tell(errors)}; {what}, "
+                f"stopped: all of the first {LEADING:,} records failed{again}; {tell(errors)}; {what}, "
                 "or give max_errors= (--max-errors) to collect so many failures"
             )
             raise StoppedError(message, errors, self._report.report(), "all_failed")

@@ -241,6 +241,68 @@ def test_next_run_after_such_a_stop_tries_other_records(tmp_path):
     assert failed == [1000, 2000]
 
 
+@pytest.mark.parametrize("verb", [bf.map_records, bf.map_batches])
+def test_retry_whose_first_records_all_fail_again_stops(few, tmp_path, executor, verb):
+    """The output stays as it was; with max_errors= all of them are tried."""
+
+    def job(refused, version, **options):
+        def fn(record):
+            if record["n"] % 2 and record["n"] < refused:
+                raise ValueError(record)
+            return record
+
+        def batch(table):
+            return {"n": [fn(record)["n"] for record in table.to_pylist()]}
+
+        chosen = {"fn": batch, "per": "batch"} if verb is bf.map_batches else {"fn": fn}
+        source = bf.read_json(tmp_path / "in.jsonl")
+        return bf.Job(source=source, into=f"{tmp_path}/o/", executor=executor, version=version, **chosen, **options)
+
+    (tmp_path / "in.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(60)))
+    assert job(60, "1").run().errors.num_rows == 30
+    why = r"^stopped: all of the first 1,?0 records failed again; .*in.jsonl: ValueError: .*; the output is unchanged: fix"
+    with pytest.raises(StoppedError, match=why) as stopped:
+        job(25, "2").retry_failed()
+    assert stopped.value.reason == "all_failed"
+    assert stopped.value.errors.num_rows >= 10
+    assert main(["verify", f"{tmp_path}/o/"]) == 0
+    assert job(25, "2", max_errors=12).retry_failed().errors.num_rows == 12
+    assert job(15, "3").retry_failed().errors.num_rows == 7
+
+
+def test_retry_over_max_errors_stops(tmp_path):
+    def job(version, refused, limit):
+        def fn(n):
+            if n in refused:
+                raise ValueError(n)
+            return {"n": n}
+
+        source = bf.records(range(10))
+        return bf.Job(fn, source, into=f"{tmp_path}/o/", executor="serial", version=version, max_errors=limit)
+
+    job("1", {1, 5, 7}, 3).run()
+    for limit in (1, 0.15):
+        with pytest.raises(StoppedError, match=rf"^stopped: more than max_errors={limit} failed; ") as stopped:
+            job("2", {5, 7}, limit).retry_failed()
+        assert stopped.value.reason == "max_errors"
+    for limit in (2, 0.2):
+        assert job("2", {5, 7}, limit).retry_failed().errors.num_rows == 2
+
+
+def test_stopped_retry_prints_the_command_that_follows(few, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "steps.py").write_text("def clean(line):\n    return {'n': int(line)}\n")
+    (tmp_path / "in.txt").write_text("1\n0x1\n" * 12)
+    assert main(["run", "steps.py:clean", "in.txt", "--into", "o/", "--executor", "serial"]) == 1
+    for options in ([], ["--max-errors", "5"]):
+        capsys.readouterr()
+        assert main(["retry", "o/", "--executor", "serial", *options]) == 3
+        line = capsys.readouterr().err.rpartition("\nnext: ")[2].strip()
+        look, _, then = line.partition("; once fixed, ")
+        assert main(look.split()[1:]) == 1
+        assert main(then.split()[1:]) == (1 if options else 3)
+
+
 def test_stopped_command_prints_the_command_that_follows(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "steps.py").write_text(
