@@ -18,6 +18,7 @@ from typing import Any
 
 from batchflow.errors import SchemaError
 from batchflow.exact import MapItems, NanoTime
+from batchflow.marks import inside, type_cache
 from batchflow.numpy_arrays import Converter, numpy_converter
 from batchflow.wording import one
 
@@ -162,17 +163,21 @@ def _library_converter(kind: type) -> Converter | None:
     library, name = kind.__module__.partition(".")[0], kind.__name__
     if library == "numpy":
         return numpy_converter(kind, _lists)
-    if name == "MonthDayNano":
-        return _infer
+    if library == "pyarrow" or name == "MonthDayNano":
+        return _arrow_converter(kind)
     known = {"NaTType": _nulls, "NAType": _nulls, "Timestamp": _timestamps, "Timedelta": _timedeltas}
     if library == "pandas" and name in known:
         return known[name]
-    if library == "pyarrow" and hasattr(kind, "as_py"):
-        return _scalars
-    method = {"pandas": "to_numpy", "polars": "to_list", "pyarrow": "to_pylist"}.get(library, "")
+    method = {"pandas": "to_numpy", "polars": "to_list"}.get(library, "")
     if hasattr(kind, method) and not hasattr(kind, "columns"):  # no frames
         return lambda cells, depth: _lists([getattr(cell, method)() for cell in cells], depth)
     return None
+
+
+def _arrow_converter(kind: type) -> Converter | None:
+    if hasattr(kind, "null_count"):
+        return _arrow_arrays
+    return _scalars if hasattr(kind, "as_py") else _infer if kind.__name__ == "MonthDayNano" else None
 
 
 @lru_cache(256)
@@ -187,8 +192,8 @@ def _key(kind: type) -> Callable[[Any], Any] | None:
         ("pandas", "Timestamp"): lambda cell: (cell.unit == "ns", _zone_of(cell)),
         ("pandas", "Timedelta"): lambda cell: cell.unit == "ns",
     }  # fmt: skip
-    if library == "pyarrow" and hasattr(kind, "as_py"):
-        return lambda cell: cell.type
+    if library == "pyarrow" and (hasattr(kind, "as_py") or hasattr(kind, "null_count")):
+        return lambda cell: _type_key(cell.type)
     is_zoned = issubclass(kind, datetime) and name != "NaTType"
     return keys.get((library, name)) or (_zone_of if is_zoned else None)
 
@@ -280,7 +285,39 @@ def _scalars(cells: Sequence[Any], depth: int) -> Any:
     import pyarrow as pa
 
     del depth
-    return pa.array(cells, cells[0].type)
+    kind = cells[0].type
+    if not _has_extension(kind):
+        return pa.array(cells, kind)
+    return pa.concat_arrays([pa.repeat(cell, 1) if cell.is_valid else pa.nulls(1, kind) for cell in cells])
+
+
+@type_cache
+def _has_extension(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return isinstance(kind, pa.BaseExtensionType) or any(map(_has_extension, inside(kind).values()))
+
+
+def _type_key(kind: Any) -> Any:
+    """Return what tells an Arrow type from others; an extension type that users define has no hash."""
+    import pyarrow as pa
+
+    try:
+        hash(kind)
+    except TypeError:
+        return pa.schema([pa.field("", kind)]).serialize().to_pybytes()
+    return kind
+
+
+def _arrow_arrays(cells: Sequence[Any], depth: int) -> Any:
+    """Return arrays of one Arrow type as lists of that type."""
+    import pyarrow as pa
+
+    del depth
+    offsets = list(accumulate(map(len, cells), initial=0))
+    chunks = [chunk for cell in cells for chunk in getattr(cell, "chunks", [cell])]
+    values = pa.concat_arrays(chunks or [pa.nulls(0, cells[0].type)])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
 
 
 # --- times ----------------------------------------------------------------------------------------

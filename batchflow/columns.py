@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from batchflow.exact import MapItems, NanoTime
+from batchflow.marks import type_cache
 from batchflow.schemas import is_any_list, without_views
 
 
@@ -32,7 +33,7 @@ def column_values(column: Any) -> tuple[list[Any], dict[int, str]]:
     return values, refused
 
 
-@cache
+@type_cache
 def _is_plain(kind: Any) -> bool:
     """Whether Arrow's own `to_pylist` changes no value of a type."""
     import pyarrow as pa

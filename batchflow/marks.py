@@ -9,9 +9,9 @@ metadata of fields, on their way and in the ledger, and never in an output.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +21,9 @@ Path: TypeAlias = "tuple[str | None, ...]"
 Marks: TypeAlias = "dict[Path, frozenset[str]]"
 
 _MARK = b"batchflow"
+_EXTENSION = (b"ARROW:extension:name", b"ARROW:extension:metadata")
+"""Metadata of a field whose extension type this process has not registered; its type is the storage."""
+_T = TypeVar("_T")
 WORDS = {
     "wide": "whole numbers beyond 2**53", "huge": "whole numbers beyond 2**63",
     "us": "times beyond what nanoseconds hold", "ms": "times beyond what microseconds hold",
@@ -32,6 +35,29 @@ _NEGATIVE = "negative"
 _FLOAT_EXACT = 2**53
 _LARGEST = 2**63 - 1
 _UNITS = ("s", "ms", "us", "ns")
+
+
+def type_cache(function: Callable[..., _T]) -> Callable[..., _T]:
+    """Cache what a function says of an Arrow type; extension types that users define have no hash.
+
+    It may not return the type: types are equal although the metadata of fields inside them differs.
+    """
+    cached = cache(function)
+
+    @wraps(function)
+    def call(kind: Any, **options: Any) -> _T:
+        try:
+            hash(kind)
+        except TypeError:
+            return function(kind, **options)
+        return cached(kind, **options)
+
+    return call
+
+
+def extension_of(field: pa.Field[Any]) -> dict[bytes, bytes]:
+    """Return the metadata that names the extension type of a field where that type is not registered."""
+    return {key: value for key, value in (field.metadata or {}).items() if key in _EXTENSION}
 
 
 def marked(table: pa.Table) -> pa.Schema:
@@ -46,7 +72,7 @@ def unmarked(schema: pa.Schema) -> pa.Schema:
     """Return a schema without marks: what users see."""
     import pyarrow as pa
 
-    return pa.schema([pa.field(field.name, field.type) for field in schema])
+    return pa.schema([with_marks(field, {}) for field in schema])
 
 
 def marks_of(field: pa.Field[Any]) -> Marks:
@@ -56,12 +82,14 @@ def marks_of(field: pa.Field[Any]) -> Marks:
 
 
 def with_marks(field: pa.Field[Any], marks: Marks) -> pa.Field[Any]:
-    """Return a field with marks in the place of whatever metadata it has."""
+    """Return a field with marks, and of its own metadata only the name of an extension type."""
     import pyarrow as pa
 
     listed = sorted(([path, sorted(found)] for path, found in marks.items()), key=str)
-    text = json.dumps(listed) if marks else ""
-    return pa.field(field.name, field.type, metadata={_MARK: text.encode()} if text else None)
+    metadata = extension_of(field) if field.metadata else {}
+    if marks:
+        metadata[_MARK] = json.dumps(listed).encode()
+    return pa.field(field.name, field.type, metadata=metadata or None)
 
 
 def _marks(chunks: Sequence[Any], kind: Any, path: Path) -> Iterator[tuple[Path, frozenset[str]]]:
@@ -120,7 +148,7 @@ def _mark(chunks: Sequence[Any], kind: Any) -> frozenset[str]:
     return frozenset()
 
 
-@cache
+@type_cache
 def _can_be_marked(kind: Any) -> bool:
     """Whether values of a type can be too large for a type that holds others of it."""
     import pyarrow as pa

@@ -7,11 +7,22 @@ different chunks, so that the result does not depend on where the input was cut.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import SchemaError
-from batchflow.marks import WORDS, Marks, at_path, inside, loses, marked, marks_of, unmarked, with_marks
+from batchflow.marks import (
+    WORDS,
+    Marks,
+    at_path,
+    extension_of,
+    inside,
+    loses,
+    marked,
+    marks_of,
+    type_cache,
+    unmarked,
+    with_marks,
+)  # fmt: skip
 from batchflow.printable import printable
 
 if TYPE_CHECKING:
@@ -71,7 +82,7 @@ def refuse_duplicates(schema: pa.Schema, where: str = "") -> None:
 
 
 def _without_metadata(schema: pa.Schema) -> pa.Schema:
-    """Return a schema without any metadata but our own marks."""
+    """Return a schema without any metadata but our own marks and names of extension types."""
     import pyarrow as pa
 
     if schema.metadata or any(field.metadata or not field.nullable for field in schema):
@@ -83,6 +94,8 @@ def describe(field: pa.Field[Any]) -> str:
     """Return the type of a column in words, with its marks."""
     words = sorted({WORDS[mark] for marks in marks_of(field).values() for mark in marks if mark in WORDS})
     kind = printable(str(field.type))  # keys of records are part of it
+    if name := b", ".join(extension_of(field).values()):
+        kind = f"{kind} of the extension type {printable(name.decode(errors='replace'))}"
     return f"{kind} with {' and '.join(words)}" if words else kind
 
 
@@ -91,6 +104,10 @@ def _merge_fields(one: pa.Field[Any], other: pa.Field[Any]) -> pa.Field[Any] | N
 
     if one.equals(other, check_metadata=True):
         return one
+    named = other if pa.types.is_null(one.type) else one
+    has_null = any(map(pa.types.is_null, (one.type, other.type)))
+    if not has_null and extension_of(one) != extension_of(other):
+        return None
     marks: Marks = {}
     for field in (one, other):
         for path, found in marks_of(field).items():
@@ -98,7 +115,7 @@ def _merge_fields(one: pa.Field[Any], other: pa.Field[Any]) -> pa.Field[Any] | N
     kind = merge_types(one.type, other.type, marks)
     if kind is None or any(loses(found, at_path(kind, path)) for path, found in marks.items()):
         return None
-    return with_marks(pa.field(one.name, kind), marks)
+    return with_marks(named.with_type(kind), marks)
 
 
 def merge_types(one: Any, other: Any, marks: Marks | None = None, path: tuple[str | None, ...] = ()) -> Any:
@@ -117,6 +134,8 @@ def merge_types(one: Any, other: Any, marks: Marks | None = None, path: tuple[st
         return one
     if pa.types.is_null(one):
         return other
+    if any(isinstance(kind, pa.BaseExtensionType) for kind in (one, other)):
+        return None
     flat = _encoded(one), _encoded(other)
     if flat != (one, other):
         return merge_types(*flat, marks, path)
@@ -352,8 +371,8 @@ def plain(table: pa.Table) -> pa.Table:
     """Return a table without metadata and with all columns nullable, so that tables differ in types only."""
     import pyarrow as pa
 
-    fields = [pa.field(field.name, field.type) for field in table.schema]
-    return table if not fields else pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
+    fields = unmarked(table.schema)
+    return pa.Table.from_arrays(table.columns, schema=fields) if fields.names else table
 
 
 # --- views and runs -------------------------------------------------------------------------------
@@ -399,7 +418,7 @@ def _can_cast(kind: Any) -> bool:
     return not _has_views(kind.value_type)
 
 
-@cache
+@type_cache
 def _has_views(kind: Any, *, is_column: bool = False) -> bool:
     return not _flat_type(kind, is_column=is_column).equals(kind)
 

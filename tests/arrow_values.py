@@ -254,6 +254,35 @@ def _nested(kind, size: int) -> st.SearchStrategy:
     return st.builds(lambda made, gone: make.from_arrays(pa.array(offsets, width), made, type=kind, mask=gone), inner, mask)
 
 
+class Length(pa.ExtensionType):
+    """A type of a user, with a parameter."""
+
+    def __init__(self, unit="m", storage=None):
+        self.unit = unit
+        super().__init__(storage or pa.int64(), "batchflow.tests.length")
+
+    def __arrow_ext_serialize__(self):
+        return self.unit.encode()
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage, serialized):
+        return cls(serialized.decode(), storage)
+
+
+def extension_arrays() -> dict[str, pa.Array]:
+    """Return an array of three values, one of them null, of each extension type, by name."""
+    stored = pa.ExtensionArray.from_storage
+    numbers = pa.array([1, None, 3])
+    lists = pa.array([[1.0, 2.0], None, [3.0, 4.0]], pa.list_(pa.float32(), 2))
+    return {
+        "json": stored(pa.json_(), pa.array(["{}", None, "[1]"])), "bool8": stored(pa.bool8(), pa.array([1, None, 0], pa.int8())),
+        "uuid": stored(pa.uuid(), pa.array([b"a" * 16, None, b"b" * 16], pa.binary(16))),
+        "opaque": stored(pa.opaque(pa.int64(), "t", "v"), numbers), "tensor": stored(pa.fixed_shape_tensor(pa.float32(), [1, 2]), lists),
+        "length": stored(Length(), numbers), "feet": stored(Length("ft"), numbers),
+        "struct": stored(Length("ft", pa.struct({"x": pa.int64()})), pa.array([{"x": 1}, None, {"x": 3}])),
+    }  # fmt: skip
+
+
 def exact(column: pa.Array | pa.ChunkedArray) -> list:
     """Return the meaning of the values of a column, by Arrow's own conversion of its simplest parts."""
     if isinstance(column, pa.ChunkedArray):

@@ -9,9 +9,10 @@ from itertools import chain
 from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from batchflow.arrays import kinds_of
+from batchflow.arrays import kinds_of, to_array
+from batchflow.columns import column_values
 from batchflow.errors import SchemaError
-from batchflow.marks import with_marks
+from batchflow.marks import inside, with_marks
 from batchflow.schemas import unify
 from batchflow.tables import VALUE, NotTabularError, as_rows, is_row
 from batchflow.wording import one
@@ -200,6 +201,8 @@ def unite(known: pa.Schema | None, schema: pa.Schema) -> pa.Schema:
     """Return a schema of lines before and of lines now: each line is by itself, so any two go together."""
     import pyarrow as pa
 
+    unknown = pa.struct([])
+    schema = pa.schema([field.with_type(unknown) if _is_foreign(field.type) else field for field in schema])
     if known is None or known.equals(schema, check_metadata=True):
         return schema
     fields = {field.name: field for field in known}
@@ -241,6 +244,8 @@ def is_noted(schema: pa.Schema) -> bool:
 
 def _typed_columns(rows: Sequence[Any], plain: Sequence[Any]) -> dict[str, Shape]:
     """Return the shapes of columns with values that are none of JSON's own: Arrow's types of the values."""
+    import pyarrow as pa
+
     from batchflow.tables import rows_to_table
 
     columns: dict[str, Shape] = {}
@@ -253,15 +258,20 @@ def _typed_columns(rows: Sequence[Any], plain: Sequence[Any]) -> dict[str, Shape
         if not all(kind in _BASIC for kind in kinds_of(cells)) and columns.get(name) != ANY:
             try:
                 columns[name] = rows_to_table([{VALUE: cell} for cell in cells]).schema.field(0).type
-            except Exception:  # noqa: BLE001 - Arrow raises many kinds; what it holds no type for has none here
+            except SchemaError:  # Arrow has no type for them
                 columns[name] = ANY
-    return {name: ANY if _is_foreign(shape) else shape for name, shape in columns.items()}
+    return {
+        name: ANY if isinstance(shape, pa.DataType) and _is_foreign(shape) else shape
+        for name, shape in columns.items()
+    }
 
 
-def _is_foreign(shape: Shape) -> bool:
+def _is_foreign(kind: Any) -> bool:
+    """Whether Arrow's JSON reader does not know a type."""
     import pyarrow as pa
 
-    return isinstance(shape, pa.DataType) and (pa.types.is_map(shape) or isinstance(shape, pa.BaseExtensionType))
+    is_extension = isinstance(kind, pa.BaseExtensionType)
+    return pa.types.is_map(kind) or is_extension or any(map(_is_foreign, inside(kind).values()))
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
@@ -310,7 +320,18 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if kind in (list, tuple):
         return [_plain(item) for item in value]
+    if kind.__module__ == "pyarrow.lib" and (hasattr(value, "as_py") or hasattr(value, "null_count")):
+        return _plain(_python_value(value))
     return _plain_scalar(value, kind)
+
+
+def _python_value(value: Any) -> Any:
+    """Return a scalar of Arrow as a Python value, an array as a list."""
+    is_scalar = hasattr(value, "as_py")
+    values, refused = column_values(to_array([value]) if is_scalar else value)
+    for reason in refused.values():
+        raise SchemaError(reason)
+    return values[0] if is_scalar else values
 
 
 def _plain_scalar(value: Any, kind: type) -> Any:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchflow.errors import SchemaError
 from batchflow.formats.splice import splice
-from batchflow.marks import inside
+from batchflow.marks import inside, type_cache
 from batchflow.model import Piece, Slice
 from batchflow.schemas import conform, nested_type, unify
 
@@ -104,7 +103,7 @@ class ParquetFormat:
             writer.write_table(pa.concat_tables(held) if held else schema.empty_table(), _ROW_GROUP)
 
 
-@cache
+@type_cache
 def _missing_in_parquet(kind: Any) -> Any:
     """Return the part of a type that Parquet does not have, if any."""
     import pyarrow as pa
@@ -121,7 +120,6 @@ def _with_keys(schema: pa.Schema) -> pa.Schema:
     return pa.schema([field.with_type(_with_key(field.type)) for field in schema])
 
 
-@cache
 def _with_key(kind: Any) -> Any:
     import pyarrow as pa
 

@@ -163,10 +163,12 @@ class CsvFormat(_StreamFormat):
         import pyarrow as pa
 
         for field in schema:
-            if pa.types.is_nested(field.type) or isinstance(field.type, pa.BaseExtensionType):
+            is_extension = isinstance(field.type, pa.BaseExtensionType)
+            if pa.types.is_nested(field.type) or is_extension:
+                cure = "return text" if is_extension else "flatten it"
                 message = (
                     f"column {field.name!r} is {field.type}, which a CSV cell cannot hold: "
-                    "use format='jsonl' or 'parquet', or flatten it"
+                    f"use format='jsonl' or 'parquet', or {cure}"
                 )
                 raise SchemaError(message)
 

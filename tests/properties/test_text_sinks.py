@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import batchflow as bf
+from batchflow.formats.lines import encode_rows
 
 QUICK = settings(max_examples=60, deadline=None)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
@@ -89,6 +90,22 @@ def test_json_lines_value_is_shown_with_all_digits(tmp_path, value, shown):
     result = bf.map_records(lambda n: {"n": n, "x": value}, bf.records([0, 1]), into=into, executor="serial")
     assert result.report.failed == 0
     assert same(lines_of(into), [{"n": n, "x": shown} for n in (0, 1)])
+
+
+def test_json_lines_columns_have_the_types_that_arrow_infers():
+    rows = [{"t": datetime(2024, 1, 2), "d": np.datetime64("2024-01-02"), "l": [np.int8(1)], "s": "x"}] * 2
+    types = {"t": pa.timestamp("us"), "d": pa.date32(), "l": pa.list_(pa.int8()), "s": "str"}
+    assert encode_rows(rows)[1] == types
+    assert encode_rows([{"x": np.int8(1)}, {"x": np.str_("y")}])[1] == {"x": "any"}
+
+
+def test_json_lines_error_while_types_are_inferred_is_no_type(monkeypatch):
+    def broken(rows):
+        raise NameError("pa")
+
+    monkeypatch.setattr("batchflow.tables.rows_to_table", broken)
+    with pytest.raises(NameError):
+        encode_rows([{"t": datetime(2024, 1, 2)}])
 
 
 LOOP: list = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import tempfile
 from datetime import datetime
 
@@ -90,6 +91,100 @@ def test_two_types_unite_without_loss_or_are_refused(first, data):
         for table in (one, other):
             assert av.exact(conform(table, schema)["c"]) == av.exact(table["c"]), second
         assert "struct" in str(schema) or swapped.equals(schema, check_metadata=True), second
+
+
+# --- extension types ------------------------------------------------------------------------------
+
+EXTENSIONS = av.extension_arrays()
+NESTS = {
+    "flat": lambda array: array,
+    "in a list": lambda array: pa.ListArray.from_arrays(pa.array(range(len(array) + 1), pa.int32()), array),
+    "in a struct": lambda array: pa.StructArray.from_arrays([array], ["f"]),
+}
+COLUMNS = {f"{name} {nest}": NESTS[nest](array) for name, array in EXTENSIONS.items() for nest in NESTS}
+GIVEN = {
+    "table": (bf.map_batches, pa.table(COLUMNS), lambda table: table),
+    "columns": (bf.map_batches, pa.table({"n": range(3)}), lambda table: {key: array.take(table["n"].combine_chunks()) for key, array in COLUMNS.items()}),
+    "scalars": (bf.map_records, range(3), lambda at: {key: array[at] for key, array in COLUMNS.items()}),
+    "arrays": (bf.map_records, range(3), lambda at: {key: array[at : at + 1] for key, array in COLUMNS.items()}),
+}  # fmt: skip
+
+
+@pytest.fixture(params=["registered", "not registered"])
+def registered(request):
+    if request.param == "not registered":
+        yield False
+        return
+    pa.register_extension_type(av.Length())
+    yield True
+    pa.unregister_extension_type("batchflow.tests.length")
+
+
+def read_registered(path, registered):
+    """Return a file as a program reads it that has the type registered."""
+    if registered:
+        return read(path)
+    pa.register_extension_type(av.Length())
+    try:
+        return read(path)
+    finally:
+        pa.unregister_extension_type("batchflow.tests.length")
+
+
+@pytest.mark.parametrize("chunk", [1, 100])
+@pytest.mark.parametrize("given_as", GIVEN)
+def test_extension_types_in_memory_and_in_sinks_are_the_same(given_as, chunk, registered, tmp_path):
+    verb, records, fn = GIVEN[given_as]
+    in_lists = given_as == "arrays"
+    bf.map_records(lambda n: {"c": [n], "d": {"f": n}}, bf.records([1]), into=tmp_path / "plain.parquet", executor="serial")
+    for into in ("o.parquet", "o.arrow", None):
+        options = {"into": tmp_path / into} if into else {}
+        result = verb(fn, bf.records(records), executor="serial", chunk=chunk, **options)
+        assert result.errors["message"].to_pylist() == []
+        if into or registered:
+            table = read_registered(result.path, registered) if into else result.table
+            for name, array in COLUMNS.items():
+                assert same_column(table[name], NESTS["in a list"](array) if in_lists else array), name
+
+
+def same_column(column, array):
+    column = column.combine_chunks()
+    return column.type.equals(array.type) and column.equals(array) and getattr(column.type, "unit", "") == getattr(array.type, "unit", "")
+
+
+@pytest.mark.parametrize("given_as", ["table", "scalars"])
+def test_extension_types_in_json_lines_are_their_values(given_as, registered, tmp_path):
+    verb, records, fn = GIVEN[given_as]
+    result = verb(fn, bf.records(records), into=tmp_path / "o.jsonl", executor="serial")
+    assert result.errors["message"].to_pylist() == []
+    for name, array in COLUMNS.items():
+        assert result.table[name].to_pylist() == [json.loads(json.dumps(value, default=str)) for value in array.to_pylist()], name
+
+
+def test_extension_type_in_csv_is_an_error_row(tmp_path):
+    for array in EXTENSIONS.values():
+        result = bf.map_records(lambda at, array=array: {"c": array[at]}, bf.records([0]), into=tmp_path / "o.csv", executor="serial", fresh=True)
+        (message,) = result.errors["message"].to_pylist()
+        assert message == f"column 'c' is {array.type}, which a CSV cell cannot hold: use format='jsonl' or 'parquet', or return text"
+
+
+def test_unregistered_extension_type_does_not_unite_with_another_type(tmp_path):
+    values = [EXTENSIONS["length"][0], 5, EXTENSIONS["feet"][0], None, EXTENSIONS["length"][2]]
+    for chunk in (1, 100):
+        result = bf.map_records(lambda at: {"c": values[at]}, bf.records(range(5)), into=tmp_path / "o.arrow", executor="serial", chunk=chunk, fresh=True)
+        assert result.errors["record"].to_pylist()[0] == 2
+        assert result.table.schema.field("c").metadata[b"ARROW:extension:name"] == b"batchflow.tests.length"
+
+
+@pytest.mark.parametrize("registered", ["registered"], indirect=True)
+def test_extension_type_of_the_driver_is_alike_on_every_executor(executor, registered, tmp_path):
+    def lengths(table):
+        return {"c": pa.ExtensionArray.from_storage(av.Length("ft"), table["n"].combine_chunks())}
+
+    records = bf.records(pa.table({"n": [1, None, 3]}))
+    wanted = pa.ExtensionArray.from_storage(av.Length("ft"), pa.array([1, None, 3]))
+    for options in ({}, {"into": tmp_path / "o.parquet"}):
+        assert same_column(bf.map_batches(lengths, records, executor=executor, chunk=2, **options).table["c"], wanted)
 
 
 # --- Python, NumPy and pandas values --------------------------------------------------------------
