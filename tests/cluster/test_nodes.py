@@ -92,6 +92,18 @@ def test_a_node_that_goes_costs_a_try_and_no_record(cluster, ray, gate, tmp_path
         assert main(["verify", str(tmp_path / into)]) == 0
 
 
+def test_record_that_kills_its_worker_takes_three_on_several_nodes(cluster, ray):
+    fn = lambda n: os._exit(3) if n == 647 else n  # noqa: E731
+    added = [cluster.add(cpus=1) for _ in range(2)]
+    try:
+        result = bf.map_records(fn, bf.records(range(2000)), executor=ray, chunk=2000)
+    finally:
+        for node in added:
+            cluster.kill(node)
+    assert result.values == [n for n in range(2000) if n != 647]
+    assert result.errors.select(["record", "attempts"]).to_pylist() == [{"record": 648, "attempts": 3}]
+
+
 def test_rows_do_not_go_with_the_node_that_made_them(cluster, ray, gate):
     """The first chunk, which is slow, holds back those that are done; their node goes meanwhile."""
     stays, goes = cluster.add(1, resources={"stays": 1}), cluster.add(1)

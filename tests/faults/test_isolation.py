@@ -1,6 +1,7 @@
 """Records that hang or kill their worker: found at once, as the worker knows which one it was at."""
 
 import os
+import signal
 import threading
 
 import pytest
@@ -30,7 +31,9 @@ def told(result):
 
 
 def broken(heard):
-    return [event for event in heard if isinstance(event, TaskEnded) and event.died and event.stats.seconds]
+    """Return the tasks that ran and broke off."""
+    started = {event[:2] for event in heard if isinstance(event, TaskStarted)}
+    return [event for event in heard if isinstance(event, TaskEnded) and event.died and event[:2] in started]
 
 
 def test_record_that_hangs_costs_one_limit(remote):
@@ -38,6 +41,27 @@ def test_record_that_hangs_costs_one_limit(remote):
     assert result.values == [n for n in range(1000) if n != 700]
     assert told(result) == [(701, "700", "timeout", 1)]
     assert len(broken(heard)) == 1
+
+
+def test_record_that_hangs_in_c_code_costs_one_limit(remote):
+    def fn(n):
+        if n == 700:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # as code that hears no signal
+            wait()
+        return n
+
+    result, heard = run(fn, bf.records(range(1000)), remote, chunk=1000, timeout=LIMIT)
+    assert result.values == [n for n in range(1000) if n != 700]
+    assert told(result) == [(701, "700", "timeout", 1)]
+    assert len(broken(heard)) == 1
+
+
+@pytest.mark.cluster
+def test_position_that_no_node_tells_is_found_by_halving(warm, monkeypatch):
+    monkeypatch.setattr("batchflow.executors.ray.executor._SEARCHED", 0)
+    result, heard = run(lambda n: os._exit(3) if n == 3 else n, bf.records(range(8)), warm("ray"), chunk=8)
+    assert result.values == [n for n in range(8) if n != 3]
+    assert len(broken(heard)) > 3
 
 
 def test_record_of_a_file_that_hangs_costs_one_limit(remote, tmp_path):
@@ -93,7 +117,7 @@ def test_slow_record_keeps_all_of_its_limit(remote):
 
 
 @pytest.mark.parametrize("bad", [0, 5, 6])
-def test_file_whose_record_kills_its_worker_costs_itself(warm, tmp_path, bad):
+def test_file_whose_record_kills_its_worker_costs_itself(remote, tmp_path, bad):
     for number in range(7):
         (tmp_path / f"{number}.txt").write_text(f"{number}\nx\n")
 
@@ -102,16 +126,16 @@ def test_file_whose_record_kills_its_worker_costs_itself(warm, tmp_path, bad):
             os._exit(3)
         return line
 
-    result, heard = run(fn, bf.read_text(tmp_path), warm("processes"), chunk="1MB")
+    result, heard = run(fn, bf.read_text(tmp_path), remote, chunk="1MB")
     assert result.values == [line for n in range(7) for line in (str(n), "x") if line != str(bad)]
     assert [row[:3] for row in told(result)] == [(1, str(bad), "worker")]
     assert len(broken(heard)) == 3  # all files, the one at fault, its record
 
 
-def test_record_far_behind_that_kills_its_worker_takes_three(warm):
+@pytest.mark.parametrize("end", [lambda: os._exit(3), lambda: os.kill(os.getpid(), signal.SIGSEGV)])
+def test_record_far_behind_that_kills_its_worker_takes_three(remote, end):
     bad = 5 * STRETCH + 7
-    fn = lambda n: os._exit(3) if n == bad else n  # noqa: E731
-    result, heard = run(fn, bf.records(range(2000)), warm("processes"), chunk=2000)
+    result, heard = run(lambda n: end() if n == bad else n, bf.records(range(2000)), remote, chunk=2000)
     assert result.values == [n for n in range(2000) if n != bad]
     assert told(result) == [(bad + 1, str(bad), "worker", 3)]
     assert len(broken(heard)) == 3

@@ -224,6 +224,10 @@ class Cluster:
             total.update(node.has)
         return dict(total)
 
+    def node_ids(self) -> list[str]:
+        """Return the nodes that tasks may run on."""
+        return [node.id for node in self._nodes()]
+
     def _nodes(self) -> list[Node]:
         nodes = [
             Node(node["NodeID"], node["Resources"], node.get("Labels") or {})

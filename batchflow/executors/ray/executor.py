@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import sys
@@ -17,6 +18,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchflow.errors import ExecutorError, UsageError
@@ -24,6 +26,7 @@ from batchflow.executors.base import Executor, pickled, rules_of, take
 from batchflow.executors.modules import ImportedModules
 from batchflow.executors.ray.cluster import Cluster, is_client, request_of
 from batchflow.executors.ray.driver_side import DriverSide
+from batchflow.executors.ray.positions import take_position, task_name
 from batchflow.executors.ray.remote import (
     More,
     Notice,
@@ -38,7 +41,7 @@ from batchflow.executors.ray.remote import (
 )
 from batchflow.executors.ray.shipping import Shipment, shipped, write_pieces
 from batchflow.launch import has_rays_parent
-from batchflow.model import Assemble, Call, Failed, Inspect, Outcome, Succeeded, Task, Work
+from batchflow.model import Assemble, Call, Failed, Inspect, Outcome, Position, Succeeded, Task, Work
 from batchflow.process_state import ProcessState
 from batchflow.resources import Budget, Resources, capped
 from batchflow.retry import Retry
@@ -111,8 +114,10 @@ class Ray(Executor):
         self._tellings = time.monotonic_ns()
         self._waiting: deque[tuple[int, Work]] = deque()
         self._running: dict[Any, _Sent] = {}
+        self._searches: dict[Any, _Search] = {}
+        """Tasks that look on each node for the position of one whose worker ended."""
         self._count: Counter[int] = Counter()
-        """Tasks of each job among them."""
+        """Tasks of each job that run, or whose position is looked for."""
         self._ready: list[tuple[int, Outcome]] = []
         self._side = DriverSide()
 
@@ -206,8 +211,6 @@ class Ray(Executor):
 
     def unload(self, job: int) -> None:
         """Forget a program and cancel its tasks."""
-        import ray
-
         program = self._jobs.pop(job, None)
         if program is None:
             return
@@ -220,15 +223,21 @@ class Ray(Executor):
         self._side.forget(job)
         self._waiting = deque(item for item in self._waiting if item[0] != job)
         take(self._ready, (job,))
-        for head, sent in list(self._running.items()):
-            if sent.job == job:
-                ray.cancel(head, force=True)
-                del self._running[head]
-        del self._count[job]
+        self._cancel(job)
         if program.has_setup:
             from ray.experimental import internal_kv
 
             internal_kv._internal_kv_del(setup_key(program.key), del_by_prefix=True)
+
+    def _cancel(self, job: int) -> None:
+        import ray
+
+        of_ray: tuple[dict[Any, Any], ...] = self._running, self._searches
+        for heads in of_ray:
+            for head in [head for head, at_ray in heads.items() if at_ray.job == job]:
+                ray.cancel(head, force=True)
+                del heads[head]
+        del self._count[job]
 
     # --- work on its way -----------------------------------------------------------------------------
 
@@ -335,17 +344,22 @@ class Ray(Executor):
         if self._side.busy:  # two that cannot be waited for at once
             self._ready += self._side.wait(0 if self._running else timeout)
             timeout = min(_TURN_SECONDS, _TURN_SECONDS if timeout is None else timeout)
-        heads = list(self._running)
+        heads = [*self._running, *self._searches]
+        if self._searches:
+            timeout = min(self._give_up_searches(), math.inf if timeout is None else timeout)
         done, _ = ray.wait(heads, num_returns=1, timeout=0 if self._ready else timeout) if heads else ([], [])
         if done:
             done, _ = ray.wait(heads, num_returns=len(heads), timeout=0)  # whatever else is done by now
         for head, answer in zip(done, _answers(done), strict=True):
-            self._taken(head, answer)
+            if head in self._searches:
+                self._searched(head, answer)
+            elif head in self._running:
+                self._taken(head, answer)
         return bool(done or self._ready)
 
     def _busy(self, jobs: Collection[int] | None) -> bool:
         """Whether an outcome is still to come."""
-        at_ray = self._running if jobs is None else any(self._count[job] for job in jobs)
+        at_ray = self._running or self._searches if jobs is None else any(self._count[job] for job in jobs)
         return bool(at_ray) or any(jobs is None or job in jobs for job in self._side.jobs)
 
     def _taken(self, head: Any, answer: bytes | Exception) -> None:
@@ -356,12 +370,54 @@ class Ray(Executor):
         if not isinstance(answer, Exception):
             replies = pickle.loads(answer)
         elif len(sent.works) == 1:
-            self._ready.append((sent.job, _lost(self._jobs[sent.job], sent, answer)))
+            self._find_position(sent, _lost(self._jobs[sent.job], sent, answer))
             return
         for work, reply in zip(sent.works, replies, strict=False):
             self._take_reply(sent._replace(works=[work]), reply)
         # One by one, since any of them may have to do with the end of the worker.
         self._waiting += [(sent.job, work) for work in sent.works[len(replies) :]]
+
+    def _find_position(self, sent: _Sent, outcome: Failed) -> None:
+        """Take over that a worker ended: its node, which Ray does not name, tells which record it was at."""
+        work = sent.work
+        nodes = [] if outcome.gone or outcome.setup else self._cluster.node_ids()
+        if not isinstance(work, Task) or not 0 < len(nodes) <= _SEARCHED:
+            self._ready.append((sent.job, outcome))
+            return
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        options: Any = {name: self._options[name] for name in ("runtime_env",) if name in self._options}
+        look: Any = ray.remote(num_cpus=0, max_retries=0, **options)(take_position)
+        search = _Search(sent.job, outcome, len(nodes), time.monotonic())
+        self._count[sent.job] += 1
+        for node in nodes:
+            here = look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
+            self._searches[here.remote(self._jobs[sent.job].key, task_name(work))] = search
+
+    def _searched(self, head: Any, answer: Any) -> None:
+        """Take over whether a node knew a position; the outcome goes on once one did, or none does."""
+        search = self._searches.pop(head)
+        search.left -= 1
+        if isinstance(answer, Position):
+            since = max(0.0, answer.seconds - (time.monotonic() - search.since))
+            search.outcome = search.outcome._replace(position=answer._replace(seconds=since))
+            search.left = 0
+        if search.left == 0:
+            self._end_search(search)
+
+    def _end_search(self, search: _Search) -> None:
+        self._searches = {head: other for head, other in self._searches.items() if other is not search}
+        self._count[search.job] -= 1
+        self._ready.append((search.job, search.outcome))
+
+    def _give_up_searches(self) -> float:
+        """End searches that take too long, and return the seconds until the next one does."""
+        now = time.monotonic()
+        for search in dict.fromkeys(self._searches.values()):
+            if now - search.since >= _SEARCH_SECONDS:
+                self._end_search(search)
+        return max(0.0, min((s.since + _SEARCH_SECONDS - now for s in self._searches.values()), default=0.0))
 
     def _take_reply(self, sent: _Sent, reply: Reply) -> None:
         import ray
@@ -456,6 +512,10 @@ def _count_reloads() -> dict[str, int]:
 
 _SMALL = 32 << 10
 """Bytes of a program that go along with each task: a reference to it takes Ray longer."""
+_SEARCHED = 64
+"""Nodes at most that are asked for the position of a task; on more of them its chunk is halved."""
+_SEARCH_SECONDS = 15.0
+"""What they have time for: a worker may have to be started there."""
 _TURN_SECONDS = 0.05
 """How long Ray is waited for where something runs beside it too."""
 
@@ -506,7 +566,19 @@ class _Sent(NamedTuple):
         return work
 
 
-def _answers(heads: list[Any]) -> list[bytes | Exception]:
+@dataclass(eq=False)
+class _Search:
+    """A task whose worker ended, while its position is looked for."""
+
+    job: int
+    outcome: Failed
+    left: int
+    """Nodes that have not answered."""
+    since: float
+    """`time.monotonic` when it was known that the worker ended."""
+
+
+def _answers(heads: list[Any]) -> list[Any]:
     """Return what workers said, or why there is nothing; all at once, since each call takes Ray its time."""
     import ray
 
@@ -544,7 +616,8 @@ def _death(job: _Job, sent: _Sent, error: Exception) -> Failed:
     seconds = limits.seconds
     gone = any(kind.__name__ in _GONE for kind in type(error).__mro__)
     if seconds and not gone and was_overtime(sent.since, seconds):
-        return lost(sent.work, "timeout", too_slow(sent.work, seconds), "", retry=retry)
+        outcome = lost(sent.work, "timeout", too_slow(sent.work, seconds), "", retry=retry)
+        return outcome._replace(limit=seconds)
     cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     set_up = isinstance(error, ray.exceptions.RuntimeEnvSetupError)
     what = "its environment cannot be made" if set_up else "the Ray worker died"

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import IO, Any, Literal, NamedTuple
 
 from batchflow.executors.base import BUNDLE_SECONDS, UNKNOWN, Loaded, opened
+from batchflow.executors.ray.positions import PositionFile
 from batchflow.executors.ray.shipping import Shipment, Unpacked, read_pieces, sees
 from batchflow.keeping import Kept
 from batchflow.model import Assemble, Call, Inspect, Merge, Outcome, Succeeded, Task, Work
@@ -108,10 +109,12 @@ class _Known(NamedTuple):
     opened: ExitStack
     away: str
     """Folder for pieces of a worker that does not see that of the driver."""
+    position: PositionFile
 
     def close(self) -> None:
         """Give back what it holds."""
         self.loaded.close()
+        self.position.close()
         self.opened.close()
 
 
@@ -192,6 +195,8 @@ def _answer(
 
 def _outcome(job: _Known, work: Work, limits: Limits) -> Outcome:
     job.notice.state.go_home()
+    if isinstance(work, Task):
+        job.position.begin(work)
     try:
         with warnings.catch_warnings():  # filters of the driver are not for Ray's own code
             job.notice.state.apply_filters()
@@ -328,8 +333,10 @@ def _made_ready(job: str, notice: Notice, limits: Limits) -> _Known:
     sees_output = not notice.mark or os.path.exists(notice.mark)  # noqa: PTH110
     away = "" if sees_output else opened.enter_context(workshop())
     announce = partial(announce_setup, job)
-    loaded = Loaded(partial(_program, notice, away), limits, waits=notice.waits, announce=announce)
-    return _Known(loaded, notice, opened, away)
+    position = PositionFile(job)
+    make = partial(_program, notice, away)
+    loaded = Loaded(make, limits, waits=notice.waits, cells=position.cells, announce=announce)
+    return _Known(loaded, notice, opened, away, position)
 
 
 def announce_setup(job: str, task: Task, starts: bool) -> None:

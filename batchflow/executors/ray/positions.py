@@ -1,0 +1,70 @@
+"""Which record a worker of Ray was at when it ended: in a file on its node, which a task on that node reads."""
+
+from __future__ import annotations
+
+import glob
+import mmap
+import os
+import tempfile
+from contextlib import suppress
+from typing import Any
+
+from batchflow.model import Position, Task
+from batchflow.worker.position import CELLS, PositionCells
+
+_NAME = 256
+_SIZE = 8 * CELLS + _NAME
+
+
+class PositionFile:
+    """The position of the task that this process is at, in a file that outlives the process.
+
+    Parameters
+    ----------
+    job
+        What the job is known by to workers.
+    """
+
+    def __init__(self, job: str) -> None:
+        self._path = f"{_prefix(job)}{os.getpid()}-{os.urandom(4).hex()}"
+        self.cells: memoryview | None = None
+        """Memory for the position, ``None`` where no file can be made."""
+        with suppress(OSError), open(self._path, "x+b") as file:  # noqa: PTH123
+            file.truncate(_SIZE)
+            memory = memoryview(mmap.mmap(file.fileno(), _SIZE))
+            self._name = memory[8 * CELLS :]
+            self.cells = memory[: 8 * CELLS].cast("Q")
+
+    def begin(self, task: Task) -> None:
+        """Note which task begins."""
+        if self.cells is not None:
+            PositionCells(self.cells).clear()
+            self._name[:] = task_name(task)
+
+    def close(self) -> None:
+        """Remove the file."""
+        with suppress(OSError):
+            os.unlink(self._path)  # noqa: PTH108
+
+
+def take_position(job: str, name: bytes) -> Position | None:
+    """Return where a task broke off whose worker was on this node, and remove the file that tells it."""
+    for path in glob.glob(f"{glob.escape(_prefix(job))}*"):  # noqa: PTH207
+        with suppress(OSError), open(path, "rb") as file:  # noqa: PTH123
+            content = file.read()
+            if content[8 * CELLS :] == name:
+                os.unlink(path)  # noqa: PTH108
+                return PositionCells(memoryview(bytearray(content[: 8 * CELLS])).cast("Q")).read()
+    return None
+
+
+def _prefix(job: str) -> str:
+    import ray
+
+    node: Any = ray._private.worker._global_node  # nothing public tells its folder
+    return f"{node.get_session_dir_path() if node else tempfile.gettempdir()}/batchflow-{job}-"
+
+
+def task_name(task: Task) -> bytes:
+    """Return what a task is known by in the file of its position."""
+    return f"{task.key} {task.attempt}".encode()[:_NAME].ljust(_NAME)
