@@ -158,12 +158,12 @@ class RecordRun(Run):
         done: list[range] = []
         refused: dict[int, BaseException] = {}
         at = 0
-        left = self._followed(block, rows)
+        calls = self._calls(self._followed(block, rows))
         retry = self.program.retry
         retries = retry.attempts > 1
         while at < len(rows):
             before = len(results)
-            error = _extend(results, self._calls(left))
+            error = _extend(results, calls)  # an iterator of `map` goes on after an exception
             done.append(range(at, at + len(results) - before))
             at = done[-1].stop
             if at < len(rows):
