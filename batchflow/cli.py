@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -110,7 +109,9 @@ def _settled(arguments: argparse.Namespace) -> int:
         # what Python says to impossible arguments
         return _failed(arguments, error, f"{type(error).__name__}: {error}", USAGE)
     except KeyboardInterrupt as error:
-        again = shlex.join(["batchflow", *arguments.argv])
+        from batchflow.suggesting import command
+
+        again = command(*_to_resume(arguments.argv))
         _failed(arguments, error, str(error) or "interrupted: run it again", INTERRUPTED)
         show_messages([f"  {printable(again)}"])
         return INTERRUPTED
@@ -119,39 +120,30 @@ def _settled(arguments: argparse.Namespace) -> int:
 
 def _after_stop(arguments: argparse.Namespace, error: StoppedError) -> str:
     """Return the commands that follow a job which stopped."""
+    from batchflow.suggesting import command, next_version, operand, with_options, without_option
+
     words = list(arguments.argv)
-    if arguments.verb == "retry" and error.reason != "setup":
-        from batchflow.suggesting import next_version
-
-        look = shlex.join(["batchflow", "errors", arguments.output, "--all"])
-        if error.reason == "max_errors":
-            words = [*_without(words, "--max-e"), "--max-errors", "1.0"]
-        else:
-            version = getattr(error.report, "version", None)
-            words = [*_without(words, "--vers"), "--version", next_version(version)]
-        return f"{look}; once fixed, {shlex.join(['batchflow', *words])}"
-    if error.reason == "setup" or not arguments.into:
-        return shlex.join(["batchflow", *words])
-    if error.reason == "all_failed":
-        words += [] if "--fresh" in words else ["--fresh"]
+    output = arguments.into or getattr(arguments, "output", None)
+    if error.reason == "setup" or not output:
+        return command(*_to_resume(words))
+    look = command("errors", operand(output), "--all")
+    if error.reason == "max_errors":
+        words = _to_resume(without_option(words, "--max-e"))
+        if arguments.verb == "retry":  # it keeps the limit of the run
+            words = with_options(words, "--max-errors", "1.0")
+    elif arguments.verb == "retry":
+        version = next_version(getattr(error.report, "version", None))
+        words = with_options(without_option(words, "--vers"), "--version", version)
     else:
-        words = _without(words, "--max-e")
-    look = shlex.join(["batchflow", "errors", arguments.into, "--all"])
-    return f"{look}; then {shlex.join(['batchflow', *words])}"
+        words = with_options(_to_resume(words), "--fresh")
+    return f"{look}; once fixed, {command(*words)}"
 
 
-def _without(words: Sequence[str], option: str) -> list[str]:
-    """Return the words of a command without an option and its value; options may be abbreviated."""
-    kept: list[str] = []
-    skip = False
-    for word in words:
-        if skip:
-            skip = False
-        elif word.startswith(option):
-            skip = "=" not in word
-        else:
-            kept.append(word)
-    return kept
+def _to_resume(words: Sequence[str]) -> list[str]:
+    """Return the words of a command that resumes: without ``--fresh``, which would start again."""
+    from batchflow.suggesting import without_option
+
+    return without_option(words, "--fre", has_value=False)
 
 
 def _failed(arguments: argparse.Namespace, error: BaseException, message: str, status: int) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchflow.arguments import keyword, number, reader_options, whole
 from batchflow.printable import printable
-from batchflow.suggesting import next_version
+from batchflow.suggesting import command, next_version, operand, with_options
 from batchflow.telling import (
     FAILED,
     OK,
@@ -317,28 +316,28 @@ def _after_failures(result: Result, arguments: argparse.Namespace) -> str | None
     report, output = result.report, arguments.into or getattr(arguments, "output", None)
     if not report.failed:
         return None
+    look = command("errors", operand(output), "--all") if output else None
     if output is None:
-        kept = shlex.join(["batchflow", *arguments.argv, "--into", "out/"])
-        return f"{kept} keeps them, and batchflow retry out/ tries them again"
-    words = ["batchflow", "retry", output]
-    if "BATCHFLOW_JOB" in os.environ:  # a job of a cluster, which the function was sent to
-        words = ["batchflow", "submit", "retry", output, arguments.function]
-    words += ["--version", next_version(report.version)]
+        output = "out/"
+        look = command(*with_options(arguments.argv, "--into", output))
+    options = ["--version", next_version(report.version)]
     for text in arguments.arg:
-        words += ["--arg", text]
+        options += ["--arg", text]
     if arguments.executor is not None:
-        words += ["--executor", arguments.executor]
-    return f"{shlex.join(['batchflow', 'errors', output, '--all'])}; once fixed, {shlex.join(words)}"
+        options += ["--executor", arguments.executor]
+    # A job of a cluster: the function is sent along.
+    function = [arguments.function] if "BATCHFLOW_JOB" in os.environ else []
+    return f"{look}; once fixed, {command('retry', operand(output), *function, *options)}"
 
 
 def _after_flow(run: FlowRun, arguments: argparse.Namespace) -> str:
     """Return the commands that follow a flow of which something failed."""
-    again = shlex.join(["batchflow", *arguments.argv])
     output = run.failed_output
-    look = [] if output is None else [shlex.join(["batchflow", "errors", output, "--all"])]
-    lines = [*look, f"once fixed, {again}"]
+    look = [] if output is None else [command("errors", operand(output), "--all")]
+    lines = [*look, f"once fixed, {command(*arguments.argv)}"]
     if run.counts.get("cancelled"):
-        lines.append(f"{again} --on-error continue runs what needs no failed step")
+        on = command(*with_options(arguments.argv, "--on-error", "continue"))
+        lines.append(f"to run what needs no failed step, {on}")
     return "; ".join(lines)
 
 

@@ -30,7 +30,7 @@ from batchflow.resuming import read_history
 from batchflow.sources import Source
 from batchflow.sources.listing import is_sent
 from batchflow.stores import Uri, is_uri, why_refused
-from batchflow.suggesting import did_you_mean
+from batchflow.suggesting import command, did_you_mean, operand
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -256,7 +256,8 @@ def load_again(place: dict[str, str | None], output: str) -> Callable[..., Any]:
     if module in (None, "__main__") or "<" in name:
         message = (
             f"the function {name} that made {output!r} is defined in a program or another function: "
-            f"name one that can be imported, batchflow retry {output} steps.py:clean --version 2"
+            f"name one that can be imported, "
+            f"{command('retry', operand(output), 'steps.py:clean', '--version', '2')}"
         )
         raise FunctionError(message)
     by_file = file and module in (Path(file).stem, f"{Path(file).stem}_py") and not is_sent(file)

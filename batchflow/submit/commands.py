@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 
@@ -27,14 +26,9 @@ def run_submit(arguments: argparse.Namespace) -> int:
         return _follow(cluster, job_id, arguments, new=new)
     if arguments.json:
         return tell(arguments, OK, {"id": job_id, "new": new, "job": None})
-    where = _where(arguments)
+    where = cluster.where
     show_messages([f"next: batchflow logs {job_id} --follow{where}; batchflow stop {job_id}{where}"])
     return OK
-
-
-def _where(arguments: argparse.Namespace) -> str:
-    """Return what a command needs to find the same cluster again."""
-    return f" --address {shlex.quote(arguments.address)}" if arguments.address else ""
 
 
 def _follow(cluster: JobServer, job_id: str, arguments: argparse.Namespace, *, new: bool = False) -> int:
@@ -44,7 +38,7 @@ def _follow(cluster: JobServer, job_id: str, arguments: argparse.Namespace, *, n
         job = cluster.follow(job_id, log.hear)
     except KeyboardInterrupt:
         log.close()
-        stop = f"batchflow stop {job_id}{_where(arguments)}"
+        stop = f"batchflow stop {job_id}{cluster.where}"
         tell(arguments, INTERRUPTED, {"id": job_id, "new": new, "job": None})
         return fail(f"followed no longer; the job goes on: {stop} stops it", INTERRUPTED)
     log.close()
@@ -88,10 +82,12 @@ def run_logs(arguments: argparse.Namespace) -> int:
 
 def run_stop(arguments: argparse.Namespace) -> int:
     """Stop a job."""
-    job = JobServer(arguments.address).stop(arguments.id, 2 * STOP_SECONDS)
+    cluster = JobServer(arguments.address)
+    job = cluster.stop(arguments.id, 2 * STOP_SECONDS)
     if arguments.json:
         return tell(arguments, OK if job.over else FAILED, {"job": of_job(job)})
     if not job.over:
-        return fail(f"{job.id} has not ended yet, and is {job.status.lower()}: batchflow logs {job.id}", FAILED)
+        look = f"batchflow logs {job.id}{cluster.where}"
+        return fail(f"{job.id} has not ended yet, and is {job.status.lower()}: {look}", FAILED)
     show_messages([f"{job.id} {job.status.lower()} after {job.seconds or 0:,.0f} s"])
     return OK

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -113,11 +114,15 @@ class JobServer:
 
     _patience = 0.0
 
+    where: str = ""
+    """Option by which a command finds the same cluster."""
+
     def __init__(
         self, address: str | None = None, *, patience: float = 0.0, announce: Callable[[str], None] | None = None
     ) -> None:
         self._patience = patience
         self._announce = announce
+        self.where = f" --address {shlex.quote(address)}" if address else ""
         address = address or os.environ.get(ADDRESS)
         if not address:
             message = f"name the job server of the cluster: --address http://head:8265, or set {ADDRESS}"
@@ -241,7 +246,7 @@ class JobServer:
                 return job.id, True
         for job in jobs:
             if job.into is not None and job.into == into and not job.over:
-                message = f"{job.id} is writing {into}: let it end, or batchflow stop {job.id}"
+                message = f"{job.id} is writing {into}: let it end, or batchflow stop {job.id}{self.where}"
                 raise UsageError(message)
         number = max((int(one.removeprefix(name)[1:] or 1) for one in tried), default=0) + 1
         return (name if number == 1 else f"{name}-{number}"), False
@@ -335,7 +340,8 @@ class JobServer:
         now = time.monotonic()
         if lost is not None and now - lost > PATIENCE:
             message = (
-                f"lost the connection to {self.address}; the job may go on: batchflow logs {job_id} --follow"
+                f"lost the connection to {self.address}; the job may go on: "
+                f"batchflow logs {job_id} --follow{self.where}"
             )
             raise ExecutorError(message)
         return now if lost is None else lost

@@ -24,6 +24,7 @@ from batchflow.progress import LINES
 from batchflow.stores import is_uri, why_refused
 from batchflow.submit.job_server import PREFIX, JobServer
 from batchflow.submit.parcel import Parcel
+from batchflow.suggesting import operand
 
 STOP_SECONDS = DRAIN_SECONDS + 10
 """What a job is given to end, once it is stopped."""
@@ -83,7 +84,7 @@ def order(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> Ord
     if arguments.submitted == "retry" and not arguments.function:
         message = (
             "name the function, which is sent along: "
-            f"batchflow submit retry {shlex.quote(arguments.output)} steps.py:clean"
+            f"batchflow submit {shlex.join(['retry', operand(arguments.output), 'steps.py:clean'])}"
         )
         raise UsageError(message)
     into = getattr(arguments, "into", None) or getattr(arguments, "output", None)

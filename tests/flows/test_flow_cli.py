@@ -103,7 +103,7 @@ def test_failed_steps(capsys):
     status, out, err = run(capsys, "flows_of_test.py:bad", "--executor", "serial", "--workers", "1")
     assert (status, out) == (1, "")
     assert "1 failed, 1 skipped, 1 cancelled" in err
-    assert err.endswith("--workers 1 --on-error continue runs what needs no failed step\n")
+    assert err.endswith("--workers 1 --on-error continue\n")
     assert "failed          refuse: ValueError: no \\x1b[31m\nskipped         " in err
     assert r"1 x ValueError in call: refuse: no \x1b[31m" in err
     status, out, err = run(capsys, "flows_of_test.py:bad", "--executor", "serial", "--on-error", "continue")

@@ -1,5 +1,6 @@
 """What is printed after "next:" works when it is pasted, wherever it is printed."""
 
+import os
 import re
 import shlex
 
@@ -27,7 +28,7 @@ def next_line(text):
 
 def commands_of(line):
     """Return the commands of a line, without the words between them."""
-    return [shlex.split(part)[1:] for part in re.findall(r"batchflow .*?(?=;| keeps them| runs what| tries them|$)", line)]
+    return [shlex.split(part)[1:] for part in re.findall(r"batchflow .*?(?=; [a-z]|$)", line)]
 
 
 @pytest.fixture
@@ -91,7 +92,82 @@ def test_run_in_memory_names_the_command_that_keeps_failures(folder, shell):
     run, retry = commands_of(next_line(err))
     assert shell(run)[0] == 1
     (folder / "steps.py").write_text(FIXED)
-    assert shell([*retry, "--version", "2"])[0] == 0
+    assert shell(retry)[0] == 0
+
+
+def pasted(folder, line):
+    """Paste each command of a line into a shell, and return their exit statuses."""
+    import subprocess
+    import sys
+
+    (folder / "bin").mkdir(exist_ok=True)
+    program = folder / "bin/batchflow"
+    program.write_text(f"#!/bin/sh\nexec {sys.executable} -m batchflow \"$@\"\n")
+    program.chmod(0o755)
+    commands = [part[part.index("batchflow "):] for part in line.split("; ")]
+    environment = os.environ | {"PATH": f"{folder}/bin:{os.environ['PATH']}"}
+    return [
+        subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, timeout=100, check=False).returncode
+        for command in commands
+    ]  # fmt: skip
+
+
+PLACES = ["-dash/", "a $HOME 'b' \"c\"/", "größe/", "-x *.parquet"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_odd_place_is_pasted_into_a_shell_as_it_is(folder, shell, place):
+    (folder / "-in.txt").write_text("1\na\n")
+    run = ["run", "steps.py:size", f"--into={place}", "--executor", "serial"]
+    stopped = shell([*run, "--max-errors=0", "--", "-in.txt"])
+    assert stopped[0] == 3
+    assert pasted(folder, next_line(stopped[2])) == [1, 1]
+    line = next_line(shell([*run, "--fresh", "--", "-in.txt"])[2])
+    (folder / "steps.py").write_text(FIXED)
+    assert pasted(folder, line) == [1, 0]
+
+
+def test_options_are_added_before_a_double_dash(folder, shell):
+    (folder / "-in.txt").write_text("1\na\n")
+    line = next_line(shell(["run", "steps.py:size", "--executor", "serial", "--", "-in.txt"])[2])
+    assert line == (
+        "batchflow run steps.py:size --executor serial --into out/ -- -in.txt; once fixed, "
+        "batchflow retry out/ --version 2 --executor serial"
+    )
+    assert pasted(folder, line)[0] == 1
+    (folder / "steps.py").write_text(FIXED)
+    assert pasted(folder, line)[1] == 0
+
+
+def test_retry_with_another_function_goes_on_with_that_one(folder, shell):
+    shell(["run", "steps.py:size", "in.txt", "--into", "out/", "--executor", "serial"])
+    (folder / "other.py").write_text(STEPS)
+    line = next_line(shell(["retry", "out/", "other.py:size", "--version", "2", "--executor", "serial"])[2])
+    (folder / "other.py").write_text(FIXED)
+    assert pasted(folder, line) == [1, 0]
+
+
+def test_interrupted_run_names_the_command_that_resumes(folder, monkeypatch, capsys):
+    def press(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("batchflow.commands.run", press)
+    assert main(["run", "steps.py:size", "in.txt", "--into", "a b/", "--fresh"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1].strip() == "batchflow run steps.py:size in.txt --into 'a b/'"
+
+
+def test_job_of_a_cluster_names_commands_that_are_submitted(folder, monkeypatch, capsys):
+    from batchflow.suggesting import command
+
+    monkeypatch.setenv("BATCHFLOW_JOB", "clean-1")
+    assert command("run", "steps.py:size", "s3://b/in put/") == "batchflow submit run steps.py:size 's3://b/in put/'"
+    assert command("errors", "s3://b/out/") == "batchflow errors s3://b/out/"
+
+
+def test_function_that_cannot_be_found_names_a_command_that_is_quoted(folder, capsys):
+    bf.map_records(lambda line: int(line), bf.read_text("in.txt"), into="-my out/", executor="serial", progress=False)
+    assert main(["retry", "./-my out/"]) == 2
+    assert capsys.readouterr().err.endswith("batchflow retry './-my out/' steps.py:clean --version 2\n")
 
 
 SCRIPT = """

@@ -319,14 +319,14 @@ def test_stopped_command_prints_the_command_that_follows(tmp_path, monkeypatch, 
         return capsys.readouterr().err.rpartition("\nnext: ")[2].strip()
 
     def follow(line):
-        look, _, then = line.rpartition("; then ")
+        look, _, then = line.rpartition("; once fixed, ")
         if look:
             assert main(look.split()[1:]) == 1
         return main(then.split()[1:])
 
     line = stopped("run steps.py:clean in.txt --into a/")
     assert line == (
-        "batchflow errors a/ --all; then batchflow run steps.py:clean in.txt --into a/ --executor serial --fresh"
+        "batchflow errors a/ --all; once fixed, batchflow run steps.py:clean in.txt --into a/ --executor serial --fresh"
     )
     (tmp_path / "in.txt").write_text("1\n" * 1200)
     assert follow(line) == 0
