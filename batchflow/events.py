@@ -72,6 +72,8 @@ class TaskEnded(NamedTuple):
     """It broke off, most often with its worker."""
     alone: bool = False
     """Nothing of the job ran beside it."""
+    isolating: str = ""
+    """As of `TaskStarted`."""
 
 
 class ChunkSettled(NamedTuple):

@@ -95,6 +95,10 @@ class Report:
     chunks: int = 0
     retries: int = 0
     """Tasks beyond the first one of each chunk, and calls with records that were tried before."""
+    isolation_tasks: int = 0
+    """Of the retries, tasks that tried records of a task that broke off, or failed as a whole."""
+    isolation_seconds: float = 0.0
+    """Summed over these tasks."""
     bytes_read: int = 0
     seconds: float = 0.0
     """From the start of the job to its end."""
@@ -205,6 +209,8 @@ class ReportBuilder:
         self._weight = 0
         self.records: int = 0
         """That tasks of this run tell of."""
+        self._isolation_tasks = 0
+        self._isolation_seconds = 0.0
         self._alone = 0.0
         """Seconds of one worker that nothing runs beside, for what is one of weight."""
         self._sources: dict[str, SourceCount] = {}
@@ -213,8 +219,9 @@ class ReportBuilder:
 
     def __call__(self, event: Event) -> None:
         """Hear one event."""
-        if isinstance(event, TaskStarted):
-            return  # the commonest ones first, since there are three for each chunk
+        if isinstance(event, TaskStarted):  # the commonest ones first, since there are three for each chunk
+            self._isolation_tasks += bool(event.isolating)
+            return
         if isinstance(event, TaskEnded):
             self._task(event.stats, event)
         elif isinstance(event, ChunkSettled):
@@ -232,6 +239,8 @@ class ReportBuilder:
         self._totals["retries"] += (event.attempt > 1) + stats.retries
         self._totals["bytes_read"] += stats.nbytes
         self._time.task(stats)
+        if event.isolating:
+            self._isolation_seconds += stats.seconds
         self._peak = max(self._peak, stats.peak_memory)
         if not event.again:
             self._weight += event.weight
@@ -284,6 +293,8 @@ class ReportBuilder:
         spent, seconds = self._time.losses(), self._time.seconds
         report = Report(
             executor=self._start.executor,
+            isolation_tasks=self._isolation_tasks,
+            isolation_seconds=self._isolation_seconds,
             slots=self._slots,
             logs=self._start.logs,
             complete=self._end.complete,

@@ -325,8 +325,7 @@ class Scheduler:
     def _begin(self, work: Work) -> None:
         self._running.begin(self.job, work)
         if isinstance(work, Task):
-            isolating = records_name(work.chunk) if work.isolates else ""
-            self._tell(TaskStarted(work.key, work.attempt, work.chunk.weight, isolating))
+            self._tell(TaskStarted(work.key, work.attempt, work.chunk.weight, _isolating(work)))
 
     def _next(self) -> Work | None:
         """Return what to do next: what there is beside new chunks, then those."""
@@ -576,12 +575,17 @@ class Scheduler:
     def _told(self, task: Task, outcome: Outcome, *, again: bool) -> None:
         failure, died = (outcome.failure, outcome.died) if isinstance(outcome, Failed) else (None, False)
         again |= task.schema is not None  # told when it was done the first time
-        told = (outcome.stats, failure is None, again, task.chunk, failure, died, task.alone)
+        told = (outcome.stats, failure is None, again, task.chunk, failure, died, task.alone, _isolating(task))
         self._tell(TaskEnded(task.key, task.attempt, task.chunk.weight, *told))
 
     def _tell(self, event: Event) -> None:
         for listener in self._listeners:
             listener(event)
+
+
+def _isolating(task: Task) -> str:
+    """Return the name of the records that a task tries of one that broke off, or failed as a whole."""
+    return records_name(task.chunk) if task.isolates else ""
 
 
 def _check_loaded(fn: Callable[..., Any], outcome: Outcome) -> None:

@@ -32,7 +32,7 @@ def summary(report: Report, following: str | None = None) -> str:
 
 def _lines(report: Report, following: str | None) -> Iterator[str]:
     done = f"{counted(report.rows_in, 'record')} in, {counted(report.rows_out, 'row')} out"
-    yield f"{done}, {report.failed:,} failed, {counted(report.retries, 'retry')}"
+    yield f"{done}, {report.failed:,} failed, {counted(report.retries, 'retry')}{_isolation(report)}"
     if report.executor:
         yield from _work(report)
     elif report.complete:
@@ -43,6 +43,14 @@ def _lines(report: Report, following: str | None) -> Iterator[str]:
         yield f"output in {shown(report.output)}; {what} in {shown(report.meta)}"
     if report.failed:
         yield f"next: {following or _next(report)}"
+
+
+def _isolation(report: Report) -> str:
+    """Return how many of the tasks isolated a record, and how long they took."""
+    if not report.isolation_tasks:
+        return ""
+    tasks = counted(report.isolation_tasks, "task")
+    return f" ({tasks} to isolate a failed record, {report.isolation_seconds:.2f} s)"
 
 
 def _kinds(report: Report) -> Iterator[str]:

@@ -55,6 +55,8 @@ class Lap(NamedTuple):
     rows: int
     failed: int
     nbytes: int
+    isolating: int
+    """1 if it tried records of a task that broke off, or failed as a whole."""
 
 
 class Timeline:
@@ -121,7 +123,7 @@ class Timeline:
         return Lap(
             self._track(worker), start, min(seconds, now - start), stats.read, stats.call, stats.convert,
             stats.write, event.attempt, _state(event, told[2]), stats.retries, source, first, last, len(spans),
-            *told, stats.nbytes,
+            *told, stats.nbytes, int(bool(event.isolating)),
         )  # fmt: skip
 
     def _track(self, worker: str) -> int:

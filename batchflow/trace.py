@@ -114,7 +114,8 @@ def _task(lap: dict[str, Any], sources: Sequence[str], places: _Places) -> dict[
 def _about(lap: Mapping[str, Any], sources: Sequence[str]) -> dict[str, Any]:
     """Return which task it was."""
     what = {"source": sources[lap["source"]], "start": lap["first"], "stop": lap["last"], "inputs": lap["spans"]}
-    return {**what, "attempt": lap["attempt"], "state": STATES[lap["state"]]}
+    told = {**what, "attempt": lap["attempt"], "state": STATES[lap["state"]]}
+    return {**told, "isolating": True} if lap["isolating"] else told
 
 
 def _bins(bins: Mapping[str, Any], places: _Places) -> Iterator[dict[str, Any]]:

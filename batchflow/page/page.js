@@ -406,7 +406,7 @@ function job() {
     ["time", `${seconds(one.seconds)}, from ${seconds(one.start)} on`],
     ["phases", PHASES.slice(0, 4).filter(name => one[name] > 0).map(name => `${name} ${seconds(one[name])}`).join(", ")],
     ["records", one.records || one.rows ? `${count(one.records)} in, ${plural(one.rows, "row")} out${one.failed ? `, ${count(one.failed)} failed` : ""}` : ""],
-    ["attempt", `${count(one.attempt)}${one.retries ? `, ${plural(one.retries, "call")} tried again` : ""}`], ["ended", STATES[one.state]]];
+    ["attempt", `${count(one.attempt)}${one.retries ? `, ${plural(one.retries, "call")} tried again` : ""}`], ["ended", STATES[one.state]], ["isolation", one.isolating ? "to find a record that failed" : ""]];
   const name = clip(plan.function.replace(/^__main__\./, ""), 300);
   const source = plan.in_memory ? `${plan.size === null ? "records as they come" : plural(plan.size, "record")} in memory` : `${plural(plan.inputs, `${plan.source} file`)}, ${bytes(plan.size)}`;
 
@@ -416,7 +416,7 @@ function job() {
       ["records in", count(told.rows_in), "", told.before ? `${count(told.before)} by earlier runs` : ""],
       ["rows out", count(told.rows_out)],
       ["failed", count(told.failed), "", told.failed && told.rows_in ? share(told.failed / told.rows_in) : "", told.failed > 0],
-      ["retries", count(told.retries)],
+      ["retries", count(told.retries), "", told.isolation_tasks ? `${count(told.isolation_tasks)} to isolate a record` : ""],
       ["time", seconds(told.seconds), "", plural(told.chunks, "chunk")],
       ["rate", short(rate), "/s", `${bytes(told.seconds ? told.bytes_read / told.seconds : 0)}/s read`],
       ["speed-up", told.speedup.toFixed(1), "\u00d7", `on ${plural(told.slots, "slot")}${told.over_one ? `, ${told.over_one.toFixed(1)}\u00d7 one alone` : ""}`],
@@ -468,7 +468,8 @@ function job() {
         busy[one.track] = (busy[one.track] || 0) + one.seconds;
         tasks[one.track] = (tasks[one.track] || 0) + 1;
         return {track: one.track, start: one.start, seconds: one.seconds, under: one.state > 1 ? "bad" : null,
-          parts: [...PHASES.slice(0, 4).map(phase => [phase, one[phase]]), ["other", Math.max(0, one.seconds - inside)]],
+          parts: one.isolating ? [["isolation", 1]] : [...PHASES.slice(0, 4).map(phase => [phase, one[phase]]), ["other", Math.max(0, one.seconds - inside)]],
+          isolating: one.isolating,
           title: () => where(one), about: () => about(one)};
       });
       note = "Each bar is a task. Within it the phases stand side by side by their share, though a worker goes from block to block.";
@@ -496,6 +497,7 @@ function job() {
     const summary = `Time line of ${plural(rows.length, "worker")}, ${plural(Math.round(total), "task")}, ${plural(deaths, "death")}`;
     return section("Time line", `${note} Drag to look closer, double-click to see all.`,
       legend([...PHASES.map(phase => [swatch(phase), phase]),
+        ...(bars.some(bar => bar.isolating) ? [[swatch("isolation"), "isolating a record"]] : []),
         ...(tries ? [["\u25b2 ", "a further try"]] : []), ...(deaths ? [["\u2715 ", "a worker died"]] : []),
         ...(bars.some(bar => bar.under) ? [[el("span", {class: "swatch", style: "height: 3px; vertical-align: 3px; background: var(--bad)"}), "failed as a whole"]] : [])]),
       timeline({label: summary, rows, bars, marks, end: Math.max(told.seconds, 1e-3)}),

@@ -79,6 +79,18 @@ def test_hovering_a_bar_tells_which_task_it_was(page, tmp_path):
     assert page.tip is None
 
 
+def test_tasks_that_isolate_a_record_have_a_colour_of_their_own(page, tmp_path):
+    timeline = Clock()
+    timeline(JobStarted("bytes", None, "processes", 1))
+    timeline.now = 10.0
+    timeline(ended("here:1", 0.0, 4.0))
+    timeline(ended("here:1", 5.0, 4.0, attempt=2)._replace(isolating="record 3 of a.jsonl"))
+    page.open(saved(tmp_path, told(timeline, seconds=10.0)))
+    assert "isolating a record" in page.script("return document.querySelector('.legend').innerText")
+    page.hover("canvas", *at(page, 7, 0))
+    assert "isolation\tto find a record that failed" in page.tip.splitlines()
+
+
 def test_the_other_drawings_tell_too(page, tmp_path):
     page.open(saved(tmp_path, small()))
     page.hover(".bar span:nth-child(2)", 5, 5)

@@ -113,6 +113,28 @@ def test_deaths_and_tries_are_told_of(tmp_path):
     assert names.count("died") == len(deaths)
 
 
+def test_tasks_that_isolate_a_record_are_named_and_drawn(tmp_path):
+    def fn(n):
+        if n == 3:
+            os._exit(7)
+        return {"n": n}
+
+    result = bf.map_records(fn, bf.records(range(8)), into=tmp_path / "out/", executor=bf.Processes(workers=1), chunk=8)
+    values = check(tmp_path / ".out_batchflow")
+    tasks = [dict(zip(values["timeline"]["columns"], row, strict=True)) for row in values["timeline"]["tasks"]]
+    assert sorted((task["records"], task["isolating"]) for task in tasks) == [(3, 1), (4, 1)]  # before, and after
+    assert values["isolation_tasks"] == 4  # all once more, those two, and the record
+    assert "(4 tasks to isolate a failed record, " in str(result.report).splitlines()[0]
+    drawn = [event for event in told(tmp_path / ".out_batchflow/trace.json")["traceEvents"] if event["ph"] == "X"]
+    assert [event["args"]["isolating"] for event in drawn] == [True, True]
+
+
+def test_report_without_isolation_says_nothing_of_it(tmp_path):
+    result = run(tmp_path)
+    assert result.report.isolation_tasks == 0
+    assert "isolate" not in str(result.report)
+
+
 @pytest.mark.parametrize("options", [{}, {"combine": lambda table: table}])
 def test_a_result_in_memory_saves_its_report(tmp_path, options):
     result = run(tmp_path, **options)

@@ -59,7 +59,7 @@ def test_a_task_is_told_of_with_all_that_hovering_shows():
     assert task == {
         "track": 0, "start": 1.5, "seconds": 1.25, "read": 0.125, "call": 0.75, "convert": 0.125, "write": 0.125,
         "attempt": 2, "state": STATES.index("some failed"), "retries": 3, "source": 0, "first": 500, "last": 1500,
-        "spans": 4, "records": 50, "rows": 48, "failed": 2, "nbytes": 1000,
+        "spans": 4, "records": 50, "rows": 48, "failed": 2, "nbytes": 1000, "isolating": 0,
     }  # fmt: skip
     told = timeline.told()
     assert (told["sources"], told["workers"], told["slots"]) == (["logs/a.jsonl"], ["here:7"], [(0.0, 2)])
