@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from functools import partial
 from itertools import chain, count, groupby, repeat
 from operator import gt, itemgetter
+from sys import getrefcount
 from types import GeneratorType
 from typing import Any, ClassVar, NamedTuple
 
@@ -39,6 +41,10 @@ class RecordRun(Run):
     """Calls the function once for each record."""
 
     fine: ClassVar[bool] = True
+    _unwatched = 2
+    """Results of the chunk until it is known whether the function fills one object for every record."""
+    _refilled: Any = None
+    """The first result of the chunk, if the function holds it."""
     _span = 0
     """Place in the chunk of the span that was read last."""
 
@@ -163,7 +169,7 @@ class RecordRun(Run):
         retries = retry.attempts > 1
         while at < len(rows):
             before = len(results)
-            error = _extend(results, calls)  # an iterator of `map` goes on after an exception
+            error = _extend(results, self._results(calls))  # an iterator of `map` goes on after an exception
             done.append(range(at, at + len(results) - before))
             at = done[-1].stop
             if at < len(rows):
@@ -185,6 +191,34 @@ class RecordRun(Run):
         pairs = [*zip(owners, values, strict=True), *((at, value) for at in given for value in given[at])]
         pairs.sort(key=itemgetter(0))
         return [value for _, value in pairs], [at for at, _ in pairs]
+
+    def _results(self, calls: Iterator[Any]) -> Iterator[Any]:
+        """Return the results of calls; of one object that is refilled for every record a copy each time."""
+        if self._unwatched:
+            return chain.from_iterable(self._watched(calls))
+        return calls if self._refilled is None else map(_copied, calls)
+
+    def _watched(self, calls: Iterator[Any]) -> Iterator[Iterator[Any]]:
+        """Yield the results of calls in parts: the first two of the chunk, then the others."""
+        yield self._first_results(calls)
+        if not self._unwatched:  # else there are no more, or the function raised StopIteration
+            yield self._results(calls)
+
+    def _first_results(self, calls: Iterator[Any]) -> Iterator[Any]:
+        """Yield the first two results; a dict or list that the function holds as a copy, before it is refilled."""
+        for value in calls:
+            self._unwatched -= 1
+            if self._unwatched:
+                if type(value) in _REFILLABLE and getrefcount(value) > _UNHELD:
+                    self._refilled = value
+                    value = _copied(value)
+            elif value is self._refilled:
+                value = _copied(value)
+            else:
+                self._refilled = None
+            yield value
+            if not self._unwatched:
+                return
 
     def _again(
         self, block: Block, rows: Sequence[Any], refused: dict[int, BaseException]
@@ -292,6 +326,21 @@ class RecordRun(Run):
             self.outlet.take(values)
         except SchemaError:  # what Arrow finds no type for at once may be united: 2**63 - 1 and a decimal
             self.outlet.add(concat(values_to_table([value]) for value in values))
+
+
+_REFILLABLE = {dict, list}
+_UNHELD = 2
+"""References to a value that only a local variable and the argument of `getrefcount` refer to."""
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy of a dict or list; anything else, and what cannot be copied, as it is."""
+    if type(value) not in _REFILLABLE:
+        return value
+    try:
+        return deepcopy(value)
+    except Exception:  # noqa: BLE001 - of the user's objects in it
+        return value
 
 
 _NO_VALUE = RuntimeError("the function raised StopIteration")

@@ -197,3 +197,34 @@ def test_changed_argument_same_everywhere(executor, cut):
         bump, bf.records(range(COUNT)), args={"counter": np.zeros(1000)}, executor="serial", chunk=COUNT
     )
     assert ours.values == reference.values
+
+
+def test_one_object_for_every_record_same_everywhere(executor, cut):
+    row: dict[str, Any] = {"inner": []}
+    ends: list[int] = []
+
+    def refill(n: int) -> dict[str, Any]:
+        row["n"] = n
+        row["inner"][:] = [n]
+        return row
+
+    def refill_list(n: int) -> list[int]:
+        ends[:] = [n, -n]
+        return ends
+
+    ours = bf.map_records(refill, bf.records(range(COUNT)), executor=executor, chunk=cut)
+    assert ours.values == [{"inner": [n], "n": n} for n in range(COUNT)]
+    assert bf.map_records(refill_list, bf.records(range(COUNT)), executor=executor, chunk=cut).values == [
+        [n, -n] for n in range(COUNT)
+    ]
+
+
+def test_stop_iteration_of_the_first_records_same_everywhere(executor, cut):
+    def skips(n: int) -> int:
+        if n in {0, 1, 5}:
+            raise StopIteration
+        return n
+
+    ours = bf.map_records(skips, bf.records(range(COUNT)), executor=executor, chunk=cut)
+    assert ours.values == [n for n in range(COUNT) if n not in {0, 1, 5}]
+    assert ours.errors["record"].to_pylist() == [1, 2, 6]
