@@ -1,7 +1,8 @@
 """Lists the files that paths, folders, globs and URIs stand for: each once, whatever leads to it.
 
 An output of batchflow is known by the metadata folder next to it. What a job writes is never its own
-input. Outputs of other jobs are data if they are named, or if there is nothing else.
+input. The output of another job is read if a path or pattern matches it or its files, and left out of the
+folders above it, whatever else is in them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class _Found(NamedTuple):
 
     item: Input
     output: str = ""
-    """Output of batchflow that holds it, below the path that was named."""
+    """Output of batchflow that holds it, below the folder that a path or pattern matches."""
     node: tuple[int, int] | None = None
     """Device and inode."""
 
@@ -56,13 +57,13 @@ def list_inputs(paths: Iterable[str], output: Place | None = None) -> Listing:
     Raises
     ------
     InputError
-        If a path matches no file, or cannot be listed.
+        If a path matches no file or only outputs of other jobs, or cannot be listed.
     DestinationError
         If a path is in the output.
     """
     own = _Own(output)
     inputs: dict[str, Input] = {}
-    left_out: dict[str, None] = {}
+    left_out: dict[str, str] = {}  # outputs, each with one of its files
     for path in paths:
         own.refuse(path)
         found = list(_remote(path) if is_uri(path) else _local(path, own))
@@ -71,16 +72,16 @@ def list_inputs(paths: Iterable[str], output: Place | None = None) -> Listing:
         apart = [one for one in found if not own.holds(one)]
         if not apart:
             raise own.refusal(path)
-        others = [one for one in apart if not one.output]
-        if others and len(others) < len(apart):
-            left_out.update(dict.fromkeys(one.output for one in apart if one.output))
-            apart = others
-        for one in _each_once(apart):
+        left_out.update((one.output, one.item.identity) for one in apart if one.output)
+        read = [one for one in apart if not one.output]
+        if not read:
+            raise InputError(_only_outputs(path, next(iter(left_out))))
+        for one in _each_once(read):
             inputs.setdefault(one.identity, one)
     if not inputs:
         message = "no input: the list of paths is empty"
         raise InputError(message)
-    return Listing(list(inputs.values()), tuple(left_out))
+    return Listing(list(inputs.values()), tuple(name for name, file in left_out.items() if file not in inputs))
 
 
 def describe(path: str) -> Input | None:
@@ -133,6 +134,11 @@ def _nothing(path: str) -> str:
     if _MAGIC.search(path):
         return f"no file matches {path!r}{where}"
     return f"{path!r} does not exist{where}"
+
+
+def _only_outputs(path: str, output: str) -> str:
+    what = f"the folder {path!r} holds only outputs of other jobs"
+    return f"{what}, which are read if they are named: {output!r}, or {path.rstrip('/') + '/**'!r} for all"
 
 
 def _cannot_list(path: str, error: Exception) -> InputError:
@@ -314,7 +320,7 @@ class _Walk:
         part, rest = parts[0], parts[1:]
         if part == "**":
             if not rest:
-                yield from self.files(folder, (".",))
+                yield from (one._replace(output="") for one in self.files(folder, (".",)))
                 return
             for below, entries in self._folders(folder, (".",)):
                 if _MAGIC.search(rest[0]) and rest[0] != "**":
@@ -337,6 +343,7 @@ class _Walk:
 
     def _match(self, found: _Folder, rest: list[str]) -> Iterator[_Found]:
         """Yield a match: a file, what is below a folder, or what matches the rest of the pattern there."""
+        found = found._replace(output="")  # it is named by the pattern
         try:
             status = os.stat(found.path)  # noqa: PTH116
         except OSError:
@@ -349,7 +356,7 @@ class _Walk:
             else:
                 yield from self.files(found)
         elif not rest and (status is not None or os.path.lexists(found.path)):
-            yield _file(found.path, found.real, status, found.output)
+            yield _file(found.path, found.real, status)
 
 
 def _scan(folder: str) -> list[os.DirEntry[str]]:
@@ -395,7 +402,7 @@ def _remote(uri: str) -> Iterator[_Found]:
         full = f"{root}/{name}"
         visible = not any(part.startswith(("_", ".")) for part in name.split("/"))
         if entry.type == FileType.File and (wanted.fullmatch(full) if wanted else visible):
-            output = next((above for above in _folders_of(name) if above in outputs), "")
+            output = "" if wanted else next((above for above in _folders_of(name) if above in outputs), "")
             yield _Found(_object(full, entry), output and f"{root}/{output}")
 
 

@@ -56,11 +56,14 @@ def test_prefix_that_begins_alike_is_another_place(bucket):
     assert numbers(run([f"{bucket.uri}/data", f"{bucket.uri}/data-2"], f"{bucket.uri}/dat/")) == [1, 2]
 
 
-def test_outputs_of_other_jobs_are_left_out_or_read_as_a_whole(bucket):
+def test_outputs_of_other_jobs_are_read_if_they_are_named(bucket):
     write(bucket, "data/a.jsonl", 1)
     for into in ("data/one/", "data/two/", "days/1/", "days/2/"):
         assert numbers(run(f"{bucket.uri}/data/", f"{bucket.uri}/{into}")) == [1]
-    assert numbers(run(f"{bucket.uri}/days/")) == [1, 1]
+    with pytest.raises(errors.InputError, match="holds only outputs of other jobs"):
+        run(f"{bucket.uri}/days/")
+    assert numbers(run(f"{bucket.uri}/days/*/*.jsonl")) == [1, 1]
+    assert numbers(run(f"{bucket.uri}/days/**")) == [1, 1]
     assert numbers(run(f"{bucket.uri}/data/one")) == [1]
 
 

@@ -141,12 +141,32 @@ def test_output_of_another_job_is_read_if_it_is_named(folder):
         assert numbers(run(source)) == ([1, 1] if isinstance(source, list) else [1])
 
 
-@pytest.mark.parametrize("source", ["days", "days/*", "days/*/*.jsonl", "days/**/*.jsonl", "days/day=*"])
-def test_folder_of_outputs_is_read_as_a_whole(folder, source):
+@pytest.mark.parametrize("source", ["days/*", "days/*/*.jsonl", "days/**/*.jsonl", "days/**", "days/day=*", "day*/day=*/**"])
+def test_outputs_that_a_pattern_matches_are_always_read(folder, source):
     write("in.jsonl", 1)
     for day in (1, 2):
         run("in.jsonl", f"days/day={day}/", format="jsonl")
-    assert numbers(run(source)) == [1, 1]
+    assert numbers(run(source, "all/")) == [1, 1]
+    write("days/day=3/foreign.jsonl", 2)
+    for into in ("all/", "fresh/"):
+        assert numbers(run(source, into)) == [1, 1, 2]
+
+
+def test_folder_of_nothing_but_outputs_is_refused(folder):
+    write("in.jsonl", 1)
+    for day in (1, 2):
+        run("in.jsonl", f"days/day={day}/", format="jsonl")
+    with pytest.raises(errors.InputError, match=r"^the folder 'days' holds only outputs of other jobs, which are read if they are named: 'days/day=1', or 'days/\*\*' for all$"):
+        run("days")
+    write("days/day=3/foreign.jsonl", 2)
+    assert numbers(run("days")) == [2]
+
+
+def test_output_that_is_named_too_is_not_called_left_out(folder):
+    write("data/a.jsonl", 1)
+    run("data/a.jsonl", "data/clean/", format="jsonl")
+    plan = bf.Job(same, bf.read_json(["data/", "data/clean/"])).plan()
+    assert (len(plan.inputs), plan.left_out) == (2, ())
 
 
 # --- one input, however it is spelled -----------------------------------------------------------------
