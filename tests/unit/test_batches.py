@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 import shutil
 import time
 import weakref
@@ -32,6 +33,30 @@ def run(fn, source, tasks, **options):
 
 def refuse(table):
     raise ValueError("nothing is right")
+
+
+@pytest.mark.parametrize("count", [2, FEW, FEW + 1, 1000])
+@pytest.mark.parametrize("bad", [{0}, {1}, {0, 1}, set(range(0, 1000, 9))], ids=len)
+def test_failing_batch_is_called_at_most_twice_per_halving(count, bad):
+    """A call may have a cost of its own: no record is called alone unless it fails or one of its neighbours."""
+    calls = []
+
+    def fn(table):
+        calls.append(table["value"].to_pylist())
+        if bad & set(calls[-1]):
+            raise ValueError
+        return table
+
+    run(fn, bf.records(list(range(count))), [], chunk=count, max_errors=1.0)
+    failing = len([n for n in bad if n < count])
+    assert len(calls) <= 2 * failing * math.ceil(math.log2(count)) + 1
+    assert all(bad & set(range(call[0] - 2, call[0] + 3)) for call in calls if len(call) == 1)
+
+
+def test_batch_that_succeeds_is_called_once():
+    calls = []
+    run(calls.append, bf.records(list(range(1000))), [], chunk=1000)
+    assert len(calls) == 1
 
 
 def test_a_mistake_that_every_record_meets_takes_no_task_for_each(monkeypatch):
