@@ -66,6 +66,17 @@ _CACHES = {"numpy.vectorize": "_ufunc"}
 """Attributes that calls fill, by class."""
 
 
+_PROCESS_STATE = {
+    "os": ("environ", "environb"),
+    "sys": ("path", "argv", "modules", "meta_path", "path_hooks", "path_importer_cache", "warnoptions",
+            "stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__"),
+    "warnings": ("filters",),
+    "random": ("_inst",),
+    "numpy.random.mtrand": ("_rand",),
+}  # fmt: skip
+"""Names in modules of what is state of the process and not of a function: it counts by its name."""
+
+
 class FingerprintError(TypeError):
     """A value that cannot be compared between two processes; the message names it."""
 
@@ -140,6 +151,7 @@ class _Walk:
         self._open: dict[int, int] = {}
         """Values that are being hashed, with their depth: those that contain this one."""
         self._path: list[str] = []
+        self._process_state = _process_state()
         self.packages: dict[str, str] = {}
 
     def root(self, value: Any) -> bytes:
@@ -160,11 +172,13 @@ class _Walk:
             if kind is str and ":" in value:
                 value = _ADDRESS.sub(self._class_at, value)
             return _leaf(value)
+        number = id(value)
+        if number in self._process_state:
+            return _leaf(self._process_state[number])
         if kind in _CONTAINERS:
-            items = _plain_items(value)
+            items = _plain_items(value, self._process_state)
             if items is not None:
                 return items
-        number = id(value)
         done = self._done.get(number)
         if done is not None:
             return done[1]
@@ -437,8 +451,6 @@ class _Walk:
         return token
 
     def _reduced(self, value: Any) -> Any:
-        if any(value is stream for stream in (sys.__stdin__, sys.__stdout__, sys.__stderr__)):
-            return value.name
         try:
             reduce = copyreg.dispatch_table.get(type(value))
             return value.__reduce_ex__(5) if reduce is None else reduce(value)
@@ -462,8 +474,6 @@ class _Walk:
 
     def _global(self, value: Any, name: str) -> bytes:
         """Return the token of what is pickled by its name; of the project it counts with the file it is in."""
-        if name.startswith("<std"):
-            return _leaf(name)
         module = getattr(value, "__module__", None)
         if not isinstance(module, str) or lookup(module, name) is not value:
             module = pickle.whichmodule(value, name)  # type: ignore[attr-defined]
@@ -548,8 +558,14 @@ def _metaclass_attributes(meta: type) -> list[str]:
     return sorted(found - {"__dict__", "__weakref__", "__signature__"})
 
 
-def _plain_items(value: Any) -> bytes | None:
-    """Return the token of a container of plain values, made in C; `None` for any other container."""
+def _plain_items(value: Any, apart: Mapping[int, str]) -> bytes | None:
+    """Return the token of a container of plain values, made in C; `None` for any other container.
+
+    Parameters
+    ----------
+    apart
+        Identities of containers that are no plain values.
+    """
     kind = type(value)
     if kind is dict:
         parts: Iterable[list[Any]] = ([*value], [*value.values()])
@@ -560,7 +576,7 @@ def _plain_items(value: Any) -> bytes | None:
         return _hash(kind.__name__, sorted(map(_leaf, value))) if is_plain else None
     tokens = []
     for part in parts:
-        if not _is_plain(part):
+        if not _is_plain(part, apart):
             return None
         file = io.BytesIO()
         pickler = pickle.Pickler(file, 5)
@@ -570,7 +586,7 @@ def _plain_items(value: Any) -> bytes | None:
     return _hash(kind.__name__, tokens)
 
 
-def _is_plain(items: list[Any]) -> bool:
+def _is_plain(items: list[Any], apart: Mapping[int, str]) -> bool:
     """Whether values, and those inside them, are of types whose pickles are equal exactly if the values are."""
     level = items
     for _ in range(_PLAIN_DEPTH):
@@ -580,6 +596,8 @@ def _is_plain(items: list[Any]) -> bool:
         if not all(kind in _NESTED or _is_exact(kind) for kind in kinds):
             return False
         nested = [item for item in level if type(item) in _NESTED]
+        if not apart.keys().isdisjoint(map(id, nested)):
+            return False
         values = (item.values() for item in nested if type(item) is dict)
         level = [*chain.from_iterable(nested), *chain.from_iterable(values)]
     return False
@@ -590,6 +608,15 @@ def _is_exact(kind: type) -> bool:
     if kind.__module__ == "numpy":
         return kind.__name__.rstrip("0123456789_") in _NUMPY_SCALARS
     return kind.__module__ in _EXACT_MODULES
+
+
+def _process_state() -> dict[int, str]:
+    """Return the names of the state of this process by identity, in one spelling."""
+    return {
+        id(getattr(sys.modules[module], name)): f"{module}.{name.strip('_')}"
+        for module, names in _PROCESS_STATE.items() if module in sys.modules
+        for name in names if getattr(sys.modules[module], name, None) is not None
+    }  # fmt: skip
 
 
 def _held_function(value: Any) -> Any:

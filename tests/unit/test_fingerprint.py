@@ -207,3 +207,36 @@ def test_dunder_attribute_that_cannot_be_compared_is_named():
 
     with pytest.raises(FingerprintError, match=r"^\.__state__ of .*Tool is a builtins\.generator, which pickle does not take$"):
         fingerprint(Tool)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("os", "environ"), ("sys", "path"), ("sys", "argv"), ("sys", "stdout"), ("sys", "stderr"),
+        ("sys", "stdin"), ("warnings", "filters"), ("random", "random"), ("random", "randint"), ("numpy.random", "rand"),
+    ],
+)  # fmt: skip
+def test_process_state_counts_by_name_in_any_spelling(module, name):
+    """What it holds differs between two shells, as does the stream that a test or a notebook puts there."""
+    fn = f"from {module} import {name} as state\ndef fn(x, also=state):\n    return state"
+    script = f"""
+import os, random, sys, warnings, io
+import numpy.random
+if sys.argv[1:]:
+    os.environ["ANYTHING"] = "1"
+    sys.path.append("/anywhere")
+    sys.stdout, sys.stderr, sys.stdin, real = io.StringIO(), io.StringIO(), io.StringIO(), sys.stdout
+    warnings.simplefilter("error")
+    random.seed(int(sys.argv[1]))
+    numpy.random.seed(int(sys.argv[1]))
+    import zipfile
+names = {{"__name__": "steps"}}
+exec({fn!r}, names)
+from batchflow.fingerprint import fingerprint
+print(fingerprint(names["fn"]), file=sys.__stdout__)
+"""
+    digests = {
+        subprocess.run([sys.executable, "-c", script, *more], capture_output=True, text=True, check=True).stdout
+        for more in ([], ["1"], ["2"])
+    }
+    assert len(digests) == 1
