@@ -284,10 +284,12 @@ def _decimals(cells: Sequence[Any], depth: int) -> Any:
 def _scalars(cells: Sequence[Any], depth: int) -> Any:
     import pyarrow as pa
 
+    from batchflow.schemas import without_views
+
     del depth
     kind = cells[0].type
     if not _has_extension(kind):
-        return pa.array(cells, kind)
+        return without_views(pa.array(cells, kind))
     return pa.concat_arrays([pa.repeat(cell, 1) if cell.is_valid else pa.nulls(1, kind) for cell in cells])
 
 
@@ -313,10 +315,12 @@ def _arrow_arrays(cells: Sequence[Any], depth: int) -> Any:
     """Return arrays of one Arrow type as lists of that type."""
     import pyarrow as pa
 
+    from batchflow.schemas import without_views
+
     del depth
     offsets = list(accumulate(map(len, cells), initial=0))
-    chunks = [chunk for cell in cells for chunk in getattr(cell, "chunks", [cell])]
-    values = pa.concat_arrays(chunks or [pa.nulls(0, cells[0].type)])
+    chunks = [without_views(chunk) for cell in cells for chunk in getattr(cell, "chunks", [cell])]
+    values = pa.concat_arrays(chunks or [without_views(pa.nulls(0, cells[0].type))])
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
 
 

@@ -382,11 +382,12 @@ def table_without_views(table: pa.Table) -> pa.Table:
     """Return a table without views, runs and small or nested dictionaries.
 
     A slice of a view takes all of it along, and few programs read views or runs. A dictionary whose indices
-    have eight bits does not hold the text of other chunks, and nested dictionaries cannot be united.
+    have eight bits does not hold the text of other chunks, and Arrow unites neither nested dictionaries nor
+    those that have null among their values.
     """
     import pyarrow as pa
 
-    if not any(_has_views(field.type, is_column=True) for field in table.schema):
+    if not any(_has_views(column.type, is_column=True) or _has_null_value(column) for column in table.columns):
         return table
     columns = [_stored(column) for column in table.columns]
     fields = [field.with_type(column.type) for field, column in zip(table.schema, columns, strict=True)]
@@ -407,11 +408,23 @@ def without_views(column: Any) -> Any:
 def _stored(column: Any) -> Any:
     """Return a column without views and runs; a dictionary of text stays one."""
     kind = _flat_type(column.type, is_column=True)
-    if kind.equals(column.type):
-        return column
     import pyarrow as pa
 
+    is_decoded = pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(kind)
+    if is_decoded and len(column) and not any(len(chunk.dictionary) for chunk in column.chunks):
+        return pa.chunked_array([pa.nulls(len(column))])  # pandas calls categories floats if there are none
+    if _has_null_value(column):
+        return without_views(column.cast(column.type.value_type)).dictionary_encode()
+    if kind.equals(column.type):
+        return column
     return column.cast(kind) if pa.types.is_dictionary(kind) and _can_cast(column.type) else without_views(column)
+
+
+def _has_null_value(column: Any) -> bool:
+    """Whether a column is a dictionary with null among its values, to which indices of null cells point."""
+    import pyarrow as pa
+
+    return pa.types.is_dictionary(column.type) and any(chunk.dictionary.null_count for chunk in column.chunks)
 
 
 def _can_cast(kind: Any) -> bool:

@@ -72,7 +72,7 @@ class _StreamFormat(_Columns, ABC):
     def assemble(self, pieces: Sequence[Piece | Slice], schema: pa.Schema, path: str) -> None:
         """Encode pieces, and copy rows of finished parts, in order, into one file."""
         with Path(path).open("wb") as part:
-            with self._writer(part, schema) as writer, ExitStack() as stack:
+            with self._writer(part, schema, pieces) as writer, ExitStack() as stack:
                 sources = _Sources(schema, stack)
                 for piece in pieces:
                     if isinstance(piece, Piece):
@@ -85,8 +85,10 @@ class _StreamFormat(_Columns, ABC):
             os.fsync(part.fileno())
 
     @abstractmethod
-    def _writer(self, part: BufferedWriter, schema: pa.Schema) -> AbstractContextManager[Any]:
-        """Return what writes tables of a schema into a file."""
+    def _writer(
+        self, part: BufferedWriter, schema: pa.Schema, pieces: Sequence[Piece | Slice]
+    ) -> AbstractContextManager[Any]:
+        """Return what writes tables of a schema, the rows of some pieces, into a file."""
 
     @abstractmethod
     def _copy(
@@ -138,18 +140,67 @@ class ArrowFormat(_StreamFormat):
     suffix = ".arrow"
     keeps_schema = True
 
-    def _writer(self, part: BufferedWriter, schema: pa.Schema) -> AbstractContextManager[Any]:
+    def _writer(
+        self, part: BufferedWriter, schema: pa.Schema, pieces: Sequence[Piece | Slice]
+    ) -> AbstractContextManager[Any]:
         import pyarrow as pa
 
-        return pa.ipc.new_file(
-            pa.PythonFile(part), schema, options=pa.ipc.IpcWriteOptions(unify_dictionaries=True)
-        )
+        return _OneDictionary(pa.ipc.new_file(pa.PythonFile(part), schema), _dictionaries(pieces, schema))
 
     def _copy(
         self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any, sources: _Sources
     ) -> None:
         del schema, part
         writer.write_table(sources.table(rows))
+
+
+def _dictionaries(pieces: Sequence[Piece | Slice], schema: pa.Schema) -> dict[str, Any]:
+    """Return the values of the columns that are dictionaries in some pieces, by name, in order of appearance."""
+    import pyarrow as pa
+
+    encoded = pa.schema([field for field in schema if pa.types.is_dictionary(field.type)])
+    values = {field.name: pa.array([], field.type.value_type) for field in encoded}
+    if encoded.names:
+        for path in dict.fromkeys(piece.path for piece in pieces):
+            columns: Any = _table(path, encoded).columns
+            for name, column in zip(encoded.names, columns, strict=True):
+                known = [values[name], *(chunk.dictionary for chunk in column.chunks)]
+                values[name] = pa.chunked_array(known).unique()
+    return values
+
+
+class _OneDictionary:
+    """Writes an Arrow file, in which a column has one dictionary."""
+
+    def __init__(self, writer: Any, values: dict[str, Any]) -> None:
+        self._writer = writer
+        self._values = values
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write_table(self, table: pa.Table) -> None:
+        """Write rows."""
+        import pyarrow as pa
+
+        for name, values in self._values.items():
+            index = table.schema.get_field_index(name)
+            field = table.schema.field(index)
+            chunks = [_encoded(chunk, values) for chunk in table.column(index).chunks]
+            table = table.set_column(index, field, pa.chunked_array(chunks, field.type))
+        self._writer.write_table(table)
+
+
+def _encoded(array: Any, values: Any) -> Any:
+    """Return an array whose dictionary is one that holds all of its values."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    places = pc.index_in(array.dictionary, value_set=values).take(array.indices)
+    return pa.DictionaryArray.from_arrays(places, values, ordered=array.type.ordered)
 
 
 class CsvFormat(_StreamFormat):
@@ -195,9 +246,12 @@ class CsvFormat(_StreamFormat):
                 missing = "," * (len(schema.names) - len(have))
                 part.write(f"{text}{missing}\n".encode())
 
-    def _writer(self, part: BufferedWriter, schema: pa.Schema) -> AbstractContextManager[Any]:
+    def _writer(
+        self, part: BufferedWriter, schema: pa.Schema, pieces: Sequence[Piece | Slice]
+    ) -> AbstractContextManager[Any]:
         import pyarrow.csv as pacsv
 
+        del pieces
         writer = pacsv.CSVWriter(part, schema)
         return _OneColumn(writer, part) if len(schema.names) == 1 else writer
 

@@ -8,6 +8,7 @@ import tempfile
 from datetime import datetime
 
 import arrow_values as av
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -66,6 +67,69 @@ def test_arrow_value_through_batches_is_the_same(name, sink, data, chunk):
         assert len(failed) == 4 - len(rows)
         return
     assert (rows, failed) == (av.exact(array), {})
+
+
+WRAPPED = {
+    "column": lambda column: column,
+    "struct": lambda column: pa.StructArray.from_arrays([column], ["s"]),
+    "list": lambda column: pa.ListArray.from_arrays(pa.array(range(len(column) + 1), pa.int32()), column),
+}
+WORDS = [None, None, "b", "a", "c", None, "a", "é", "b"]
+
+
+def encode_words(numbers):
+    """Return words as a dictionary of just these."""
+    return pa.array([WORDS[number] for number in numbers], pa.string()).dictionary_encode()
+
+
+def encode_categories(numbers):
+    """Return words as pandas encodes them: without any word the categories are floats."""
+    return pa.array(pd.Categorical([WORDS[number] for number in numbers]))
+
+
+def encode_later_words(numbers):
+    return pa.array([WORDS[number] for number in numbers], pa.string()) if 0 in numbers else encode_words(numbers)
+
+
+def encode_words_and_null(numbers):
+    """Return words as a dictionary that has null among its values."""
+    words = list(dict.fromkeys(WORDS[number] for number in numbers))
+    indices = [words.index(WORDS[number]) for number in numbers]
+    return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int8()), pa.array(words, pa.string()))
+
+
+@pytest.mark.parametrize("wrap", WRAPPED)
+@pytest.mark.parametrize("encode", [encode_words, encode_categories, encode_later_words, encode_words_and_null])
+@pytest.mark.parametrize("into", ["out/parquet", "out.arrow", "out/arrow", "out.csv", "out.jsonl", ""])
+def test_dictionaries_of_any_cut_are_the_words(tmp_path, into, encode, wrap):
+    if wrap != "column" and (into == "out.csv" or encode is encode_categories):
+        return
+    words = pa.array(WORDS, pa.string())
+    for chunk in CUTS:
+        result = bf.map_batches(
+            lambda batch: pa.table(
+                {"n": batch.column(0), "c": WRAPPED[wrap](encode(batch.column(0).to_pylist()))}
+            ),
+            bf.records(range(len(WORDS))),
+            into=tmp_path / into.partition("/")[0] if into else None,
+            format=into.partition("/")[2] or None,
+            part_size="500B",
+            chunk=chunk,
+            executor="serial",
+            fresh=bool(into),
+        )
+        assert result.table["c"].to_pylist() == WRAPPED[wrap](words).to_pylist()
+
+
+@pytest.mark.parametrize("column", ["c", "l"])
+def test_dictionary_scalars_and_arrays_of_records_are_the_words(tmp_path, column):
+    arrays = [encode_words([number]) for number in range(len(WORDS))]
+    fns = {"c": lambda n: {"c": arrays[n][0]}, "l": lambda n: {"l": arrays[n]}}
+    for chunk in CUTS:
+        for sink in SINKS:
+            result = bf.map_records(fns[column], bf.records(range(len(WORDS))), into=tmp_path / sink, chunk=chunk, executor="serial", fresh=True)
+            words = WORDS if column == "c" else [[word] for word in WORDS]
+            assert (result.table[column].to_pylist(), result.errors.num_rows) == (words, 0)
 
 
 def united(one, other):
