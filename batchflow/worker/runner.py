@@ -99,6 +99,10 @@ class Runner:
                 return self._perform(work)
             with Guard(*limits, self._seconds_left):
                 return self._perform(work)
+        except KeyboardInterrupt as error:
+            if not self._guarded or not position.in_setup:
+                raise
+            return failed(work, "worker", error)._replace(setup=True)  # Ctrl-C is for the driver only
         except (Overtime, MemoryError) as error:
             stats = Stats(worker_name(), began, time.time() - began, peak_memory=peak_memory())
             outcome = over(work, error, limits, self._program.retry)

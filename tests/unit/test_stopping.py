@@ -140,6 +140,16 @@ def test_setup_that_hangs_stops_the_job(remote):
         bf.map_records(keep, bf.records(range(3)), setup=hang, timeout=0.3, executor=remote)
 
 
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_setup_that_raises_keyboard_interrupt_stops_the_job(remote):
+    with pytest.raises(StoppedError, match=r"setup=.* failed: KeyboardInterrupt") as caught:
+        bf.map_records(keep, bf.records(range(8)), setup=interrupt, executor=remote, chunk=1)
+    assert caught.value.errors.num_rows == 0
+
+
 async def refuse_async():
     raise RuntimeError("no licence")
 
