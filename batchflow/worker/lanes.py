@@ -16,7 +16,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -279,8 +279,25 @@ class Loop(Lanes):
             loop.default_exception_handler(context)
 
     def run(self, steps: Iterator[None]) -> None:
-        """Go through an iterator."""
-        self._run(self._drive(steps))
+        """Go through an iterator.
+
+        Raises
+        ------
+        RuntimeError
+            If the function cancelled the tasks of the loop or stopped it.
+        """
+        drive = self._loop.create_task(self._drive(steps))
+        try:
+            self._run(drive)
+        except (asyncio.CancelledError, RuntimeError) as error:
+            if drive.done() and not drive.cancelled():
+                raise
+            drive.cancel()
+            message = (
+                "the function cancelled or stopped the event loop that all its calls run in: "
+                "let it cancel only tasks that it created"
+            )
+            raise RuntimeError(message) from error
 
     async def _drive(self, steps: Iterator[None]) -> None:
         self._steps, self._broken = steps, None
@@ -291,7 +308,7 @@ class Loop(Lanes):
         if self._broken is not None:
             raise self._broken
 
-    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def _run(self, coroutine: Awaitable[Any]) -> Any:
         """Run the loop until a coroutine ends: in another thread, where this one has a loop running already."""
         if not _is_looping():
             return self._loop.run_until_complete(coroutine)

@@ -95,6 +95,10 @@ class Run(ABC):
         self.nbytes: int = 0
         self.outlet: Outlet = outlet_of(program)
         self.outlet.schema = task.schema
+        self.suspect: bool = False
+        """Whether calls of other tasks ran in the same event loop when that ended."""
+        self._combining = False
+        """Whether ``combine=`` has been called."""
         self._last: Block | None = None
         self._window: tuple[Any, int, list[Any]] = None, 0, []
         self._heads: list[tuple[str, Sequence[int], Sequence[Failure]]] = []
@@ -130,10 +134,12 @@ class Run(ABC):
         except PASSING:
             self.outlet.drop()
             raise
-        except BaseException as error:  # noqa: BLE001 - of combine=, the only other thing that may raise
+        except BaseException as error:  # noqa: BLE001 - of combine=, or of what ended the event loop
             problem = failed(self.task, "call", error, retry=self.program.retry)
-            told = f"combine= failed: {problem.failure.message}"
-            problem = problem._replace(failure=problem.failure._replace(message=told))
+            problem = problem._replace(suspect=self.suspect)
+            if self._combining:
+                message = f"combine= failed: {problem.failure.message}"
+                problem = problem._replace(failure=problem.failure._replace(message=message))
         if problem is None:
             return self._succeeded(payload)
         return self._whole(problem)
@@ -147,6 +153,7 @@ class Run(ABC):
         payload: Any = self.outlet.close()
         self.clock.lap("write")
         if self.program.combine is not None and payload.tables:
+            self._combining = True
             payload = Rows([as_table(self.program.combine(concat(payload.tables)))])
             self.clock.lap("call")
         return payload

@@ -67,9 +67,13 @@ class Overlap:
         if self.runs and self.runs[0].task.key == task.key:
             return self.runs.popleft()
         if self.runs:
-            self.runs.clear()
-            lanes.settle()
+            self.settle(lanes)
         return None
+
+    def settle(self, lanes: Lanes) -> None:
+        """Give up all calls on their way; tasks whose calls had begun start again in their turn."""
+        self.runs.clear()
+        lanes.settle()
 
 
 class WaitingRun(RecordRun):
@@ -122,7 +126,11 @@ class WaitingRun(RecordRun):
         except PASSING:
             raise  # whoever has the lanes ends them
         except BaseException:
-            self._lanes.settle()
+            if self.overlap is None:
+                self._lanes.settle()
+            else:
+                self.suspect: bool = bool(self.overlap.runs)
+                self.overlap.settle(self._lanes)
             raise
 
     def seconds_left(self, limit: float) -> float:

@@ -477,3 +477,28 @@ def test_tasks_that_hold_no_core(remote, server):
     )
     assert result.values == list(range(10))
     assert 5 <= server.most <= 8
+
+
+def cancel_all():
+    for task in asyncio.all_tasks():
+        task.cancel()
+
+
+def stop_loop():
+    asyncio.get_running_loop().stop()
+
+
+@pytest.mark.parametrize("chunk", [1, 8])
+@pytest.mark.parametrize("end", [cancel_all, stop_loop])
+def test_function_that_ends_the_event_loop_fails_its_record(executor, end, chunk):
+    async def fn(n):
+        if n == 3:
+            end()
+        await asyncio.sleep(0)
+        return n
+
+    result = run(fn, range(8), executor, concurrency=4, chunk=chunk)
+    assert seen(result).values == [n for n in range(8) if n != 3]
+    [row] = result.errors.select(["record", "phase", "error_type", "message"]).to_pylist()
+    assert row["message"].startswith("the function cancelled or stopped the event loop")
+    assert (row["record"], row["phase"], row["error_type"]) == (4, "call", "RuntimeError")
