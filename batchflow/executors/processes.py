@@ -43,6 +43,8 @@ from batchflow.worker.position import PositionCells
 if TYPE_CHECKING:
     from batchflow.rate import Bucket
 
+_LOOK_SECONDS = 1.0
+"""After what time it is looked again for workers that are stopped past their time limit."""
 _STILLBORN = 100
 """Workers in a row that ended without any work, after which there is no point in making more."""
 
@@ -78,6 +80,8 @@ class Processes(Executor):
         self._loaded = 0
         self._waiting: deque[Piece] = deque()
         self._ready: list[tuple[int, Outcome]] = []
+        self._next_look = 0.0
+        """`time.monotonic` when it is looked again for workers that are overdue."""
         self._modules = ImportedModules()
         self._stale: list[str] = []
         """Modules that changed since the workers started."""
@@ -282,9 +286,12 @@ class Processes(Executor):
         """Return the outcomes there are; waits for the first one."""
         if self._was_forked and jobs is not None and not self._programs.keys() >= set(jobs):
             raise _forked()
+        until = None if timeout is None else time.monotonic() + timeout
         while not (taken := take(self._ready, jobs)) and self._busy(jobs):
-            events = self._selector.select(timeout)
-            if not events:
+            remaining = _LOOK_SECONDS if until is None else max(0.0, until - time.monotonic())
+            events = self._selector.select(min(remaining, _LOOK_SECONDS))
+            self._end_overdue()
+            if not events and until is not None and time.monotonic() >= until:
                 break
             for key, _ in events:
                 if key.data is None:
@@ -295,6 +302,17 @@ class Processes(Executor):
                         self._hear(key.data)
             self._dispatch()
         return taken
+
+    def _end_overdue(self) -> None:
+        """Kill workers that cannot keep their own time limit, looked for now and then."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_SECONDS
+        for worker in self._workers.values():
+            if worker.tally.is_overdue:
+                with suppress(OSError):  # without a zygote there is no worker either
+                    self._ask(worker.number)
 
     def _busy(self, jobs: Collection[int] | None) -> bool:
         """Whether an outcome is still to come."""
@@ -363,7 +381,8 @@ class Processes(Executor):
         seconds = limits.seconds
         spent = time.monotonic() - worker.tally.since
         position = PositionCells(worker.tally.cells).read() if isinstance(work, Task) else None
-        if status == OVERTIME and seconds and was_overtime(worker.tally.since, seconds):
+        ended_itself = status == OVERTIME and was_overtime(worker.tally.since, seconds)
+        if seconds and (ended_itself or worker.tally.is_overdue):
             slow = too_slow(work, seconds)
             outcome = lost(work, "timeout", slow, worker.name, retry=retry)._replace(limit=seconds)
             if position is None and program.ahead and worker.queue:

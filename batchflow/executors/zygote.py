@@ -39,6 +39,7 @@ from batchflow.model import Call, Failed, Outcome, Task, Work
 from batchflow.process_state import ProcessState, go_home
 from batchflow.worker import BARE, Limits, Overtime, bare, end_with_parent, failed, lost, over
 from batchflow.worker.earlier import NOT_BEGUN, EarlierValues
+from batchflow.worker.guard import GRACE, Guard, share_end
 from batchflow.worker.log_records import LogSettings
 from batchflow.worker.log_records import install as install_logging
 from batchflow.worker.position import CELLS
@@ -51,7 +52,7 @@ END_SECONDS = 1.0
 _POLL_SECONDS = 1.0
 """After what time it is looked again whether the driver is there, where the kernel cannot tell."""
 _ENDED = struct.Struct("<Qi")
-_CELLS = 32
+_CELLS = 40
 _TALLY = _CELLS + LIMIT + 8 * CELLS
 
 
@@ -84,6 +85,8 @@ class Tally(Mirror):
     def __init__(self, file: int) -> None:
         memory = memoryview(mmap.mmap(file, _TALLY))
         self._cells = memory[:_CELLS].cast("Q")
+        self.end: memoryview = self._cells[4:]
+        """When the worker ends itself, as `share_end` has it."""
         self._lines = memory[_CELLS : _CELLS + LIMIT]
         self.cells: memoryview = memory[_CELLS + LIMIT :].cast("Q")
         """Position of the work at hand."""
@@ -104,6 +107,12 @@ class Tally(Mirror):
     def since(self) -> float:
         """When the last piece was begun, by `time.monotonic`, which is one clock for all processes."""
         return self._cells[2] / 1e9
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the worker should have ended itself: it was stopped, or is frozen."""
+        end = self.end[0]
+        return end > 0 and time.monotonic_ns() > end + int(GRACE * 1e9)
 
     def begin(self, count: int) -> None:
         """Note that a piece of work begins, the last of so many."""
@@ -349,6 +358,7 @@ class Worker:
         self._permits = permits
         self._tally = tally
         self._tally.pid = self._pid = os.getpid()
+        share_end(tally.end)
         self._answered = 0
         self._broken = False
         """Whether the last work gave nothing, so that none begins that was sent ahead."""
@@ -431,7 +441,9 @@ class Worker:
             if type(work) is list:
                 self._answer_all(job, work)
             else:
-                self._answer(self._perform(job, full_call(work) if type(work) is tuple else work))
+                outcome = self._perform(job, full_call(work) if type(work) is tuple else work)
+                loaded = self._programs.get(job)
+                self._answer(outcome, loaded.limits if loaded else Limits())
             return
         self._tally.begin(self._answered)  # that was no work
 
@@ -473,13 +485,17 @@ class Worker:
             parcel = wire.pack([])
         self._send(parcel)
 
-    def _answer(self, outcome: Outcome) -> None:
+    def _answer(self, outcome: Outcome, limits: Limits = Limits()) -> None:  # noqa: B008 - it never changes
         self._answered += 1
         self._broken = isinstance(outcome, Failed) or outcome is NOT_BEGUN
         outcome = self._with_lines(outcome)
         try:
-            parcel = wire.pack(lean_outcome(outcome))
-        except Exception as error:  # noqa: BLE001 - a value that cannot be pickled
+            with Guard(limits.seconds, None):  # pickling may run code of the user's
+                parcel = wire.pack(lean_outcome(outcome))
+        except Overtime as error:
+            late = over(UNKNOWN, error, limits)
+            parcel = wire.pack(late._replace(printed=outcome.printed, stats=outcome.stats))
+        except BaseException as error:  # noqa: BLE001 - a value that cannot be pickled
             parcel = wire.pack(lost(UNKNOWN, "convert", error)._replace(printed=outcome.printed))
         self._send(parcel)
 

@@ -36,6 +36,16 @@ OVERTIME = 1
 """Exit status of a process that `faulthandler` ended."""
 
 
+_ends = memoryview(bytearray(8)).cast("Q")
+"""`time.monotonic_ns` when this process ends itself if it still works on what it was given; 0: it does not."""
+
+
+def share_end(cells: memoryview) -> None:
+    """Note from now on in memory shared with the driver when this process ends itself: a stopped one cannot."""
+    global _ends
+    _ends = cells
+
+
 class Overtime(BaseException):
     """Raised inside the user's function; not an `Exception`, so that it does not take it for its own."""
 
@@ -71,7 +81,7 @@ class Guard:
             self._start_clock(self._seconds)
 
     def _start_clock(self, seconds: float) -> None:
-        faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=_nowhere())
+        _end_after(seconds + GRACE)
         if threading.current_thread() is threading.main_thread():  # elsewhere nobody hears a signal
             self._on = True
             self._before = signal.signal(signal.SIGALRM, self._ring)
@@ -81,7 +91,7 @@ class Guard:
         if self._on and is_importing(frame):
             signal.setitimer(signal.ITIMER_REAL, IMPORT_SECONDS)
         elif self._on and (left := self._left(self._seconds or 0.0) if self._left else 0.0) > 0:
-            faulthandler.dump_traceback_later(left + GRACE, exit=True, file=_nowhere())
+            _end_after(left + GRACE)
             signal.setitimer(signal.ITIMER_REAL, left)
         elif self._on:
             raise Overtime
@@ -98,8 +108,15 @@ class Guard:
             signal.signal(signal.SIGALRM, self._before)
         if self._seconds is not None:
             faulthandler.cancel_dump_traceback_later()
+            _ends[0] = 0
         if self._limits is not None:
             _set_limits(self._limits)
+
+
+def _end_after(seconds: float) -> None:
+    """Have this process end if the clock is not stopped before."""
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_nowhere())
+    _ends[0] = time.monotonic_ns() + int(seconds * 1e9)
 
 
 def is_importing(frame: FrameType | None) -> bool:

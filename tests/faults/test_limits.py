@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import threading
 
 import pytest
@@ -58,6 +59,54 @@ def test_a_record_that_hangs_costs_itself_only(remote, hang):
     assert row["message"] == "the task took longer than timeout=0.3 seconds"
     # On Ray nothing is left of a worker that had to be killed, so its chunk is halved.
     assert row["attempts"] == (2 if remote.name == "ray" and hang in (count_in_c, swallow) else 1)
+
+
+class HangsInReduce:
+    def __reduce__(self):
+        wait_for_ever(self)
+
+
+class HangsInGetState:
+    def __getstate__(self):
+        wait_for_ever(self)
+
+
+class HangsInItems(dict):
+    def items(self):
+        wait_for_ever(self)
+
+
+class HangsInIter(list):
+    def __iter__(self):
+        wait_for_ever(self)
+
+
+VALUES = [HangsInReduce, HangsInGetState, lambda: HangsInItems(a=1), lambda: HangsInIter([1])]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=["reduce", "getstate", "items", "iter"])
+def test_value_that_hangs_when_it_is_read_costs_its_record(remote, value):
+    result = run(lambda n: value() if n == 2 else n, range(4), remote, chunk=4, timeout=0.3)
+    assert seen(result).values == [0, 1, 3]
+    assert told(result) == [(3, "2", "timeout", "TimeoutError")]
+
+
+def stop(_):
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("chunk", [1, 8])
+def test_record_that_stops_its_worker_is_timed_out(warm, chunk):
+    """The clock of a stopped process stops with it. The driver finds the record where the worker noted it."""
+    result = run(lambda n: stop(n) if n == 5 else n, range(8), warm("processes"), chunk=chunk, timeout=0.3)
+    assert seen(result).values == [n for n in range(8) if n != 5]
+    assert told(result) == [(6, "5", "timeout", "TimeoutError")]
+    assert result.errors["attempts"].to_pylist() == [1]
+
+
+def test_setup_that_stops_its_worker_is_one_error_of_the_job(warm):
+    with pytest.raises(bf.errors.StoppedError, match=r"^stopped: setup=.* failed: TimeoutError"):
+        run(lambda n, _: n, range(2), warm("processes"), setup=lambda: stop(0), chunk=2, timeout=0.3)
 
 
 def test_where_it_hung_is_shown(remote):

@@ -24,7 +24,7 @@ from batchflow.packing import Packed, dumps, forget_functions, private_buffers
 from batchflow.process_state import ProcessState
 from batchflow.rows import Rows
 from batchflow.stores.transit import workshop
-from batchflow.worker import BARE, Limits, Overtime, Program, bare, end_with_parent, failed, lost, over
+from batchflow.worker import BARE, Guard, Limits, Overtime, Program, bare, end_with_parent, failed, lost, over
 from batchflow.worker.log_records import LogSettings
 from batchflow.worker.log_records import install as install_logging
 from batchflow.worker.prints import Gathered, Prints, install
@@ -182,7 +182,7 @@ def _answer(
     job: _Known, work: Work, shipment: Shipment | None, limits: Limits, node: str
 ) -> tuple[Reply, Any]:
     if shipment is None:
-        return _reply(job, work, _outcome(job, work, limits), node)
+        return _limited_reply(job, work, _outcome(job, work, limits), limits, node)
     import ray
 
     files = Unpacked(shipment, ray.get)
@@ -190,7 +190,7 @@ def _answer(
         outcome = _outcome(job, work, limits)
     if files.missed:
         return Reply(None, node, unseen="more input"), None
-    return _reply(job, work, outcome, node)
+    return _limited_reply(job, work, outcome, limits, node)
 
 
 def _outcome(job: _Known, work: Work, limits: Limits) -> Outcome:
@@ -207,6 +207,17 @@ def _outcome(job: _Known, work: Work, limits: Limits) -> Outcome:
         return lost(work, "call", error)
 
 
+def _limited_reply(
+    job: _Known, work: Work, outcome: Outcome, limits: Limits, node: str
+) -> tuple[Reply, Any]:
+    """Return the reply, made inside the time limit: pickling may run code of the user's."""
+    try:
+        with Guard(None if isinstance(work, BARE) else limits.seconds, None):
+            return _reply(job, work, outcome, node)
+    except Overtime as error:
+        return Reply(over(work, error, limits)._replace(stats=outcome.stats), node), None
+
+
 def _reply(job: _Known, work: Work, outcome: Outcome, node: str) -> tuple[Reply, Any]:
     """Part an outcome from its rows, or from its pieces where these must travel."""
     if not isinstance(outcome, Succeeded):
@@ -220,7 +231,9 @@ def _reply(job: _Known, work: Work, outcome: Outcome, node: str) -> tuple[Reply,
             if not rows[1] and len(rows[0]) <= INLINE_BYTES and not isinstance(work, Call):
                 return Reply(outcome._replace(payload=rows), node), None
             return Reply(outcome._replace(payload=None), node, "rows"), rows
-    except Exception as error:  # noqa: BLE001 - a value that cannot travel
+    except Overtime:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a value that cannot travel
         return Reply(lost(work, "convert", error), node), None
     return Reply(outcome, node), None
 
