@@ -58,6 +58,9 @@ class Member:
     lost: bool = False
     """Its socket closed; how it ended is still to be told."""
 
+    garbled: bool = False
+    """What it sent was no answer."""
+
     def __post_init__(self) -> None:
         self.inbox = wire.Inbox(self.socket)
 

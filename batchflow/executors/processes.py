@@ -324,9 +324,13 @@ class Processes(Executor):
         problem: BaseException | None = None
         try:
             outcome = worker.inbox.receive()
-        except EOFError:
+        except EOFError as error:
             worker.lost = True  # the zygote tells how it ended
             self._selector.unregister(worker.socket)
+            if isinstance(error, wire.GarbledError):
+                worker.garbled = True
+                with suppress(OSError):  # without a zygote there is no worker either
+                    self._ask(worker.number)
             return
         except pickle.UnpicklingError as error:
             problem = error.__cause__ or error
@@ -388,8 +392,10 @@ class Processes(Executor):
             if position is None and program.ahead and worker.queue:
                 outcome = outcome._replace(suspect=True)  # a call of a later task may have blocked the event loop
         else:
-            message = f"the worker process {_how(status)}"
-            outcome = died(work, message, worker.name, retry, suspect=status == -signal.SIGKILL)
+            wrote = "was killed: the function wrote to a file descriptor that it did not open"
+            how = wrote if worker.garbled else _how(status)
+            suspect = status == -signal.SIGKILL and not worker.garbled
+            outcome = died(work, f"the worker process {how}", worker.name, retry, suspect=suspect)
         stats = Stats(worker.name, time.time() - spent, spent)
         in_setup = isinstance(work, Task) and PositionCells(worker.tally.cells).in_setup
         return outcome._replace(stats=stats, printed=worker.tally.kept, position=position, setup=in_setup)

@@ -112,6 +112,10 @@ def send_together(to: socket.socket, parcels: Iterable[Parcel]) -> None:
     to.sendall(b"".join([parcel.message for parcel in parcels]))
 
 
+class GarbledError(EOFError):
+    """What arrived is no frame: somebody else wrote to the socket."""
+
+
 class Frame:
     """An object that has arrived and is still to be made again, which may run code of the user's."""
 
@@ -204,13 +208,17 @@ class Inbox:
         Raises
         ------
         EOFError
-            If the other side is gone.
+            If the other side is gone; a `GarbledError` if it has not kept to this format.
         """
         try:
             total, length, count, shared, permit = _HEADER.unpack(self._next(_HEADER.size))
+            if not _is_sound(total, length, count, shared) or (shared and not self._files):
+                raise GarbledError
             data: Any = self._file(total) if shared else self._next(total)
         except OSError as error:
             raise EOFError from error
+        except ValueError as error:
+            raise GarbledError from error  # a file that is shorter than that
         body = memoryview(bytearray(data) if count and not shared else data)  # arrays may be written to
         return Frame(body, length, count, permit)
 
@@ -242,6 +250,11 @@ class Inbox:
         """Give back what arrived and was not asked for."""
         while self._files:
             os.close(self._files.pop())
+
+
+def _is_sound(total: int, length: int, count: int, shared: int) -> bool:
+    """Whether a header can be one: text that somebody wrote to the socket cannot."""
+    return shared == (total > INLINE_BYTES) and 8 * count + length <= total
 
 
 def _copied(file: int, size: int) -> mmap.mmap:

@@ -649,6 +649,20 @@ def test_a_fork_that_goes_on_does_not_answer_in_the_place_of_its_worker():
         assert bf.map_records(str, bf.records(range(12)), executor=executor, chunk=1).values == [str(x) for x in range(12)]
 
 
+@pytest.mark.parametrize("chunk", [1, 8])
+def test_record_that_writes_to_descriptors_of_its_worker_fails_alone(processes, chunk):
+    def fn(x):
+        for descriptor in range(3, 40) if x == 5 else ():
+            with suppress(OSError):
+                os.write(descriptor, b"junk" * 10)
+        return x
+
+    result = bf.map_records(fn, bf.records(range(8)), executor=processes, chunk=chunk)
+    assert seen(result).values == [0, 1, 2, 3, 4, 6, 7]
+    message = "the worker process was killed: the function wrote to a file descriptor that it did not open"
+    assert told(result, "record", "error_type", "message") == [(6, "WorkerDied", message)]
+
+
 IGNORED = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGSEGV)
 
 

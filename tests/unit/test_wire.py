@@ -62,6 +62,21 @@ def receive_ahead(source):
     return wire.Inbox(source).receive()
 
 
+@pytest.mark.parametrize("size", [40, 41, wire.INLINE_BYTES])
+def test_bytes_that_are_no_frame_are_refused(pair, size):
+    pair[0].sendall(b"j" * size)
+    with pytest.raises(wire.GarbledError):
+        receive_ahead(pair[1])
+
+
+def test_header_of_shared_memory_that_did_not_come_is_refused(pair):
+    parcel = wire.pack(bytes(2 * wire.INLINE_BYTES))
+    pair[0].sendall(parcel.message)
+    parcel.close()
+    with pytest.raises(wire.GarbledError):
+        receive_ahead(pair[1])
+
+
 BOTH = pytest.mark.parametrize("receive", [receive, receive_ahead])
 
 
