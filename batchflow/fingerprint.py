@@ -1,9 +1,10 @@
 """Fingerprint of functions and values: the same in every process, another one after any change.
 
 Functions count by their compiled code, so comments and formatting do not count; followed are the functions,
-classes and values of the user's project that they use. Installed packages count by name and version.
-Values count by what `pickle` would keep of them. A value of which neither is known raises `FingerprintError`:
-it is never taken as equal.
+classes and values of the user's project that they use. A module whose names are looked up while the function
+runs (`globals`, `eval`, `getattr`) counts as a whole, by the code of its file. Installed packages count by
+name and version. State of the process counts by its name. Values count by what `pickle` would keep of them.
+A value of which none of this is known raises `FingerprintError`: it is never taken as equal.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import copyreg
 import dis
 import functools
 import hashlib
+import importlib
 import io
 import marshal
 import pickle
@@ -22,7 +24,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import chain
+from itertools import chain, pairwise, takewhile
 from pickle import PickleBuffer
 from typing import Any, NamedTuple, cast
 
@@ -48,7 +50,7 @@ _BLOCK = 8192
 _LOCKS = ("_thread.lock", "_thread.RLock", "_thread._local")
 """Types of the C level without a value of their own that counts."""
 _CLASS_NOISE = frozenset((
-    "__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__",
+    "__dict__", "__weakref__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__",
     "__annotations_cache__", "__abstractmethods__", "_abc_impl",
     # built from the rest of the class, or filled by use
     "__pydantic_core_schema__", "__pydantic_validator__", "__pydantic_serializer__",
@@ -294,40 +296,79 @@ class _Walk:
                 tokens.append(self._package(module))
                 if lookup(module, code.co_qualname) is function:
                     return _hash("imported", (*tokens, _leaf(module)))
-            tokens += self.tokens((code, function.__defaults__, function.__kwdefaults__))
+            tokens += self.tokens((code, function.__defaults__, function.__kwdefaults__, function.__annotations__))
             if function.__closure__:
                 tokens += self._variables(_cells(function), code)
             if is_project(module):
                 tokens += self._variables(_globals(function), code)
                 tokens += self._imports(code, _package_of(names))
+                tokens += self._looked_up_late(function)
             return _hash("function", tokens)
+
+    def _looked_up_late(self, function: types.FunctionType) -> Iterator[bytes]:
+        """Yield tokens of the modules that a function looks up by text when it runs, each as a whole."""
+        code, values = function.__code__, function.__globals__
+        names = set(_names(code))
+        by_text = any(name not in values for name in _BY_TEXT.intersection(_looked_up(code)))
+        modules = "sys" in names and "modules" in names
+        modules = modules or any(values.get(name) is sys.modules for name in names)
+        if by_text or modules or "__globals__" in names:
+            yield self._whole(values.get("__name__"))
+        if modules:
+            yield from map(self._whole, filter(_is_module_of_project, _texts(code)))
+        aliases = {name for name in names if values.get(name) in (importlib.import_module, __import__)}
+        for text in _dynamic_imports(code, frozenset(aliases | _IMPORTERS), values):
+            if text is None:
+                message = f"{' of '.join(reversed(self._path))} imports a module whose name only a call tells"
+                raise FingerprintError(message)
+            module = _absolute(text, _package_of(values))
+            yield self._named_module(module)
+
+    def _named_module(self, module: str) -> bytes:
+        return self._file(module) if is_project(module) else self._package(module)
+
+    def _whole(self, module: str | None) -> bytes:
+        """Return the token of a module all of whose names may be used."""
+        if module is None or source_file(module) is None:
+            message = f"{' of '.join(reversed(self._path))} looks up names by text, in a module without a file"
+            raise FingerprintError(message)
+        return self._file(module)
 
     def _variables(self, values: Mapping[str, Any], code: types.CodeType) -> Iterator[bytes]:
         """Yield tokens of what a function looks up by name, and of the attributes of modules and functions."""
         attributes = _names(code)
+        passed = _passed_on(code)
         for name, value in values.items():
             with self._named(name):
                 yield _leaf(name)
-                yield from self._attributes(value, attributes)
+                yield from self._attributes(name, value, attributes, passed)
 
-    def _attributes(self, value: Any, names: list[str]) -> Iterator[bytes]:
+    def _attributes(self, of: str, value: Any, names: list[str], passed: frozenset[str]) -> Iterator[bytes]:
         if isinstance(value, types.ModuleType) and is_project(value.__name__):
-            found = {name: vars(value)[name] for name in names if name in vars(value)}
-            if id(value) in self._open:
-                return
-            self._open[id(value)] = len(self._open)
-            for name, item in found.items():
-                with self._named(name):
-                    yield _leaf(name)
-                    yield from self._attributes(item, names)
-            del self._open[id(value)]
+            if of in passed and source_file(value.__name__):  # to getattr() or vars(), say
+                yield self._file(value.__name__)
+            if id(value) not in self._open:
+                yield from self._module_attributes(value, names, passed)
             return
         yield self.token(value)
+        if isinstance(value, type) and "__subclasses__" in names:
+            yield from self._subclasses(value)
         if isinstance(value, types.FunctionType):  # f.model = ...
             for name in names:
                 if name in vars(value):
                     yield _leaf(name)
                     yield self.token(vars(value)[name])
+
+    def _module_attributes(
+        self, module: types.ModuleType, names: list[str], passed: frozenset[str]
+    ) -> Iterator[bytes]:
+        found = {name: vars(module)[name] for name in names if name in vars(module)}
+        self._open[id(module)] = len(self._open)
+        for name, item in found.items():
+            with self._named(name):
+                yield _leaf(name)
+                yield from self._attributes(name, item, names, passed)
+        del self._open[id(module)]
 
     def _code(self, code: types.CodeType) -> bytes:
         counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
@@ -344,6 +385,13 @@ class _Walk:
             for name in (module, *(f"{module}.{name}" for name in names or ())):
                 yield self._file(name)
 
+    def _subclasses(self, kind: type) -> Iterator[bytes]:
+        """Yield tokens of the classes that are derived from one, in the order of their names."""
+        found: list[type] = type.__subclasses__(kind)
+        for derived in sorted(found, key=_name_of):
+            yield self.token(derived)
+            yield from self._subclasses(derived)
+
     def _file(self, module: str) -> bytes:
         """Return the token of a module of the project: of its file, and of what that imports in turn."""
         file = source_file(module)
@@ -358,7 +406,9 @@ class _Walk:
         with self._named(key):
             is_folder = file.endswith("__init__.py")
             package = module if is_folder else module.rpartition(".")[0]
-            return _hash("module", (self.token(code), *self._imports(code, package)))
+            dynamic = [_absolute(text, package) for text in _dynamic_imports(code, _IMPORTERS, {}) if text]
+            return _hash("module", (self.token(code), *self._imports(code, package),
+                                    *map(self._named_module, dynamic)))  # fmt: skip
 
     def _module(self, module: types.ModuleType) -> bytes:
         name = module.__name__
@@ -380,9 +430,13 @@ class _Walk:
             for name, item in vars(kind).items():
                 if name in _CLASS_NOISE or name == _CACHES.get(_name_of(kind)):
                     continue
+                if name == "__doc__" and _is_made_doc(kind, item):
+                    continue
                 tokens += (_leaf(name), self._attribute(name, item))
             for name in _metaclass_attributes(type(kind)):  # such as the defaults of a msgspec.Struct
                 tokens += (_leaf(name), self._attribute(name, getattr(kind, name, None)))
+            if any("__subclasses__" in _names(method.__code__) for method in _methods(kind)):
+                tokens += self._subclasses(kind)
         return _hash("class", tokens)
 
     def _attribute(self, name: str, item: Any) -> bytes:
@@ -687,6 +741,67 @@ def _names(code: types.CodeType) -> list[str]:
     return sorted({name for inner in _codes(code) for name in inner.co_names})
 
 
+@functools.lru_cache(1024)
+def _passed_on(code: types.CodeType) -> frozenset[str]:
+    """Return the names of what code takes as a value, and not only for one of its attributes."""
+    found = set()
+    for inner in _codes(code):
+        steps = [item for item in dis.get_instructions(inner) if item.opname not in _NO_STEPS]
+        for item, after in pairwise(steps):
+            if item.opname.startswith("LOAD_") and not after.opname.startswith(("LOAD_ATTR", "LOAD_METHOD")):
+                found.add(item.argval)
+    return frozenset(name for name in found if isinstance(name, str))
+
+
+def _dynamic_imports(
+    code: types.CodeType, importers: frozenset[str], values: Mapping[str, Any]
+) -> Iterator[str | None]:
+    """Yield the names that code gives to `import_module` or `__import__`; ``None`` for what only a call tells."""
+    for inner in _codes(code):
+        if importers.isdisjoint(inner.co_names + inner.co_varnames + inner.co_freevars):
+            continue
+        steps = [item for item in dis.get_instructions(inner) if item.opname not in _NO_STEPS]
+        for number, item in enumerate(steps):
+            if not item.opname.startswith("LOAD_") or item.argval not in importers:
+                continue
+            given = [*takewhile(lambda one: not one.opname.startswith(("CALL", "PRECALL")), steps[number + 1 :])]
+            first = given[0] if given else item
+            text = values.get(first.argval) if "GLOBAL" in first.opname else first.argval
+            computed = any(one.opname.startswith(("BINARY", "FORMAT", "BUILD", "STORE")) for one in given)
+            known = first.opname.startswith(("LOAD_CONST", "LOAD_GLOBAL")) and not computed
+            yield text if known and isinstance(text, str) else None
+
+
+def _texts(code: types.CodeType) -> list[str]:
+    """Return the texts among the constants of code."""
+    return sorted({one for inner in _codes(code) for one in inner.co_consts if isinstance(one, str)})
+
+
+def _is_module_of_project(name: str) -> bool:
+    return name in sys.modules and is_project(name) and source_file(name) is not None
+
+
+def _absolute(module: str, package: str) -> str:
+    """Return the full name of a module that is named from a package."""
+    name = module.lstrip(".")
+    level = len(module) - len(name)
+    parts = package.split(".")
+    return ".".join(filter(None, (*parts[: len(parts) - level + 1], name))) if level else name
+
+
+def _methods(kind: type) -> Iterator[types.FunctionType]:
+    for item in vars(kind).values():
+        method = getattr(item, "__func__", item)
+        if isinstance(method, types.FunctionType):
+            yield method
+
+
+def _is_made_doc(kind: type, doc: object) -> bool:
+    """Whether a docstring is the signature that `dataclass` or `namedtuple` writes, with defaults as text."""
+    made = hasattr(kind, "__dataclass_fields__") or hasattr(kind, "_fields")
+    return doc is None or (made and str(doc).startswith(f"{kind.__name__}("))
+
+
 def _package_of(names: Mapping[str, Any]) -> str:
     package = names.get("__package__")
     if package is None:
@@ -715,6 +830,11 @@ def _import_statements(code: types.CodeType) -> list[tuple[int, tuple[str, ...],
     return found
 
 
+_IMPORTERS = frozenset(("import_module", "__import__"))
+_BY_TEXT = frozenset(("globals", "eval", "exec"))
+"""Builtins that find the names of a module by text."""
+_NO_STEPS = frozenset(("EXTENDED_ARG", "NOP", "CACHE", "PUSH_NULL", "RESUME", "COPY_FREE_VARS"))
+"""Instructions that neither take nor give a value."""
 _CONTAINERS = frozenset((list, tuple, dict, set, frozenset))
 _METHODS: dict[type, Callable[[_Walk, Any], bytes]] = {
     list: _Walk._sequence, tuple: _Walk._sequence, dict: _Walk._mapping, set: _Walk._set, frozenset: _Walk._set,

@@ -240,3 +240,20 @@ print(fingerprint(names["fn"]), file=sys.__stdout__)
         for more in ([], ["1"], ["2"])
     }
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("name", ["x", "f'plugins.{x}'", "'plugins.' + x", "x or 'json'"])
+def test_import_of_a_computed_name_is_refused(name):
+    fn = made(f"import importlib\ndef fn(x): return importlib.import_module({name})")
+    with pytest.raises(FingerprintError, match=r"^fn\(\) imports a module whose name only a call tells$"):
+        fingerprint(fn)
+
+
+def test_names_looked_up_by_text_without_a_file_are_refused():
+    with pytest.raises(FingerprintError, match=r"^fn\(\) looks up names by text, in a module without a file$"):
+        fingerprint(made("K = 1\ndef fn(x): return eval('K')"))
+
+
+def test_what_is_only_named_like_a_builtin_looks_nothing_up():
+    assert fingerprint(made("def eval(x): return x\ndef fn(x): return eval(x)"))
+    assert fingerprint(made("def fn(model): return model.eval().globals"))
