@@ -143,7 +143,10 @@ class BatchRun(Run):
             phase = "call"
             if self._gate is not None:
                 self._gate.enter(time.sleep)
-            result = self.program.fn(table, *self.extra, **self.program.args)
+            try:
+                result = self.program.fn(table, *self.extra, **self.program.args)
+            finally:
+                self.end_fork()
             self.clock.lap("call")
             if result is None:
                 return None

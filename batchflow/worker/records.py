@@ -158,6 +158,12 @@ class RecordRun(Run):
             failures.sort(key=lambda bad: bad.record or 0)
         self.failures[first:] = failures
 
+    def _extend(self, results: list[Any], calls: Iterator[Any]) -> BaseException | None:
+        """Add results until a call raises, and return what it raised."""
+        error = _extend(results, self._results(calls))
+        self.end_fork()
+        return error
+
     def _call(self, block: Block, rows: Sequence[Any]) -> tuple[list[Any], Sequence[int]]:
         """Return what the function gave back, and which record each value came from."""
         results: list[Any] = []
@@ -169,7 +175,7 @@ class RecordRun(Run):
         retries = retry.attempts > 1
         while at < len(rows):
             before = len(results)
-            error = _extend(results, self._results(calls))  # an iterator of `map` goes on after an exception
+            error = self._extend(results, calls)  # an iterator of `map` goes on after an exception
             done.append(range(at, at + len(results) - before))
             at = done[-1].stop
             if at < len(rows):
@@ -240,6 +246,7 @@ class RecordRun(Run):
                 tries[at] += 1
                 self._note(block, at)
                 given[at], error = tried(self._calls(iter(rows[at : at + 1])))
+                self.end_fork()
                 del refused[at]
                 if error is not None:
                     refused[at] = error

@@ -87,6 +87,7 @@ class Run(ABC):
         self.extra = extra
         self.clock: Clock = Clock()
         self.started: float = time.time()
+        self._pid = os.getpid()
         self._computed = time.process_time()
         self.failures: list[Failure] = []
         self.counts: dict[int, SpanCount] = {}
@@ -108,6 +109,11 @@ class Run(ABC):
         self.tallies: dict[int, array[int]] | None = tallies_of(task)
         """Rows that each selected record gave, by span; -1: it was not read."""
         self.blocks: Iterator[Block] = self._read()
+
+    def end_fork(self) -> None:
+        """End this process if the function forked it: only the process that began a task may continue it."""
+        if os.getpid() != self._pid:
+            os._exit(0)
 
     def resume(self) -> None:
         """Count time from now on, as the turn of this run has come."""

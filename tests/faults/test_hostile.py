@@ -663,6 +663,36 @@ def test_record_that_writes_to_descriptors_of_its_worker_fails_alone(processes, 
     assert told(result, "record", "error_type", "message") == [(6, "WorkerDied", message)]
 
 
+def leave_by_exit():
+    sys.exit(0)
+
+
+def leave_by_error():
+    raise ValueError
+
+
+def leave_by_return():
+    pass
+
+
+@pytest.mark.parametrize("options", [{}, {"concurrency": 2}], ids=["plain", "threads"])
+@pytest.mark.parametrize("leave", [leave_by_exit, leave_by_error, leave_by_return])
+def test_fork_by_the_function_calls_no_later_record(processes, tmp_path, leave, options):
+    def fn(x):
+        with (tmp_path / "calls").open("a") as calls:
+            calls.write(f"{x}\n")
+        if x == 2:
+            child = os.fork()
+            if child == 0:
+                leave()
+            os.waitpid(child, 0)
+        return x
+
+    result = bf.map_records(fn, bf.records(range(6)), executor=processes, chunk=6, **options)
+    assert result.values == list(range(6))
+    assert sorted((tmp_path / "calls").read_text().split()) == [str(x) for x in range(6)]
+
+
 IGNORED = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGSEGV)
 
 
