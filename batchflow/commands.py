@@ -263,11 +263,12 @@ def verify(arguments: argparse.Namespace) -> int:
     from batchflow.errors import LedgerError
     from batchflow.loading import find_output, source_of
     from batchflow.printable import printable
-    from batchflow.verifying import accounted, proof, verify
+    from batchflow.verifying import accounted, gone_inputs, proof, verify
 
-    counts = None
+    counts, notes = None, list[str]()
     try:
         destination, plan, history = find_output(arguments.output)
+        notes = list(gone_inputs(plan, source_of(plan)))
         problems = list(verify(destination, plan, history, source_of(plan)))
         counts = accounted(history)
     except LedgerError as error:
@@ -276,8 +277,9 @@ def verify(arguments: argparse.Namespace) -> int:
     if arguments.json:
         from batchflow.shapes import of_proof
 
-        return tell(arguments, status, of_proof(problems, counts))
+        return tell(arguments, status, of_proof(problems, notes, counts))
     show(map(printable, problems if problems or counts is None else [proof(counts)]))
+    show_messages(map(printable, notes))
     if problems:
         cure = (
             "what is missing is made by running the job again; what was changed or is gone, with --fresh; "

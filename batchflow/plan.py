@@ -106,6 +106,8 @@ class Plan:
     """Whether earlier runs did all there is to do."""
     left_out: tuple[str, ...] = ()
     """Outputs of other jobs in the folders that are read."""
+    replaced: tuple[int, int] = (0, 0)
+    """How many inputs of earlier runs are gone from this machine, and how many are new, if both are some."""
 
     @property
     def size(self) -> int | None:
@@ -116,7 +118,7 @@ class Plan:
     @property
     def doubts(self) -> tuple[str, ...]:
         """What of the input may not be what is meant."""
-        return (*self.source.doubtful(), *map(_left_out, self.left_out))
+        return (*self.source.doubtful(), *map(_left_out, self.left_out), *_replaced(*self.replaced))
 
     @property
     def total(self) -> int | None:
@@ -136,6 +138,7 @@ class Plan:
         lines = [f"input     {self.source.kind}: {amount}"]
         lines += [f"{name:<10}{printable(told)}" for name, told in self.source.summary()]
         lines += [f"left out  {_left_out(output)}" for output in self.left_out]
+        lines += [f"replaced  {told}" for told in _replaced(*self.replaced)]
         whole = self.uncuttable
         packed = all(item.compression for item in whole)
         what, plain = ("compressed file", "uncompressed") if packed else ("file", "in UTF-8")
@@ -184,3 +187,14 @@ class Plan:
 def _left_out(output: str) -> str:
     """Return in words which output of another job is not read."""
     return f"{printable(output)} is the output of another job and is not read: name it too, to read it"
+
+
+def _replaced(gone: int, new: int) -> list[str]:
+    """Return in words that the folder of the inputs may have moved."""
+    if not gone:
+        return []
+    verb = "is" if gone == 1 else "are"
+    return [
+        f"{counted(gone, 'earlier input')} {verb} gone and {new:,} new: the output holds rows of both; "
+        "fresh=True (--fresh) makes it of the new ones only"
+    ]

@@ -21,6 +21,7 @@ from batchflow.manifest import (
 from batchflow.model import Input
 from batchflow.plan import Destination, JobSpec, Plan
 from batchflow.sources import Source
+from batchflow.stores import is_uri
 
 
 def with_history(
@@ -40,6 +41,7 @@ def with_history(
     if history is not None and _is_empty(history):
         before = None  # nothing was done, because setup= failed, say: then no change matters
     where = str(destination.path)
+    listed = inputs
     if before is None:
         prepared = source.prepared(inputs)
     else:
@@ -60,8 +62,19 @@ def with_history(
     written = encoded(plan)
     finished = history is not None and history.ended and digest_of(written) == history.plans[-1]
     return Plan(
-        spec, prepared, inputs, destination, None, history=history, manifest=written, finished=finished
+        spec, prepared, inputs, destination, None, history=history, manifest=written, finished=finished,
+        replaced=_replaced(source, known, listed, len(inputs)),
     )  # fmt: skip
+
+
+def _replaced(source: Source, known: list[Input], listed: tuple[Input, ...], count: int) -> tuple[int, int]:
+    """Return how many known inputs are gone and how many are new; none of a store, which does not move."""
+    if count <= len(known) or source.in_memory:
+        return 0, 0
+    here = {item.identity for item in listed}
+    missing = (item.uri for item in known if item.identity not in here and not is_uri(item.uri))
+    gone = sum(source.described(uri) is None for uri in missing)
+    return (gone, count - len(known)) if gone else (0, 0)
 
 
 def _is_same(before: dict[str, Any], plan: dict[str, Any], version: str | None, *, ended: bool) -> bool:

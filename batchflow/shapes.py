@@ -78,16 +78,16 @@ def of_graph(flow: Flow) -> Shape:
         return [nodes[number].name for number in numbers]
 
     steps = [
-        {"name": one.name, "kind": one.kind, "needs": named(one.needs), "after": named(one.after)}
-        for one in nodes
+        {"name": one.name, "kind": one.kind, "needs": named(one.needs), "after": named(one.after)} for one in nodes
     ]
     return {"flow": flow.name, "steps": steps}
 
 
-def of_proof(problems: list[str], counts: Mapping[str, int] | None) -> Shape:
+def of_proof(problems: list[str], notes: list[str], counts: Mapping[str, int] | None) -> Shape:
     """Return what ``verify`` tells."""
     names = ("rows_in", "rows_out", "failed", "uncounted", "damaged")
-    return {"ok": not problems, "problems": problems} | {name: counts and counts[name] for name in names}
+    told = {"ok": not problems, "problems": problems, "notes": notes}
+    return told | {name: counts and counts[name] for name in names}
 
 
 def of_job(job: JobInfo) -> Shape:

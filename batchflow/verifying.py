@@ -49,6 +49,18 @@ def verify(
     yield from _check_errors(destination, history)
 
 
+def gone_inputs(plan: Mapping[str, Any], source: Source | None) -> Iterator[str]:
+    """Yield a note for each input that is gone, which is no fault of an output."""
+    for item in inputs_of(plan):
+        if source is not None and source.described(item.uri) is None and not _was_nothing(item):
+            yield f"the input {item.uri} is gone: what was made of it stays"
+
+
+def _was_nothing(item: Input) -> bool:
+    """Whether an input was not there when the job was planned: a link that leads nowhere."""
+    return item == item._replace(size=0, version="")
+
+
 def _unended(destination: Destination) -> str:
     try:
         refuse_busy(destination.meta)
@@ -80,14 +92,10 @@ def accounted(history: History) -> dict[str, int]:
 
 
 def _changed_inputs(source: Source, inputs: list[Input]) -> Iterator[str]:
-    """Look whether each input is what it was."""
+    """Look whether each input that is still there is what it was."""
     for item in inputs:
         now = source.described(item.uri)
-        if now is None:
-            if item == item._replace(size=0, version=""):
-                continue  # it was not there when the job was planned either: a link that leads nowhere
-            yield f"the input {item.uri} is gone"
-        elif (now.size, now.version) != (item.size, item.version):
+        if now is not None and (now.size, now.version) != (item.size, item.version):
             yield f"the input {item.uri} has changed since: {difference(item, now)}"
 
 

@@ -26,4 +26,4 @@ def test_messages_are_found_in_all_their_forms():
     assert "… is no output of batchflow: … does not exist; name the folder or file that a run wrote" in found
     assert "no file matches … (looked in …)" in found
     assert "the worker process …" in found
-    assert "the input … is gone" in found
+    assert "the input … is gone: what was made of it stays" in found

@@ -219,6 +219,31 @@ def test_error_table_has_paths_as_they_were_written(folder):
         assert str(run(source, fn=lambda row: 1 / 0).errors["source"][0]) == shown
 
 
+def test_project_that_moved_says_that_rows_are_of_both(folder, capsys):
+    write("old/in.jsonl", 1, 2, 3)
+    os.chdir("old")
+    run("in.jsonl", "out/")
+    os.chdir(folder)
+    os.rename("old", "moved")
+    os.chdir("moved")
+    job = bf.Job(same, bf.read_json("in.jsonl"), into="out/", executor="serial")
+    line = "1 earlier input is gone and 1 new: the output holds rows of both; fresh=True (--fresh) makes it of the new ones only"
+    assert f"replaced  {line}" in job.plan().explain()
+    result = job.run()
+    assert numbers(result) == [1, 1, 2, 2, 3, 3]
+    assert line in result.report.advice
+    assert numbers(run("in.jsonl", "out/", fresh=True)) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_new_inputs_beside_earlier_ones_say_nothing(folder, keep):
+    write("in/a.jsonl", 1)
+    run("in/a.jsonl", "out/")
+    write("in/b.jsonl", 2)
+    plan = bf.Job(same, bf.read_json("in/" if keep else "in/b.jsonl"), into="out/").plan()
+    assert plan.doubts == ()
+
+
 # --- odd files ------------------------------------------------------------------------------------------
 
 

@@ -140,7 +140,7 @@ def test_report(told):
 def test_verify(told):
     told("run", "f.py:clean", "in.csv", "--into", "out/", status=1)
     shape = told("verify", "out/", keys="`verify`")
-    assert shape == {"ok": True, "problems": [], "rows_in": 3, "rows_out": 2, "failed": 1, "uncounted": 0, "damaged": 0}
+    assert shape == {"ok": True, "problems": [], "notes": [], "rows_in": 3, "rows_out": 2, "failed": 1, "uncounted": 0, "damaged": 0}
     Path("out/part-00000.parquet").write_bytes(b"")
     shape = told("verify", "out/", status=1, keys="`verify`")
     assert not shape["ok"]

@@ -149,7 +149,12 @@ def test_an_input_that_changed(out, capsys, tmp_path):
 
 def test_an_input_that_is_gone(out, capsys, tmp_path):
     (tmp_path / "in/a.txt").unlink()
-    assert told(out, capsys) == [f"the input {tmp_path}/in/a.txt is gone"]
+    assert main(["verify", str(out)]) == 0
+    answer = capsys.readouterr()
+    assert answer.out == "51 records in, 50 rows out, 1 failed: each accounted for once\n"
+    assert answer.err == f"the input {tmp_path}/in/a.txt is gone: what was made of it stays\n"
+    assert main(["verify", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == [answer.err.strip()]
 
 
 def rewrite(out, change):
