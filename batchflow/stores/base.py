@@ -86,7 +86,7 @@ def place_of(text: str) -> Place:
     from pathlib import Path  # 5 ms, which results in memory need not wait for
 
     text = plain_path(text)
-    return Uri(text.rstrip("/")) if is_uri(text) else Path(text).expanduser().absolute()
+    return Uri(text.rstrip("/")) if is_uri(text) else Path(text).absolute()
 
 
 def store_of(place: Place) -> Store:

@@ -23,10 +23,11 @@ def is_uri(path: str) -> bool:
 
 def plain_path(path: str) -> str:
     """Return a path with ``~`` expanded, a ``file://`` URI as the path that it is, any other URI as it is."""
-    if path[:7].lower() == "file://":
+    if path[:6].lower() == "file:/":
         from urllib.parse import unquote  # takes 5 ms
 
-        return unquote(path[7:].removeprefix("localhost"), errors="surrogateescape")
+        named = path[7:].removeprefix("localhost") if path[6:7] == "/" else path[5:]  # RFC 8089: both forms
+        return unquote(named, errors="surrogateescape")
     return path if is_uri(path) else os.path.expanduser(path)  # noqa: PTH111
 
 

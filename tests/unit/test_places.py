@@ -434,3 +434,18 @@ def test_job_that_is_sent_to_a_cluster_has_the_same_inputs(folder, capsys, folde
     result = run("in/", f"{folder}/out/")
     assert (numbers(result), result.report.before) == ([1, 2], 1)
     assert run("in/", f"{folder}/out/").report.before == 2
+
+
+@pytest.mark.parametrize("form", ["file:{}", "file://{}", "file://localhost{}", "FILE:{}"])
+def test_file_uri_of_any_form_is_its_path(tmp_path, form):
+    (tmp_path / "a b.txt").write_text("x\n")
+    uri = form.format(tmp_path)
+    result = bf.map_records(len, bf.read_text(f"{uri}/a%20b.txt"), into=f"{uri}/out/", executor="serial")
+    assert result.values == [1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out_batchflow", "a b.txt", "out"]
+
+
+def test_home_of_an_unknown_user_is_an_input_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(bf.errors.InputError, match="does not exist"):
+        bf.map_records(len, bf.read_text("~nobody-of-that-name/x.txt"), into="out/", executor="serial")

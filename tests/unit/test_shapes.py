@@ -188,6 +188,8 @@ def test_what_functions_print_does_not_come_between(folder):
 class Cluster:
     """Stands for a job server; what one tells is in tests/cluster."""
 
+    where = ""
+
     def __init__(self, address, *, patience=0.0, announce=None):
         pass
 
