@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Self
 
 from batchflow.combining.errors_table import ErrorTable
 from batchflow.combining.notice import FailureNotice
-from batchflow.errors import FailedRecordsError, UsageError
+from batchflow.errors import FailedRecordsError, OutputError, UsageError
 from batchflow.formats import format_of
 from batchflow.formats.lines import is_noted
 from batchflow.papers import read, save
@@ -116,11 +117,12 @@ class Result:
         ------
         SchemaError
             If the function gave values that no table holds, or types that do not go together.
+        OutputError
+            If the output is damaged.
         """
         self._notice.warn()
         if self._destination is not None:
-            table: pa.Table = self._scanner(self._destination).to_table()
-            return table
+            return self._read(self._destination)
         if self._table is None:
             self._table = Rows(segment for rows in self._rows for segment in rows.segments).table()
         return self._table
@@ -146,6 +148,17 @@ class Result:
         if self._destination is not None:
             return self._scanner(self._destination).to_reader().__arrow_c_stream__(requested_schema)
         return self.table.__arrow_c_stream__(requested_schema)  # type: ignore[no-untyped-call]
+
+    def _read(self, destination: Destination) -> pa.Table:
+        import pyarrow as pa
+
+        try:
+            table: pa.Table = self._scanner(destination).to_table()
+        except pa.ArrowInvalid as error:
+            if destination.format == "jsonl":  # lines whose text Arrow does not parse
+                return _json_table(destination, self._schema)
+            raise _unreadable(destination, error) from error
+        return table
 
     def _scanner(self, destination: Destination) -> Any:
         """Return what reads an output on disk, a `pyarrow.dataset.Scanner`."""
@@ -346,6 +359,12 @@ def _json(destination: Destination, schema: pa.Schema | None) -> Any:
     return _dataset(destination, kind, parsed).scanner(columns=columns)
 
 
+def _unreadable(destination: Destination, error: Exception) -> OutputError:
+    reason = printable(str(error).partition("\n")[0])
+    path = destination.path
+    return OutputError(f"cannot read {path}: {reason}; find the damage: batchflow verify {quote(str(path))}")
+
+
 _DECODED_BYTES = 8 << 20
 
 
@@ -354,13 +373,16 @@ def _json_rows(destination: Destination) -> Iterator[list[Any]]:
     import msgspec
 
     decoder = msgspec.json.Decoder()
-    for name in _files(destination):
-        with open_input(name) as file:
-            rest = b""
-            while data := file.read(_DECODED_BYTES):
-                text, feed, rest = (rest + data).rpartition(b"\n")
-                yield decoder.decode_lines(text + feed)
-            yield decoder.decode_lines(rest)
+    try:
+        for name in _files(destination):
+            with open_input(name) as file:
+                rest = b""
+                while data := file.read(_DECODED_BYTES):
+                    text, feed, rest = (rest + data).rpartition(b"\n")
+                    yield decoder.decode_lines(text + feed)
+                yield decoder.decode_lines(rest)
+    except msgspec.DecodeError as error:
+        raise _unreadable(destination, error) from error
 
 
 def _json_table(destination: Destination, schema: pa.Schema | None) -> pa.Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import chain
 from math import isfinite
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MOST_FIELDS = 1000
 """Keys of a column of objects that are noted; objects with more have keys of their own rather than columns."""
+_MINUTE = timedelta(minutes=1)
 _WIDE = 2**53
 _LEAST, _MOST = -(2**63), 2**63 - 1
 
@@ -342,11 +343,11 @@ def _plain_scalar(value: Any, kind: type) -> Any:
     if module == "numpy":
         return _plain_numpy(value)
     if module == "pandas" and hasattr(value, "isoformat"):
-        text = value.isoformat()
+        text = _with_whole_offset(value).isoformat()
         return None if text == "NaT" else text
     if kind in (datetime, time):
         in_milliseconds = value.microsecond and value.microsecond % 1000 == 0  # no more digits than the type has
-        text = value.isoformat(timespec="milliseconds" if in_milliseconds else "auto")
+        text = _with_whole_offset(value).isoformat(timespec="milliseconds" if in_milliseconds else "auto")
         return text.removesuffix("+00:00") + "Z" if text.endswith("+00:00") else text
     if kind in (date, timedelta, Decimal) or (module, kind.__name__) == ("uuid", "UUID"):
         return value
@@ -355,6 +356,18 @@ def _plain_scalar(value: Any, kind: type) -> Any:
     name = one(kind.__qualname__)
     message = f"{name} has no form in JSON: convert it in the function, or leave it out"
     raise SchemaError(message)
+
+
+def _with_whole_offset(value: Any) -> Any:
+    """Return a time as it is, in UTC if its offset has seconds, which ISO 8601 does not have."""
+    offset = value.utcoffset() if isinstance(value, datetime) and value == value else None  # NaT has none
+    if not offset or not offset % _MINUTE:
+        return value
+    try:
+        return value.astimezone(UTC)
+    except (OverflowError, ValueError) as error:  # of pandas
+        message = f"{value}, which has no form in UTC: return a time with an offset of whole minutes"
+        raise SchemaError(message) from error
 
 
 def _plain_numpy(value: Any) -> Any:

@@ -8,6 +8,7 @@ import uuid
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import batchflow as bf
+from batchflow.errors import OutputError
 from batchflow.formats.lines import encode_rows
 
 QUICK = settings(max_examples=60, deadline=None)
@@ -74,7 +76,7 @@ def test_json_lines_keys_of_their_own_take_no_more_room(tmp_path):
 EXACT = [
     (2**70, 2**70), (-(2**70), -(2**70)), (b"\xff\x00", "/wA="), (date(9999, 12, 31), "9999-12-31"),
     (datetime(2024, 1, 2, 3, 4, 5, 6), "2024-01-02T03:04:05.000006"), (datetime(2024, 1, 2, tzinfo=UTC), "2024-01-02T00:00:00Z"),
-    (datetime(1800, 1, 1, tzinfo=timezone(timedelta(seconds=3208))), "1800-01-01T00:00:00+00:53:28"),
+    (datetime(1800, 1, 1, tzinfo=timezone(timedelta(seconds=3208))), "1799-12-31T23:06:32Z"),
     (time(1, 2, 3), "01:02:03"), (timedelta(days=1, microseconds=1), "P1DT0.000001S"), (Decimal("1.10"), "1.10"),
     (uuid.UUID(int=5), str(uuid.UUID(int=5))), (np.int64(5), 5), (np.float32(0.5), 0.5), (np.float32(0.1), float(np.float32(0.1))),
     (np.bool_(True), True), (np.str_("x"), "x"), (np.array([1, 2]), [1, 2]), ((1, 2), [1, 2]), ("\u2028", "\u2028"),
@@ -148,6 +150,30 @@ def test_csv_bytes_that_are_no_text_are_an_error_row(tmp_path, value):
         result = bf.map_records(fn, bf.records(list(range(100))), into=tmp_path / "o.csv", executor=executor, fresh=True)
         assert result.errors["record"].to_pylist() == [8]
         assert result.table.to_pylist() == [{"i": i, "b": b"ok"} for i in range(100) if i != 7]
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        datetime(1890, 1, 1, tzinfo=ZoneInfo("Europe/Berlin")), datetime(2024, 1, 1, 0, 0, 0, 5, timezone(timedelta(seconds=3601))),
+        pd.Timestamp("2024-01-01", tz=timezone(timedelta(seconds=-1))),
+    ],
+)  # fmt: skip
+def test_json_lines_time_whose_offset_has_seconds_is_the_same_instant(tmp_path, time):
+    result = bf.map_records(lambda n: {"t": time, "l": [time]}, bf.records([1, 2]), into=tmp_path / "out.jsonl", executor="serial")
+    assert result.table["t"].to_pylist() == result.table["l"].combine_chunks().flatten().to_pylist() == [time, time]
+    assert [row["t"] for row in result.values] == [time, time]
+    assert lines_of(tmp_path / "out.jsonl")[0]["t"].endswith(("Z", "+00:00"))
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "csv", "jsonl"])
+def test_damaged_output_read_is_an_error_that_names_it(tmp_path, suffix):
+    path = tmp_path / f"out.{suffix}"
+    result = bf.map_records(lambda n: {"n": n, "m": n}, bf.records([1, 2]), into=path, executor="serial")
+    path.write_text('n,m\n"x' if suffix == "csv" else '{"n": 1, "m"\n')
+    for read in (lambda: result.table, lambda: result.values):
+        with pytest.raises(OutputError, match=f"cannot read {path}: .*batchflow verify {path}"):
+            read()
 
 
 def nanoseconds(kind=None):
