@@ -54,7 +54,7 @@ _CLASS_NOISE = frozenset((
     "__annotations_cache__", "__abstractmethods__", "_abc_impl",
     # built from the rest of the class, or filled by use
     "__pydantic_core_schema__", "__pydantic_validator__", "__pydantic_serializer__",
-    "__pydantic_setattr_handlers__",
+    "__pydantic_setattr_handlers__", "__signature__",
 ))  # fmt: skip
 _FIELDS = (types.GetSetDescriptorType, types.MemberDescriptorType)
 """Types of the attributes that a class of the C level gives its objects."""

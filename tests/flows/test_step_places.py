@@ -71,7 +71,7 @@ def test_folder_that_steps_make_is_read_behind_them():
     ]  # fmt: skip
     with pytest.raises(errors.UsageError, match=r"add after=flow\['day 1'\]"):
         flow.map_records(same, bf.read_json("days/"), name="all", after=days[0])
-    last = flow.map_records(same, bf.read_json("days/"), name="all", after=days)
+    last = flow.map_records(same, bf.read_json("days/**"), name="all", after=days)
     assert flow.run(executor="serial")[last].value.to_pylist() == [{"a": 1}] * 2
 
 
