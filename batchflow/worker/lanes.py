@@ -26,6 +26,9 @@ from batchflow.worker.guard import GRACE, IMPORT_SECONDS, Overtime, is_importing
 from batchflow.worker.program import Program
 from batchflow.worker.run import PASSING
 
+ARRIVAL_SECONDS = 0.05
+"""Interval of the checks for tasks that arrived while calls are waited for and more could run."""
+
 
 class Lanes(ABC):
     """Where calls run side by side, for as long as a worker has the program of the job."""
@@ -144,8 +147,8 @@ class Threads(Lanes):
     def run(self, steps: Iterator[None]) -> None:
         """Go through an iterator."""
         for _ in steps:
-            self._land(self._ended.get())
             with suppress(queue.Empty):
+                self._land(self._ended.get(timeout=None if self.full else ARRIVAL_SECONDS))
                 while True:
                     self._land(self._ended.get_nowait())
 
@@ -265,6 +268,14 @@ class Loop(Lanes):
         self._end()
         return None
 
+    def _advance(self) -> None:
+        try:
+            if next(self._steps, _END) is _END:
+                self._end()
+        except BaseException as error:  # noqa: BLE001 - it is raised where the iterator came from
+            self._broken = error
+            self._end()
+
     def _end(self) -> None:
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
@@ -304,7 +315,10 @@ class Loop(Lanes):
         if next(steps, _END) is _END:
             return
         self._over = self._loop.create_future()
-        await self._over
+        while not self._over.done():
+            await asyncio.wait([self._over], timeout=ARRIVAL_SECONDS)
+            if not self._over.done() and not self.full:
+                self._advance()
         if self._broken is not None:
             raise self._broken
 

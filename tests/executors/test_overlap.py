@@ -152,3 +152,31 @@ def test_overlap_calls_each_record_once(warm, name, tmp_path):
     result = run(fn, range(100), warm(name), concurrency=4, chunk=7, rate="5000/s")
     assert result.values == list(range(100))
     assert sorted(map(int, (tmp_path / "called").read_text().split())) == list(range(100))
+
+
+@pytest.mark.parametrize("kind", ["async", "threads"])
+def test_task_that_arrives_during_a_slow_call_begins(kind, tmp_path):
+    """All calls wait for one of a chunk that the worker receives only then: no call ends that could notice it."""
+    later = tmp_path / "later"
+
+    def numbers():
+        yield from range(2)
+        while not (tmp_path / "waits").exists():
+            threading.Event().wait(0.005)
+        yield from range(2, 4)
+
+    async def fn(n):
+        (later if n >= 2 else tmp_path / "waits").touch()
+        while not later.exists():
+            await asyncio.sleep(0.005)
+        return n
+
+    def plain(n):
+        (later if n >= 2 else tmp_path / "waits").touch()
+        while not later.exists():
+            threading.Event().wait(0.005)
+        return n
+
+    with bf.Processes(1) as one:
+        result = run(fn if kind == "async" else plain, numbers(), one, concurrency=4, chunk=2)
+    assert result.values == [0, 1, 2, 3]

@@ -12,7 +12,7 @@ from batchflow.isolation import records_name
 from batchflow.model import Chunk, Input, Span
 from batchflow.worker.position import STRETCH, PositionCells
 
-LIMIT = 0.4
+LIMIT = 1.0
 
 
 def wait(seconds=None):

@@ -136,7 +136,7 @@ def test_a_batch_that_hangs(remote):
             wait_for_ever(0)
         return table
 
-    result = bf.map_batches(fn, bf.records(range(6)), executor=remote, chunk=4, timeout=0.3)
+    result = bf.map_batches(fn, bf.records(range(6)), executor=remote, chunk=4, timeout=1)
     assert seen(result).values == [0, 1, 2, 4, 5]
     assert told(result) == [(4, "3", "timeout", "TimeoutError")]
 

@@ -157,14 +157,13 @@ def test_a_worker_that_dies_costs_only_the_step_that_it_was_at(processes, sent, 
     assert states(run) == ["succeeded"] * 3 + ["failed"] + ["succeeded"] * 26
 
 
-def test_a_line_that_no_worker_began_is_done_by_another(processes, sent, notes, patient):
-    """The only worker dies while it has nothing to do, and the driver has not heard yet."""
+def test_a_line_that_no_worker_began_is_done_by_another(processes, notes, patient):
+    """The only worker dies while it has nothing to do; the driver mostly learns of it after it has sent more."""
     flow = bf.Flow()
     first = flow.step(os.getpid)
     worker = flow.run(executor=processes, limits=ONE)[first].value
     os.kill(worker, signal.SIGKILL)
     run = wide(notes, 6).run(executor=processes, limits=ONE)
-    assert set(sent) >= {1, 2}
     assert notes.read() == ["0", "1", "2", "3", "4", "5"]
     assert set(states(run)) == {"succeeded"}
     assert {step.attempts for step in run.steps} == {1}
