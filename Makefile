@@ -28,6 +28,7 @@ browser: .venv/browser
 	$(BIN)/python -m pytest -m browser tests/browser
 
 check: .venv/check
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" basedpyright

@@ -152,10 +152,22 @@ def _bases() -> list[tuple[type, Converter]]:
     from uuid import UUID
 
     return [
-        (bool, _infer), (int, _integers), (str, _texts), (bytes, _infer), (float, _floats), (bytearray, _infer),
-        (memoryview, _views), (datetime, _datetimes), (date, _infer), (NanoTime, _nano_times), (time, _times),
-        (timedelta, _infer), (Decimal, _decimals), (UUID, _infer), (MapItems, _maps),
-    ]  # fmt: skip
+        (bool, _infer),
+        (int, _integers),
+        (str, _texts),
+        (bytes, _infer),
+        (float, _floats),
+        (bytearray, _infer),
+        (memoryview, _views),
+        (datetime, _datetimes),
+        (date, _infer),
+        (NanoTime, _nano_times),
+        (time, _times),
+        (timedelta, _infer),
+        (Decimal, _decimals),
+        (UUID, _infer),
+        (MapItems, _maps),
+    ]
 
 
 def _library_converter(kind: type) -> Converter | None:
@@ -187,11 +199,12 @@ def _key(kind: type) -> Callable[[Any], Any] | None:
 
     library, name = kind.__module__.partition(".")[0], kind.__name__
     keys: dict[tuple[str, str], Callable[[Any], Any]] = {
-        ("numpy", "datetime64"): _dtype_of, ("numpy", "timedelta64"): _dtype_of,
+        ("numpy", "datetime64"): _dtype_of,
+        ("numpy", "timedelta64"): _dtype_of,
         ("numpy", "ndarray"): lambda cell: (cell.dtype.str, cell.ndim),
         ("pandas", "Timestamp"): lambda cell: (cell.unit == "ns", _zone_of(cell)),
         ("pandas", "Timedelta"): lambda cell: cell.unit == "ns",
-    }  # fmt: skip
+    }
     if library == "pyarrow" and (hasattr(kind, "as_py") or hasattr(kind, "null_count")):
         return lambda cell: _type_key(cell.type)
     is_zoned = issubclass(kind, datetime) and name != "NaTType"
@@ -370,7 +383,7 @@ def _zone_name(zone: Any) -> str:
     try:
         name: str = pa.lib.tzinfo_to_string(zone)
         pa.lib.string_to_tzinfo(name)
-    except Exception:  # noqa: BLE001 - zones of any library; an instant is in UTC what it is in any zone
+    except Exception:
         return "UTC"
     return "UTC" if name in {"", "+00:00"} else name  # equal zones need one name, as names are cached
 

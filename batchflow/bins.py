@@ -81,4 +81,3 @@ class Bins:
             row = sums[at * wide : (at + 1) * wide]
             if any(row):
                 yield at, [sum(row[field :: self._fields]) for field in range(self._fields)]
-

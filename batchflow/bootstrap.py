@@ -21,7 +21,7 @@ LOADING: list[None] = []
 
 A global of the process: code that is imported may start its job in a thread.
 """
-_PACKAGE = os.path.dirname(__file__)  # noqa: PTH120 - pathlib takes 8 ms to load
+_PACKAGE = os.path.dirname(__file__)
 
 
 def depth() -> int:

@@ -66,14 +66,16 @@ def _running(one: Report, many: Report, splitting: float) -> Iterator[tuple[floa
     work = more["call"] + more["convert"]
     computed = min(work, max(0.0, many.cpu_seconds - one.cpu_seconds))
     yield (
-        work - computed, "function",
+        work - computed,
+        "function",
         "calls take longer side by side and compute no more: they wait for each other (a lock, a service, a disk) "
         "or for cores that something else uses",
-    )  # fmt: skip
+    )
     yield (
-        computed, "memory bandwidth",
+        computed,
+        "memory bandwidth",
         "calls compute longer side by side than alone: they share the bandwidth of memory, caches or cores",
-    )  # fmt: skip
+    )
     yield more["read"], "input", "reading takes longer side by side: disk or network give no more"
     yield more["write"], "combining", "writing takes longer side by side: disk or network take no more"
     yield more["other"], "splitting", "each chunk costs time beside its work: larger ones cost less"

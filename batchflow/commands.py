@@ -22,7 +22,7 @@ from batchflow.telling import (
     show_values,
     tell,
     told_row,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,9 +74,13 @@ def _limits(arguments: argparse.Namespace, recorded: Mapping[str, Any] | None = 
     from batchflow.retry import NEVER, Retry
 
     before: Mapping[str, Any] = recorded or {
-        "limits": Resources(), "per_task": Resources(), "retry": NEVER, "timeout": None, "concurrency": None,
+        "limits": Resources(),
+        "per_task": Resources(),
+        "retry": NEVER,
+        "timeout": None,
+        "concurrency": None,
         "rate": None,
-    }  # fmt: skip
+    }
     limits, task, retry = before["limits"], before["per_task"], before["retry"]
     limits = limits._replace(**_given(cpus=arguments.workers, memory=arguments.memory))
     task = task._replace(

@@ -40,7 +40,7 @@ from batchflow.events import (
     StepsAdded,
     StepStarted,
     Waited,
-)  # fmt: skip
+)
 from batchflow.executors import Executor, chosen
 from batchflow.executors.base import UNKNOWN
 from batchflow.flow_calls import Calls
@@ -344,7 +344,7 @@ class _Conductor:
         """Run the steps that a step returned."""
         try:
             self._grow(step, grown.value.open())
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - they cannot be made again, or cannot run
+        except (Exception, SystemExit) as error:
             self._failed(step, failed(UNKNOWN, "convert", error).failure)
 
     def _grow(self, step: Doing, value: Any) -> None:
@@ -493,9 +493,10 @@ class _Conductor:
         needs = [need for step in self._steps for need in step.needs]
         handled = {giver.number for need, givers in needs if need.tolerant for giver in givers}
         return [
-            step for step in self._steps
+            step
+            for step in self._steps
             if step.failed and not step.broken and _is_unlimited(step.spec) and step.number not in handled
-        ]  # fmt: skip
+        ]
 
     def _unseen(self) -> str:
         return unseen_in_flow(joined(list(errors_of(self._unexpected()))))

@@ -16,7 +16,7 @@ from batchflow.events import (
     StepStarted,
     TaskEnded,
     TaskStarted,
-)  # fmt: skip
+)
 from batchflow.meter import Meter
 from batchflow.model import Key
 from batchflow.resources import format_bytes

@@ -118,9 +118,18 @@ def call_of(step: Doing) -> Call:
         places.append(Slot(tuple(at), told, need.single))
     spec = step.spec
     return Call(
-        (step.number,), spec.fn, spec.arguments, tuple(given), tuple(places), spec.when, spec.timeout,
-        spec.per_task.nbytes, spec.retry, step.place, step.digests,
-    )  # fmt: skip
+        (step.number,),
+        spec.fn,
+        spec.arguments,
+        tuple(given),
+        tuple(places),
+        spec.when,
+        spec.timeout,
+        spec.per_task.nbytes,
+        spec.retry,
+        step.place,
+        step.digests,
+    )
 
 
 def place_of(step: Doing) -> Place | None:
@@ -192,9 +201,17 @@ def told(step: Doing, fetch: Callable[[Any], Any], used: Callable[[], None]) -> 
     assert step.state is not None
     opened = None if step.given is None else _Opened(step.given, fetch)
     return StepRun(
-        step.spec.name, step.state, step.why, step.attempts, step.start, step.end, step.worker, step.report,
-        opened, used,
-    )  # fmt: skip
+        step.spec.name,
+        step.state,
+        step.why,
+        step.attempts,
+        step.start,
+        step.end,
+        step.worker,
+        step.report,
+        opened,
+        used,
+    )
 
 
 class _Opened:
@@ -231,7 +248,13 @@ def nodes_of_run(steps: Iterable[Doing]) -> Iterator[Node]:
             needs = dict.fromkeys(at[one.number] for _, givers in step.needs for one in givers)
             after = dict.fromkeys(at[one.number] for one in step.after)
             yield Node(
-                step.spec.name, tuple(needs), tuple(after), "step" if step.spec.fn is not None else "map",
-                step.state or "", step.begun if step.returned else step.start, step.end, printable(step.why),
+                step.spec.name,
+                tuple(needs),
+                tuple(after),
+                "step" if step.spec.fn is not None else "map",
+                step.state or "",
+                step.begun if step.returned else step.start,
+                step.end,
+                printable(step.why),
                 None if step.report is None else step.report.task_seconds,
-            )  # fmt: skip
+            )

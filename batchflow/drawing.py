@@ -97,9 +97,7 @@ def _likeness(node: Node) -> tuple[str, str, str]:
     return stem(node.name), node.kind, node.outcome
 
 
-def _boxes(
-    nodes: Sequence[Node], groups: Sequence[list[int]], ranks: Sequence[int], path: set[int]
-) -> list[Box]:
+def _boxes(nodes: Sequence[Node], groups: Sequence[list[int]], ranks: Sequence[int], path: set[int]) -> list[Box]:
     boxes = []
     for group in groups:
         own = [nodes[index] for index in group]
@@ -229,20 +227,22 @@ def svg(nodes: Sequence[Node], title: str = "") -> str:
     name = escape(printable(title))
     size = f'width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}"'
     shrink = f"min-width:{0.6 * width:.0f}px;max-width:100%;height:auto"
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="bf-flow" role="img" {size} style="{shrink}">',
-        f"<title>{name or 'flow'}</title>",
-        f"<style>{_STYLE}{_theme(_LIGHT, **_LIGHT_PAGE)}",
-        f"@media (prefers-color-scheme:dark){{{_theme(_DARK, **_DARK_PAGE)}}}</style>",
-        f"<defs>{_tip('bf-tip', 8)}{_tip('bf-tip-hot', 11)}</defs>",
-        f'<rect class="bf-ground" width="{width:.0f}" height="{height:.0f}" rx="8"/>',
-        *([f'<text class="bf-title bf-start" x="{_MARGIN:.0f}" y="32">{name}</text>'] if title else []),
-        *(_line(piece, frame, len(drawn.boxes)) for piece in lines),
-        *(_box(box, *frame.corner(place), frame.wide, nodes) for place, box in enumerate(drawn.boxes)),
-        *legend,
-        "</svg>",
-        "",
-    ])
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="bf-flow" role="img" {size} style="{shrink}">',
+            f"<title>{name or 'flow'}</title>",
+            f"<style>{_STYLE}{_theme(_LIGHT, **_LIGHT_PAGE)}",
+            f"@media (prefers-color-scheme:dark){{{_theme(_DARK, **_DARK_PAGE)}}}</style>",
+            f"<defs>{_tip('bf-tip', 8)}{_tip('bf-tip-hot', 11)}</defs>",
+            f'<rect class="bf-ground" width="{width:.0f}" height="{height:.0f}" rx="8"/>',
+            *([f'<text class="bf-title bf-start" x="{_MARGIN:.0f}" y="32">{name}</text>'] if title else []),
+            *(_line(piece, frame, len(drawn.boxes)) for piece in lines),
+            *(_box(box, *frame.corner(place), frame.wide, nodes) for place, box in enumerate(drawn.boxes)),
+            *legend,
+            "</svg>",
+            "",
+        ]
+    )
 
 
 def _theme(colours: Mapping[str, tuple[str, str]], **page: str) -> str:

@@ -144,7 +144,17 @@ class StepsAdded(NamedTuple):
 
 
 Event: TypeAlias = (
-    JobStarted | SlotsChanged | TaskStarted | TaskEnded | ChunkSettled | CombineEnded | Printed | Waited | JobEnded
-    | StepStarted | StepEnded | StepsAdded
-)  # fmt: skip
+    JobStarted
+    | SlotsChanged
+    | TaskStarted
+    | TaskEnded
+    | ChunkSettled
+    | CombineEnded
+    | Printed
+    | Waited
+    | JobEnded
+    | StepStarted
+    | StepEnded
+    | StepsAdded
+)
 Listener: TypeAlias = Callable[[Event], None]

@@ -32,9 +32,16 @@ class NanoTime(time):
     nanosecond: int
 
     def __new__(
-        cls, hour: int = 0, minute: int = 0, second: int = 0, microsecond: int = 0,
-        tzinfo: tzinfo | None = None, *, fold: int = 0, nanosecond: int = 0,
-    ) -> NanoTime:  # fmt: skip
+        cls,
+        hour: int = 0,
+        minute: int = 0,
+        second: int = 0,
+        microsecond: int = 0,
+        tzinfo: tzinfo | None = None,
+        *,
+        fold: int = 0,
+        nanosecond: int = 0,
+    ) -> NanoTime:
         """Return a time of day; ``nanosecond`` is below 1,000."""
         made = super().__new__(cls, hour, minute, second, microsecond, tzinfo, fold=fold)
         made.nanosecond = nanosecond

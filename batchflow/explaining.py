@@ -27,7 +27,6 @@ _WIDE = 84
 _NAME = 40
 
 
-
 def label(node: Node, room: int = _NAME) -> str:
     """Return a step's name as a terminal may show it, cut to ``room``."""
     name = printable(node.name[: 4 * room])
@@ -54,15 +53,17 @@ def explain(nodes: Sequence[Node]) -> str:
     wide = widest(nodes)
     path = critical_path(nodes)
     told = f"{_steps(len(nodes))} in {counted(len(ranks), 'rank')}"
-    return "\n".join([
-        f"{told}; each starts as soon as what it waits for is there",
-        "",
-        *_rank_lines(nodes, ranks),
-        "",
-        *_section("critical path", [f"{len(path):,} of {_steps(len(nodes))}", *_arrows(nodes, path)]),
-        *_section("widest point", [f"{_steps(len(wide))} at once: {_names(nodes, wide, counted=False)}"]),
-        *_section("needless waits", _waits(nodes) or ["none"]),
-    ])
+    return "\n".join(
+        [
+            f"{told}; each starts as soon as what it waits for is there",
+            "",
+            *_rank_lines(nodes, ranks),
+            "",
+            *_section("critical path", [f"{len(path):,} of {_steps(len(nodes))}", *_arrows(nodes, path)]),
+            *_section("widest point", [f"{_steps(len(wide))} at once: {_names(nodes, wide, counted=False)}"]),
+            *_section("needless waits", _waits(nodes) or ["none"]),
+        ]
+    )
 
 
 def _by_rank(nodes: Sequence[Node]) -> list[list[int]]:

@@ -35,7 +35,7 @@ from batchflow.origins import (
     lookup,
     module_code,
     source_file,
-)  # fmt: skip
+)
 
 _DIGITS = 16
 _LEAVES = frozenset((int, float, complex, str, bytes, bool, type(None), type(...)))
@@ -49,20 +49,39 @@ _BLOCK = 8192
 """Items that are pickled at a time."""
 _LOCKS = ("_thread.lock", "_thread.RLock", "_thread._local")
 """Types of the C level without a value of their own that counts."""
-_CLASS_NOISE = frozenset((
-    "__dict__", "__weakref__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__",
-    "__annotations_cache__", "__abstractmethods__", "_abc_impl",
-    # built from the rest of the class, or filled by use
-    "__pydantic_core_schema__", "__pydantic_validator__", "__pydantic_serializer__",
-    "__pydantic_setattr_handlers__", "__signature__",
-))  # fmt: skip
+_CLASS_NOISE = frozenset(
+    (
+        "__dict__",
+        "__weakref__",
+        "__module__",
+        "__qualname__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__annotations_cache__",
+        "__abstractmethods__",
+        "_abc_impl",
+        # built from the rest of the class, or filled by use
+        "__pydantic_core_schema__",
+        "__pydantic_validator__",
+        "__pydantic_serializer__",
+        "__pydantic_setattr_handlers__",
+        "__signature__",
+    )
+)
 _FIELDS = (types.GetSetDescriptorType, types.MemberDescriptorType)
 """Types of the attributes that a class of the C level gives its objects."""
 _ADDRESS = re.compile(r"(?<=:)\d{9,}")
 """What may be the address of a class in a text, such as the ``cls_ref`` of a validator of pydantic."""
-_GLOBALS_NOISE = frozenset((
-    "__builtins__", "__cached__", "__file__", "__loader__", "__path__", "__spec__",
-))  # fmt: skip
+_GLOBALS_NOISE = frozenset(
+    (
+        "__builtins__",
+        "__cached__",
+        "__file__",
+        "__loader__",
+        "__path__",
+        "__spec__",
+    )
+)
 """Names of a module's globals that tell where it is."""
 _CACHES = {"numpy.vectorize": "_ufunc"}
 """Attributes that calls fill, by class."""
@@ -70,12 +89,25 @@ _CACHES = {"numpy.vectorize": "_ufunc"}
 
 _PROCESS_STATE = {
     "os": ("environ", "environb"),
-    "sys": ("path", "argv", "modules", "meta_path", "path_hooks", "path_importer_cache", "warnoptions",
-            "stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__"),
+    "sys": (
+        "path",
+        "argv",
+        "modules",
+        "meta_path",
+        "path_hooks",
+        "path_importer_cache",
+        "warnoptions",
+        "stdin",
+        "stdout",
+        "stderr",
+        "__stdin__",
+        "__stdout__",
+        "__stderr__",
+    ),
     "warnings": ("filters",),
     "random": ("_inst",),
     "numpy.random.mtrand": ("_rand",),
-}  # fmt: skip
+}
 """Names in modules of what is state of the process and not of a function: it counts by its name."""
 
 
@@ -407,8 +439,9 @@ class _Walk:
             is_folder = file.endswith("__init__.py")
             package = module if is_folder else module.rpartition(".")[0]
             dynamic = [_absolute(text, package) for text in _dynamic_imports(code, _IMPORTERS, {}) if text]
-            return _hash("module", (self.token(code), *self._imports(code, package),
-                                    *map(self._named_module, dynamic)))  # fmt: skip
+            return _hash(
+                "module", (self.token(code), *self._imports(code, package), *map(self._named_module, dynamic))
+            )
 
     def _module(self, module: types.ModuleType) -> bytes:
         name = module.__name__
@@ -607,8 +640,13 @@ class _Sink:
 
 def _metaclass_attributes(meta: type) -> list[str]:
     """Return the names of what a metaclass of the C level keeps of a class beside its attributes."""
-    found = {name for one in meta.__mro__ if not issubclass(type, one) for name, item in vars(one).items()
-             if isinstance(item, _FIELDS)}  # fmt: skip
+    found = {
+        name
+        for one in meta.__mro__
+        if not issubclass(type, one)
+        for name, item in vars(one).items()
+        if isinstance(item, _FIELDS)
+    }
     return sorted(found - {"__dict__", "__weakref__", "__signature__"})
 
 
@@ -668,9 +706,11 @@ def _process_state() -> dict[int, str]:
     """Return the names of the state of this process by identity, in one spelling."""
     return {
         id(getattr(sys.modules[module], name)): f"{module}.{name.strip('_')}"
-        for module, names in _PROCESS_STATE.items() if module in sys.modules
-        for name in names if getattr(sys.modules[module], name, None) is not None
-    }  # fmt: skip
+        for module, names in _PROCESS_STATE.items()
+        if module in sys.modules
+        for name in names
+        if getattr(sys.modules[module], name, None) is not None
+    }
 
 
 def _held_function(value: Any) -> Any:
@@ -723,9 +763,11 @@ def _globals(function: types.FunctionType) -> dict[str, Any]:
 @functools.lru_cache(1024)
 def _looked_up(code: types.CodeType) -> list[str]:
     wanted = {
-        item.argval for inner in _codes(code) for item in dis.get_instructions(inner)
+        item.argval
+        for inner in _codes(code)
+        for item in dis.get_instructions(inner)
         if item.opname.startswith("LOAD_") and ("GLOBAL" in item.opname or item.opname == "LOAD_NAME")
-    }  # fmt: skip
+    }
     return sorted(wanted)
 
 
@@ -837,17 +879,37 @@ _NO_STEPS = frozenset(("EXTENDED_ARG", "NOP", "CACHE", "PUSH_NULL", "RESUME", "C
 """Instructions that neither take nor give a value."""
 _CONTAINERS = frozenset((list, tuple, dict, set, frozenset))
 _METHODS: dict[type, Callable[[_Walk, Any], bytes]] = {
-    list: _Walk._sequence, tuple: _Walk._sequence, dict: _Walk._mapping, set: _Walk._set, frozenset: _Walk._set,
-    weakref.WeakSet: _Walk._set, types.MappingProxyType: _Walk._mapping,
-    type({}.keys()): _Walk._view, type({}.values()): _Walk._view, type({}.items()): _Walk._view,
-    memoryview: _Walk._buffer, PickleBuffer: _Walk._buffer, bytearray: _Walk._buffer,
-    types.FunctionType: _Walk._function, types.CodeType: _Walk._code, types.ModuleType: _Walk._module,
-    types.MethodType: _Walk._method, types.BuiltinFunctionType: _Walk._builtin,
-    types.GetSetDescriptorType: _Walk._descriptor, types.MemberDescriptorType: _Walk._descriptor,
-    property: _Walk._property, functools.cached_property: _Walk._cached_property,
-    staticmethod: _Walk._wrapped, classmethod: _Walk._wrapped, type(functools.cache(len)): _Walk._wrapped,
-    types.CellType: _Walk._cell, weakref.ref: _Walk._weak, ContextVar: _Walk._context,
-}  # fmt: skip
+    list: _Walk._sequence,
+    tuple: _Walk._sequence,
+    dict: _Walk._mapping,
+    set: _Walk._set,
+    frozenset: _Walk._set,
+    weakref.WeakSet: _Walk._set,
+    types.MappingProxyType: _Walk._mapping,
+    type({}.keys()): _Walk._view,
+    type({}.values()): _Walk._view,
+    type({}.items()): _Walk._view,
+    memoryview: _Walk._buffer,
+    PickleBuffer: _Walk._buffer,
+    bytearray: _Walk._buffer,
+    types.FunctionType: _Walk._function,
+    types.CodeType: _Walk._code,
+    types.ModuleType: _Walk._module,
+    types.MethodType: _Walk._method,
+    types.BuiltinFunctionType: _Walk._builtin,
+    types.GetSetDescriptorType: _Walk._descriptor,
+    types.MemberDescriptorType: _Walk._descriptor,
+    property: _Walk._property,
+    functools.cached_property: _Walk._cached_property,
+    staticmethod: _Walk._wrapped,
+    classmethod: _Walk._wrapped,
+    type(functools.cache(len)): _Walk._wrapped,
+    types.CellType: _Walk._cell,
+    weakref.ref: _Walk._weak,
+    ContextVar: _Walk._context,
+}
 _SPECIAL: dict[str, Callable[[_Walk, Any], bytes | None]] = {
-    "ctypes": _Walk._ctypes, "msgspec": _Walk._msgspec, "rpds": _Walk._rpds,
-}  # fmt: skip
+    "ctypes": _Walk._ctypes,
+    "msgspec": _Walk._msgspec,
+    "rpds": _Walk._rpds,
+}

@@ -167,9 +167,16 @@ class Flow:
             If it cannot work, as far as can be known by now; the message names the step.
         """
         given = {
-            "name": name, "after": after, "when": when, "default": default, "retry": retry, "timeout": timeout,
-            "per_task": per_task, "cache": cache, "into": into,
-        }  # fmt: skip
+            "name": name,
+            "after": after,
+            "when": when,
+            "default": default,
+            "retry": retry,
+            "timeout": timeout,
+            "per_task": per_task,
+            "cache": cache,
+            "into": into,
+        }
         name = self._name(name, fn)
         shipped = self._functions.ship(name, fn)
         self._functions.check_call(name, fn, args, kwargs, given)
@@ -179,10 +186,19 @@ class Flow:
         wanted = self._when(name, when, needs)
         instead = None if default is NONE else needs.pack(default, "its default=")
         spec = StepSpec(
-            name, shipped, arguments, tuple(needs), numbers_of(self, name, after), wanted, instead,
-            policy(name, retry), seconds(name, timeout), resources(name, "per_task", per_task), keep,
+            name,
+            shipped,
+            arguments,
+            tuple(needs),
+            numbers_of(self, name, after),
+            wanted,
+            instead,
+            policy(name, retry),
+            seconds(name, timeout),
+            resources(name, "per_task", per_task),
+            keep,
             "" if keep is None else fingerprint_of(name, fn, when, args, kwargs),
-        )  # fmt: skip
+        )
         return self._add(spec)
 
     def map_records(
@@ -343,10 +359,14 @@ class Flow:
         from batchflow.conducting import Conduct, conduct  # only now that a worker is starting
 
         how = Conduct(
-            on_error == "abort", max_errors, chosen_of(self, only, "only="),
-            keep if isinstance(keep, bool) else chosen_of(self, keep, "keep="), limits or Resources(), progress,
+            on_error == "abort",
+            max_errors,
+            chosen_of(self, only, "only="),
+            keep if isinstance(keep, bool) else chosen_of(self, keep, "keep="),
+            limits or Resources(),
+            progress,
             tuple(listeners),
-        )  # fmt: skip
+        )
         return conduct(self, how, executor)
 
     def explain(self) -> str:
@@ -401,11 +421,18 @@ class Flow:
         wanted = self._when(name, when, needs)
         instead = None if default is NONE else needs.pack(default, "its default=")
         spec = StepSpec(
-            name, None, arguments, tuple(needs), numbers_of(self, name, after), wanted, instead,
-            per_task=job.get("per_task") or ONE_CORE, job=job,
+            name,
+            None,
+            arguments,
+            tuple(needs),
+            numbers_of(self, name, after),
+            wanted,
+            instead,
+            per_task=job.get("per_task") or ONE_CORE,
+            job=job,
             key=examine(fn, read, sorted(job.items(), key=_first), args, opaque=(Handle,)).digest,
             read=None if read is None else self._functions.ship(name, read),
-        )  # fmt: skip
+        )
         return self._add(spec, getattr(source, "paths", ()))
 
     def _name(self, name: str | None, fn: Any) -> str:
@@ -467,5 +494,3 @@ class Flow:
 
 def _first(item: tuple[str, Any]) -> str:
     return item[0]
-
-

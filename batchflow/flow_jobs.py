@@ -92,7 +92,7 @@ class Jobs:
         """Begin a step, unless its condition does not hold."""
         try:
             job = self._job(step)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - of the user's when= or read=, or of the plan
+        except (Exception, SystemExit) as error:
             self._ends.job_failed(step, error)
             return
         if job is None:
@@ -148,7 +148,7 @@ class Jobs:
         step, job = self._under_way[number]
         try:
             job.run.scheduler.take(outcome)
-        except Exception as error:  # noqa: BLE001 - of a part that cannot be written, say
+        except Exception as error:
             self._advance(step, job, partial(job.work.throw, error))
 
     def _advance(self, step: Doing, job: JobUnderWay, move: Callable[[], object]) -> None:
@@ -162,7 +162,7 @@ class Jobs:
         except InterruptedRun:  # it was stopped, and keeps on disk what it did
             del self._under_way[step.number]
             self._ends.job_stopped(step)
-        except Exception as error:  # noqa: BLE001 - the job's end is a value
+        except Exception as error:
             del self._under_way[step.number]
             self._ends.job_failed(step, error)
 

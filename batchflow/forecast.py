@@ -55,11 +55,17 @@ class Trial:
         """Return plain values, for JSON."""
         report = self.report
         return {
-            "records": report.rows_in, "rows_out": report.rows_out, "failed": report.failed,
-            "share": self.share, "spread": self.spread, "seconds": report.task_seconds, "start": self.start,
-            "peak_memory": report.peak_memory, "notes": self.notes,
+            "records": report.rows_in,
+            "rows_out": report.rows_out,
+            "failed": report.failed,
+            "share": self.share,
+            "spread": self.spread,
+            "seconds": report.task_seconds,
+            "start": self.start,
+            "peak_memory": report.peak_memory,
+            "notes": self.notes,
             "commonest": [kind._asdict() for kind in report.commonest],
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
@@ -135,14 +141,21 @@ class Forecast:
         plan = self.plan
         target = plan.destination
         return {
-            "problems": self.problems, "advice": self.advice,
-            "kind": plan.source.kind, "inputs": len(plan.inputs), "size": plan.size,
-            "uncuttable": [item.uri for item in plan.uncuttable[:_MANY]], "uncuttables": len(plan.uncuttable),
-            "chunk_weight": plan.chunk_weight, "slots": self.slots, "finished": plan.finished,
+            "problems": self.problems,
+            "advice": self.advice,
+            "kind": plan.source.kind,
+            "inputs": len(plan.inputs),
+            "size": plan.size,
+            "uncuttable": [item.uri for item in plan.uncuttable[:_MANY]],
+            "uncuttables": len(plan.uncuttable),
+            "chunk_weight": plan.chunk_weight,
+            "slots": self.slots,
+            "finished": plan.finished,
             "output": None if target is None else {"path": str(target.path), "format": target.format},
             "sample": None if self.trial is None else self.trial.as_dict(),
-            "seconds": self.seconds, "memory": self.memory,
-        }  # fmt: skip
+            "seconds": self.seconds,
+            "memory": self.memory,
+        }
 
     def __str__(self) -> str:
         return "\n".join(self._lines())

@@ -33,8 +33,17 @@ _BATCH = 10_000
 _KEPT = {"payload": 300, "message": 500, "traceback": 4000}
 """Characters of texts that may be long."""
 _COLUMNS = (
-    "step", "source", "start", "stop", "record", "payload", "message", "traceback", "attempts", "worker",
-)  # fmt: skip
+    "step",
+    "source",
+    "start",
+    "stop",
+    "record",
+    "payload",
+    "message",
+    "traceback",
+    "attempts",
+    "worker",
+)
 _TELLING = ("phase", "error_type", "traceback", "message")
 """Columns that tell the group of a row, after its step."""
 _FEW = ("step", "source", "start", "stop", "record", "message")

@@ -33,7 +33,7 @@ class Kept(NamedTuple):
     def open(self) -> Any:
         """Return the value."""
         if self.path.endswith(".json"):
-            with open(self.path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib takes 8 ms to load
+            with open(self.path, encoding="utf-8") as file:
                 return json.load(file)
         if self.path.endswith(".parquet"):
             import pyarrow.parquet as pq
@@ -57,12 +57,12 @@ class Place(NamedTuple):
     def _note(self) -> str:
         """File beside the value that tells what it comes of and what it is."""
         folder, name = os.path.split(self.path)
-        return os.path.join(folder, f".{name}_batchflow.json")  # noqa: PTH118
+        return os.path.join(folder, f".{name}_batchflow.json")
 
     def find(self) -> Kept | None:
         """Return the value that is kept here, if it is of this key and was not changed since."""
         try:
-            with open(self._note, encoding="utf-8") as file:  # noqa: PTH123
+            with open(self._note, encoding="utf-8") as file:
                 note = json.load(file)
             if self.key and note["key"] == self.key and digest(note["path"]) == note["digest"]:
                 return Kept(note["path"], note["digest"])
@@ -85,7 +85,7 @@ class Place(NamedTuple):
 
     def _write(self, value: Any) -> Kept:
         is_table = is_frame(value)
-        suffix = os.path.splitext(self.path)[1]  # noqa: PTH122
+        suffix = os.path.splitext(self.path)[1]
         path = self.path if suffix in SUFFIXES else self.path + (".arrow" if is_table else ".json")
         if is_table != (not path.endswith(".json")):
             message = (
@@ -93,22 +93,22 @@ class Place(NamedTuple):
                 "other values as .json"
             )
             raise SchemaError(message)
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)  # noqa: PTH103, PTH120
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         new = f"{path}.{os.urandom(8).hex()}.new"
         try:
             _write_table(plain(as_table(value)), new) if is_table else _write_json(value, new)
             _sync(new)
             kept = Kept(path, digest(new))
-            os.replace(new, path)  # noqa: PTH105
+            os.replace(new, path)
         except BaseException:
             with suppress(OSError):
-                os.unlink(new)  # noqa: PTH108
+                os.unlink(new)
             raise
         return kept
 
 
 def _write_table(table: pa.Table, path: str) -> None:
-    if ".parquet." in os.path.basename(path):  # noqa: PTH119
+    if ".parquet." in os.path.basename(path):
         import pyarrow.parquet as pq
 
         pq.write_table(table, path)
@@ -130,7 +130,7 @@ def _write_json(value: Any, path: str) -> None:
     if not lossless:
         message = "JSON would not give the same value back: give a table, or what JSON holds, with text as keys"
         raise SchemaError(message)
-    with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123
+    with open(path, "w", encoding="utf-8") as file:
         file.write(text)
 
 
@@ -145,11 +145,11 @@ def _as_lists(value: Any) -> Any:
 def _replace(path: str, data: bytes) -> None:
     """Write a small file, which is the old or the new one at any time."""
     new = f"{path}.{os.urandom(8).hex()}.new"
-    with open(new, "wb") as file:  # noqa: PTH123
+    with open(new, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(new, path)  # noqa: PTH105
+    os.replace(new, path)
 
 
 def _sync(path: str) -> None:

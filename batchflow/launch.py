@@ -21,8 +21,12 @@ from batchflow.bootstrap import DEPTH, STARTING, check_start, depth
 from batchflow.process_state import arguments_of_program, import_path
 
 _THREADS = (
-    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS",
-)  # fmt: skip
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+)
 """What numeric libraries take their number of threads from; one worker per core needs no more."""
 
 REQUEST = struct.Struct("<Q")
@@ -119,7 +123,7 @@ def start(threads: int, *, arrow: bool, rows: bool = False, waits: bool = False)
 
 def _startup_file(argv: list[str]) -> int:
     """Return the descriptor of a file with path and arguments: a command line holds 128 kB at most."""
-    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if hasattr(os, "memfd_create"):
         file = os.memfd_create("batchflow")
     else:

@@ -112,7 +112,7 @@ def _load_module(name: str) -> ModuleType:
     try:
         if file is not None:
             return _load_file(file)
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as `python -m` does
+        sys.path.insert(0, os.getcwd())
         return importlib.import_module(name)
     except BatchflowError:
         raise  # of a job at the top of the module

@@ -133,11 +133,11 @@ def _place(fn: Callable[..., Any]) -> dict[str, str | None]:
         file = inspect.getsourcefile(inspect.unwrap(fn))
     except (TypeError, ValueError, OSError):
         file = None
-    known = file and os.path.isfile(file)  # noqa: PTH113
+    known = file and os.path.isfile(file)
     return {
         "module": getattr(fn, "__module__", None),
         "name": name,
-        "file": os.path.abspath(file) if file and known else None,  # noqa: PTH100
+        "file": os.path.abspath(file) if file and known else None,
     }
 
 
@@ -199,7 +199,7 @@ def respelled(entries: Sequence[dict[str, Any]], before: Mapping[str, Any]) -> l
 
 def inputs_of(plan: Mapping[str, Any]) -> list[Input]:
     """Return the inputs that a plan names, as they were."""
-    now, then = os.getcwd(), plan["folder"]  # noqa: PTH109 - its text is what is wanted
+    now, then = os.getcwd(), plan["folder"]
     sent = is_sent(then) or is_sent(now)
     return [_input(item, then, here=now == then or sent, sent=sent) for item in plan["inputs"]]
 
@@ -208,9 +208,9 @@ def _input(entry: Mapping[str, Any], folder: str, *, here: bool, sent: bool) -> 
     """Return an input under its recorded spelling if that leads to it from here, else under its canonical one."""
     uri, place = entry["uri"], entry.get("place", "")
     compression = by_suffix(uri)
-    if place and not is_uri(uri) and os.path.isabs(place):  # noqa: PTH117
-        leads = os.path.normpath(os.path.join(folder, uri)) == place or os.path.realpath(uri) == place  # noqa: PTH118
-        if not (leads or sent) or not (here or os.path.isabs(uri)):  # noqa: PTH117
+    if place and not is_uri(uri) and os.path.isabs(place):
+        leads = os.path.normpath(os.path.join(folder, uri)) == place or os.path.realpath(uri) == place
+        if not (leads or sent) or not (here or os.path.isabs(uri)):
             uri = place
     return Input(uri, entry["size"], entry["version"], compression, "" if place == uri else place)
 
@@ -260,8 +260,11 @@ def _upgrades(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return what else may be the change: another version of Python or of a package that the function uses."""
     then = {"Python": before["python"], **before["packages"]}
     versions = {"Python": now["python"], **now["packages"]}
-    other = [f"{name}: {then[name]} then, {versions[name]} now"
-             for name in then if then[name] != versions.get(name, then[name])]  # fmt: skip
+    other = [
+        f"{name}: {then[name]} then, {versions[name]} now"
+        for name in then
+        if then[name] != versions.get(name, then[name])
+    ]
     return f" (or it is {'; '.join(other)})" if other else ""
 
 
@@ -317,11 +320,11 @@ def _under(identity: str, item: Input | None) -> Input | None:
 
 def _moved(identity: str, folder: str) -> str:
     """Return the identity of an input here, if Ray sent the folder that paths of one of the jobs start in."""
-    here = os.getcwd()  # noqa: PTH109 - its text is what is wanted
+    here = os.getcwd()
     if is_sent(here) and not is_sent(folder):
         return identity.removeprefix(f"{folder}/")
     if is_sent(folder) and not is_sent(here) and not is_uri(identity):
-        return os.path.join(here, identity)  # noqa: PTH118
+        return os.path.join(here, identity)
     return identity
 
 

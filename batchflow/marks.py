@@ -25,10 +25,12 @@ _EXTENSION = (b"ARROW:extension:name", b"ARROW:extension:metadata")
 """Metadata of a field whose extension type this process has not registered; its type is the storage."""
 _T = TypeVar("_T")
 WORDS = {
-    "wide": "whole numbers beyond 2**53", "huge": "whole numbers beyond 2**63",
-    "us": "times beyond what nanoseconds hold", "ms": "times beyond what microseconds hold",
+    "wide": "whole numbers beyond 2**53",
+    "huge": "whole numbers beyond 2**63",
+    "us": "times beyond what nanoseconds hold",
+    "ms": "times beyond what microseconds hold",
     "s": "times beyond what milliseconds hold",
-}  # fmt: skip
+}
 """What the values of a marked column are, which some types that hold others of its type cannot hold."""
 _NEGATIVE = "negative"
 """Mark of whole numbers below zero, which `uint64` cannot hold."""
@@ -199,8 +201,11 @@ def inside(kind: Any) -> dict[str | None, Any]:
     if types.is_map(kind):
         return {"key": kind.key_type, "value": kind.item_type}
     if (
-        types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-        or types.is_list_view(kind) or types.is_large_list_view(kind)
-    ):  # fmt: skip
+        types.is_list(kind)
+        or types.is_large_list(kind)
+        or types.is_fixed_size_list(kind)
+        or types.is_list_view(kind)
+        or types.is_large_list_view(kind)
+    ):
         return {None: kind.value_type}
     return {}

@@ -199,10 +199,18 @@ def _found(bench: _Bench, seen: dict[int, list[Report]], rounds: int, start: flo
     if bench.plan.spec.rate is not None:
         notes.append("the job has a rate, which more workers do not raise")
     return Scaling(
-        points, bench.cores, bench.share, rounds, start, fit_amdahl(measured), fit_usl(measured),
+        points,
+        bench.cores,
+        bench.share,
+        rounds,
+        start,
+        fit_amdahl(measured),
+        fit_usl(measured),
         SCALES if many.workers == 1 else find(report, many.report, start, bench.share, splitting),
-        bench.plan.spec.chunk, bench.name, tuple(notes),
-    )  # fmt: skip
+        bench.plan.spec.chunk,
+        bench.name,
+        tuple(notes),
+    )
 
 
 def _point(count: int, reports: Sequence[Report], base: float, cores: int) -> Point:

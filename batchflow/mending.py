@@ -16,7 +16,7 @@ from batchflow.combining.patching import (
     insertions,
     patched,
     replaced,
-)  # fmt: skip
+)
 from batchflow.combining.recovery import in_order, part_file
 from batchflow.errors import InterruptedRun, UsageError
 from batchflow.ledger import DoneChunk, DonePart, History, refuse_busy

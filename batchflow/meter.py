@@ -37,9 +37,7 @@ class Meter:
         Tells the time in seconds; by default `time.monotonic`.
     """
 
-    def __init__(
-        self, total: int | None, done: int, slots: int, clock: Callable[[], float] | None = None
-    ) -> None:
+    def __init__(self, total: int | None, done: int, slots: int, clock: Callable[[], float] | None = None) -> None:
         self.total = total
         self.done: int = done
         self.slots: int = slots

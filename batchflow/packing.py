@@ -34,7 +34,6 @@ class Buffers(list[pickle.PickleBuffer]):
         self.append(buffer)
         return False
 
-
     @property
     def writable(self) -> bytes:
         """For each of them 1 if its owner may write to it, else 0."""
@@ -73,7 +72,7 @@ def copied(value: Any) -> Any:
     buffers = Buffers()
     try:
         data = pickle.dumps(value, protocol=5, buffer_callback=buffers.take)
-    except Exception:  # noqa: BLE001 - of the user's objects
+    except Exception:
         return value
     return pickle.loads(data, buffers=private_buffers(buffers, buffers.writable))
 
@@ -102,7 +101,7 @@ def dumps(
     buffers.least = least
     try:
         pickled = _dumped(pickle.Pickler, value, buffers, leave_out) if by_reference else _MAIN
-    except Exception:  # noqa: BLE001 - the other one takes more, or says why not
+    except Exception:
         pickled = _MAIN
     if _MAIN in pickled or _CHILD in pickled:  # no other process has what it defines
         buffers.clear()

@@ -66,20 +66,22 @@ def svg(curves: Sequence[Curve], title: str, cores: int) -> str:
     """Draw speed-up by workers, with a line where there are no more cores."""
     scales = _Scales(curves)
     size = f'width="{_WIDE}" height="{_HIGH}" viewBox="0 0 {_WIDE} {_HIGH}"'
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="bf-plot" role="img" {size}>',
-        f"<title>{escape(title)}</title>",
-        f"<style>{_STYLE}{_THEME.format(**_LIGHT)}",
-        f"@media (prefers-color-scheme:dark){{{_THEME.format(**_DARK)}}}</style>",
-        f'<rect class="bf-ground" width="{_WIDE}" height="{_HIGH}" rx="8"/>',
-        f'<text class="bf-title" x="{_LEFT}" y="28">{escape(title)}</text>',
-        *_axes(scales),
-        *_cores(scales, cores),
-        *(line for curve in curves for line in _curve(scales, curve)),
-        *_legend(curves),
-        "</svg>",
-        "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="bf-plot" role="img" {size}>',
+            f"<title>{escape(title)}</title>",
+            f"<style>{_STYLE}{_THEME.format(**_LIGHT)}",
+            f"@media (prefers-color-scheme:dark){{{_THEME.format(**_DARK)}}}</style>",
+            f'<rect class="bf-ground" width="{_WIDE}" height="{_HIGH}" rx="8"/>',
+            f'<text class="bf-title" x="{_LEFT}" y="28">{escape(title)}</text>',
+            *_axes(scales),
+            *_cores(scales, cores),
+            *(line for curve in curves for line in _curve(scales, curve)),
+            *_legend(curves),
+            "</svg>",
+            "",
+        ]
+    )
 
 
 def _axes(scales: _Scales) -> Iterator[str]:

@@ -112,7 +112,7 @@ class ProcessState(NamedTuple):
 def working_directory() -> str:
     """Return the working directory; empty if it was removed."""
     with suppress(OSError):
-        return os.getcwd()  # noqa: PTH109 - pathlib takes 8 ms to load
+        return os.getcwd()
     return ""
 
 

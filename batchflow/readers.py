@@ -183,9 +183,13 @@ def again(options: Mapping[str, Any], paths: Sequence[str]) -> Source | None:
         return None
     if options["kind"] == "csv":
         return read_csv(
-            paths, types=options["types"], delimiter=options["delimiter"],
-            quote=options["quote"], columns=options["columns"], encoding=options["encoding"],
-        )  # fmt: skip
+            paths,
+            types=options["types"],
+            delimiter=options["delimiter"],
+            quote=options["quote"],
+            columns=options["columns"],
+            encoding=options["encoding"],
+        )
     if options["kind"] == "parquet":
         return read_parquet(paths, columns=options["columns"])
     if options["kind"] in ("text", "json"):
@@ -195,16 +199,26 @@ def again(options: Mapping[str, Any], paths: Sequence[str]) -> Source | None:
 
 
 _READERS: dict[str, Callable[..., Source]] = {
-    "text": read_text, "json": read_json, "csv": read_csv, "parquet": read_parquet, "files": files,
-}  # fmt: skip
+    "text": read_text,
+    "json": read_json,
+    "csv": read_csv,
+    "parquet": read_parquet,
+    "files": files,
+}
 _OPTIONS = {"text": ("encoding",), "json": ("encoding", "types")}
 """Options that readers other than that of CSV share with it."""
 _KINDS = {
-    "txt": "text", "log": "text", "md": "text",
-    "json": "json", "jsonl": "json", "ndjson": "json",
-    "csv": "csv", "tsv": "csv",
-    "parquet": "parquet", "pq": "parquet",
-}  # fmt: skip
+    "txt": "text",
+    "log": "text",
+    "md": "text",
+    "json": "json",
+    "jsonl": "json",
+    "ndjson": "json",
+    "csv": "csv",
+    "tsv": "csv",
+    "parquet": "parquet",
+    "pq": "parquet",
+}
 
 
 def guess(

@@ -15,8 +15,17 @@ from batchflow.timeline import Timeline
 _INPUTS = 5
 _DEFAULTS = {field.name: field.default for field in fields(JobSpec)}
 _LIMITS = (
-    "retry", "timeout", "concurrency", "rate", "max_errors", "isolate", "chunk", "part_size", "version", "fresh",
-)  # fmt: skip
+    "retry",
+    "timeout",
+    "concurrency",
+    "rate",
+    "max_errors",
+    "isolate",
+    "chunk",
+    "part_size",
+    "version",
+    "fresh",
+)
 
 
 def told_job(plan: Plan, report: Report, timeline: Timeline, errors: ErrorGroups) -> dict[str, Any]:
@@ -46,9 +55,7 @@ def told_plan(plan: Plan) -> dict[str, Any]:
         "format": None if plan.destination is None else plan.destination.format,
         "limits": _amounts(spec.limits),
         "per_task": _amounts(spec.per_task),
-        "options": {
-            name: str(getattr(spec, name)) for name in _LIMITS if getattr(spec, name) != _DEFAULTS[name]
-        },
+        "options": {name: str(getattr(spec, name)) for name in _LIMITS if getattr(spec, name) != _DEFAULTS[name]},
     }
 
 

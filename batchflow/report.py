@@ -16,7 +16,7 @@ from batchflow.events import (
     SlotsChanged,
     TaskEnded,
     TaskStarted,
-)  # fmt: skip
+)
 from batchflow.grouping import ErrorGroups, ErrorKind
 from batchflow.model import Chunk, SpanCount, Stats
 from batchflow.occupancy import PHASES, Occupancy

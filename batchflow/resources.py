@@ -179,9 +179,11 @@ def capped(limits: Resources, cpus: float, memory: int, **custom: float) -> Reso
     fewest = {name: min(limits.custom.get(name, amount), amount) for name, amount in custom.items()}
     gpus = fewest.pop("GPU", 0.0)
     return Resources(
-        cpus if limits.cpus is None else min(limits.cpus, cpus), min(limits.nbytes or memory, memory),
-        min(limits.gpus or gpus, gpus), fewest,
-    )  # fmt: skip
+        cpus if limits.cpus is None else min(limits.cpus, cpus),
+        min(limits.nbytes or memory, memory),
+        min(limits.gpus or gpus, gpus),
+        fewest,
+    )
 
 
 def available_cpus() -> int:
@@ -199,7 +201,7 @@ def _cgroup_limits() -> CgroupLimits:
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="ascii") as file:  # noqa: PTH123 - pathlib takes 8 ms to load
+    with open(path, encoding="ascii") as file:
         return file.read()
 
 

@@ -17,7 +17,7 @@ from batchflow.manifest import (
     merged_inputs,
     read_plan,
     respelled,
-)  # fmt: skip
+)
 from batchflow.model import Input
 from batchflow.plan import Destination, JobSpec, Plan
 from batchflow.sources import Source
@@ -62,9 +62,16 @@ def with_history(
     written = encoded(plan)
     finished = history is not None and history.ended and digest_of(written) == history.plans[-1]
     return Plan(
-        spec, prepared, inputs, destination, None, history=history, manifest=written, finished=finished,
+        spec,
+        prepared,
+        inputs,
+        destination,
+        None,
+        history=history,
+        manifest=written,
+        finished=finished,
         replaced=_replaced(source, known, listed, len(inputs)),
-    )  # fmt: skip
+    )
 
 
 def _replaced(source: Source, known: list[Input], listed: tuple[Input, ...], count: int) -> tuple[int, int]:

@@ -55,9 +55,7 @@ class Where(NamedTuple):
     executor: str
 
 
-def told_flow(
-    where: Where, nodes: Sequence[Node], steps: Sequence[Ended], errors: pa.Table
-) -> dict[str, Any]:
+def told_flow(where: Where, nodes: Sequence[Node], steps: Sequence[Ended], errors: pa.Table) -> dict[str, Any]:
     """Return what is told of a flow, as plain values for JSON; of the largest only the steps that matter."""
     path = critical_path(nodes)
     ended = {step.name: step for step in steps}

@@ -11,10 +11,22 @@ LONGEST_DELAY = 60.0
 """Seconds to wait before another try, at most."""
 
 _HOPELESS = (
-    ArithmeticError, AssertionError, AttributeError, FileNotFoundError, ImportError, LookupError, MemoryError,
-    NameError, NotADirectoryError, IsADirectoryError, PermissionError, RecursionError, SyntaxError, TypeError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    FileNotFoundError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    NameError,
+    NotADirectoryError,
+    IsADirectoryError,
+    PermissionError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
     ValueError,
-)  # fmt: skip
+)
 """What will happen again however often it is tried: mistakes in code or data, and too little memory."""
 
 
@@ -83,7 +95,6 @@ class Retry(_Retry):
 
         longest = min(LONGEST_DELAY, self.backoff * 2.0 ** min(attempt - 1, 60))
         return longest * (1 - self.jitter * random.random())
-
 
     def again(self, error: BaseException, attempt: int) -> bool:
         """Whether a record is tried again, for which the function raised this the so many-th time, from 1."""

@@ -179,7 +179,7 @@ def _pickled(objects: list[Any]) -> bytes:
     """Return objects as a pickle; what makes pickles of classes of ``__main__`` loads only for these."""
     try:
         plain = pickle.dumps(objects, protocol=5)
-    except Exception:  # noqa: BLE001 - the other pickler takes more, or says why not
+    except Exception:
         plain = b"__main__"
     return dumps(objects) if b"__main__" in plain else plain
 

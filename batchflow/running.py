@@ -144,7 +144,7 @@ class Run:
                     if self._needs_arrow:  # what comes back needs it: it takes 0.1 s, as in the workers now
                         import pyarrow  # noqa: F401
                     self.scheduler.wait()
-                except BaseException as error:  # noqa: BLE001 - of a part, a merge, or the user: it ends the work
+                except BaseException as error:
                     work.throw(error)
         except StopIteration as end:
             result: T = end.value
@@ -451,13 +451,20 @@ def terms_of(plan: Plan) -> Terms:
     """Return what was asked of a job, as far as its report speaks of it."""
     spec, destination = plan.spec, plan.destination
     return Terms(
-        plan.source.kind, spec.per, spec.chunk, side_by_side(spec.fn, spec.concurrency), spec.rate is not None,
-        1 if spec.per_task.cpus is None else spec.per_task.cpus, spec.per_task.nbytes,
+        plan.source.kind,
+        spec.per,
+        spec.chunk,
+        side_by_side(spec.fn, spec.concurrency),
+        spec.rate is not None,
+        1 if spec.per_task.cpus is None else spec.per_task.cpus,
+        spec.per_task.nbytes,
         "" if destination is None else f"{destination.path}{'' if destination.one_file else '/'}",
-        "" if destination is None else f"{destination.meta}/", spec.version or "",
+        "" if destination is None else f"{destination.meta}/",
+        spec.version or "",
         getattr(spec.fn, "__name__", ""),
-        plan.doubts, dict(plan.source.summary()),
-    )  # fmt: skip
+        plan.doubts,
+        dict(plan.source.summary()),
+    )
 
 
 def program_of(plan: Plan, *, tables: bool = False) -> Program:

@@ -72,8 +72,7 @@ def fit_usl(measured: Sequence[Measured]) -> Law | None:
     if len({x for x, _, _ in points}) < 2:
         return None
     xx, xz, zz, xy, zy = (
-        sum(values)
-        for values in zip(*((x * x, x * z, z * z, x * y, z * y) for x, z, y in points), strict=True)
+        sum(values) for values in zip(*((x * x, x * z, z * z, x * y, z * y) for x, z, y in points), strict=True)
     )
     determinant = xx * zz - xz * xz
     contention = (xy * zz - zy * xz) / determinant

@@ -40,7 +40,7 @@ from batchflow.events import (
     TaskEnded,
     TaskStarted,
     Waited,
-)  # fmt: skip
+)
 from batchflow.executors.base import Executor
 from batchflow.inflight import InFlight
 from batchflow.isolation import ChunkPart, is_guilty, parts_around, records_name
@@ -55,7 +55,7 @@ from batchflow.model import (
     Succeeded,
     Task,
     Work,
-)  # fmt: skip
+)
 from batchflow.plan import Plan
 from batchflow.printable import printable
 from batchflow.printed import place_of
@@ -136,7 +136,12 @@ class Scheduler:
         fixed = plan.chunk_weight is not None
         ahead = fixed or plan.pace.calls == 1  # where calls wait chunks are long, and few
         self._running = InFlight(
-            executor, plan.spec.limits, plan.spec.per_task, budget, fixed=fixed, ahead=ahead,
+            executor,
+            plan.spec.limits,
+            plan.spec.per_task,
+            budget,
+            fixed=fixed,
+            ahead=ahead,
             overlap=executor.tasks_ahead(program),
         )
         self._ahead = AHEAD * self._slots if bounded else sys.maxsize
@@ -189,9 +194,7 @@ class Scheduler:
         executor = self._executor
         types = dict(source.summary()).get("types", "")
         items = self._progress_items(unit, done)
-        self._tell(JobStarted(
-            unit, total, executor.name, self._slots, before, executor.logs, types, *items
-        ))  # fmt: skip
+        self._tell(JobStarted(unit, total, executor.name, self._slots, before, executor.logs, types, *items))
 
     def _progress_items(self, unit: str, done: Sequence[Settled]) -> tuple[str, int | None, int]:
         """Return what a person counts of a job, how many there are, and how many earlier runs did."""
@@ -468,16 +471,17 @@ class Scheduler:
         ended = self._inspected.pop(task.key)
         if isinstance(counted, Failed) and counted.records:
             failure = ended.failure._replace(
-                source=counted.failure.source, start=counted.failure.start, stop=counted.failure.stop,
-                record=counted.failure.record, payload=counted.failure.payload,
-            )  # fmt: skip
+                source=counted.failure.source,
+                start=counted.failure.start,
+                stop=counted.failure.stop,
+                record=counted.failure.record,
+                payload=counted.failure.payload,
+            )
             ended = ended._replace(failure=failure, records=counted.records)
         counts = [count.positions for count in counted.stats.spans]
         self._failed(task, ended, self._parts(task, ended), counts)
 
-    def _failed(
-        self, task: Task, outcome: Failed, parts: Sequence[Chunk], counts: Sequence[int] = ()
-    ) -> None:
+    def _failed(self, task: Task, outcome: Failed, parts: Sequence[Chunk], counts: Sequence[int] = ()) -> None:
         """Try a chunk again: whole, in halves or alone; or take it down as failed."""
         if len(parts) == 1:
             outcome = losses.single(task, outcome)

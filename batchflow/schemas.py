@@ -22,7 +22,7 @@ from batchflow.marks import (
     type_cache,
     unmarked,
     with_marks,
-)  # fmt: skip
+)
 from batchflow.printable import printable
 
 if TYPE_CHECKING:
@@ -187,9 +187,12 @@ def is_any_list(kind: Any) -> bool:
 
     types = pa.types
     return (
-        types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-        or types.is_list_view(kind) or types.is_large_list_view(kind)
-    )  # fmt: skip
+        types.is_list(kind)
+        or types.is_large_list(kind)
+        or types.is_fixed_size_list(kind)
+        or types.is_list_view(kind)
+        or types.is_large_list_view(kind)
+    )
 
 
 def _is_text(kind: Any) -> bool:
@@ -495,8 +498,9 @@ def _flat_nested(array: Any, target: Any) -> Any:
         size, valid = kind.list_size, array.is_valid().to_pylist()
         places = [
             (array.offset + at) * size + part if is_valid else None
-            for at, is_valid in enumerate(valid) for part in range(size)
-        ]  # fmt: skip
+            for at, is_valid in enumerate(valid)
+            for part in range(size)
+        ]
         values = array.values.take(pa.array(places, pa.int64()))
         return pa.FixedSizeListArray.from_arrays(_flat(values), type=target, mask=mask)
     if types.is_map(kind):

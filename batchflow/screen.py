@@ -190,9 +190,13 @@ class Terminal(Screen):
         share = f" {line.share}|{{bar}}|" if line.total else ""
         told = printable(f"{' ' * INDENT}{name}:").replace("{", "{{").replace("}", "}}")
         text: str = self._bar.format_meter(
-            line.done, line.total or 1, 1, ncols=self._columns, ascii=self._bar.ascii,
+            line.done,
+            line.total or 1,
+            1,
+            ncols=self._columns,
+            ascii=self._bar.ascii,
             bar_format=f"{told}{share} {line.text}" + ("" if line.total else " {bar:0}"),
-        )  # fmt: skip
+        )
         return text
 
     @property

@@ -40,12 +40,14 @@ def of_errors(errors: pa.Table) -> list[Shape]:
     shown = ("step", "source", "record", "message")
     return [
         {
-            "count": group.count, "phase": group.phase, "error_type": group.error_type,
+            "count": group.count,
+            "phase": group.phase,
+            "error_type": group.error_type,
             "where": group.where or None,
             "example": {name: group.examples[0].get(name) for name in shown},
         }
         for group in ErrorGroups.of(errors).commonest()
-    ]  # fmt: skip
+    ]
 
 
 def of_flow(run: FlowRun) -> Shape:

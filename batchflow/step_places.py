@@ -59,7 +59,7 @@ class StepPlaces:
             if writer is not None and not is_before(writer[0], number):
                 raise _unordered(name, writer[1], place)
             self._readers.setdefault(place, []).append((number, name))
-        if is_uri(path) or os.path.exists(root):  # noqa: PTH110
+        if is_uri(path) or os.path.exists(root):
             return
         for place, (writing, other) in self._writers.items():  # what is not there yet is made by steps
             if place.startswith(f"{root}/") and not is_before(writing, number):

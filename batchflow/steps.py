@@ -148,8 +148,10 @@ def nodes_of(specs: Sequence[StepSpec]) -> list[Node]:
     """Return the steps of a flow that has not run as nodes of a graph."""
     return [
         Node(
-            spec.name, tuple(dict.fromkeys(number for need in spec.needs for number in need.steps)), spec.after,
+            spec.name,
+            tuple(dict.fromkeys(number for need in spec.needs for number in need.steps)),
+            spec.after,
             "step" if spec.fn is not None else "map",
         )
         for spec in specs
-    ]  # fmt: skip
+    ]

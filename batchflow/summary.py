@@ -96,7 +96,7 @@ def _next(report: Report) -> str:
 
 def shown(path: str) -> str:
     """Return a path as it is typed here: relative where it lies below."""
-    here = os.getcwd() + os.sep  # noqa: PTH109 - its text is what is wanted
+    here = os.getcwd() + os.sep
     if "://" in path:
         return printable(path)
     end = "/" if path.endswith("/") else ""

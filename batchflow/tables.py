@@ -25,9 +25,13 @@ VALUE = "value"
 
 _SCALARS = {bool, int, float, str, bytes, bytearray, list, type(None)}
 _SCALAR_NAMES = {
-    ("datetime", "date"), ("datetime", "datetime"), ("datetime", "time"), ("datetime", "timedelta"),
-    ("decimal", "Decimal"), ("uuid", "UUID"),
-}  # fmt: skip
+    ("datetime", "date"),
+    ("datetime", "datetime"),
+    ("datetime", "time"),
+    ("datetime", "timedelta"),
+    ("decimal", "Decimal"),
+    ("uuid", "UUID"),
+}
 """Of modules that a worker need not load to know that it has none of their values."""
 _ROWS = {dict, OrderedDict, defaultdict}
 

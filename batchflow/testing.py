@@ -82,12 +82,12 @@ class Script:
         *,
         key: Callable[[Any], Any] | None = None,
     ) -> None:
-        self._folder = os.path.abspath(folder)  # noqa: PTH100 - a function may change the working directory
+        self._folder = os.path.abspath(folder)
         self._table = {name: _listed(name, manners) for name, manners in table.items()}
         self._names = {name: name for name in table}
         self._fn = fn
         self._key = key
-        os.makedirs(self._folder, exist_ok=True)  # noqa: PTH103 - pathlib takes 8 ms to load in each worker
+        os.makedirs(self._folder, exist_ok=True)
 
     def __call__(self, item: Any, *args: Any, **options: Any) -> Any:
         """Count an attempt, let happen what the table says, and if that is nothing call the function."""
@@ -116,7 +116,7 @@ class Script:
             The input, or what ``key`` gives for it.
         """
         try:
-            return os.stat(self._file(name)).st_size  # noqa: PTH116
+            return os.stat(self._file(name)).st_size
         except FileNotFoundError:
             return 0
 

@@ -121,10 +121,24 @@ class Timeline:
         source, first, last = (spans[0].input.uri, spans[0].start, spans[0].stop) if spans else ("", None, None)
         told = (0, 0, 0) if event.again else stats.counts
         return Lap(
-            self._track(worker), start, min(seconds, now - start), stats.read, stats.call, stats.convert,
-            stats.write, event.attempt, _state(event, told[2]), stats.retries, source, first, last, len(spans),
-            *told, stats.nbytes, int(bool(event.isolating)),
-        )  # fmt: skip
+            self._track(worker),
+            start,
+            min(seconds, now - start),
+            stats.read,
+            stats.call,
+            stats.convert,
+            stats.write,
+            event.attempt,
+            _state(event, told[2]),
+            stats.retries,
+            source,
+            first,
+            last,
+            len(spans),
+            *told,
+            stats.nbytes,
+            int(bool(event.isolating)),
+        )
 
     def _track(self, worker: str) -> int:
         track = self._tracks.get(worker)

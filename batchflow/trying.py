@@ -174,9 +174,7 @@ def _is_new(chunk: Chunk, covered: dict[str, list[tuple[int, float]]]) -> bool:
     """Whether no record of a chunk is in the ranges covered so far, by input; if so they are, from now on."""
     if chunk.take is not None:
         return True  # it is behind all others of its file
-    ranges = [
-        (span.input.uri, span.start, math.inf if span.stop is None else span.stop) for span in chunk.spans
-    ]
+    ranges = [(span.input.uri, span.start, math.inf if span.stop is None else span.stop) for span in chunk.spans]
     if any(start < end and begin < stop for uri, start, stop in ranges for begin, end in covered.get(uri, ())):
         return False
     for uri, start, stop in ranges:

@@ -121,7 +121,7 @@ def _tiles(source: Source | None, inputs: list[Input], history: History) -> Iter
 def _extent(source: Source, item: Input) -> int | None:
     try:
         return source.extent(item)
-    except Exception:  # noqa: BLE001 - an input that is gone or damaged is told elsewhere
+    except Exception:
         return None
 
 
@@ -166,9 +166,10 @@ def _order(inputs: list[Input], history: History) -> Iterator[str]:
     """Look whether the parts, one after the other, hold the chunks in the order of the input."""
     known = {item.identity for item in inputs}
     chunks = {
-        number: done for number, done in history.chunks.items()
+        number: done
+        for number, done in history.chunks.items()
         if all(span.input.identity in known for span in done.chunk.spans)
-    }  # fmt: skip
+    }
     places = {number: at for at, (_, number, _) in enumerate(in_order(chunks, tuple(inputs)))}
     last = -1
     for part in history.parts.values():

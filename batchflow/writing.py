@@ -218,13 +218,13 @@ def chosen_of(flow: Flow, steps: Step | str | Iterable[Step | str] | None, what:
 def kept_at(folder: str, name: str, into: str | os.PathLike[str] | None, *, cache: bool) -> str | None:
     """Return where the value of a step is kept, without a suffix where that follows its kind."""
     if into is None:
-        path = os.path.join(folder, file_name(name)) if cache else None  # noqa: PTH118
+        path = os.path.join(folder, file_name(name)) if cache else None
     else:
         path = os.fspath(into)
         if not path.endswith(SUFFIXES):
             message = f"step {name!r}: into={path!r} must end with one of {', '.join(SUFFIXES)}"
             raise UsageError(message)
-    return None if path is None else os.path.abspath(path)  # noqa: PTH100 - a function may change the folder
+    return None if path is None else os.path.abspath(path)
 
 
 def fingerprint_of(name: str, *values: Any) -> str:

@@ -12,9 +12,25 @@ from benchmarks.harness import Suite, race
 from benchmarks.tables import as_json, machine, markdown
 
 SUITES = (
-    "start", "warm", "tiny", "files", "one_file", "csv", "columns", "results", "failing", "retry_failed", "skew",
-    "waiting", "many_chunks", "ray", "memory", "safety", "flow", "cluster",
-)  # fmt: skip
+    "start",
+    "warm",
+    "tiny",
+    "files",
+    "one_file",
+    "csv",
+    "columns",
+    "results",
+    "failing",
+    "retry_failed",
+    "skew",
+    "waiting",
+    "many_chunks",
+    "ray",
+    "memory",
+    "safety",
+    "flow",
+    "cluster",
+)
 
 
 def main() -> None:

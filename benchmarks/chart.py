@@ -58,7 +58,7 @@ def draw(suites: dict[str, Any], path: Path) -> None:
     heights = [0.8 + 0.2 * count for count in most]
     figure, axes = plt.subplots(
         len(most), COLUMNS, figsize=(12, sum(heights)), squeeze=False, height_ratios=heights, layout="constrained"
-    )  # fmt: skip
+    )
     panels = [panel for row in axes for panel in row]
     for at, (name, suite) in enumerate(suites.items()):
         _panel(panels[at], name, suite)

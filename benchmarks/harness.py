@@ -128,8 +128,12 @@ def _run(contestant: Contestant, *, check: bool = False, watch: bool = False) ->
         started = time.perf_counter()
         running = subprocess.Popen(
             [sys.executable, _SCRIPTS / contestant.script, *args],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, env=_environment(check),
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            env=_environment(check),
+        )
         with _watching(running.pid) if watch else nullcontext([0]) as together:
             # Reading to the end of stdout waits for workers that outlive their driver, too.
             out, err = running.communicate()
@@ -141,9 +145,12 @@ def _run(contestant: Contestant, *, check: bool = False, watch: bool = False) ->
         raise RuntimeError(message)
     report = json.loads(out.splitlines()[-1])
     return {
-        "seconds": seconds, "call": report["call"], "megabytes": report["peak"] / 1e6, "digest": report["digest"],
+        "seconds": seconds,
+        "call": report["call"],
+        "megabytes": report["peak"] / 1e6,
+        "digest": report["digest"],
         "together": max(together) / 1e6,
-    }  # fmt: skip
+    }
 
 
 @contextmanager

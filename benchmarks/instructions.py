@@ -55,10 +55,20 @@ def per_record(code: str) -> int:
         )
         program = _PROGRAM.format(warm=warm, few=few, many=many)
         done = subprocess.run(
-            ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/counts",
-             sys.executable, "-c", program],
-            capture_output=True, text=True, check=False, env=os.environ | _STEADY,
-        )  # fmt: skip
+            [
+                "valgrind",
+                "--tool=callgrind",
+                "--instr-atstart=no",
+                f"--callgrind-out-file={folder}/counts",
+                sys.executable,
+                "-c",
+                program,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | _STEADY,
+        )
         if done.returncode:
             sys.exit(done.stderr)
         counts = [_total(Path(folder, f"counts.{number}")) for number in (1, 2)]

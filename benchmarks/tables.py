@@ -12,8 +12,20 @@ from typing import Any
 
 from benchmarks.harness import Standing, Suite
 
-_PACKAGES = ("batchflow", "pyarrow", "msgspec", "joblib", "mpire", "dask", "distributed", "ray", "daft", "polars",
-             "duckdb", "aiohttp")  # fmt: skip
+_PACKAGES = (
+    "batchflow",
+    "pyarrow",
+    "msgspec",
+    "joblib",
+    "mpire",
+    "dask",
+    "distributed",
+    "ray",
+    "daft",
+    "polars",
+    "duckdb",
+    "aiohttp",
+)
 
 
 def markdown(suite: Suite, standings: Sequence[Standing]) -> str:
@@ -22,17 +34,22 @@ def markdown(suite: Suite, standings: Sequence[Standing]) -> str:
     ours, theirs = standings[: suite.ours], standings[suite.ours :]
     names = [one.contestant.name for one in ours] if suite.ours > 1 else ["ours"]
     header = [
-        "contestant", f"median {unit}", f"min..max {unit}", *(f"{name} / theirs" for name in names),
+        "contestant",
+        f"median {unit}",
+        f"min..max {unit}",
+        *(f"{name} / theirs" for name in names),
         *(["whole process s"] if suite.measure == "step" else []),
-    ]  # fmt: skip
+    ]
     rows = [
         [
-            one.contestant.name, f"{one.median:.3f}", f"{min(one.values):.3f}..{max(one.values):.3f}",
+            one.contestant.name,
+            f"{one.median:.3f}",
+            f"{min(one.values):.3f}..{max(one.values):.3f}",
             *("" if one in ours else f"{own.median / one.median:.2f}" for own in ours),
             *([f"{statistics.median(one.wholes):.2f}"] if suite.measure == "step" else []),
         ]
         for one in standings
-    ]  # fmt: skip
+    ]
     return "\n".join([_table([header, *rows]), "", *(_verdict(one, theirs, unit) for one in ours)])
 
 
@@ -62,10 +79,16 @@ def as_json(suite: Suite, standings: Sequence[Standing]) -> dict[str, Any]:
     """Return the standings with all values."""
     ours = standings[0].median
     rows = [
-        {"name": one.contestant.name, "median": one.median, "ratio": ours / one.median,
-         "target": one.contestant.target, "values": one.values, "wholes": one.wholes}
+        {
+            "name": one.contestant.name,
+            "median": one.median,
+            "ratio": ours / one.median,
+            "target": one.contestant.target,
+            "values": one.values,
+            "wholes": one.wholes,
+        }
         for one in standings
-    ]  # fmt: skip
+    ]
     return {"question": suite.question, "measure": suite.measure, "contestants": rows}
 
 

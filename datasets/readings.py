@@ -27,12 +27,14 @@ def _content(rows: int, seed: int) -> Iterator[bytes]:
     import pyarrow.parquet as pq
 
     rng = np.random.default_rng(seed)
-    table = pa.table({
-        "sensor": rng.integers(0, SENSORS, rows, dtype=np.int32),
-        "time": rng.integers(0, 1 << 50, rows, dtype=np.int64),
-        "value": rng.integers(-40_000, 60_000, rows, dtype=np.int32),
-        "quality": rng.integers(0, 1 << 30, rows, dtype=np.int32),
-    })
+    table = pa.table(
+        {
+            "sensor": rng.integers(0, SENSORS, rows, dtype=np.int32),
+            "time": rng.integers(0, 1 << 50, rows, dtype=np.int64),
+            "value": rng.integers(-40_000, 60_000, rows, dtype=np.int32),
+            "quality": rng.integers(0, 1 << 30, rows, dtype=np.int32),
+        }
+    )
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, row_group_size=_GROUP_ROWS, use_dictionary=False)
     yield sink.getvalue().to_pybytes()

@@ -23,12 +23,12 @@ html_theme = "furo"
 html_title = f"batchflow {release}"
 html_show_copyright = False
 html_copy_source = False
-python_maximum_signature_line_length = 80       # beyond that a line for each parameter
+python_maximum_signature_line_length = 80  # beyond that a line for each parameter
 
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
-default_role = "py:obj"         # a name in single backticks is a reference, as in NumPy's docstrings
+default_role = "py:obj"  # a name in single backticks is a reference, as in NumPy's docstrings
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 napoleon_google_docstring = False
@@ -38,7 +38,7 @@ napoleon_use_rtype = False
 def setup(app: Any) -> None:
     """Add what is special here to Sphinx."""
     app.add_directive("commands", Commands)
-    app.connect("autodoc-process-docstring", _begin_with_text, priority=400)    # before napoleon
+    app.connect("autodoc-process-docstring", _begin_with_text, priority=400)  # before napoleon
     app.connect("missing-reference", _resolve)
 
 

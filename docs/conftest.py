@@ -24,9 +24,13 @@ MAKE_DATA = Path(__file__).with_name("make_data.py")
 SHOWN = "/home/me/shop"
 """What stands on the pages for the folder of a page."""
 SETTINGS = {
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100", "PYTHONPATH": "",
-    "BATCHFLOW_EXECUTOR": "", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0",
-}  # fmt: skip
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "COLUMNS": "100",
+    "PYTHONPATH": "",
+    "BATCHFLOW_EXECUTOR": "",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 VARIES = {
     r"\d[\d,.]* (s|ms|seconds|MB|kB|records/s|workers' worth|chunks)\b": r"# \1",
     r"worth on \d+": "worth on #",
@@ -52,9 +56,16 @@ def run(example: Example, command: list[str]) -> str | None:
     """Run a command in the folder of the page; what it prints is kept for the block behind it."""
     folder = example.namespace["folder"]
     done = subprocess.run(
-        command, cwd=folder, env=os.environ | SETTINGS, text=True, timeout=100, check=False,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        command,
+        cwd=folder,
+        env=os.environ | SETTINGS,
+        text=True,
+        timeout=100,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     if done.returncode:
         return f"exit status {done.returncode}\n{done.stdout}"
     example.namespace["printed"] = done.stdout.replace(str(folder), SHOWN).strip("\n") + "\n"
@@ -103,10 +114,12 @@ def teardown(namespace: dict[str, Any]) -> None:
 
 pytest_collect_file = Sybil(
     [
-        CodeBlockParser("python", run_python), CodeBlockParser("sh", run_sh), CodeBlockParser("text", compare),
+        CodeBlockParser("python", run_python),
+        CodeBlockParser("sh", run_sh),
+        CodeBlockParser("text", compare),
         SkipParser(),
     ],
     pattern="*.md",
     setup=setup,
     teardown=teardown,
-).pytest()  # fmt: skip
+).pytest()

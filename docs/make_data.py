@@ -14,11 +14,14 @@ def event(rng, day, number):
     """Return one event of a shop."""
     price = round(rng.random() * 400, 2)
     if day == DAYS[4] and rng.random() < 0.01:
-        price = f"{price:.2f}".replace(".", ",")        # one server writes decimal commas that day
+        price = f"{price:.2f}".replace(".", ",")  # one server writes decimal commas that day
     return {
-        "id": f"{day}-{number:05}", "kind": rng.choice(KINDS), "country": rng.choice(COUNTRIES),
-        "price": price, "quantity": rng.randint(1, 5),
-    }  # fmt: skip
+        "id": f"{day}-{number:05}",
+        "kind": rng.choice(KINDS),
+        "country": rng.choice(COUNTRIES),
+        "price": price,
+        "quantity": rng.randint(1, 5),
+    }
 
 
 def main():
@@ -29,7 +32,7 @@ def main():
     for day in DAYS:
         lines = [json.dumps(event(rng, day, number)) for number in range(1, 2001)]
         if day == DAYS[5]:
-            lines[1206] = lines[1206][:40]              # a server that died in the middle of a line
+            lines[1206] = lines[1206][:40]  # a server that died in the middle of a line
         with gzip.open(f"events/{day}.jsonl.gz", "wt", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
     for month in (1, 2, 3):

@@ -81,9 +81,13 @@ def _start_ray():
     import ray
 
     ray.init(
-        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
         object_store_memory=500_000_000,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(params=NAMES)
@@ -114,8 +118,13 @@ def script(tmp_path):
         path.write_text(textwrap.dedent(code))
         done = subprocess.run(
             [sys.executable, str(path), *map(str, arguments)],
-            capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path, env=environment,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+            cwd=tmp_path,
+            env=environment,
+        )
         assert not check or done.returncode == 0, done.stderr
         return done
 

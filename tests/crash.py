@@ -85,7 +85,7 @@ def wire_store(monkeypatch):
         system.delete_file(path)
 
     put = putting.Segments._put
-    alive = lambda self, **options: None if fuse.left < 0 else put(self, **options)  # noqa: E731 - nothing runs any more
+    alive = lambda self, **options: None if fuse.left < 0 else put(self, **options)
     monkeypatch.setattr(syncing, "SYNC_SECONDS", 3600)
     monkeypatch.setattr(putting.Segments, "_put", alive)
     monkeypatch.setattr(objects.Objects, "put", guarded(objects.Objects.put))
@@ -93,7 +93,7 @@ def wire_store(monkeypatch):
     monkeypatch.setattr(objects.Objects, "remove_all", guarded(objects.Objects.remove_all, twice=False))
     monkeypatch.setattr(dataset.Dataset, "leave", lambda *_: None)
     closing = dataset.Dataset.close
-    close = lambda self, complete: closing(self, complete=complete and fuse.left >= 0)  # noqa: E731
+    close = lambda self, complete: closing(self, complete=complete and fuse.left >= 0)
     monkeypatch.setattr(dataset.Dataset, "close", close)
 
     def limit(steps):

@@ -27,10 +27,12 @@ SEEN = {"MemoryError", "OSError", "TimeoutError", "TypeError", "ValueError", "__
 MAKERS = {"died": 1, "unreadable": 4, "_damaged": 0, "fail": 0, "_failed": 2}
 """Functions that make or show an error, by the place of the message among their arguments."""
 UNSEEN = {
-    "executors/wire.py", "executors/zygote.py",     # between our own processes
-    "formats/splice.py", "formats/thrift.py",       # a file that cannot be spliced is written anew
-    "testing.py",                                   # scripted by the tests of users
-}  # fmt: skip
+    "executors/wire.py",
+    "executors/zygote.py",  # between our own processes
+    "formats/splice.py",
+    "formats/thrift.py",  # a file that cannot be spliced is written anew
+    "testing.py",  # scripted by the tests of users
+}
 """Modules whose plain errors nobody sees."""
 YIELDED = "verifying.py"
 """What this one yields, ``batchflow verify`` shows."""

@@ -18,9 +18,14 @@ QUIET = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_SCHED
 
 
 PORTS = (
-    "port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port",
-    "metrics-export-port", "ray-client-server-port",
-)  # fmt: skip
+    "port",
+    "dashboard-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
+    "ray-client-server-port",
+)
 """All that are the same in each Ray otherwise: others may run on this machine."""
 
 
@@ -88,13 +93,26 @@ def head(python=sys.executable, **more):
 def _process(python, folder, ports, variables):
     return subprocess.Popen(
         [
-            python, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2",
-            "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--temp-dir={folder}",
-            "--object-store-memory=200000000", "--disable-usage-stats",
+            python,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--head",
+            "--block",
+            "--num-cpus=2",
+            "--include-dashboard=true",
+            "--dashboard-host=127.0.0.1",
+            f"--temp-dir={folder}",
+            "--object-store-memory=200000000",
+            "--disable-usage-stats",
             *(f"--{name}={port}" for name, port in ports.items()),
         ],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, start_new_session=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=variables,
+        start_new_session=True,
+    )
 
 
 def _told(process):
@@ -131,10 +149,14 @@ class Commands:
 
     def start(self, *arguments, **more):
         return subprocess.Popen(
-            [sys.executable, "-m", "batchflow.cli", *map(str, arguments)], cwd=self.folder, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
+            [sys.executable, "-m", "batchflow.cli", *map(str, arguments)],
+            cwd=self.folder,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0,
             env=environment(RAY_API_SERVER_ADDRESS=self.address, PYTHONUNBUFFERED="1", **more),
-        )  # fmt: skip
+        )
 
     def __call__(self, *arguments, status=0, **more):
         running = self.start(*arguments, **more)

@@ -33,10 +33,13 @@ class Terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.process = subprocess.Popen(
             [sys.executable, "-c", command] if isinstance(command, str) else command,
-            stdin=slave if typed else subprocess.DEVNULL, stdout=slave if out is None else out, stderr=slave,
-            env={**_plain(), **environment}, start_new_session=True,
+            stdin=slave if typed else subprocess.DEVNULL,
+            stdout=slave if out is None else out,
+            stderr=slave,
+            env={**_plain(), **environment},
+            start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0 if typed else 2, termios.TIOCSCTTY, 0),
-        )  # fmt: skip
+        )
         os.close(slave)
 
     def __enter__(self):
@@ -51,7 +54,9 @@ class Terminal:
     @property
     def text(self):
         """What the screen shows, and above it what has left it; without what is empty at the end."""
-        above = ["".join(row[at].data for at in range(self.screen.columns)).rstrip() for row in self.screen.history.top]
+        above = [
+            "".join(row[at].data for at in range(self.screen.columns)).rstrip() for row in self.screen.history.top
+        ]
         return "\n".join([*above, *(line.rstrip() for line in self.screen.display)]).rstrip()
 
     def until(self, shows, seconds=30):

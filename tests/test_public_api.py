@@ -12,10 +12,27 @@ from batchflow import errors
 def test_public_names_are_exact_and_sorted():
     assert batchflow.__all__ == sorted(batchflow.__all__)
     assert batchflow.__all__ == [
-        "BatchflowError", "Flow", "Job", "Processes", "Ray", "Report", "Resources", "Result", "Retry", "Serial", "errors",
-        "files", "map_batches", "map_records", "read_csv", "read_json", "read_parquet", "read_text", "records",
+        "BatchflowError",
+        "Flow",
+        "Job",
+        "Processes",
+        "Ray",
+        "Report",
+        "Resources",
+        "Result",
+        "Retry",
+        "Serial",
+        "errors",
+        "files",
+        "map_batches",
+        "map_records",
+        "read_csv",
+        "read_json",
+        "read_parquet",
+        "read_text",
+        "records",
         "stream_batches",
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("name", batchflow.__all__)

@@ -4,13 +4,20 @@ from itertools import pairwise
 
 SCOPES = ("g", "p", "t")
 METADATA = {
-    "process_name": ("name", str), "thread_name": ("name", str),
-    "process_sort_index": ("sort_index", int), "thread_sort_index": ("sort_index", int),
-}  # fmt: skip
+    "process_name": ("name", str),
+    "thread_name": ("name", str),
+    "process_sort_index": ("sort_index", int),
+    "thread_sort_index": ("sort_index", int),
+}
 
 
 def number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value and abs(value) != float("inf")
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and value == value
+        and abs(value) != float("inf")
+    )
 
 
 def problems(trace):

@@ -42,7 +42,13 @@ class Server:
             How often a number is told to come again, and after how many seconds: ``{n: (times, seconds)}``.
         """
         self.times, self.seen, self.most, self.here, self.answered = [], [], 0, 0, 0
-        self._gather, self._hold, self._until, self._busy, self._delay = gather, set(hold), until, busy or {}, delay
+        self._gather, self._hold, self._until, self._busy, self._delay = (
+            gather,
+            set(hold),
+            until,
+            busy or {},
+            delay,
+        )
         self._changed = None
 
     def _run(self):

@@ -410,4 +410,3 @@ def _unknown_columns(kind: Format) -> pa.Schema:
     import pyarrow as pa
 
     return pa.schema([("value", pa.null())] if kind.keeps_schema else [])
-

@@ -22,10 +22,19 @@ def error_schema() -> pa.Schema:
 
     text, whole = pa.string(), pa.int64()
     columns: list[tuple[str, pa.DataType]] = [
-        ("source", text), ("start", whole), ("stop", whole), ("record", whole), ("payload", text),
-        ("phase", text), ("error_type", text), ("message", text), ("traceback", text),
-        ("attempts", whole), ("worker", text), ("seconds", pa.float64()),
-    ]  # fmt: skip
+        ("source", text),
+        ("start", whole),
+        ("stop", whole),
+        ("record", whole),
+        ("payload", text),
+        ("phase", text),
+        ("error_type", text),
+        ("message", text),
+        ("traceback", text),
+        ("attempts", whole),
+        ("worker", text),
+        ("seconds", pa.float64()),
+    ]
     return pa.schema(columns)
 
 

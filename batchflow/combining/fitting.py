@@ -92,9 +92,17 @@ def _refused(settled: Settled, error: SchemaError) -> Settled:
     """Return a chunk whose rows cannot be kept as failed."""
     span = settled.chunk.spans[0]
     failure = Failure(
-        span.input.uri, span.start, span.stop, None, None, "convert", "SchemaError", str(error),
-        worker=settled.stats.worker, seconds=settled.stats.seconds,
-    )  # fmt: skip
+        span.input.uri,
+        span.start,
+        span.stop,
+        None,
+        None,
+        "convert",
+        "SchemaError",
+        str(error),
+        worker=settled.stats.worker,
+        seconds=settled.stats.seconds,
+    )
     spans = tuple(count._replace(rows_out=0, failed=count.rows_in) for count in settled.stats.spans)
     stats = settled.stats._replace(spans=spans, held=0)
     return settled._replace(stats=stats, failures=(*settled.failures, failure), payload=None)

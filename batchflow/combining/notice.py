@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from batchflow.errors import FailedRecordsWarning
 
-_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - pathlib takes 8 ms to load
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 class FailureNotice:

@@ -174,9 +174,10 @@ class Patch:
         """Add to the count of a span."""
         spans = tuple(
             SpanCount(count.uri, *(one + two for one, two in zip(count[1:], more[1:], strict=True)))
-            if count.uri == more.uri else count
+            if count.uri == more.uri
+            else count
             for count in self.done.stats.spans
-        )  # fmt: skip
+        )
         self.done = self.done._replace(stats=self.done.stats._replace(spans=spans))
 
     @property
@@ -220,17 +221,21 @@ def _by_number(hole: Hole) -> dict[tuple[str, int], Failure]:
 def _by_record(failures: Sequence[Failure]) -> dict[tuple[str, int | None], Failure]:
     """Return new failures by input and record; what is about all of a chunk has neither."""
     return {
-        ("", None) if failure.record is None else (failure.source, failure.record): failure
-        for failure in failures
+        ("", None) if failure.record is None else (failure.source, failure.record): failure for failure in failures
     }
 
 
 def _renewed(new: Failure, old: Failure, added: int) -> Failure:
     """Return the failure of a record that failed again: where it is stays, and attempts add up."""
     return new._replace(
-        source=old.source, start=old.start, stop=old.stop, record=old.record, payload=old.payload,
-        attempts=new.attempts + old.attempts, row=old.row + added,
-    )  # fmt: skip
+        source=old.source,
+        start=old.start,
+        stop=old.stop,
+        record=old.record,
+        payload=old.payload,
+        attempts=new.attempts + old.attempts,
+        row=old.row + added,
+    )
 
 
 def _renumbered(failure: Failure, old: Failure, used: int, added: int) -> Failure:
@@ -293,9 +298,7 @@ def insertions(
         for news in patch.rows:
             if news.start == news.stop:
                 continue  # the piece tells columns and types only
-            part, at = _place(starts.get(patch.number), news.row) or _behind(
-                sequence, places[patch.number], parts
-            )
+            part, at = _place(starts.get(patch.number), news.row) or _behind(sequence, places[patch.number], parts)
             found[part.name].append(Insertion(at, patch.number, news))
     return found
 
@@ -321,9 +324,9 @@ def _behind(
     return part, row
 
 
-def patched(part: DonePart, path: str, news: Sequence[Insertion], order: Sequence[int]) -> tuple[
-    DonePart, list[Piece | Slice]
-]:  # fmt: skip
+def patched(
+    part: DonePart, path: str, news: Sequence[Insertion], order: Sequence[int]
+) -> tuple[DonePart, list[Piece | Slice]]:
     """Return a part with new rows, and what it is put together from.
 
     Parameters

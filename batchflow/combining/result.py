@@ -248,7 +248,7 @@ class Result:
                 first = Rows(segment for rows in self._rows for segment in rows.segments).head(ROWS)
             else:
                 first = table_to_values(self._scanner(self._destination).head(ROWS))
-        except Exception as error:  # noqa: BLE001 - the output was removed, say: what is known is shown all the same
+        except Exception as error:
             return line(f"its {count:,} rows cannot be read: {error}")
         if count and not first:
             return line(f"its {count:,} rows cannot be read any more")
@@ -269,9 +269,10 @@ def _files(destination: Destination) -> dict[str, int | None]:
         return {str(path): destination.store.size(path)}
     suffix = format_of(destination.format).suffix
     parts = {
-        name: size for name, size in destination.store.sizes(path).items()
+        name: size
+        for name, size in destination.store.sizes(path).items()
         if re.match(r"part-\d", name) and name.endswith(suffix)
-    }  # fmt: skip
+    }
     return {str(path / name): parts[name] for name in sorted(parts, key=lambda name: (len(name), name))}
 
 

@@ -138,9 +138,7 @@ class Executor(ABC):
         return []
 
     @abstractmethod
-    def wait(
-        self, jobs: Collection[int] | None = None, timeout: float | None = None
-    ) -> list[tuple[int, Outcome]]:
+    def wait(self, jobs: Collection[int] | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
         """Return the outcomes there are, each with the number of its program; waits for the first one.
 
         Parameters
@@ -270,7 +268,7 @@ class Loaded:
                 self._runner = Runner(program, guarded=True, cells=self._cells, announce=self._announce)
             except MemoryError:
                 raise
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - told as the failure of each task
+            except (Exception, SystemExit) as error:
                 self._runner = Broken(error)
             self._make = None
             settle()

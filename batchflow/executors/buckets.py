@@ -81,7 +81,7 @@ class FileBucket(SharedBucket):
     def __init__(self, rate: Rate) -> None:
         file = wire.anonymous_file()
         path = f"/proc/{os.getpid()}/fd/{file}"
-        self._named = not os.path.exists(path)  # noqa: PTH110 - pathlib takes 8 ms to load
+        self._named = not os.path.exists(path)
         if self._named:  # macOS
             import tempfile
 
@@ -96,4 +96,4 @@ class FileBucket(SharedBucket):
         super().close()
         if self._named:
             with suppress(OSError):
-                os.unlink(self._path)  # noqa: PTH108
+                os.unlink(self._path)

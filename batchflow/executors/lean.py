@@ -18,19 +18,36 @@ Lean = tuple[Any, ...]
 def lean_call(call: Call) -> Lean:
     """Return a call as it travels; `full_call` makes it again."""
     return (
-        call.key, call.fn.pickled, _lean(call.arguments), [_lean_value(value) for value in call.values],
-        [tuple(place) for place in call.places], call.when, call.seconds, call.memory,
-        None if call.retry is NEVER else call.retry, call.keep, call.digests,
-    )  # fmt: skip
+        call.key,
+        call.fn.pickled,
+        _lean(call.arguments),
+        [_lean_value(value) for value in call.values],
+        [tuple(place) for place in call.places],
+        call.when,
+        call.seconds,
+        call.memory,
+        None if call.retry is NEVER else call.retry,
+        call.keep,
+        call.digests,
+    )
 
 
 def full_call(lean: Lean) -> Call:
     """Return the call."""
     key, fn, arguments, values, places, when, seconds, memory, retry, keep, digests = lean
     return Call(
-        key, Arrived(fn), _full(arguments), tuple(map(_full_value, values)), tuple(starmap(Slot, places)), when,
-        seconds, memory, NEVER if retry is None else retry, keep, digests,
-    )  # fmt: skip
+        key,
+        Arrived(fn),
+        _full(arguments),
+        tuple(map(_full_value, values)),
+        tuple(starmap(Slot, places)),
+        when,
+        seconds,
+        memory,
+        NEVER if retry is None else retry,
+        keep,
+        digests,
+    )
 
 
 def lean_outcome(outcome: Outcome) -> Outcome | Lean:

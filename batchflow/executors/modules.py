@@ -7,8 +7,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-_PACKAGE = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120 - pathlib takes 8 ms to load
-_LIBRARIES = tuple(os.path.join(prefix, "lib") for prefix in (sys.prefix, sys.base_prefix))  # noqa: PTH118
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
+_LIBRARIES = tuple(os.path.join(prefix, "lib") for prefix in (sys.prefix, sys.base_prefix))
 
 
 class ImportedModules:
@@ -47,5 +47,5 @@ def _state(name: str) -> tuple[Any, int]:
     """Return the import of a module, which each reload replaces, and the time of change of its file."""
     spec = _spec(name)
     with suppress(OSError):
-        return spec, os.stat(spec.origin).st_mtime_ns  # noqa: PTH116
+        return spec, os.stat(spec.origin).st_mtime_ns
     return spec, 0

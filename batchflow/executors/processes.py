@@ -175,9 +175,16 @@ class Processes(Executor):
         assert zygote is not None
         state = ProcessState.capture(zygote.environment, zygote.argv)
         self._programs[self._loaded] = _Loaded(
-            parcel, state, self._slots, program.limits, program.retry, program.waits, program.bucket,
-            log_settings(), self.tasks_ahead(program),
-        )  # fmt: skip
+            parcel,
+            state,
+            self._slots,
+            program.limits,
+            program.retry,
+            program.waits,
+            program.bucket,
+            log_settings(),
+            self.tasks_ahead(program),
+        )
         return self._loaded
 
     def unload(self, job: int) -> None:
@@ -261,7 +268,7 @@ class Processes(Executor):
         sent = list(piece.works) if len(piece.works) > 1 else lean_call(work) if isinstance(work, Call) else work
         try:
             parcel = wire.pack((job, sent), packed=_is_packed(work))
-        except Exception as error:  # noqa: BLE001 - records that cannot be pickled
+        except Exception as error:
             if len(piece.works) > 1:
                 self._waiting.extendleft(reversed(piece.parts))
             else:
@@ -271,18 +278,14 @@ class Processes(Executor):
             worker.loaded.add(job)
             program = self._programs[job]
             has_program = program.parcel is not None
-            worker.send(
-                Load(job, program.state, program.limits, program.waits, has_program, program.log_settings)
-            )
+            worker.send(Load(job, program.state, program.limits, program.waits, has_program, program.log_settings))
             if program.parcel is not None:
                 worker.post(program.parcel)
         worker.post(parcel)
         parcel.close()
         worker.queue.append(piece)
 
-    def wait(
-        self, jobs: Collection[int] | None = None, timeout: float | None = None
-    ) -> list[tuple[int, Outcome]]:
+    def wait(self, jobs: Collection[int] | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
         """Return the outcomes there are; waits for the first one."""
         if self._was_forked and jobs is not None and not self._programs.keys() >= set(jobs):
             raise _forked()

@@ -67,9 +67,7 @@ class Serial(Executor):
         """Put work into the queue."""
         self._queue.append((job, work))
 
-    def wait(
-        self, jobs: Collection[int] | None = None, timeout: float | None = None
-    ) -> list[tuple[int, Outcome]]:
+    def wait(self, jobs: Collection[int] | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
         """Do the next piece of work."""
         for at, (owner, work) in enumerate(self._queue):
             if jobs is None or owner in jobs:
@@ -116,6 +114,6 @@ def _sent(work: Work, outcome: Outcome) -> Outcome:
         return outcome
     try:
         dumps(outcome.payload)
-    except Exception as error:  # noqa: BLE001 - of the user's objects
+    except Exception as error:
         return lost(work, "convert", error)
     return outcome

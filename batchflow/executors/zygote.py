@@ -269,7 +269,7 @@ class Zygote:
                 self._work(driver, Tally(tally), Permits(permits))
             atexit._run_exitfuncs()
             status = 0
-        except BaseException:  # noqa: BLE001 - a worker must never run the zygote's code
+        except BaseException:
             import traceback
 
             traceback.print_exc()
@@ -391,7 +391,7 @@ class Worker:
             message = opened(frame.open, limits) if early is None else early
         except (Overtime, MemoryError) as error:
             self._answer(over(UNKNOWN, error, limits))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - records that cannot be made again here
+        except (Exception, SystemExit) as error:
             self._answer(failed(UNKNOWN, "read", error))
         else:
             self._heed(message)
@@ -461,7 +461,7 @@ class Worker:
             return runner.perform(work, partial(self._later, job) if program.waits else None)
         except (Overtime, MemoryError) as error:
             return over(work, error, limits)
-        except BaseException as error:  # noqa: BLE001 - what is no Exception is a failure all the same
+        except BaseException as error:
             return lost(work, "call", error)
         finally:
             _flush()
@@ -481,7 +481,7 @@ class Worker:
                 break
         try:
             parcel = wire.pack(outcomes)
-        except Exception:  # noqa: BLE001 - a value that cannot be pickled: which one shows where each is alone
+        except Exception:
             parcel = wire.pack([])
         self._send(parcel)
 
@@ -495,7 +495,7 @@ class Worker:
         except Overtime as error:
             late = over(UNKNOWN, error, limits)
             parcel = wire.pack(late._replace(printed=outcome.printed, stats=outcome.stats))
-        except BaseException as error:  # noqa: BLE001 - a value that cannot be pickled
+        except BaseException as error:
             parcel = wire.pack(lost(UNKNOWN, "convert", error)._replace(printed=outcome.printed))
         self._send(parcel)
 

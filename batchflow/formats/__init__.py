@@ -45,13 +45,21 @@ def digest(path: str) -> str:
     """Return what tells a file from any other: SHA-256 of its bytes, 32 hexadecimal digits of it."""
     import hashlib  # 3 ms, which results in memory need not wait for
 
-    with open(path, "rb") as file:  # noqa: PTH123 - pathlib takes 8 ms to load
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
 NAMES = ("parquet", "csv", "jsonl", "arrow")
-_SUFFIXES = {"parquet": "parquet", "pq": "parquet", "csv": "csv", "jsonl": "jsonl", "ndjson": "jsonl",
-             "arrow": "arrow", "feather": "arrow", "ipc": "arrow"}  # fmt: skip
+_SUFFIXES = {
+    "parquet": "parquet",
+    "pq": "parquet",
+    "csv": "csv",
+    "jsonl": "jsonl",
+    "ndjson": "jsonl",
+    "arrow": "arrow",
+    "feather": "arrow",
+    "ipc": "arrow",
+}
 
 
 def format_of(name: str) -> Format:
@@ -66,8 +74,11 @@ def format_of(name: str) -> Format:
     from batchflow.formats.streams import ArrowFormat, CsvFormat, JsonFormat
 
     known: dict[str, type[Format]] = {
-        "parquet": ParquetFormat, "csv": CsvFormat, "jsonl": JsonFormat, "arrow": ArrowFormat,
-    }  # fmt: skip
+        "parquet": ParquetFormat,
+        "csv": CsvFormat,
+        "jsonl": JsonFormat,
+        "arrow": ArrowFormat,
+    }
     if name not in known:
         message = f"unknown output format {name!r}: use one of {', '.join(NAMES)}{did_you_mean(name, NAMES)}"
         raise FormatError(message)

@@ -29,8 +29,13 @@ _LEAST, _MOST = -(2**63), 2**63 - 1
 Shape: TypeAlias = Any
 """Type of cells: a key of `_WORDS`, `ANY`, ``("list", shape)``, ``("struct", {name: shape})`` or an Arrow type."""
 _WORDS = {
-    "null": "null", "bool": "bool_", "int": "int64", "wide": "int64", "float": "float64", "str": "string",
-}  # fmt: skip
+    "null": "null",
+    "bool": "bool_",
+    "int": "int64",
+    "wide": "int64",
+    "float": "float64",
+    "str": "string",
+}
 """Arrow's names of them; ``wide``: whole numbers of which some are more than a float holds."""
 ANY = "any"
 """Shape of cells that no one type holds; only Python reads them back."""

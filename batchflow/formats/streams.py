@@ -91,9 +91,7 @@ class _StreamFormat(_Columns, ABC):
         """Return what writes tables of a schema, the rows of some pieces, into a file."""
 
     @abstractmethod
-    def _copy(
-        self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any, sources: _Sources
-    ) -> None:
+    def _copy(self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any, sources: _Sources) -> None:
         """Write rows of a finished part, behind what is in the file."""
 
 
@@ -147,9 +145,7 @@ class ArrowFormat(_StreamFormat):
 
         return _OneDictionary(pa.ipc.new_file(pa.PythonFile(part), schema), _dictionaries(pieces, schema))
 
-    def _copy(
-        self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any, sources: _Sources
-    ) -> None:
+    def _copy(self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any, sources: _Sources) -> None:
         del schema, part
         writer.write_table(sources.table(rows))
 
@@ -233,9 +229,7 @@ class CsvFormat(_StreamFormat):
                 message = f"column {field.name!r}: {problem}, which a CSV cell cannot hold: use format='parquet'"
                 raise SchemaError(message)
 
-    def _copy(
-        self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any, sources: _Sources
-    ) -> None:
+    def _copy(self, rows: Slice, schema: pa.Schema, part: BufferedWriter, writer: Any, sources: _Sources) -> None:
         """Copy rows as they are written; the columns that only later parts brought are empty."""
         del writer
         with any_field_size():

@@ -22,6 +22,14 @@ from batchflow.ledger.reading import has_ledger, is_begun, ledger_size, read_led
 from batchflow.ledger.writing import Ledger, refuse_busy
 
 __all__ = [
-    "LEDGER", "DoneChunk", "DonePart", "History", "Ledger", "has_ledger", "is_begun", "ledger_size", "read_ledger",
+    "LEDGER",
+    "DoneChunk",
+    "DonePart",
+    "History",
+    "Ledger",
+    "has_ledger",
+    "is_begun",
+    "ledger_size",
+    "read_ledger",
     "refuse_busy",
-]  # fmt: skip
+]

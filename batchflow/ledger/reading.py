@@ -118,9 +118,13 @@ class _Reader:
             self._run(line, ended=ended)
             return
         takers = {
-            "chunk": self._take_chunk, "part": self._take_part, "schema": self._take_schema,
-            "void": self._take_void, "together": self._take_together, "end": self._take_end,
-        }  # fmt: skip
+            "chunk": self._take_chunk,
+            "part": self._take_part,
+            "schema": self._take_schema,
+            "void": self._take_void,
+            "together": self._take_together,
+            "end": self._take_end,
+        }
         if kind not in takers:
             message = f"the ledger has a line {kind!r}, which this version of batchflow does not know"
             raise LedgerError(message)
@@ -136,9 +140,14 @@ class _Reader:
 
     def _take_part(self, line: dict[str, Any]) -> None:
         self._history.parts[line["part"]] = DonePart(
-            line["part"], line["rows"], line["bytes"], line["digest"], self._history.schemas[line["schema"]],
-            tuple((number, rows) for number, rows in line["chunks"]), line["temporary"],
-        )  # fmt: skip
+            line["part"],
+            line["rows"],
+            line["bytes"],
+            line["digest"],
+            self._history.schemas[line["schema"]],
+            tuple((number, rows) for number, rows in line["chunks"]),
+            line["temporary"],
+        )
 
     def _take_schema(self, line: dict[str, Any]) -> None:
         self._history.schemas.append(_schema_from(line["arrow"]))

@@ -47,7 +47,7 @@ class Syncer:
                 paths, self._paths = self._paths, []
             try:
                 self._sync(paths)
-            except Exception as error:  # noqa: BLE001 - it is raised where the job next writes something down
+            except Exception as error:
                 self._error = error
 
     def close(self) -> None:

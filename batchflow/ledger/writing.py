@@ -95,9 +95,14 @@ class Ledger:
     def _part_lines(self, part: DonePart) -> Iterator[dict[str, Any]]:
         yield from self._new_schemas([part.schema])
         yield {
-            "part": part.name, "rows": part.rows, "bytes": part.nbytes, "digest": part.digest,
-            "schema": self._schema_number(part.schema), "chunks": part.chunks, "temporary": part.temporary,
-        }  # fmt: skip
+            "part": part.name,
+            "rows": part.rows,
+            "bytes": part.nbytes,
+            "digest": part.digest,
+            "schema": self._schema_number(part.schema),
+            "chunks": part.chunks,
+            "temporary": part.temporary,
+        }
 
     def end(self, errors: str) -> None:
         """Write down that everything is done."""
@@ -126,7 +131,7 @@ class Ledger:
                 for piece in done.pieces
             ],
             "errors": _stored(done.failures, places),
-        }  # fmt: skip
+        }
 
     def _new_schemas(self, schemas: Iterable[Any]) -> Iterator[dict[str, Any]]:
         """Yield a line for each schema that has none yet."""

@@ -241,9 +241,7 @@ class Source(ABC):
         for failure in failures:
             numbers.setdefault(failure.source, []).append((failure.record or 0) + chunk.skip)
         spans = [
-            span._replace(only=tuple(numbers[span.input.uri]))
-            for span in chunk.spans
-            if span.input.uri in numbers
+            span._replace(only=tuple(numbers[span.input.uri])) for span in chunk.spans if span.input.uri in numbers
         ]
         return Chunk(tuple(spans), len(failures))
 
@@ -329,7 +327,7 @@ class Source(ABC):
                     yield block
             except MemoryError:
                 raise  # of the task as a whole
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a reader meets is an answer, not a crash
+            except (Exception, SystemExit) as error:
                 yield broken(span, end, error)
 
     def _selected(self, span: Span, blocks: Iterator[Block]) -> Iterator[Block]:
@@ -349,7 +347,7 @@ class Source(ABC):
                     return
         except MemoryError:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - as in `_read_spans`
+        except (Exception, SystemExit) as error:
             kept = select(broken(span, done, error), only, done)
             if kept is not None:
                 yield kept
@@ -405,5 +403,5 @@ def tell(describe: Callable[[Any], str], value: Any) -> str:
         return describe(value)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001 - telling of a failure must not fail, nor end the driver
+    except BaseException as error:
         return f"<{type(value).__name__} whose {describe.__name__}() raised {type(error).__name__}>"

@@ -35,9 +35,13 @@ _LEAST, _MOST = -(2**63), 2**63 - 1
 _TRUTH = {"true": True, "false": False}
 _TRUTHS = frozenset({"true", "false", "True", "False", "TRUE", "FALSE"})
 _ARROW = {
-    "string": "str", "large_string": "str", "string_view": "str",
-    "double": "float", "halffloat": "float", "timestamp": "datetime",
-}  # fmt: skip
+    "string": "str",
+    "large_string": "str",
+    "string_view": "str",
+    "double": "float",
+    "halffloat": "float",
+    "timestamp": "datetime",
+}
 
 
 class CellType(Enum):

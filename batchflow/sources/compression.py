@@ -8,9 +8,15 @@ from contextlib import suppress
 from typing import IO, Any, Protocol
 
 _SUFFIXES = {
-    ".gz": "gz", ".gzip": "gz", ".bgz": "gz", ".bz2": "bz2",
-    ".zst": "zst", ".zstd": "zst", ".lz4": "lz4", ".xz": "xz",
-}  # fmt: skip
+    ".gz": "gz",
+    ".gzip": "gz",
+    ".bgz": "gz",
+    ".bz2": "bz2",
+    ".zst": "zst",
+    ".zstd": "zst",
+    ".lz4": "lz4",
+    ".xz": "xz",
+}
 
 _MAGIC = {
     b"\x1f\x8b\x08": "gz",
@@ -83,8 +89,12 @@ def _lz4() -> Any:
 
 
 _DECODERS: dict[str, Callable[[], Any]] = {
-    "gz": _gz, "bz2": _bz2, "xz": _xz, "zst": _zst, "lz4": _lz4,
-}  # fmt: skip
+    "gz": _gz,
+    "bz2": _bz2,
+    "xz": _xz,
+    "zst": _zst,
+    "lz4": _lz4,
+}
 
 _RESCUERS: dict[str, Callable[[], Any]] = {"gz": lambda: zlib.decompressobj(wbits=_GZIP)}
 """Those that give every byte as soon as it is known, where others are faster."""
@@ -181,7 +191,7 @@ class Decompressed:
             self._ready += decoder.decompress(data)
         except MemoryError:
             raise  # no damage: the file holds more than there is room for
-        except Exception as error:  # noqa: BLE001 - each library has errors of its own
+        except Exception as error:
             self._rescue(self._raw.tell() - len(self._input) - len(data), data)
             if self._given or self._ready:
                 self._damaged(f"the compressed data is corrupt: {error}")

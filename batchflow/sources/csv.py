@@ -124,10 +124,13 @@ class CsvSource(FileSource):
     def options(self) -> dict[str, Any]:
         """Return dialect, columns and types as the user gave them."""
         return {
-            "kind": self.kind, "delimiter": self.delimiter, "quote": self.quote,
-            "columns": self.columns and list(self.columns), "types": _plain_types(self.types),
+            "kind": self.kind,
+            "delimiter": self.delimiter,
+            "quote": self.quote,
+            "columns": self.columns and list(self.columns),
+            "types": _plain_types(self.types),
             "encoding": self.encoding,
-        }  # fmt: skip
+        }
 
     def learned(self) -> dict[str, Any]:
         """Return the types of the columns."""

@@ -90,7 +90,7 @@ def _infer(cells: Sequence[Any]) -> Any:
     for some in (cells, *([cell] for cell in cells if cell is not None)):
         try:
             return to_array(some).type
-        except Exception:  # noqa: BLE001 - Arrow raises many kinds, of a list of a number and a text, say
+        except Exception:
             continue
     return pa.null()
 

@@ -89,7 +89,7 @@ def describe(path: str) -> Input | None:
     try:
         if is_uri(path):
             return next((one.item for one in _remote(path) if one.item.uri == path), None)
-        status = os.stat(path)  # noqa: PTH116
+        status = os.stat(path)
         return None if stat.S_ISDIR(status.st_mode) else _file(path, canonical(path), status).item
     except (OSError, ValueError, InputError):
         return None
@@ -122,14 +122,14 @@ def _each_once(found: list[_Found]) -> list[Input]:
 
 
 def _is_link(item: Input) -> bool:
-    return bool(item.place) and os.path.abspath(item.uri) != item.place  # noqa: PTH100
+    return bool(item.place) and os.path.abspath(item.uri) != item.place
 
 
 def _nothing(path: str) -> str:
-    where = f" (looked in {os.getcwd()})" if not is_uri(path) and not os.path.isabs(path) else ""  # noqa: PTH109, PTH117
+    where = f" (looked in {os.getcwd()})" if not is_uri(path) and not os.path.isabs(path) else ""
     if path == "-":
         return "'-' is not standard input: inputs are read more than once, so write its data to a file first"
-    if not is_uri(path) and os.path.isdir(path):  # noqa: PTH112
+    if not is_uri(path) and os.path.isdir(path):
         return f"the folder {path!r} holds no files{where}"
     if _MAGIC.search(path):
         return f"no file matches {path!r}{where}"
@@ -162,11 +162,11 @@ class _Own:
     def real(self, path: str) -> str:
         """Return a path without links; those of its folder are looked for once."""
         folder, name = os.path.split(path)
-        if name in ("", ".", "..") or os.path.islink(path):  # noqa: PTH114
+        if name in ("", ".", "..") or os.path.islink(path):
             return os.path.realpath(path)
         if folder not in self._reals:
             self._reals[folder] = os.path.realpath(folder)
-        return os.path.join(self._reals[folder], name)  # noqa: PTH118
+        return os.path.join(self._reals[folder], name)
 
     def holds(self, one: _Found) -> bool:
         """Whether a file belongs to the output."""
@@ -186,7 +186,7 @@ class _Own:
     def _is_below(self, folder: str) -> bool:
         """Whether a folder is the output or in it, by inode: another case of letters, or another mount."""
         if folder not in self._known:
-            above = os.path.dirname(folder)  # noqa: PTH120
+            above = os.path.dirname(folder)
             self._known[folder] = _node(folder) == self.node or (above != folder and self._is_below(above))
         return self._known[folder]
 
@@ -198,7 +198,7 @@ class _Own:
 
 def _node(path: str) -> tuple[int, int] | None:
     try:
-        status = os.stat(path)  # noqa: PTH116
+        status = os.stat(path)
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
@@ -223,7 +223,7 @@ def place_of_root(path: str) -> str:
 
 def _local(path: str, own: _Own) -> Iterator[_Found]:
     try:
-        status = os.stat(path)  # noqa: PTH116
+        status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         if _MAGIC.search(path):
             yield from _Walk(own).matches(path)
@@ -246,7 +246,7 @@ def _file(path: str, real: str, status: os.stat_result | None = None, output: st
     place = _place_of(real)
     place = "" if place == path else place
     try:
-        status = status or os.stat(path)  # noqa: PTH116
+        status = status or os.stat(path)
     except OSError:
         return _Found(Input(path, 0, "", by_suffix(path), place), output)
     item = Input(path, status.st_size, str(status.st_mtime_ns), by_suffix(path), place)
@@ -265,9 +265,10 @@ class _Folder(NamedTuple):
         """Return what is in the folder by name, each with its paths."""
         entries = _scan(self.path)
         outputs = {
-            entry.name[1 : -len(META)] for entry in entries
+            entry.name[1 : -len(META)]
+            for entry in entries
             if entry.name.startswith(".") and entry.name.endswith(META) and _is_folder(entry)
-        }  # fmt: skip
+        }
         base = self.real.rstrip("/")
         return [(entry, self._below(entry, base, outputs)) for entry in entries]
 
@@ -328,7 +329,7 @@ class _Walk:
                 else:
                     yield from self._below(below, rest)
         elif not _MAGIC.search(part):
-            path = os.path.join(folder.path, part)  # noqa: PTH118
+            path = os.path.join(folder.path, part)
             yield from self._match(_Folder(path, os.path.realpath(path), folder.output), rest)
         else:
             yield from self._among(folder.entries(), parts)
@@ -345,7 +346,7 @@ class _Walk:
         """Yield a match: a file, what is below a folder, or what matches the rest of the pattern there."""
         found = found._replace(output="")  # it is named by the pattern
         try:
-            status = os.stat(found.path)  # noqa: PTH116
+            status = os.stat(found.path)
         except OSError:
             status = None
         if status is not None and stat.S_ISDIR(status.st_mode):
@@ -440,8 +441,11 @@ def _translate(pattern: str) -> str:
     """Return a glob as a regular expression: ``**`` crosses folders, ``*`` and ``?`` do not; none is hidden."""
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern)
     meanings = {
-        "**/": r"(?:(?!\.)[^/]+/)*", "**": r"(?:(?!\.)[^/]+/)*(?!\.)[^/]*", "*": "[^/]*", "?": "[^/]",
-    }  # fmt: skip
+        "**/": r"(?:(?!\.)[^/]+/)*",
+        "**": r"(?:(?!\.)[^/]+/)*(?!\.)[^/]*",
+        "*": "[^/]*",
+        "?": "[^/]",
+    }
     made = ""
     for part in parts:
         plain = part not in meanings and not part.startswith("[")

@@ -37,7 +37,7 @@ def _plain(path: str) -> str:
 
 def present(paths: Sequence[str]) -> list[str]:
     """Return those of some files that are there now, or of which nobody can tell."""
-    return [path for path in paths if (_is_stored(path) if is_uri(path) else os.path.exists(path))]  # noqa: PTH110
+    return [path for path in paths if (_is_stored(path) if is_uri(path) else os.path.exists(path))]
 
 
 def _is_stored(uri: str) -> bool:
@@ -113,7 +113,7 @@ def open_file(path: str) -> io.FileIO:
 def refuse_irregular(path: str) -> None:
     """Raise `OSError` if a path is of a pipe, socket or device; one that is not there is left to who opens it."""
     with suppress(FileNotFoundError):
-        _refuse(path, os.stat(path).st_mode)  # noqa: PTH116
+        _refuse(path, os.stat(path).st_mode)
 
 
 def _refuse(path: str, mode: int) -> None:

@@ -194,7 +194,7 @@ class _LazyCursor(Cursor):
         try:
             weight = self._pass_over(max(1, weight))
             data.extend(islice(self._iterator, weight))
-        except Exception as error:  # noqa: BLE001 - what came before it is kept, and it is told as a failure
+        except Exception as error:
             self._iterator = iter([_Raised(f"the iterator raised {type(error).__name__}: {explain(error)}")])
         if not data and weight:
             data = list(islice(self._iterator, 1))
@@ -203,7 +203,6 @@ class _LazyCursor(Cursor):
         start = self._start
         self._start = start + len(data)
         return _drawn(self._input, start, self._start, data)
-
 
     def _pass_over(self, weight: int) -> int:
         """Go to the next range that is missing; returns how many of its records to take, at most a weight."""

@@ -30,9 +30,11 @@ _FORMATS: tuple[tuple[int, bytes, str, str], ...] = (
 _STARTS = tuple(magic for offset, magic, *_ in _FORMATS if offset == 0)
 """Compared in one call, since each small file is checked."""
 _MARKS = (  # that of UTF-32 begins as that of UTF-16 does
-    (b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"),
-    (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"),
-)  # fmt: skip
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
 _LEAST_ZEROS = 4
 _FEW, _MANY, _NEARLY_ALL = 0.05, 0.5, 0.9
 """Shares of zero bytes at every second or fourth position, which show wide characters."""

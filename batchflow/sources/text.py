@@ -109,7 +109,7 @@ class LineSource(FileSource):
             return Block(span, Decoded(texts, decoders[0]), range(first, end), end, locate, (), lines.nbytes)
         except MemoryError:
             raise  # of the task as a whole: no line is at fault before it stands alone
-        except Exception:  # noqa: BLE001 - the line at fault is found in the slow lane below
+        except Exception:
             rows, numbers, failures = self._one_by_one(span, lines, decoders[1], first)
             return Block(span, rows, numbers, end, locate, failures, lines.nbytes)
 
@@ -129,7 +129,7 @@ class LineSource(FileSource):
             except UnicodeDecodeError as error:
                 wrong = f"{error}: {cure_of_encoding(self.encoding)}"
                 failures.append(unreadable(span, lines.locate(at), first + at, text, wrong))
-            except Exception as error:  # noqa: BLE001 - a bad line is an answer, not a crash
+            except Exception as error:
                 place = lines.locate(at)
                 failures.append(unreadable(span, place, first + at, text, error))
         return Decoded(texts, decode, rows), numbers, failures

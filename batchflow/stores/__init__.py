@@ -13,6 +13,16 @@ from batchflow.stores.base import META, Place, Store, meta_of, output_of, place_
 from batchflow.stores.uris import Uri, filesystem, is_uri, plain_path, why_refused
 
 __all__ = [
-    "META", "Place", "Store", "Uri", "filesystem", "is_uri", "meta_of", "output_of", "place_of", "plain_path",
-    "store_of", "why_refused",
-]  # fmt: skip
+    "META",
+    "Place",
+    "Store",
+    "Uri",
+    "filesystem",
+    "is_uri",
+    "meta_of",
+    "output_of",
+    "place_of",
+    "plain_path",
+    "store_of",
+    "why_refused",
+]

@@ -53,7 +53,7 @@ def incoming(pieces: Sequence[Piece | Slice]) -> Iterator[Sequence[Piece | Slice
 def upload(local: str, uri: str) -> None:
     """Write a file as an object, in many requests at once if it is large."""
     system, path = filesystem(uri)
-    with open(local, "rb") as source, system.open_output_stream(path) as target:  # noqa: PTH123 - as everywhere here
+    with open(local, "rb") as source, system.open_output_stream(path) as target:
         while block := source.read(_BLOCK):
             target.write(block)
 
@@ -64,7 +64,7 @@ def _fetch(piece: Piece | Slice, local: str) -> None:
 
     system, path = filesystem(piece.path)
     seen = hashlib.sha256()
-    with system.open_input_stream(path) as source, open(local, "wb") as target:  # noqa: PTH123
+    with system.open_input_stream(path) as source, open(local, "wb") as target:
         while block := source.read(_BLOCK):
             seen.update(block)
             target.write(block)
@@ -100,7 +100,7 @@ def _locked(folder: str) -> int | None:
         return None
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.stat(folder), os.fstat(handle)):  # noqa: PTH116
+        if os.path.samestat(os.stat(folder), os.fstat(handle)):
             return handle
     os.close(handle)
     return None

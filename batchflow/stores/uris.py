@@ -28,7 +28,7 @@ def plain_path(path: str) -> str:
 
         named = path[7:].removeprefix("localhost") if path[6:7] == "/" else path[5:]  # RFC 8089: both forms
         return unquote(named, errors="surrogateescape")
-    return path if is_uri(path) else os.path.expanduser(path)  # noqa: PTH111
+    return path if is_uri(path) else os.path.expanduser(path)
 
 
 def why_refused(uri: str) -> str | None:

@@ -147,7 +147,7 @@ class JobServer:
         def connect() -> None:
             try:
                 made.append(_client_class()(self.address))
-            except Exception as error:  # noqa: BLE001 - raised by whoever waits
+            except Exception as error:
                 made.append(error)
 
         thread = Thread(target=connect, daemon=True)
@@ -261,6 +261,7 @@ class JobServer:
         what
             What is written beside it, for those who list jobs.
         """
+
         def ask() -> bool:
             try:
                 self._client.submit_job(

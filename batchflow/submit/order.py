@@ -161,7 +161,7 @@ def _moved_input(text: str, parcel: Parcel) -> str:
     if not _is_inside(inside):
         message = f"the input {text!r} lies outside of {parcel.root}, which is sent: {elsewhere}, or --working-dir"
         raise UsageError(message)
-    found = [text] if os.path.exists(text) else glob.glob(text, recursive=True)  # noqa: PTH110, PTH207
+    found = [text] if os.path.exists(text) else glob.glob(text, recursive=True)
     if not found:
         message = f"no file matches {text!r} (looked in {Path.cwd()})"
         raise UsageError(message)

@@ -28,10 +28,10 @@ def assembled(work: Assemble, *, guarded: bool) -> Outcome:
         guard = Guard(*limits) if guarded else nullcontext()
         with guard, incoming(work.pieces) as pieces, outgoing(work.path) as path:
             format_of(work.format).assemble(pieces, work.schema, path)
-            written = os.stat(path).st_size, digest(path)  # noqa: PTH116
+            written = os.stat(path).st_size, digest(path)
     except BaseException as error:
         with suppress(OSError):
-            os.unlink(work.path)  # noqa: PTH108
+            os.unlink(work.path)
         if isinstance(error, Overtime | MemoryError):
             return over(work, error, limits)
         if isinstance(error, KeyboardInterrupt):

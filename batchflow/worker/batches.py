@@ -155,7 +155,7 @@ class BatchRun(Run):
             self.outlet.add(given)
         except (WriteError, *PASSING):
             raise
-        except BaseException as error:  # noqa: BLE001 - a refusal is a value
+        except BaseException as error:
             if self._gate is not None:
                 self._gate.heed(error)
             self.clock.lap(phase)

@@ -117,7 +117,7 @@ class Caller:
             return tried(iter((await given,)))
         except PASSING:
             raise
-        except BaseException as error:  # noqa: BLE001 - the record's failure is a value
+        except BaseException as error:
             return [], error
 
     def _ended(self, call: RecordCall, values: list[Any], error: BaseException | None) -> float | None:

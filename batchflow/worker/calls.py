@@ -49,7 +49,7 @@ def called(call: Call, *, guarded: bool = True) -> Outcome:
         return over(call, error, limits, call.retry)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001 - a failure is a value
+    except BaseException as error:
         return failed(call, progress.phase, error, retry=call.retry)
 
 

@@ -39,7 +39,7 @@ _CAUSE = "\nThe above exception was the direct cause of the following exception:
 _CONTEXT = "\nDuring handling of the above exception, another exception occurred:\n\n"
 _cached_frames: dict[tuple[int, ...], tuple[str, list[CodeType]]] = {}
 """Text of frames by their code objects and instructions, with the code objects."""
-_HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - pathlib takes 8 ms to load
+_HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 @cache
@@ -137,8 +137,20 @@ def of_record(
     message = explain(error) + hint(error, record)
     told = (traceback or user_traceback)(error)
     fields = (
-        block.span.input.uri, start, stop, number, show(record), phase, kind, message, told, attempts, "", None, 0
-    )  # fmt: skip
+        block.span.input.uri,
+        start,
+        stop,
+        number,
+        show(record),
+        phase,
+        kind,
+        message,
+        told,
+        attempts,
+        "",
+        None,
+        0,
+    )
     return tuple.__new__(Failure, fields)  # a tenth of what a failing record costs
 
 

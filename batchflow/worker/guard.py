@@ -172,7 +172,7 @@ _null: list[TextIO] = []
 
 def _nowhere() -> TextIO:
     if not _null:
-        _null.append(open(os.devnull, "w", encoding="ascii"))  # noqa: PTH123, SIM115 - as long as the process
+        _null.append(open(os.devnull, "w", encoding="ascii"))  # noqa: SIM115 - as long as the process
     return _null[0]
 
 
@@ -215,7 +215,7 @@ def _idle() -> int:
 def _memory() -> tuple[int, int]:
     """Return the bytes that the kernel counts as data of this process, and those of its own that it touched."""
     found = {}
-    with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 - pathlib takes 8 ms to load
+    with open("/proc/self/status", encoding="ascii") as status:
         for line in status:
             if line.startswith(("VmData:", "RssAnon:")):
                 name, size, _ = line.split()

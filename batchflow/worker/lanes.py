@@ -130,7 +130,7 @@ class Threads(Lanes):
                 self._busy.add(threading.get_ident())
                 try:
                     self._caller.call(call)
-                except BaseException as error:  # noqa: BLE001 - the task ends of it, in its own thread
+                except BaseException as error:
                     call.error = error
                 self._busy.discard(threading.get_ident())
                 self._ended.put(call)
@@ -261,7 +261,7 @@ class Loop(Lanes):
                 if over:
                     self._end()
                 return found
-        except BaseException as error:  # noqa: BLE001 - it is raised where the iterator came from
+        except BaseException as error:
             self._broken = error
         finally:
             self._seeks = False
@@ -272,7 +272,7 @@ class Loop(Lanes):
         try:
             if next(self._steps, _END) is _END:
                 self._end()
-        except BaseException as error:  # noqa: BLE001 - it is raised where the iterator came from
+        except BaseException as error:
             self._broken = error
             self._end()
 

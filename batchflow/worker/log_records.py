@@ -138,7 +138,7 @@ def _forward(record: logging.LogRecord) -> None:
     prints = current_prints()
     try:
         line = encoded(record)
-    except Exception:  # noqa: BLE001 - the rule of logging: a record that cannot be formatted ends nothing
+    except Exception:
         line = f"{record.levelname}:{record.name}:{record.msg!r} with arguments that it cannot be formatted with"
     if prints is not None:
         prints.add_record(line.encode(errors="backslashreplace"))
@@ -159,8 +159,9 @@ def encoded(record: logging.LogRecord) -> str:
         trace = logging.Formatter().formatException(record.exc_info)
     fields: dict[str, Any] = {
         name: value if isinstance(value, _PLAIN) else str(value)
-        for name, value in vars(record).items() if name not in _REPLACED
-    }  # fmt: skip
+        for name, value in vars(record).items()
+        if name not in _REPLACED
+    }
     fields = {name: _cut(value) if isinstance(value, str) else value for name, value in fields.items()}
     fields |= {"msg": message, "exc_text": _cut(trace), "stack_info": _cut(record.stack_info)}
     return MARK + json.dumps(fields)

@@ -331,7 +331,7 @@ def _written(folder: str, form: Format, write: Callable[[str], object]) -> _Writ
     try:
         with outgoing(path) as file:
             write(file)
-            return _Written(path, os.stat(file).st_size, digest(file))  # noqa: PTH116
+            return _Written(path, os.stat(file).st_size, digest(file))
     except BaseException as error:
         _remove(path)
         if isinstance(error, Exception | SystemExit) and not isinstance(error, MemoryError):
@@ -340,7 +340,7 @@ def _written(folder: str, form: Format, write: Callable[[str], object]) -> _Writ
 
 
 def _write_blocks(blocks: Sequence[bytes], path: str) -> None:
-    with open(path, "wb") as file:  # noqa: PTH123 - pathlib takes 8 ms to load
+    with open(path, "wb") as file:
         file.writelines(blocks)
 
 
@@ -348,4 +348,4 @@ def _remove(path: str) -> None:
     """Remove a piece that is no use, to make room; of a store they all go in the end."""
     if not is_uri(path):
         with suppress(OSError):
-            os.unlink(path)  # noqa: PTH108
+            os.unlink(path)

@@ -114,7 +114,7 @@ class RecordRun(Run):
                 self.outlet.take(values)
         except (WriteError, *PASSING):
             raise
-        except BaseException:  # noqa: BLE001 - whose fault it is shows where each block is by itself
+        except BaseException:
             return False
         return True
 
@@ -226,9 +226,7 @@ class RecordRun(Run):
             if not self._unwatched:
                 return
 
-    def _again(
-        self, block: Block, rows: Sequence[Any], refused: dict[int, BaseException]
-    ) -> dict[int, list[Any]]:
+    def _again(self, block: Block, rows: Sequence[Any], refused: dict[int, BaseException]) -> dict[int, list[Any]]:
         """Try the records of a block once more for which the function raised, as often as the job allows.
 
         Returns what it gave for some of them; the others fail.
@@ -287,7 +285,7 @@ class RecordRun(Run):
             self.outlet.take(values)
         except (WriteError, *PASSING):
             raise
-        except BaseException as error:  # noqa: BLE001 - Arrow raises many kinds, and so do the user's values
+        except BaseException as error:
             return self._one_by_one(block, values, owners, error)
         self.add(block, len(values), 0)
         return owners
@@ -302,7 +300,7 @@ class RecordRun(Run):
             self._take_fitting(good)
         except (WriteError, *PASSING):
             raise
-        except BaseException:  # noqa: BLE001 - they fit one by one but not together
+        except BaseException:
             bad, good = dict.fromkeys(owners, reason), []
         for at, error in bad.items():
             self.fail(block, at, "convert", error)
@@ -321,7 +319,7 @@ class RecordRun(Run):
                 schema = grown
             except PASSING:
                 raise
-            except BaseException as misfit:  # noqa: BLE001 - Arrow raises many kinds, and so do values
+            except BaseException as misfit:
                 bad[at] = misfit  # what fitted of it says nothing to the records behind it
         return bad
 
@@ -346,7 +344,7 @@ def _copied(value: Any) -> Any:
         return value
     try:
         return deepcopy(value)
-    except Exception:  # noqa: BLE001 - of the user's objects in it
+    except Exception:
         return value
 
 
@@ -403,7 +401,7 @@ def _extend(results: list[Any], calls: Iterator[Any]) -> BaseException | None:
         results.extend(calls)
     except PASSING:
         raise
-    except BaseException as error:  # noqa: BLE001 - the record's failure is a value
+    except BaseException as error:
         return error
     return None
 

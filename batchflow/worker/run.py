@@ -140,7 +140,7 @@ class Run(ABC):
         except PASSING:
             self.outlet.drop()
             raise
-        except BaseException as error:  # noqa: BLE001 - of combine=, or of what ended the event loop
+        except BaseException as error:
             problem = failed(self.task, "call", error, retry=self.program.retry)
             problem = problem._replace(suspect=self.suspect)
             if self._combining:
@@ -279,14 +279,17 @@ class Run(ABC):
             worker_name(),
             self.started,
             time.time() - self.started,
-            spent["read"], spent["call"], spent["convert"], spent["write"],
+            spent["read"],
+            spent["call"],
+            spent["convert"],
+            spent["write"],
             self.nbytes,
             peak_memory=peak_memory(),
             spans=tuple(self.counts.values()),
             retries=self.retries,
             cpu=time.process_time() - self._computed,
             leading=self._leading() if self.failures else 0,
-        )  # fmt: skip
+        )
 
     def _leading(self) -> int:
         """Return how many records failed before the first one that did not."""

@@ -90,7 +90,7 @@ class Runner:
         position.clear()
         try:
             self._reopen()
-        except Exception as error:  # noqa: BLE001 - no more threads
+        except Exception as error:
             return failed(work, "worker", error)
         try:
             if isinstance(work, BARE):
@@ -133,7 +133,7 @@ class Runner:
             return self._merge(work)
         except PASSING:
             raise
-        except BaseException as error:  # noqa: BLE001 - a failure is a value
+        except BaseException as error:
             outcome = failed(work, phase, error, retry=self._program.retry)
             return outcome._replace(setup=self._job.position.in_setup)
 

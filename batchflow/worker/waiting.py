@@ -109,7 +109,7 @@ class WaitingRun(RecordRun):
             next(self._progress, None)
         except PASSING:
             raise
-        except BaseException as error:  # noqa: BLE001 - it is raised when its turn has come
+        except BaseException as error:
             self._problem, self.begun = error, True
 
     def stats(self) -> Stats:

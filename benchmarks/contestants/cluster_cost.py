@@ -36,9 +36,7 @@ if __name__ == "__main__":
 
     run, count = {"batchflow": ours, "ray": by_hand}[sys.argv[1]], int(sys.argv[2])
     clock = {"cpu": time.process_time, "wall": time.perf_counter}[sys.argv[3]]
-    ray.init(
-        address="local", num_cpus=CPUS, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
-    )
+    ray.init(address="local", num_cpus=CPUS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     run(range(500))
     seconds = []
     for _ in range(3):

@@ -13,9 +13,7 @@ def batchflow(files):
     import batchflow as bf
 
     source = bf.read_parquet(files, columns=COLUMNS)
-    result = bf.map_batches(
-        calibrated, source, combine=summed, limits=bf.Resources(cpus=CORES), progress=False
-    )
+    result = bf.map_batches(calibrated, source, combine=summed, limits=bf.Resources(cpus=CORES), progress=False)
     return result.table
 
 

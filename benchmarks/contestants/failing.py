@@ -36,9 +36,13 @@ def batchflow(path, share):
     import batchflow as bf
 
     result = bf.map_records(
-        price, bf.read_csv(path), args={"share": share}, progress=False, limits=bf.Resources(cpus=CORES),
+        price,
+        bf.read_csv(path),
+        args={"share": share},
+        progress=False,
+        limits=bf.Resources(cpus=CORES),
         max_errors=1_000_000_000,
-    )  # fmt: skip
+    )
     return [*result.values, *({"error": message} for message in result.errors["message"].to_pylist())]
 
 

@@ -20,10 +20,14 @@ def cluster():
 
     return Client(
         LocalCluster(
-            n_workers=CORES, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1",
+            n_workers=CORES,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            host="127.0.0.1",
             worker_dashboard_address=None,
         )
-    )  # fmt: skip
+    )
 
 
 def by_delayed(graph, count, get):

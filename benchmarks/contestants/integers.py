@@ -88,9 +88,7 @@ def limit(fn, count, chunk):
     return values
 
 
-WAYS = {
-    way.__name__: way for way in (batchflow, pool, pool_imap, futures, joblib, mpire, dask, ray_data, limit)
-}
+WAYS = {way.__name__: way for way in (batchflow, pool, pool_imap, futures, joblib, mpire, dask, ray_data, limit)}
 
 if __name__ == "__main__":
     way, function, count, chunk = sys.argv[1:]

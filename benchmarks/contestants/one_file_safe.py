@@ -15,7 +15,13 @@ if __name__ == "__main__":
     source, out = sys.argv[1:]
     limits = bf.Resources(cpus=CORES)
     bf.map_records(
-        cleaned, bf.read_json(source), into=f"{out}/", progress=False, limits=limits, setup=int,
-        retry=bf.Retry(), timeout=600,
-    )  # fmt: skip
+        cleaned,
+        bf.read_json(source),
+        into=f"{out}/",
+        progress=False,
+        limits=limits,
+        setup=int,
+        retry=bf.Retry(),
+        timeout=600,
+    )
     report(lambda: comparable(parquet_rows(out)))

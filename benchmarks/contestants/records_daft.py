@@ -15,11 +15,19 @@ if __name__ == "__main__":
     import daft
     from daft import DataType as T
 
-    EVENT = T.struct({
-        "id": T.string(), "time": T.timestamp("us", "UTC"), "weekday": T.int64(), "kind": T.string(),
-        "country": T.string(), "customer": T.string(), "revenue": T.float64(), "coupon": T.string(),
-        "tags": T.int64(),
-    })  # fmt: skip
+    EVENT = T.struct(
+        {
+            "id": T.string(),
+            "time": T.timestamp("us", "UTC"),
+            "weekday": T.int64(),
+            "kind": T.string(),
+            "country": T.string(),
+            "customer": T.string(),
+            "revenue": T.float64(),
+            "coupon": T.string(),
+            "tags": T.int64(),
+        }
+    )
     read = {"json": daft.read_json, "csv": daft.read_csv}[kind]
     frame = read(sources, schema={"time": T.string()} if kind == "json" else {})  # it takes them for times
     names = frame.column_names

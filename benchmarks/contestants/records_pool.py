@@ -56,9 +56,13 @@ def largest_first(jobs):
 
 
 WAYS = {
-    "pool": with_pool, "futures": with_futures, "joblib": with_joblib, "mpire": with_mpire,
-    "parallel": with_parallel, "limit": largest_first,
-}  # fmt: skip
+    "pool": with_pool,
+    "futures": with_futures,
+    "joblib": with_joblib,
+    "mpire": with_mpire,
+    "parallel": with_parallel,
+    "limit": largest_first,
+}
 
 if __name__ == "__main__":
     way, out, *sources = sys.argv[1:]

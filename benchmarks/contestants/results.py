@@ -11,9 +11,9 @@ def batchflow(count):
     import batchflow as bf
 
     with bf.Processes(CORES) as warm:
-        run = lambda numbers: bf.map_batches(  # noqa: E731
-            made_of, bf.records(numbers), chunk=1, executor=warm, progress=False
-        ).table
+        run = lambda numbers: (
+            bf.map_batches(made_of, bf.records(numbers), chunk=1, executor=warm, progress=False).table
+        )
         run(range(CORES))
         return timed(lambda: run(range(count)))
 

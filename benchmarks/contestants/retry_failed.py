@@ -22,9 +22,15 @@ def job(path, share, folder):
     import batchflow as bf
 
     return bf.Job(
-        price, bf.read_csv(path), args={"share": share}, into=f"{folder}/out/", version=str(share), progress=False,
-        limits=bf.Resources(cpus=CORES), max_errors=1_000_000_000,
-    )  # fmt: skip
+        price,
+        bf.read_csv(path),
+        args={"share": share},
+        into=f"{folder}/out/",
+        version=str(share),
+        progress=False,
+        limits=bf.Resources(cpus=CORES),
+        max_errors=1_000_000_000,
+    )
 
 
 def timed(work):

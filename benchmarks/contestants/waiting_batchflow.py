@@ -23,7 +23,13 @@ async def get(n: int, session: Any, url: str) -> int:
 if __name__ == "__main__":
     url, count = sys.argv[1], int(sys.argv[2])
     result = bf.map_records(
-        get, bf.records(range(count)), setup=client, args={"url": url}, concurrency=200, progress=False,
-        executor="processes", limits=bf.Resources(cpus=1),
-    )  # fmt: skip
+        get,
+        bf.records(range(count)),
+        setup=client,
+        args={"url": url},
+        concurrency=200,
+        progress=False,
+        executor="processes",
+        limits=bf.Resources(cpus=1),
+    )
     report(lambda: result.raise_for_errors().values)

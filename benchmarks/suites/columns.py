@@ -17,9 +17,13 @@ BYTES = 2_000_000_000
 def suite(scale: float) -> Suite:
     """Return the race over files, which are made before it starts."""
     files = tuple(map(str, readings_parquet(int(BYTES * scale))))
-    peers = [("limit: two processes by hand", "limit", None, None), ("Ray Data", "ray_data", 0.3, "pandas"),
-             ("Daft, expressions", "daft", 1.0, "daft"), ("Polars, expressions", "polars", None, "polars"),
-             ("DuckDB, SQL", "duckdb", None, "duckdb")]  # fmt: skip
+    peers = [
+        ("limit: two processes by hand", "limit", None, None),
+        ("Ray Data", "ray_data", 0.3, "pandas"),
+        ("Daft, expressions", "daft", 1.0, "daft"),
+        ("Polars, expressions", "polars", None, "polars"),
+        ("DuckDB, SQL", "duckdb", None, "duckdb"),
+    ]
     contestants = [
         Contestant("batchflow", "columns.py", ("batchflow", *files)),
         *(Contestant(name, "columns.py", (way, *files), target, needs) for name, way, target, needs in peers),

@@ -15,7 +15,7 @@ GRAPHS = {
     "diamond": (__doc__ or "", 4, 501),
     "chain": ("The same for a chain of steps, so that nothing runs side by side.", 1_000, 3),
     "wide": ("The same for steps that take nothing of each other, and one that counts them.", 10_000, 1),
-}  # fmt: skip
+}
 """Question, steps, and calls in one process, whose median counts: of a graph of four, enough to take 0.2 s, since
 a machine that is shared has slow phases of some tenths of a second."""
 SERIAL, PROCESSES = 0.3, 1.0

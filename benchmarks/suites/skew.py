@@ -26,9 +26,14 @@ def suite(scale: float) -> Suite:
     """Return the race; the costs are part of the question, so it has no scale."""
     del scale
     job = ("burn", str(BURNS))
-    peers = [("multiprocessing.Pool", "pool", None), ("Pool.imap, chunks of 1", "pool_imap", None),
-             ("concurrent.futures", "futures", None), ("joblib", "joblib", "joblib"),
-             ("mpire", "mpire", "mpire"), ("Dask, bag", "dask", "dask")]  # fmt: skip
+    peers = [
+        ("multiprocessing.Pool", "pool", None),
+        ("Pool.imap, chunks of 1", "pool_imap", None),
+        ("concurrent.futures", "futures", None),
+        ("joblib", "joblib", "joblib"),
+        ("mpire", "mpire", "mpire"),
+        ("Dask, bag", "dask", "dask"),
+    ]
     contestants = [
         Contestant("batchflow", "integers.py", ("batchflow", *job, "0")),
         Contestant("limit: two processes by hand", "integers.py", ("limit", *job, "0")),

@@ -8,9 +8,15 @@ import psutil
 import pytest
 
 FLAGS = (
-    "headless", "no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync",
-    "disable-dev-shm-usage", "hide-scrollbars",
-)  # fmt: skip
+    "headless",
+    "no-sandbox",
+    "disable-gpu",
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-sync",
+    "disable-dev-shm-usage",
+    "hide-scrollbars",
+)
 
 
 class Page:
@@ -31,7 +37,9 @@ class Page:
 
     def settle(self):
         """Wait until what was asked for is drawn."""
-        self.driver.execute_async_script("const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))")
+        self.driver.execute_async_script(
+            "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
+        )
 
     def script(self, text, *arguments):
         return self.driver.execute_script(text, *arguments)
@@ -51,7 +59,9 @@ class Page:
         element = self.all(selector)[0]
         self.script("arguments[0].scrollIntoView({block: 'center'})", element)
         self.settle()
-        left, top = self.script("const box = arguments[0].getBoundingClientRect(); return [box.left, box.top]", element)
+        left, top = self.script(
+            "const box = arguments[0].getBoundingClientRect(); return [box.left, box.top]", element
+        )
         self.mouse("mouseMoved", left + x, top + y)
 
     def mouse(self, kind, x, y, **more):
@@ -81,8 +91,10 @@ class Page:
         return self.script(
             "const copy = document.createElement('canvas'), pen = copy.getContext('2d'), scale = devicePixelRatio;"
             "pen.drawImage(document.querySelector('canvas'), -arguments[0] * scale, -arguments[1] * scale);"
-            "return [...pen.getImageData(0, 0, 1, 1).data]", x, y,
-        )  # fmt: skip
+            "return [...pen.getImageData(0, 0, 1, 1).data]",
+            x,
+            y,
+        )
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +112,9 @@ def driver(nothing_left, tmp_path_factory):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     before = {process.pid for process in psutil.Process().children(recursive=True)}
-    homes = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), str(profile))  # it leaves folders there too
+    homes = dict.fromkeys(
+        ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), str(profile)
+    )  # it leaves folders there too
     made = webdriver.Chrome(options=options, service=Service(found["chromedriver"], env={**os.environ, **homes}))
     ours = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
     yield made

@@ -50,8 +50,13 @@ def test_a_real_job(page, tmp_path):
     page.open(tmp_path / ".out_batchflow/report.html")
     assert page.script("return document.title").endswith("fn")
     assert page.texts("h2") == [
-        "Where the time went", "Time line", "Over time", "Slowest chunks", "What failed", "Plan and environment",
-    ]  # fmt: skip
+        "Where the time went",
+        "Time line",
+        "Over time",
+        "Slowest chunks",
+        "What failed",
+        "Plan and environment",
+    ]
     numbers = dict(zip(page.texts(".numbers dt"), page.texts(".numbers dd"), strict=True))
     assert numbers["records in"].split("\n")[0] == "100"
     assert numbers["failed"].split("\n") == ["10", "10 %"]
@@ -66,11 +71,19 @@ def test_hovering_a_bar_tells_which_task_it_was(page, tmp_path):
     assert page.tip is None
     page.hover("canvas", *at(page, 2, 0))
     assert page.tip.splitlines() == [
-        "logs/a.jsonl", "range\t1,000 to 2,000", "worker\there:1", "time\t4.00 s, from 0 s on", "phases\tcall 4.00 s",
-        "records\t50 in, 50 rows out", "attempt\t1", "ended\tok",
-    ]  # fmt: skip
+        "logs/a.jsonl",
+        "range\t1,000 to 2,000",
+        "worker\there:1",
+        "time\t4.00 s, from 0 s on",
+        "phases\tcall 4.00 s",
+        "records\t50 in, 50 rows out",
+        "attempt\t1",
+        "ended\tok",
+    ]
     page.hover("canvas", *at(page, 9, 0))
-    assert {"attempt\t2", "phases\tread 2.50 s, call 2.50 s", "ended\tsome records failed"} <= set(page.tip.splitlines())
+    assert {"attempt\t2", "phases\tread 2.50 s, call 2.50 s", "ended\tsome records failed"} <= set(
+        page.tip.splitlines()
+    )
     page.hover("canvas", *at(page, 5, 1))
     assert page.tip.splitlines()[0] == "logs/b.jsonl"
     page.hover("canvas", *at(page, 6, 2))
@@ -148,16 +161,34 @@ def test_text_and_bars_stand_out_from_the_ground(page, tmp_path, dark):
 @pytest.mark.parametrize("dark", [False, True])
 def test_on_a_phone_nothing_has_to_be_scrolled_sideways(page, tmp_path, dark):
     path = "/very/long/" + "path" * 40 + "/x.jsonl"
-    row = {"phase": "call", "error_type": "E" * 200, "message": "m" * 400, "traceback": "t" * 300, "payload": "p" * 300}
+    row = {
+        "phase": "call",
+        "error_type": "E" * 200,
+        "message": "m" * 400,
+        "traceback": "t" * 300,
+        "payload": "p" * 300,
+    }
     row |= {"source": path, "start": 0, "stop": 10**12, "record": 10**9, "attempts": 1, "worker": "w" * 90}
     values = small()
     values["plan"] = {**values["plan"], "function": "f" * 200, "first": [path], "output": path}
-    values = {**values, "errors": {"groups": [{**row, "where": "x" * 90, "count": 10**7, "examples": [row]}], "others": 3}}
+    values = {
+        **values,
+        "errors": {"groups": [{**row, "where": "x" * 90, "count": 10**7, "examples": [row]}], "others": 3},
+    }
     page.open(saved(tmp_path, values), width=360, height=740, mobile=True, dark=dark)
     for details in page.all("summary"):
         details.click()
-    assert page.script("return [document.documentElement.scrollWidth, innerWidth, visualViewport.scale]") == [360, 360, 1]
-    assert page.script("return Math.max(...[...document.querySelectorAll('.numbers dd, canvas, svg.chart, summary')].map(one => one.getBoundingClientRect().right))") <= 360
+    assert page.script("return [document.documentElement.scrollWidth, innerWidth, visualViewport.scale]") == [
+        360,
+        360,
+        1,
+    ]
+    assert (
+        page.script(
+            "return Math.max(...[...document.querySelectorAll('.numbers dd, canvas, svg.chart, summary')].map(one => one.getBoundingClientRect().right))"
+        )
+        <= 360
+    )
 
 
 def test_the_keyboard_goes_from_bar_to_bar(page, tmp_path):
@@ -177,15 +208,19 @@ def test_the_keyboard_goes_from_bar_to_bar(page, tmp_path):
 
 def test_drawings_have_texts_in_their_place(page, tmp_path):
     page.open(saved(tmp_path, small()))
-    labels = page.script("return [...document.querySelectorAll('[role=img]')].map(one => one.getAttribute('aria-label'))")
+    labels = page.script(
+        "return [...document.querySelectorAll('[role=img]')].map(one => one.getAttribute('aria-label'))"
+    )
     assert all(labels)
     assert labels[0].startswith("read 1")
     assert labels[1] == "How many tasks took how long: 2 from 3.98 s, 1 from 10.0 s"
     assert labels[2] == "Time line of 3 workers, 3 tasks, 1 death. Arrow keys go from bar to bar."
     table = "[...document.querySelectorAll('details table tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))"
     assert page.script(f"return {table}") == [
-        ["here:1", "2", "9.00 s", "90 %", "0 s"], ["here:2", "1", "10.0 s", "100 %", "0 s"], ["here:3", "0", "0 s", "0 %", ""],
-    ]  # fmt: skip
+        ["here:1", "2", "9.00 s", "90 %", "0 s"],
+        ["here:2", "1", "10.0 s", "100 %", "0 s"],
+        ["here:3", "0", "0 s", "0 %", ""],
+    ]
 
 
 def test_tables_sort_by_what_is_clicked(page, tmp_path):
@@ -200,7 +235,9 @@ def test_tables_sort_by_what_is_clicked(page, tmp_path):
 def test_dragging_looks_closer_and_a_double_click_shows_all(page, tmp_path):
     page.open(saved(tmp_path, small()))
     page.hover("canvas", *at(page, 5, 0))
-    left, top = page.script("const box = document.querySelector('canvas').getBoundingClientRect(); return [box.left, box.top]")
+    left, top = page.script(
+        "const box = document.querySelector('canvas').getBoundingClientRect(); return [box.left, box.top]"
+    )
     (x, y), (end, _) = at(page, 5, 0), at(page, 10, 0)
     page.mouse("mousePressed", left + x, top + y, button="left", clickCount=1)
     page.mouse("mouseMoved", left + end, top + y, button="left")
@@ -221,7 +258,9 @@ def test_100_000_chunks_open_within_two_seconds(page, tmp_path, workers):
     began = time.perf_counter()
     page.open(path)
     assert time.perf_counter() - began < 2
-    assert page.texts("section[aria-label='Time line'] p.note")[0].startswith("Too many tasks to draw one by one: each column is ")
+    assert page.texts("section[aria-label='Time line'] p.note")[0].startswith(
+        "Too many tasks to draw one by one: each column is "
+    )
 
 
 def test_a_column_of_very_many_tasks_tells_how_many_there_were(page, tmp_path):
@@ -238,9 +277,15 @@ def test_thousands_of_bars_open_within_two_seconds(page, tmp_path):
 
 
 NASTY = [
-    "</script><script>window.hurt = 1</script>", "<!--<script>", "<img src=x onerror='window.hurt = 1'>", "\u2028\u2029\ud800\x00",
-    "\u202egnp.exe", "{{DATA}}{{SCRIPT}}", "__proto__", "&lt;b&gt;",
-]  # fmt: skip
+    "</script><script>window.hurt = 1</script>",
+    "<!--<script>",
+    "<img src=x onerror='window.hurt = 1'>",
+    "\u2028\u2029\ud800\x00",
+    "\u202egnp.exe",
+    "{{DATA}}{{SCRIPT}}",
+    "__proto__",
+    "&lt;b&gt;",
+]
 
 
 def test_what_is_hostile_is_only_shown(page, tmp_path):
@@ -251,7 +296,14 @@ def test_what_is_hostile_is_only_shown(page, tmp_path):
         timeline(ended(name, 0.5, 1.0, source=name, failed=1))
     timeline(ended(text, ok=False, again=True, died=True))
     row = dict.fromkeys(("source", "payload", "message", "traceback", "worker", "error_type", "phase"), text)
-    values = told(timeline, [{**row, "start": None, "stop": None, "record": None, "attempts": 1}], logs=text, executor=text, advice=[text], time={text: 1.0, "call": 2.0})
+    values = told(
+        timeline,
+        [{**row, "start": None, "stop": None, "record": None, "attempts": 1}],
+        logs=text,
+        executor=text,
+        advice=[text],
+        time={text: 1.0, "call": 2.0},
+    )
     values["plan"] = {name: text if isinstance(value, str) else value for name, value in values["plan"].items()}
     values["plan"] |= {"options": {text: text}, "first": [text]}
     page.open(saved(tmp_path, values))
@@ -259,13 +311,17 @@ def test_what_is_hostile_is_only_shown(page, tmp_path):
         details.click()
     page.hover("canvas", 600, 12)
     assert "window.hurt" in page.tip
-    assert page.script("return [window.hurt ?? null, document.querySelectorAll('script').length, document.images.length]") == [None, 2, 0]
+    assert page.script(
+        "return [window.hurt ?? null, document.querySelectorAll('script').length, document.images.length]"
+    ) == [None, 2, 0]
     assert page.script("return document.querySelector('h1').textContent.includes(arguments[0])", NASTY[2])
 
 
 def test_the_policy_keeps_scripts_of_others_and_the_network_out(page, tmp_path):
     page.open(saved(tmp_path, small()))
-    page.script("const one = document.createElement('script'); one.textContent = 'window.hurt = 1'; document.body.append(one)")
+    page.script(
+        "const one = document.createElement('script'); one.textContent = 'window.hurt = 1'; document.body.append(one)"
+    )
     page.script("const one = new Image(); one.src = 'http://127.0.0.1:9/x.png'; document.body.append(one)")
     page.settle()
     assert page.script("return window.hurt ?? null") is None
@@ -287,9 +343,20 @@ def make_flow():
 def test_a_flow(page, tmp_path, dark):
     make_flow().run(on_error="continue", executor="serial").save_report(tmp_path / "flow.html")
     page.open(tmp_path / "flow.html", dark=dark)
-    assert page.texts("h2") == ["Graph", "What the time went into", "Time line", "Steps", "What failed", "Environment"]
-    assert page.script("return document.querySelectorAll('.graph svg .bf-hot').length") >= 3  # boxes, and lines between
-    names = page.script("return [...document.querySelectorAll('section[aria-label=Steps] tbody tr')].map(row => row.cells[0].textContent)")
+    assert page.texts("h2") == [
+        "Graph",
+        "What the time went into",
+        "Time line",
+        "Steps",
+        "What failed",
+        "Environment",
+    ]
+    assert (
+        page.script("return document.querySelectorAll('.graph svg .bf-hot').length") >= 3
+    )  # boxes, and lines between
+    names = page.script(
+        "return [...document.querySelectorAll('section[aria-label=Steps] tbody tr')].map(row => row.cells[0].textContent)"
+    )
     assert sorted(names) == ["bad</script>", "fetch north", "fetch south", "parse 0", "parse 1", "total"]
     page.focus("canvas")
     page.press("ArrowRight")
@@ -331,9 +398,18 @@ def test_a_cluster_that_grew_shows_when(page, tmp_path):
 
 
 def test_advice_and_the_parts_of_the_time_are_shown_as_the_report_has_them(page, tmp_path):
-    page.open(saved(tmp_path, told(Clock(), seconds=10.0, time={"start": 1.0, "call": 6.0, "wait": 3.0}, advice=["chunks of 64 MB"])))
+    page.open(
+        saved(
+            tmp_path,
+            told(Clock(), seconds=10.0, time={"start": 1.0, "call": 6.0, "wait": 3.0}, advice=["chunks of 64 MB"]),
+        )
+    )
     cells = "return [...document.querySelectorAll('section[aria-label=\"Where the time went\"] tbody tr')].map(row => [...row.cells].slice(0, 3).map(cell => cell.textContent))"
-    assert page.script(cells) == [["start", "10 %", "1.00 s"], ["call", "60 %", "6.00 s"], ["wait", "30 %", "3.00 s"]]
+    assert page.script(cells) == [
+        ["start", "10 %", "1.00 s"],
+        ["call", "60 %", "6.00 s"],
+        ["wait", "30 %", "3.00 s"],
+    ]
     assert page.texts(".advice li") == ["chunks of 64 MB"]
 
 

@@ -93,7 +93,7 @@ def test_a_node_that_goes_costs_a_try_and_no_record(cluster, ray, gate, tmp_path
 
 
 def test_record_that_kills_its_worker_takes_three_on_several_nodes(cluster, ray):
-    fn = lambda n: os._exit(3) if n == 647 else n  # noqa: E731
+    fn = lambda n: os._exit(3) if n == 647 else n
     added = [cluster.add(cpus=1) for _ in range(2)]
     try:
         result = bf.map_records(fn, bf.records(range(2000)), executor=ray, chunk=2000)
@@ -206,7 +206,9 @@ def _drain(address, node):
     from ray.core.generated import autoscaler_pb2
 
     reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-    accepted, why = GcsClient(address=address).drain_node(node, reason, "a spot node", int(time.time() + 60) * 1000)
+    accepted, why = GcsClient(address=address).drain_node(
+        node, reason, "a spot node", int(time.time() + 60) * 1000
+    )
     assert accepted, why
 
 
@@ -216,7 +218,9 @@ def test_what_no_node_has_is_refused_at_once_with_what_there_is(cluster):
         with bf.Ray(cluster.address) as ray:
             with pytest.raises(errors.ResourceError) as told:
                 bf.map_records(str, bf.records([1]), per_task=bf.Resources(cpus=3), executor=ray)
-            assert "one task asks for 3 cpus, which no node of the Ray cluster has; there is: 1 with " in str(told.value)
+            assert "one task asks for 3 cpus, which no node of the Ray cluster has; there is: 1 with " in str(
+                told.value
+            )
             assert "1 with 2 cpus and " in str(told.value)
             for more in (bf.Resources(gpus=1), bf.Resources(accelerator="A100"), bf.Resources(custom={"tpu": 1})):
                 with pytest.raises(errors.ResourceError, match="which no node of the Ray cluster has"):
@@ -235,14 +239,21 @@ def test_what_no_node_has_is_refused_at_once_with_what_there_is(cluster):
 
 def test_a_node_is_waited_for_where_that_was_asked(cluster, caplog):
     with bf.Ray(cluster.address, wait_for_nodes=60) as ray:
-        job = Aside(lambda: bf.map_records(str, bf.records([1, 2]), per_task=bf.Resources(cpus=2, custom={"late": 1}), executor=ray))
+        job = Aside(
+            lambda: bf.map_records(
+                str, bf.records([1, 2]), per_task=bf.Resources(cpus=2, custom={"late": 1}), executor=ray
+            )
+        )
         wait_until(lambda: "waiting for one with 2 cpus and 1 late" in caplog.text)
         node = cluster.add(2, resources={"late": 1})
         try:
             assert job.result().values == ["1", "2"]
         finally:
             cluster.kill(node)
-    with bf.Ray(cluster.address, wait_for_nodes=0.1) as ray, pytest.raises(errors.ResourceError, match=r"waited 0\.1 s for another"):
+    with (
+        bf.Ray(cluster.address, wait_for_nodes=0.1) as ray,
+        pytest.raises(errors.ResourceError, match=r"waited 0\.1 s for another"),
+    ):
         bf.map_records(str, bf.records([1]), executor=ray)
 
 
@@ -255,13 +266,21 @@ def test_gpus_are_placed_and_workers_with_one_are_used_again(cluster, ray):
     def tell(n, made):
         import ray
 
-        return {**made, "seen": os.environ["CUDA_VISIBLE_DEVICES"], "node": ray.get_runtime_context().get_node_id()}
+        return {
+            **made,
+            "seen": os.environ["CUDA_VISIBLE_DEVICES"],
+            "node": ray.get_runtime_context().get_node_id(),
+        }
 
     try:
         result = bf.map_records(
-            tell, bf.records(range(40)), setup=setup, chunk=1, executor=ray,
+            tell,
+            bf.records(range(40)),
+            setup=setup,
+            chunk=1,
+            executor=ray,
             per_task=bf.Resources(gpus=1, accelerator="A100"),
-        )  # fmt: skip
+        )
     finally:
         cluster.kill(plain)
         cluster.kill(gpus)
@@ -286,7 +305,9 @@ def test_fractions_of_a_gpu_and_custom_resources_bound_what_runs_at_once(cluster
         assert ray.slots(bf.Resources(cpus=3), bf.Resources(cpus=1)) == 3
         assert ray.slots(bf.Resources(custom={"license": 1}), bf.Resources(custom={"license": 1})) == 1
         gate.open()
-        result = bf.map_records(wait, bf.records(range(4)), chunk=1, executor=ray, per_task=bf.Resources(gpus=0.25))
+        result = bf.map_records(
+            wait, bf.records(range(4)), chunk=1, executor=ray, per_task=bf.Resources(gpus=0.25)
+        )
         assert result.values == [0, 1, 2, 3]
     finally:
         cluster.kill(node)
@@ -310,9 +331,13 @@ def test_options_of_tasks_are_passed_on(cluster):
 
 def script(code, *arguments, **environment):
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *arguments], capture_output=True, text=True, timeout=100,
-        check=False, env={**os.environ, "BATCHFLOW_EXECUTOR": "", **environment},
-    )  # fmt: skip
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, "BATCHFLOW_EXECUTOR": "", **environment},
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -340,9 +365,7 @@ def test_a_ray_of_the_program_is_used_and_stays(cluster):
     finally:
         cluster.kill(node)
     assert (status, err) == (0, "")
-    assert out.splitlines() == [
-        "['0', '1', '2'] ray True", "['0', '1', '2'] True", "True", "ExecutorError True"
-    ]  # fmt: skip
+    assert out.splitlines() == ["['0', '1', '2'] ray True", "['0', '1', '2'] True", "True", "ExecutorError True"]
 
 
 def test_a_ray_that_was_joined_is_left(cluster):
@@ -409,9 +432,11 @@ def test_a_head_that_dies_leaves_what_a_later_run_goes_on_with(tmp_path):
     with nodes() as own:
         own.add()
         driver = subprocess.Popen(
-            command, env={**os.environ, "RAY_ADDRESS": own.address, "BATCHFLOW_EXECUTOR": ""},
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            command,
+            env={**os.environ, "RAY_ADDRESS": own.address, "BATCHFLOW_EXECUTOR": ""},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
             at_the_gate(gate, 1)
             wait_until(lambda: _chunks(tmp_path) >= 5)
@@ -465,4 +490,3 @@ def test_a_client_on_no_node_gets_the_same(tmp_path):
     assert lines[0] == "True"
     assert lines[1].endswith("each accounted for once")
     assert lines[2:] == ["True 0", "[{'value': '0'}]", "3"]
-

@@ -32,8 +32,10 @@ def test_memory_stays_flat_over_200_000_chunks():
     def peak(chunks):
         done = subprocess.run(
             [sys.executable, "-c", _DRIVES, os.path.dirname(os.path.dirname(__file__)), str(chunks)],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         return int(done.stdout)
 
     small, large = peak(20_000), peak(200_000)

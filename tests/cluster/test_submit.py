@@ -107,9 +107,18 @@ class Gate:
     @property
     def arguments(self):
         return (
-            "run", "steps.py:gate", "in/*.csv", "--into", f"{self.into}/", "--arg", f"folder={self.folder}",
-            "--chunk", 1, "--workers", 1,
-        )  # fmt: skip
+            "run",
+            "steps.py:gate",
+            "in/*.csv",
+            "--into",
+            f"{self.into}/",
+            "--arg",
+            f"folder={self.folder}",
+            "--chunk",
+            1,
+            "--workers",
+            1,
+        )
 
     def begun(self):
         with open(self.folder / "begun") as file:
@@ -221,9 +230,13 @@ def test_another_job_that_writes_the_same_is_refused(batchflow, code, gate):
 def test_begun_and_left_alone_and_followed_later(batchflow, code, gate, client):
     out, err = batchflow("submit", *gate.arguments, "--no-wait")
     job_id = id_of(err)
-    assert (out, err.splitlines()) == ("", [
-        f"submitted {job_id}", f"next: batchflow logs {job_id} --follow; batchflow stop {job_id}",
-    ])  # fmt: skip
+    assert (out, err.splitlines()) == (
+        "",
+        [
+            f"submitted {job_id}",
+            f"next: batchflow logs {job_id} --follow; batchflow stop {job_id}",
+        ],
+    )
     gate.begun()
     following = batchflow.start("logs", job_id, "--follow")
     gate.go()
@@ -242,8 +255,9 @@ def test_ctrl_c_ends_the_following_and_not_the_job(batchflow, code, gate):
     following.send_signal(signal.SIGINT)
     _, err = following.communicate(timeout=60)
     assert (following.returncode, err) == (
-        130, f"batchflow: followed no longer; the job goes on: batchflow stop {job_id} stops it\n",
-    )  # fmt: skip
+        130,
+        f"batchflow: followed no longer; the job goes on: batchflow stop {job_id} stops it\n",
+    )
     assert state(batchflow, job_id) == "RUNNING"
     gate.go()
     batchflow("logs", job_id, "--follow")
@@ -290,7 +304,10 @@ def test_the_exit_status_is_that_of_the_job(batchflow, code, arguments, status, 
 def test_a_package_that_the_cluster_has_not(batchflow, code):
     (code / "broken.py").write_text("import nowhere_to_be_found\n")
     _, err = batchflow("submit", "run", "broken.py:f", "in/*.csv", status=2)
-    assert "batchflow: the cluster has no package 'nowhere_to_be_found': submit it with --pip nowhere_to_be_found\n" in err
+    assert (
+        "batchflow: the cluster has no package 'nowhere_to_be_found': submit it with --pip nowhere_to_be_found\n"
+        in err
+    )
 
 
 def test_a_flow(batchflow, code):
@@ -301,7 +318,7 @@ def test_a_flow(batchflow, code):
 def test_a_retry_takes_the_mended_function_and_the_inputs_sent_before(batchflow, code, tmp_path):
     into = f"{tmp_path}/out/"
     batchflow("submit", "run", "steps.py:clean", "in/*.csv", "--into", into, status=1)
-    (code / "steps.py").write_text(STEPS.replace('== 3:', '== "three":', 1))
+    (code / "steps.py").write_text(STEPS.replace("== 3:", '== "three":', 1))
     out, _ = batchflow("submit", "retry", into, "steps.py:clean", "--version", 2)
     assert "1 error tried again: 1 gone, 0 left" in out
     assert pq.read_table(into)["n"].to_pylist() == [1, 2, 3, 4]
@@ -333,11 +350,15 @@ def test_packages_are_installed_for_the_job(thin, code, tmp_path):
     with zipfile.ZipFile(wheel, "w") as file:
         file.writestr("thrice.py", "def of(n):\n    return 3 * n\n")
         file.writestr("thrice-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thrice\nVersion: 1.0\n")
-        file.writestr("thrice-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(
+            "thrice-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         file.writestr("thrice-1.0.dist-info/RECORD", "")
     (code / "steps.py").write_text('def thrice(row):\n    import thrice\n    return {"n": thrice.of(row["n"])}\n')
     with head(thin) as started:
-        out, err = Commands(code, started.jobs)("submit", "run", "steps.py:thrice", "in/a.csv", "--quiet", "--pip", wheel)
+        out, err = Commands(code, started.jobs)(
+            "submit", "run", "steps.py:thrice", "in/a.csv", "--quiet", "--pip", wheel
+        )
     assert [json.loads(line) for line in out.splitlines()] == [{"n": 3}, {"n": 6}]
     assert f"{id_of(err)} succeeded after" in err
 

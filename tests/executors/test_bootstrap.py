@@ -36,9 +36,14 @@ def run(tmp_path):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(textwrap.dedent(code))
         return subprocess.run(
-            [*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+            [*command, *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
             env={**os.environ, "EXECUTOR": executor},
-        )  # fmt: skip
+        )
 
     return run
 
@@ -89,13 +94,19 @@ def test_flow_at_top_of_module_is_refused_while_it_is_imported(run):
 
 
 def test_job_in_thread_of_imported_module_is_refused(run):
-    code = JOB.replace("    print(", "    work = lambda: print(") + "\n    import threading\n    t = threading.Thread(target=work)\n    t.start()\n    t.join()\n"
+    code = (
+        JOB.replace("    print(", "    work = lambda: print(")
+        + "\n    import threading\n    t = threading.Thread(target=work)\n    t.start()\n    t.join()\n"
+    )
     done = run({"jobs.py": code, "in.txt": "a\n"}, "run", "jobs.py:size", "in.txt", command=COMMAND)
     assert REFUSED in done.stderr
 
 
 def test_spawned_process_of_multiprocessing_refuses_job_of_main(run):
-    code = JOB + "\n    import multiprocessing as mp\n    if __name__ == '__main__':\n        child = mp.get_context('spawn').Process(target=print)\n        child.start()\n        child.join()\n"
+    code = (
+        JOB
+        + "\n    import multiprocessing as mp\n    if __name__ == '__main__':\n        child = mp.get_context('spawn').Process(target=print)\n        child.start()\n        child.join()\n"
+    )
     done = run({"script.py": code}, "script.py")
     assert done.stdout == "[1, 2]\n"
     assert REFUSED in done.stderr

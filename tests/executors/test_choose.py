@@ -24,7 +24,9 @@ def plain(monkeypatch):
 
 @pytest.mark.parametrize("given", [2, bf.Ray, bf.Serial])
 def test_what_is_no_executor_is_refused(given):
-    with pytest.raises(bf.errors.UsageError, match=r"is none: give one like bf\.Ray\(\), or a name: serial, processes"):
+    with pytest.raises(
+        bf.errors.UsageError, match=r"is none: give one like bf\.Ray\(\), or a name: serial, processes"
+    ):
         bf.map_records(len, bf.records(["a"]), executor=given)
 
 
@@ -79,9 +81,13 @@ def own_ray():
             named = {"TMPDIR": str(made[0]), "XDG_STATE_HOME": str(made[1])}
             environment = os.environ | named | {"RAY_AUTH_MODE": "disabled", "BATCHFLOW_EXECUTOR": "ray"}
             done = subprocess.run(
-                [sys.executable, "-c", textwrap.dedent(code)], env=environment,
-                capture_output=True, text=True, timeout=100, check=True,
-            )  # fmt: skip
+                [sys.executable, "-c", textwrap.dedent(code)],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=100,
+                check=True,
+            )
             return done, *made
 
         yield run

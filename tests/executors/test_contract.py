@@ -177,7 +177,9 @@ def test_setup_that_raises_is_one_error_of_the_job(executor):
     def setup():
         raise OSError("no model")
 
-    with pytest.raises(bf.errors.StoppedError, match=r"^stopped: setup=.*setup failed: OSError: no model; fix it") as caught:
+    with pytest.raises(
+        bf.errors.StoppedError, match=r"^stopped: setup=.*setup failed: OSError: no model; fix it"
+    ) as caught:
         run(lambda x, _: x, range(6), executor, setup=setup, chunk=3)
     assert told(caught.value.errors) == []
     assert 'raise OSError("no model")' in "".join(caught.value.__notes__)
@@ -365,7 +367,9 @@ def test_a_function_that_cannot_be_pickled_is_refused(remote):
 
 def test_program_that_cannot_be_loaded_ends_the_job(remote):
     bomb = Bomb()
-    with pytest.raises(bf.errors.FunctionError, match=r"a worker cannot load .*: RuntimeError: bomb; make what") as caught:
+    with pytest.raises(
+        bf.errors.FunctionError, match=r"a worker cannot load .*: RuntimeError: bomb; make what"
+    ) as caught:
         run(lambda x: (bomb, x), range(4), remote, chunk=2)
     assert "_explode" in caught.value.__notes__[0]
     assert run(double, range(3), remote).values == [0, 2, 4]
@@ -441,8 +445,10 @@ def test_tables_and_objects_in_one_result(executor):
 def test_results_of_100_mb(executor):
     result = bf.map_batches(
         lambda t: pa.table({"n": np.arange(6_250_000) + t["value"][0].as_py()}),
-        bf.records(range(2)), executor=executor, chunk=1,
-    )  # fmt: skip
+        bf.records(range(2)),
+        executor=executor,
+        chunk=1,
+    )
     assert result.errors.num_rows == 0
     assert result.table.nbytes == 100_000_000
     assert result.table["n"][6_250_000].as_py() == 1

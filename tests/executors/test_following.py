@@ -32,7 +32,9 @@ def call(number, fn, *args, earlier=None):
     value = () if earlier is None else (Given(earlier=(earlier,)),)
     places = () if earlier is None else (Slot((0,)),)
     handle = "place"
-    arguments = pack(((*args, *([handle] if value else [])), {}), lambda one: 0 if value and one is handle else None)
+    arguments = pack(
+        ((*args, *([handle] if value else [])), {}), lambda one: 0 if value and one is handle else None
+    )
     return Call((number,), Shipped(fn), arguments, value, places, retry=NEVER)
 
 
@@ -241,7 +243,9 @@ def test_driver_and_worker_do_not_wait_for_each_other_where_sockets_are_small(mo
         calls = [call(at, bytes.ljust, b"x" * 1500, 30_000) for at in range(17)]
         for _ in range(3):
             line(executor, job, *calls)
-            assert [came(outcome) for outcome in drained(executor, 17).values()] == [b"x" * 1500 + b" " * 28_500] * 17
+            assert [came(outcome) for outcome in drained(executor, 17).values()] == [
+                b"x" * 1500 + b" " * 28_500
+            ] * 17
 
 
 def test_a_worker_that_is_killed_takes_only_the_call_that_it_was_at(one, job, gate, notes):
@@ -252,8 +256,11 @@ def test_a_worker_that_is_killed_takes_only_the_call_that_it_was_at(one, job, ga
     while psutil.pid_exists(worker):
         os.sched_yield()
     assert {at: came(outcome) for at, outcome in drained(one, 4).items()} == {
-        0: 0, 1: "WorkerDied", 2: "not begun", 3: "not begun",
-    }  # fmt: skip
+        0: 0,
+        1: "WorkerDied",
+        2: "not begun",
+        3: "not begun",
+    }
     line(one, job, call(2, note, notes, 2))
     assert came(drained(one, 1)[2]) == 2
     assert notes.read_text() == "0\n2\n"

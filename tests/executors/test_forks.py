@@ -33,7 +33,9 @@ def in_fork(act):
 
 
 def numbers(executor, name, count=20):
-    return bf.map_records(lambda x: f"{name}{x}", bf.records(range(count)), chunk=2, executor=executor, progress=False).values
+    return bf.map_records(
+        lambda x: f"{name}{x}", bf.records(range(count)), chunk=2, executor=executor, progress=False
+    ).values
 
 
 def expected(name, count=20):
@@ -60,7 +62,9 @@ def test_fork_with_warm_executor_has_workers_of_its_own(warm, name):
 
 def test_fork_in_the_middle_of_a_stream_cannot_continue_it():
     with bf.Processes(workers=2) as warm:
-        stream = bf.stream_batches(lambda x: x, bf.records(range(40)), per="record", chunk=1, executor=warm, progress=False)
+        stream = bf.stream_batches(
+            lambda x: x, bf.records(range(40)), per="record", chunk=1, executor=warm, progress=False
+        )
         first = next(stream).to_pylist()
 
         def child():
@@ -155,7 +159,9 @@ def test_one_warm_executor_serves_jobs_of_many_threads(executor):
 
 def test_stream_of_another_thread_refuses_a_job_in_one_sentence():
     with bf.Processes(workers=1) as warm:
-        stream = bf.stream_batches(lambda x: x, bf.records(range(9)), per="record", chunk=1, executor=warm, progress=False)
+        stream = bf.stream_batches(
+            lambda x: x, bf.records(range(9)), per="record", chunk=1, executor=warm, progress=False
+        )
         next(stream)
         (error,) = in_threads(lambda: numbers(warm, "x"))
         assert isinstance(error, bf.errors.ExecutorError)

@@ -95,9 +95,13 @@ class Driver:
         code = self.path.read_text().replace("n == 6", "n == -6").replace("n == 7", "n == -7")
         exec(compile(code, str(self.path), "exec"), names)
         return bf.map_records(
-            names["fn"], bf.records(list(range(40))), into=f"{self.folder}/out/", chunk=3, executor="serial",
+            names["fn"],
+            bf.records(list(range(40))),
+            into=f"{self.folder}/out/",
+            chunk=3,
+            executor="serial",
             version="without waiting",
-        )  # fmt: skip
+        )
 
 
 def check_resumed(driver, at_least):
@@ -107,8 +111,13 @@ def check_resumed(driver, at_least):
     assert proved(driver.folder / "out") == []
     assert [path.name for path in (driver.folder / "out").rglob("*")] == ["part-00000.parquet"]
     assert sorted(path.name for path in (driver.folder / ".out_batchflow").rglob("*")) == [
-        "errors.pq", "ledger.log", "plan.json", "report.html", "report.json", "trace.json",
-    ]  # fmt: skip
+        "errors.pq",
+        "ledger.log",
+        "plan.json",
+        "report.html",
+        "report.json",
+        "trace.json",
+    ]
 
 
 @pytest.mark.parametrize("executor", ["processes", pytest.param("ray", marks=pytest.mark.cluster)])
@@ -192,9 +201,14 @@ def test_what_does_not_finish_in_its_grace_is_given_up(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
     job = bf.Job(
-        fn, bf.records(list(range(4000))), into=f"{tmp_path}/out/", chunk=1, executor="processes",
-        limits=bf.Resources(cpus=2), listeners=[interrupt],
-    )  # fmt: skip
+        fn,
+        bf.records(list(range(4000))),
+        into=f"{tmp_path}/out/",
+        chunk=1,
+        executor="processes",
+        limits=bf.Resources(cpus=2),
+        listeners=[interrupt],
+    )
     with pytest.raises(errors.InterruptedRun, match="run the same again to go on"):
         job.run()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

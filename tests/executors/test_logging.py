@@ -64,10 +64,14 @@ def _logs(x):
 
 def test_records_reach_the_handlers_of_the_driver(executor, handler):
     assert run(_logs, (1, 2), executor=executor, chunk=1).values == [1, 2]
-    records = sorted(handler.records, key=lambda record: (record.msg if executor != "serial" else record.getMessage()))
+    records = sorted(
+        handler.records, key=lambda record: record.msg if executor != "serial" else record.getMessage()
+    )
     assert [record.getMessage() for record in records] == ["error 1", "error 2", "info 1", "info 2"]
     assert [record.levelname for record in records] == ["ERROR", "ERROR", "INFO", "INFO"]
-    assert {(record.name, record.funcName, record.tenant) for record in records[2:]} == {("app.part", "_logs", "a")}
+    assert {(record.name, record.funcName, record.tenant) for record in records[2:]} == {
+        ("app.part", "_logs", "a")
+    }
     assert "ValueError: invalid literal" in logging.Formatter().format(records[0])
     assert all(os.path.basename(record.pathname) == "test_logging.py" for record in records)
 

@@ -96,7 +96,12 @@ def test_call_that_hangs_among_overlapping_chunks_costs_one_limit(warm, kind, ch
 
     heard = []
     result = run(
-        waits if kind == "async" else plain, range(60), warm("processes"), concurrency=4, chunk=chunk, timeout=LIMIT,
+        waits if kind == "async" else plain,
+        range(60),
+        warm("processes"),
+        concurrency=4,
+        chunk=chunk,
+        timeout=LIMIT,
         listeners=[heard.append],
     )
     assert result.errors.select(["record", "phase"]).to_pylist() == [{"record": 32, "phase": "timeout"}]

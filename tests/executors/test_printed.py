@@ -48,7 +48,9 @@ def test_each_line_is_told_with_its_chunk(executor, tmp_path, heard, capfd):
     into = tmp_path / "out"
     result = run(fn, lines(path, 6), into=f"{into}/", executor=executor, chunk="4B", listeners=[heard])
     assert result.values == list("012345")
-    expected = [(f"{path} {4 * at}:{4 * at + 4}", [f"odd {2 * at + 1}", f"to stderr {2 * at + 1}"]) for at in range(3)]
+    expected = [
+        (f"{path} {4 * at}:{4 * at + 4}", [f"odd {2 * at + 1}", f"to stderr {2 * at + 1}"]) for at in range(3)
+    ]
     assert sorted(heard) == expected
     shown = capfd.readouterr()
     told = [f"[{place}] {line}" for place, printed in heard for line in printed]
@@ -146,7 +148,10 @@ def test_what_is_too_much_is_cut_and_told(executor, heard):
     run(fn, bf.records([1]), executor=executor, listeners=[heard])
     ((_, told),) = heard
     kept = (64 << 10) // 11
-    assert told == [*(f"line {number:05d}" for number in range(kept)), f"(and {20_000 - kept:,} lines more, which are too much)"]
+    assert told == [
+        *(f"line {number:05d}" for number in range(kept)),
+        f"(and {20_000 - kept:,} lines more, which are too much)",
+    ]
 
 
 @pytest.mark.filterwarnings("default")  # workers filter as the driver does
@@ -245,7 +250,15 @@ def test_setup_and_combine_are_heard(executor, heard):
         print("combined", table.num_rows)
         return table
 
-    run(lambda x, _: x, bf.records(range(2)), setup=setup, combine=combine, executor=executor, chunk=2, listeners=[heard])
+    run(
+        lambda x, _: x,
+        bf.records(range(2)),
+        setup=setup,
+        combine=combine,
+        executor=executor,
+        chunk=2,
+        listeners=[heard],
+    )
     assert heard == [("records", ["set up", "combined 2"]), ("merge", ["combined 2"])]
 
 
@@ -283,7 +296,19 @@ def test_stdout_of_the_command_line_has_rows_only(tmp_path):
     (tmp_path / "steps.py").write_text("def clean(line):\n    print('noise', line)\n    return {'x': int(line)}\n")
     lines(tmp_path / "in.txt", 3)
     for executor in ("serial", "processes"):
-        command = [sys.executable, "-m", "batchflow.cli", "run", "steps.py:clean", "in.txt", "--executor", executor, "--quiet", "--chunk", "1MB"]
+        command = [
+            sys.executable,
+            "-m",
+            "batchflow.cli",
+            "run",
+            "steps.py:clean",
+            "in.txt",
+            "--executor",
+            executor,
+            "--quiet",
+            "--chunk",
+            "1MB",
+        ]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
         assert done.stdout == '{"x":0}\n{"x":1}\n{"x":2}\n'
         assert done.stderr == "".join(f"[in.txt] noise {x}\n" for x in range(3))

@@ -274,7 +274,9 @@ result = bf.map_records(check, bf.records([1, 2]), executor={name!r}, progress=F
 result.errors
 print(result.values)
 """
-    done = subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.stdout == f"{expected}\n", done.stderr
 
 
@@ -392,7 +394,9 @@ def test_edited_module_is_fresh_in_warm_workers(tmp_path, monkeypatch):
         stream = bf.stream_batches(abs, bf.records(range(9)), per="record", chunk=1, executor=warm, progress=False)
         next(stream)
         file.write_text("def fn(x):\n    return 'newer'\n")
-        with pytest.raises(bf.errors.ExecutorError, match="state_edited was reloaded or edited while another job runs"):
+        with pytest.raises(
+            bf.errors.ExecutorError, match="state_edited was reloaded or edited while another job runs"
+        ):
             run(state_edited.fn, [1], warm)
         stream.close()
         assert both(warm, state_edited.fn) == ["newer"] * 2

@@ -31,9 +31,14 @@ def command(tmp_path):
             (tmp_path / "in.txt").write_text("a\n")
         (tmp_path / f"{name}.py").write_text(code)
         return subprocess.run(
-            [*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+            [*COMMAND, *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
             env={**os.environ, "PYTHONSAFEPATH": "1"},
-        )  # fmt: skip
+        )
 
     return command
 
@@ -62,7 +67,10 @@ def test_file_of_the_name_of_a_library_can_be_retried(command, tmp_path):
     code = "import os\ndef fn(line):\n    if line == 'a' and not os.path.exists('fixed'):\n        raise ValueError('no')\n    return {'n': 1}\n"
     (tmp_path / "in.txt").write_text("a\n")
     (tmp_path / "more.txt").write_text("b\n")
-    assert command("queue", code, "run", "queue.py:fn", "in.txt", "more.txt", "--into", "out/", "--quiet").returncode == 1
+    assert (
+        command("queue", code, "run", "queue.py:fn", "in.txt", "more.txt", "--into", "out/", "--quiet").returncode
+        == 1
+    )
     (tmp_path / "fixed").touch()
     done = command("queue", code, "retry", "out/")
     assert done.returncode == 0, done.stderr
@@ -141,7 +149,9 @@ def test_locks_and_variables_of_a_script_are_new_in_workers(script):
     print(bf.map_records(work, bf.records([1]), executor="processes", progress=False).values)
     print(bf.map_records(lambda x: x, bf.records([1, lock]), executor="processes", progress=False).errors["message"].to_pylist())
     """
-    assert script(code).stdout == "[[True, True, 1, 'default', 'none']]\n[\"cannot pickle '_thread.lock' object\"]\n"
+    assert (
+        script(code).stdout == "[[True, True, 1, 'default', 'none']]\n[\"cannot pickle '_thread.lock' object\"]\n"
+    )
 
 
 def test_own_pool_in_a_worker_finds_helpers_of_the_script(script):

@@ -44,7 +44,9 @@ def test_chunks_that_are_not_fixed_go_one_by_one(remote, sizes):
 
 
 def test_few_go_one_by_one_so_that_each_is_told_as_soon_as_it_is_done(remote, sizes):
-    assert bf.map_records(abs, bf.records(range(SHORT_TASKS)), executor=remote, chunk=1).values == list(range(SHORT_TASKS))
+    assert bf.map_records(abs, bf.records(range(SHORT_TASKS)), executor=remote, chunk=1).values == list(
+        range(SHORT_TASKS)
+    )
     assert sizes == []
 
 
@@ -87,7 +89,9 @@ def test_large_values_come_back_in_their_places(remote, sizes):
 
 def test_what_is_printed_is_told_of_its_chunk(remote, sizes, capsys):
     run(lambda n: print("seen", n) if n % 100 == 0 else None, remote)
-    assert sorted(capsys.readouterr().err.splitlines()) == [f"[records {n}:{n + 1}] seen {n}" for n in range(0, MANY, 100)]
+    assert sorted(capsys.readouterr().err.splitlines()) == [
+        f"[records {n}:{n + 1}] seen {n}" for n in range(0, MANY, 100)
+    ]
     assert max(sizes) > 1
 
 

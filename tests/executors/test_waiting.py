@@ -83,7 +83,9 @@ def test_all_workers_together_have_as_many_times_their_number(remote, server):
 
 def test_an_async_function_needs_no_number(executor, server):
     server.reset(gather=100)
-    assert run(get, range(200), executor, setup=client, args={"url": server.url}, chunk=200).values == list(range(200))
+    assert run(get, range(200), executor, setup=client, args={"url": server.url}, chunk=200).values == list(
+        range(200)
+    )
     assert server.most == 100
 
 
@@ -97,9 +99,14 @@ def test_one_slow_call_does_not_keep_those_behind_its_block_waiting(warm, server
         return await get(int(file.read_text()), session, url)
 
     result = bf.map_records(
-        fetch, bf.files(tmp_path), setup=client, args={"url": server.url}, concurrency=8, chunk=40,
+        fetch,
+        bf.files(tmp_path),
+        setup=client,
+        args={"url": server.url},
+        concurrency=8,
+        chunk=40,
         executor=warm("serial"),
-    )  # fmt: skip
+    )
     assert result.values == list(range(40))
 
 
@@ -176,7 +183,9 @@ def test_async_generators_give_many_rows(executor):
     assert seen(result).values == [n for n in range(40) for _ in range(min(2, n % 4)) if n % 10 != 9]
     assert result.errors["record"].to_pylist() == [10, 20, 30, 40]
     assert run(many_at_once, range(10), executor).values == [n for n in range(10) for _ in range(n % 4)]
-    assert run(lambda n: iter([n, n]), range(10), executor, concurrency=3).values == [n for n in range(10) for _ in "ab"]
+    assert run(lambda n: iter([n, n]), range(10), executor, concurrency=3).values == [
+        n for n in range(10) for _ in "ab"
+    ]
 
 
 def test_failures_of_reading_stay_in_their_places(warm, tmp_path):
@@ -215,9 +224,13 @@ def test_an_output_is_mended_and_resumed_with_other_options(warm, tmp_path, monk
 
     def job(**options):
         return bf.Job(
-            fn, bf.records(range(20)), into=str(tmp_path / "out/"), args={"mark": tmp_path / "fails"},
-            executor=warm("processes"), **options,
-        )  # fmt: skip
+            fn,
+            bf.records(range(20)),
+            into=str(tmp_path / "out/"),
+            args={"mark": tmp_path / "fails"},
+            executor=warm("processes"),
+            **options,
+        )
 
     assert job(concurrency=5).run().errors.num_rows == 4
     assert job(rate="1000/s").run().errors.num_rows == 4
@@ -311,7 +324,9 @@ def test_the_worker_goes_on_after_a_time_limit(warm):
             await asyncio.Event().wait()
         return os.getpid()
 
-    result = run(fn, range(20), warm("processes"), setup=connect, chunk=4, timeout=0.3, limits=bf.Resources(cpus=1))
+    result = run(
+        fn, range(20), warm("processes"), setup=connect, chunk=4, timeout=0.3, limits=bf.Resources(cpus=1)
+    )
     assert result.errors["record"].to_pylist() == [6]
     assert len(result.values) == 19
     assert len(set(result.values)) == 1
@@ -385,7 +400,9 @@ def test_rows_that_cannot_be_written_end_what_is_on_its_way(warm):
 
 
 def test_a_stream_of_records(executor):
-    stream = bf.stream_batches(later, bf.records(range(50)), per="record", concurrency=5, rate=5000, executor=executor)
+    stream = bf.stream_batches(
+        later, bf.records(range(50)), per="record", concurrency=5, rate=5000, executor=executor
+    )
     assert [value for table in stream for value in table["value"].to_pylist()] == list(range(50))
 
 
@@ -472,9 +489,7 @@ def test_without_concurrency_it_is_tried_again_too(executor, tmp_path):
 def test_tasks_that_hold_no_core(remote, server):
     """More of them than cores side by side; the server answers nobody before they are all there."""
     server.reset(gather=5)
-    result = run(
-        get_plainly, range(10), remote, args={"url": server.url}, chunk=1, per_task=bf.Resources(cpus=0)
-    )
+    result = run(get_plainly, range(10), remote, args={"url": server.url}, chunk=1, per_task=bf.Resources(cpus=0))
     assert result.values == list(range(10))
     assert 5 <= server.most <= 8
 

@@ -87,7 +87,9 @@ def test_setup_that_kills_its_worker_is_one_error_of_the_job(remote, tmp_path, d
         die()
 
     limits = bf.Resources(cpus=1)
-    with pytest.raises(bf.errors.StoppedError, match=r"^stopped: setup=.*setup failed: WorkerDied: .*; fix it") as stopped:
+    with pytest.raises(
+        bf.errors.StoppedError, match=r"^stopped: setup=.*setup failed: WorkerDied: .*; fix it"
+    ) as stopped:
         run(lambda x, _: x, range(400), remote, setup=setup, chunk=2, limits=limits)
     assert (stopped.value.reason, stopped.value.errors.num_rows) == ("setup", 0)
     assert 3 <= len(list(tmp_path.iterdir())) <= 9  # of 200 chunks some are on their way

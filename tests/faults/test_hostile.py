@@ -84,9 +84,11 @@ def test_what_comes_before_a_damage_is_kept_and_the_rest_is_one_error(executor, 
     paths = {codec: _damaged(tmp_path, codec, how) for codec in CODECS}
     (tmp_path / "plain.txt").write_bytes(b"whole\n" * 3)
     result = bf.map_records(
-        lambda line: {"line": line}, bf.read_text([*map(str, paths.values()), str(tmp_path / "plain.txt")]),
-        into=f"{tmp_path}/out/", executor=executor,
-    )  # fmt: skip
+        lambda line: {"line": line},
+        bf.read_text([*map(str, paths.values()), str(tmp_path / "plain.txt")]),
+        into=f"{tmp_path}/out/",
+        executor=executor,
+    )
     rows = [row["line"] for row in seen(result).values]
     assert rows[-3:] == ["whole"] * 3
     failed = result.errors.to_pylist()
@@ -138,9 +140,13 @@ def test_a_decompression_bomb_costs_itself_only(bombs, tmp_path, codec):
         bf.map_records(len, bf.records(["x"] * 8), executor=executor, chunk=1)
         workers = {worker.tally.pid for worker in executor._workers.values()}
         result = bf.map_records(
-            lambda line: {"size": len(line)}, source, into=f"{tmp_path}/out/",
-            per_task=bf.Resources(memory="300MB"), executor=executor, chunk="10MB",
-        )  # fmt: skip
+            lambda line: {"size": len(line)},
+            source,
+            into=f"{tmp_path}/out/",
+            per_task=bf.Resources(memory="300MB"),
+            executor=executor,
+            chunk="10MB",
+        )
         assert {worker.tally.pid for worker in executor._workers.values()} == workers  # nobody died
         assert max(map(_peak, workers)) < 1_000_000_000
     assert [row["size"] for row in seen(result).values] == [1] * 150_000
@@ -196,15 +202,22 @@ def test_a_cell_without_an_end_does_not_fill_the_driver(tmp_path, monkeypatch):
 
 def test_bad_lines_of_json(executor, tmp_path):
     (tmp_path / "a.jsonl").write_bytes(
-        b'{"n": 1}\n{"n": \n\xff\n{"n": 2}\n\n[}\n{"n": "\xc3\x28"}\n' + b"[" * 100_000 + b"\n" + b'{"n": 3}\n{"n": 4'
+        b'{"n": 1}\n{"n": \n\xff\n{"n": 2}\n\n[}\n{"n": "\xc3\x28"}\n'
+        + b"[" * 100_000
+        + b"\n"
+        + b'{"n": 3}\n{"n": 4'
     )
     result = bf.map_records(lambda row: row["n"], bf.read_json(f"{tmp_path}/a.jsonl"), executor=executor)
     assert seen(result).values == [1, 2, 3]
     rows = told(result, "record", "start", "stop", "phase")
     assert rows == [
-        (2, 9, 16, "read"), (3, 16, 18, "read"), (6, 28, 31, "read"), (7, 31, 43, "read"),
-        (8, 43, 100_044, "read"), (10, 100_053, 100_060, "read"),
-    ]  # fmt: skip
+        (2, 9, 16, "read"),
+        (3, 16, 18, "read"),
+        (6, 28, 31, "read"),
+        (7, 31, 43, "read"),
+        (8, 43, 100_044, "read"),
+        (10, 100_053, 100_060, "read"),
+    ]
     payloads = result.errors["payload"].to_pylist()
     assert payloads[:4] == ['{"n": ', "\\xff", "[}", '{"n": "\\xc3("}']
     assert len(payloads[4]) == 1000
@@ -219,14 +232,21 @@ def test_csv_rows_of_wrong_length_or_type_are_error_rows(executor, tmp_path):
         (2, 8, 10, "1 cells, but the header has 2 columns"),
         (3, 10, 16, "3 cells, but the header has 2 columns"),
         (6, 25, 29, "column 'n': 'x' is not of type int"),
-        (7, 29, 33, "column 't': the bytes are not UTF-8: if the file is in another encoding, pass it, like encoding='latin-1' (--encoding latin-1)"),
+        (
+            7,
+            29,
+            33,
+            "column 't': the bytes are not UTF-8: if the file is in another encoding, pass it, like encoding='latin-1' (--encoding latin-1)",
+        ),
         (9, 37, 5038, "5001 cells, but the header has 2 columns"),
     ]
 
 
 def test_text_that_is_not_utf8_is_an_error_row(executor, tmp_path):
     (tmp_path / "a.txt").write_bytes(b"a\n\xff\xfe\n\xed\xa0\x80\n\xc3\nb\0\n\xf0\x9f\x98\x80")
-    result = bf.map_records(lambda line: {"t": line}, bf.read_text(f"{tmp_path}/a.txt"), into=f"{tmp_path}/o/", executor=executor)
+    result = bf.map_records(
+        lambda line: {"t": line}, bf.read_text(f"{tmp_path}/a.txt"), into=f"{tmp_path}/o/", executor=executor
+    )
     assert [row["t"] for row in seen(result).values] == ["a", "b\0", "😀"]
     assert told(result, "record", "start", "stop", "payload", "error_type") == [
         (2, 2, 5, "\\xff\\xfe", "ValueError"),
@@ -243,9 +263,13 @@ def test_a_line_of_100_mb(processes, tmp_path):
     result = bf.map_records(len, source, executor=processes, chunk="1MB")
     assert result.values == [1, 100_000_000, 1, 10]
     result = bf.map_records(
-        lambda line: {"size": len(line)}, source, executor=processes, per_task=bf.Resources(memory="150MB"),
-        into=f"{tmp_path}/out/", chunk="1MB",
-    )  # fmt: skip
+        lambda line: {"size": len(line)},
+        source,
+        executor=processes,
+        per_task=bf.Resources(memory="150MB"),
+        into=f"{tmp_path}/out/",
+        chunk="1MB",
+    )
     assert [row["size"] for row in seen(result).values][-1] == 10
     assert told(result, "phase", "error_type") == [("memory", "MemoryError")]
     assert result.errors["source"].to_pylist() == [f"{tmp_path}/a.txt"]
@@ -275,9 +299,12 @@ def test_a_file_that_shrinks(processes, tmp_path, when):
     (tmp_path / "b.txt").write_bytes(b"whole\n")
     chunk = {"before": "10MB", "between": "100kB", "within": "10MB"}[when]
     job = bf.Job(
-        fn, bf.read_text([str(path), f"{tmp_path}/b.txt"]), executor=bf.Processes(1) if when == "between" else processes,
-        chunk=chunk, listeners=[shrink],
-    )  # fmt: skip
+        fn,
+        bf.read_text([str(path), f"{tmp_path}/b.txt"]),
+        executor=bf.Processes(1) if when == "between" else processes,
+        chunk=chunk,
+        listeners=[shrink],
+    )
     result = job.run()
     whole = left // 8
     assert len(result) == whole + 1
@@ -314,12 +341,15 @@ def test_files_that_cannot_be_read(executor, tmp_path):
         (folder / "sub/e.txt").write_bytes(b"2\n")
         result = bf.Job(int, source, executor=executor, listeners=[vanish]).run()
         assert seen(result).values == [1, 3]
-        assert [(os.path.relpath(source, folder), *row) for source, *row in told(result, "source", "record", "phase", "error_type")] == [
+        assert [
+            (os.path.relpath(source, folder), *row)
+            for source, *row in told(result, "source", "record", "phase", "error_type")
+        ] == [
             ("b.txt", 1, "read", "FileNotFoundError"),
             ("c.txt", 1, "read", "OSError"),
             ("d.txt", 1, "read", "OSError"),
             ("sub/e.txt", 1, "read", "FileNotFoundError"),
-        ]  # fmt: skip
+        ]
 
 
 # --- a full disk ----------------------------------------------------------------------------------
@@ -401,20 +431,34 @@ def on_a_small_disk(tmp_path, code, *arguments, size="2m"):
     inner = f'mount -t tmpfs -o size={size} tmpfs disk && exec "$0" full.py disk "$@"'
     return subprocess.run(
         ["unshare", "-rm", "sh", "-c", inner, sys.executable, *arguments],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, env=ENVIRONMENT, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=ENVIRONMENT,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize(
     ("into", "how"),
     [
-        ("out/", "disk"), ("out.parquet", "disk"), ("out.csv", "disk"), ("out.jsonl", "disk"), ("out.arrow", "disk"),
-        ("out/", "ledger"), ("out/", "end"), ("out.parquet", "end"), *(("out/", str(pages)) for pages in (0, 1, 2, 3, 8)),
+        ("out/", "disk"),
+        ("out.parquet", "disk"),
+        ("out.csv", "disk"),
+        ("out.jsonl", "disk"),
+        ("out.arrow", "disk"),
+        ("out/", "ledger"),
+        ("out/", "end"),
+        ("out.parquet", "end"),
+        *(("out/", str(pages)) for pages in (0, 1, 2, 3, 8)),
     ],
-)  # fmt: skip
+)
 def test_a_disk_that_fills_up(tmp_path, into, how):
     """While pieces and parts, the ledger, or at the end the error table are written; or full from the start."""
-    size = "30m" if how in ("end", "ledger") else {"out/": "1m", "out.parquet": "1m", "out.csv": "3m"}.get(into, "2m")
+    size = (
+        "30m" if how in ("end", "ledger") else {"out/": "1m", "out.parquet": "1m", "out.csv": "3m"}.get(into, "2m")
+    )
     done = on_a_small_disk(tmp_path, FULL, into, how, size=size)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
@@ -457,7 +501,9 @@ def odd_results(x):
 @pytest.mark.parametrize("into", ["out/", "out.csv", "out.jsonl", "out.arrow"])
 def test_value_that_a_sink_cannot_hold_is_an_error_row(executor, tmp_path, into):
     """Lines of JSON have no columns: each holds what JSON has, whatever the others hold."""
-    result = bf.map_records(odd_results, bf.records([6, *range(7)]), into=f"{tmp_path}/{into}", executor=executor, chunk=9)
+    result = bf.map_records(
+        odd_results, bf.records([6, *range(7)]), into=f"{tmp_path}/{into}", executor=executor, chunk=9
+    )
     json = into == "out.jsonl"
     assert seen(result).values == [{"a": 6}, *([{"a": [1]}, {"a": 2**70}] if json else []), {"a": 6}]
     failed = (2, 4, 5, 7) if json else range(2, 8)
@@ -465,21 +511,41 @@ def test_value_that_a_sink_cannot_hold_is_an_error_row(executor, tmp_path, into)
     messages = result.errors["message"].to_pylist()
     assert messages[0] == "the function returned an object, which is neither a mapping nor a scalar nor a list"
     if not json:
-        assert messages[1] == "column 'a' is list<item: int64> in this record, but int64 before: give it one type in the function"
-    result = bf.map_records(lambda x: {"a": [x]}, bf.records([1]), into=f"{tmp_path}/flat/", format="csv", executor=executor)
+        assert (
+            messages[1]
+            == "column 'a' is list<item: int64> in this record, but int64 before: give it one type in the function"
+        )
+    result = bf.map_records(
+        lambda x: {"a": [x]}, bf.records([1]), into=f"{tmp_path}/flat/", format="csv", executor=executor
+    )
     assert told(result, "phase", "message") == [
-        ("convert", "column 'a' is list<item: int64>, which a CSV cell cannot hold: use format='jsonl' or 'parquet', or flatten it")
-    ]  # fmt: skip
+        (
+            "convert",
+            "column 'a' is list<item: int64>, which a CSV cell cannot hold: use format='jsonl' or 'parquet', or flatten it",
+        )
+    ]
 
 
 def test_a_function_that_cannot_be_shipped_leaves_old_output_untouched(remote, tmp_path):
     into = f"{tmp_path}/out/"
     bf.map_records(lambda x: {"a": x}, bf.records(range(5)), into=into, executor=remote)
-    before = {path: path.read_bytes() for folder in (Path(into), meta_of(Path(into))) for path in folder.rglob("*") if path.is_file()}
+    before = {
+        path: path.read_bytes()
+        for folder in (Path(into), meta_of(Path(into)))
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
     lock = threading.Lock()
-    with pytest.raises(errors.FunctionError, match=r"cannot be shipped to a worker: cannot pickle '_thread\.lock' object"):
+    with pytest.raises(
+        errors.FunctionError, match=r"cannot be shipped to a worker: cannot pickle '_thread\.lock' object"
+    ):
         bf.map_records(lambda x: (lock, x), bf.records(range(5)), into=into, executor=remote, fresh=True)
-    assert {path: path.read_bytes() for folder in (Path(into), meta_of(Path(into))) for path in folder.rglob("*") if path.is_file()} == before
+    assert {
+        path: path.read_bytes()
+        for folder in (Path(into), meta_of(Path(into)))
+        for path in folder.rglob("*")
+        if path.is_file()
+    } == before
 
 
 class Evil:
@@ -498,7 +564,9 @@ class Evil:
 
 
 def test_results_that_cannot_be_pickled(remote):
-    result = bf.map_records(lambda x: [x, threading.Lock(), Evil("no"), x][x], bf.records(range(4)), executor=remote, chunk=4)
+    result = bf.map_records(
+        lambda x: [x, threading.Lock(), Evil("no"), x][x], bf.records(range(4)), executor=remote, chunk=4
+    )
     assert seen(result).values == [0, 3]
     assert [row[:2] for row in told(result, "record", "phase")] == [(2, "convert"), (3, "convert")]
 
@@ -577,8 +645,14 @@ def test_errors_that_are_evil_or_enormous(executor):
     assert seen(result).values == [7]
     assert result.errors["record"].to_pylist() == [1, 2, 3, 4, 5, 6, 7]
     assert result.errors["error_type"].to_pylist() == [
-        "EvilError", "LoudError", "LoudError", "ZeroDivisionError", "\x1b[31mRed", "ExceptionGroup", "RecursionError",
-    ]  # fmt: skip
+        "EvilError",
+        "LoudError",
+        "LoudError",
+        "ZeroDivisionError",
+        "\x1b[31mRed",
+        "ExceptionGroup",
+        "RecursionError",
+    ]
     assert result.errors["message"].to_pylist()[0] == "<EvilError whose str() raised RuntimeError>"
 
 
@@ -646,7 +720,9 @@ def test_a_fork_that_goes_on_does_not_answer_in_the_place_of_its_worker():
             result = bf.map_records(fn, bf.records(range(12)), executor=executor, chunk=1)
             assert result.values == list(range(12))
             assert result.errors.num_rows == 0
-        assert bf.map_records(str, bf.records(range(12)), executor=executor, chunk=1).values == [str(x) for x in range(12)]
+        assert bf.map_records(str, bf.records(range(12)), executor=executor, chunk=1).values == [
+            str(x) for x in range(12)
+        ]
 
 
 @pytest.mark.parametrize("chunk", [1, 8])
@@ -748,7 +824,10 @@ def test_a_function_that_hears_no_alarm(processes):
 
     result = bf.map_records(fn, bf.records(range(4)), executor=processes, chunk=1, timeout=0.1)
     assert seen(result).values == [0, 3]
-    assert told(result, "record", "phase", "error_type") == [(2, "timeout", "TimeoutError"), (3, "timeout", "TimeoutError")]
+    assert told(result, "record", "phase", "error_type") == [
+        (2, "timeout", "TimeoutError"),
+        (3, "timeout", "TimeoutError"),
+    ]
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3, 4, 0.0, 0.3, 1.0, None])
@@ -761,7 +840,9 @@ def test_edges_of_max_errors(processes, tmp_path, limit):
         return {"x": x}
 
     def run(limit):
-        return bf.map_records(fn, bf.records(range(12)), into=f"{tmp_path}/o/", max_errors=limit, chunk=3, executor=processes)
+        return bf.map_records(
+            fn, bf.records(range(12)), into=f"{tmp_path}/o/", max_errors=limit, chunk=3, executor=processes
+        )
 
     if limit is not None and (limit * 12 if isinstance(limit, float) else limit) < 4:
         with pytest.raises(errors.StoppedError, match="record 1: ValueError: 0"):
@@ -819,7 +900,9 @@ def test_nothing_that_a_terminal_obeys_gets_to_it(tmp_path, monkeypatch, capsys,
     (tmp_path / "hostile_steps.py").write_text(STEPS)
     (tmp_path / "in").mkdir()
     file = tmp_path / f"in/{name}.jsonl"
-    file.write_text(json.dumps({"t": evil}) + "\n" + evil.replace("\n", "") + "\n" + json.dumps({"t": {evil: 1}}) + "\n")
+    file.write_text(
+        json.dumps({"t": evil}) + "\n" + evil.replace("\n", "") + "\n" + json.dumps({"t": {evil: 1}}) + "\n"
+    )
     with gzip.open(tmp_path / f"in/{name}.jsonl.gz", "wt") as packed:
         packed.write(json.dumps({"t": evil}) + "\n")
     shutil.copy(f"{file}.gz", tmp_path / "again.jsonl.gz")
@@ -840,7 +923,9 @@ def test_nothing_that_a_terminal_obeys_gets_to_it(tmp_path, monkeypatch, capsys,
     assert "u009b31m" in batchflow("run", "hostile_steps.py:echo", "in", "--read", "json", "--quiet")
     batchflow("run", "hostile_steps.py:echo", "in", "--read", "json", "--quiet", "--into", "echo/")
     assert r"is struct<\x1b]0;owned" in batchflow("errors", "echo", "--all")  # a type, in which keys stand
-    assert name.isprintable() or r"evil\x1b[31m" in batchflow("plan", "hostile_steps.py:echo", "in", "--read", "json")
+    assert name.isprintable() or r"evil\x1b[31m" in batchflow(
+        "plan", "hostile_steps.py:echo", "in", "--read", "json"
+    )
     combine = ("--combine", "hostile_steps.py:combine", "--chunk", "1B")
     assert r"combine= failed: ValueError: \x1b" in batchflow(
         "run", "hostile_steps.py:echo", f"in/{name}.jsonl.gz", "again.jsonl.gz", "--read", "json", *combine
@@ -873,7 +958,9 @@ def test_nothing_that_a_terminal_obeys_in_exceptions(tmp_path, processes):
         bf.map_records(lambda x: x, bf.records(["\x1b[2J"] * 4), combine=together, chunk=1, executor=processes)
     assert_tame(str(merged.value))
     with pytest.raises(errors.SchemaError, match=r"struct<\\x1b\[2J: int64>") as schema:
-        assert bf.map_records(lambda x: {"a": x}, bf.records([1, {"\x1b[2J": 1}]), chunk=1, executor=processes).table
+        assert bf.map_records(
+            lambda x: {"a": x}, bf.records([1, {"\x1b[2J": 1}]), chunk=1, executor=processes
+        ).table
     assert_tame(str(schema.value))
 
 
@@ -891,12 +978,12 @@ class Bomb:
 
 
 @pytest.mark.parametrize("verb", ["run", "errors", "plan"])
-@pytest.mark.parametrize(
-    "victim", ["plan.json", "ledger.log", "errors.pq", "report.json", "piece", "part", "all"]
-)
+@pytest.mark.parametrize("victim", ["plan.json", "ledger.log", "errors.pq", "report.json", "piece", "part", "all"])
 def test_nothing_in_an_output_folder_is_ever_unpickled(tmp_path, monkeypatch, capsys, victim, verb):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "hostile_steps.py").write_text("def fn(x):\n    if x == '3':\n        raise ValueError(x)\n    return {'x': x}\n")
+    (tmp_path / "hostile_steps.py").write_text(
+        "def fn(x):\n    if x == '3':\n        raise ValueError(x)\n    return {'x': x}\n"
+    )
     (tmp_path / "in.txt").write_text("1\n2\n3\n4\n")
 
     def batchflow(*arguments):
@@ -938,7 +1025,10 @@ def test_the_bomb_is_one(tmp_path):
 def test_an_arrow_type_that_hides_a_pickle_is_not_made_again(tmp_path):
     """Arrow's PyExtensionType once unpickled what a schema says; what an old ledger or part holds must not."""
     note = tmp_path / "owned"
-    metadata = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": pickle.dumps(Bomb(note))}
+    metadata = {
+        b"ARROW:extension:name": b"arrow.py_extension_type",
+        b"ARROW:extension:metadata": pickle.dumps(Bomb(note)),
+    }
     field = pa.field("x", pa.int64(), metadata=metadata)
     pq.write_table(pa.table({"x": [1]}, schema=pa.schema([field])), tmp_path / "a.parquet")
     with pytest.warns(RuntimeWarning) if _warns(field) else nullcontext():
@@ -961,17 +1051,24 @@ def _warns(field):
 
 def test_a_batch_that_does_not_fit_is_an_error_and_the_job_goes_on(executor, tmp_path):
     columns = [
-        {"a": [1]}, {"a": [2**60], "b": ["x"]}, {"a": [0.5]}, {"a": pa.array([7], pa.int8())}, {"a": ["text"]}, {"c": [True]},
-    ]  # fmt: skip
+        {"a": [1]},
+        {"a": [2**60], "b": ["x"]},
+        {"a": [0.5]},
+        {"a": pa.array([7], pa.int8())},
+        {"a": ["text"]},
+        {"c": [True]},
+    ]
 
     def fn(table):
         return columns[table["value"][0].as_py()]
 
     result = bf.map_batches(fn, bf.records(range(6)), into=f"{tmp_path}/out/", chunk=1, executor=executor)
     assert seen(result).values == [
-        {"a": 1, "b": None, "c": None}, {"a": 2**60, "b": "x", "c": None}, {"a": 7, "b": None, "c": None},
+        {"a": 1, "b": None, "c": None},
+        {"a": 2**60, "b": "x", "c": None},
+        {"a": 7, "b": None, "c": None},
         {"a": None, "b": None, "c": True},
-    ]  # fmt: skip
+    ]
     wide = "int64 with whole numbers beyond 2**53 before: give it one type in the function"
     assert told(result, "start", "phase", "message") == [
         (2, "convert", f"column 'a' is double in records[2:3], but {wide}"),
@@ -989,8 +1086,11 @@ def test_a_line_that_no_worker_has_the_memory_for_costs_itself_only(processes, t
     (tmp_path / "a.csv").write_text("n\n" * (kind == "csv") + "\n".join(lines) + "\n")
     source = bf.read_csv(tmp_path / "a.csv", types=str) if kind == "csv" else bf.read_text(tmp_path / "a.csv")
     result = bf.map_records(
-        lambda row: row["n"] if kind == "csv" else row, source, executor=processes, chunk="1GB",
+        lambda row: row["n"] if kind == "csv" else row,
+        source,
+        executor=processes,
+        chunk="1GB",
         per_task=bf.Resources(memory="100MB"),
-    )  # fmt: skip
+    )
     assert seen(result).values == lines[:17] + lines[18:]
     assert told(result, "record", "phase", "error_type") == [(18, "memory", "MemoryError")]

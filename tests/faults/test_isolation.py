@@ -37,7 +37,9 @@ def broken(heard):
 
 
 def test_record_that_hangs_costs_one_limit(remote):
-    result, heard = run(lambda n: wait() if n == 700 else n, bf.records(range(1000)), remote, chunk=1000, timeout=LIMIT)
+    result, heard = run(
+        lambda n: wait() if n == 700 else n, bf.records(range(1000)), remote, chunk=1000, timeout=LIMIT
+    )
     assert result.values == [n for n in range(1000) if n != 700]
     assert told(result) == [(701, "700", "timeout", 1)]
     assert len(broken(heard)) == 1
@@ -68,7 +70,9 @@ def test_record_of_a_file_that_hangs_costs_one_limit(remote, tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("n\n" + "".join(f"{n}\n\n" for n in range(300)))  # blank lines are numbered, too
     source = bf.read_csv(path)
-    result, heard = run(lambda row: wait() if row["n"] == 200 else row["n"], source, remote, chunk="1MB", timeout=LIMIT)
+    result, heard = run(
+        lambda row: wait() if row["n"] == 200 else row["n"], source, remote, chunk="1MB", timeout=LIMIT
+    )
     assert result.values == [n for n in range(300) if n != 200]
     assert told(result) == [(401, "{'n': 200}", "timeout", 1)]
     assert len(broken(heard)) == 1
@@ -111,7 +115,9 @@ def test_records_that_take_the_limit_together_all_succeed(remote):
 def test_slow_record_keeps_all_of_its_limit(remote):
     """Each of two takes 0.7 of the limit: the second one is running when that is over."""
     slow = LIMIT * 0.7
-    result, _ = run(lambda n: wait(slow if n in (3, 4) else 0) or n, bf.records(range(9)), remote, chunk=9, timeout=LIMIT)
+    result, _ = run(
+        lambda n: wait(slow if n in (3, 4) else 0) or n, bf.records(range(9)), remote, chunk=9, timeout=LIMIT
+    )
     assert result.values == list(range(9))
     assert result.errors.num_rows == 0
 

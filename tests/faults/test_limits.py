@@ -251,6 +251,12 @@ def test_what_a_function_makes_of_small_files_is_not_held_for_many_of_them(tmp_p
     """Each file is a few bytes, and what comes of it 20 MB: converted one by one, written by 64 MB."""
     for number in range(30):
         (tmp_path / f"{number:02}.cfg").write_text("x")
-    grown = bf.map_records(lambda file: {"made": bytes(20_000_000), "of": file.path[-6:-4]}, bf.files(f"{tmp_path}/*.cfg"), executor=bf.Processes(1), into=tmp_path / "out.parquet", chunk=30)  # fmt: skip
+    grown = bf.map_records(
+        lambda file: {"made": bytes(20_000_000), "of": file.path[-6:-4]},
+        bf.files(f"{tmp_path}/*.cfg"),
+        executor=bf.Processes(1),
+        into=tmp_path / "out.parquet",
+        chunk=30,
+    )
     assert grown.table["of"].to_pylist() == [f"{number:02}" for number in range(30)]
     assert grown.report.peak_memory < 500_000_000

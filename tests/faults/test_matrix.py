@@ -27,7 +27,13 @@ MANNERS = (*RAISES, *DIES, *LIMITED)
 PHASES = ("read", "unpickle record", "unpickle function", "setup", "call", "convert", "write", "commit")
 SECONDS = {"processes": 0.7, "ray": 1.5}
 """What a task may take where one hangs; Ray makes a worker anew, whose first task also loads what it needs."""
-FILES = {"part-00000.parquet", *(f"metadata/{name}" for name in ("errors.pq", "ledger.log", "plan.json", "report.html", "report.json", "trace.json"))}
+FILES = {
+    "part-00000.parquet",
+    *(
+        f"metadata/{name}"
+        for name in ("errors.pq", "ledger.log", "plan.json", "report.html", "report.json", "trace.json")
+    ),
+}
 ALL = list(range(8))
 CHUNK = [4, 5, 6, 7]
 """Of the guilty record; its lines are bytes 8 to 16 of the file."""
@@ -65,11 +71,18 @@ class Cell:
         # One at a time where nobody else is to meet what misbehaves.
         limits = bf.Resources(cpus=None if self.name == GUILTY else 1)
         timeout = SECONDS[executor.name] if self.hangs else None
-        return bf.map_records(self.fn, self.source, executor=executor, limits=limits, timeout=timeout, **self.options)
+        return bf.map_records(
+            self.fn, self.source, executor=executor, limits=limits, timeout=timeout, **self.options
+        )
 
     def left(self):
         folders = {"": self.into, "metadata/": meta_of(self.into)}
-        return {name + str(path.relative_to(folder)) for name, folder in folders.items() for path in folder.rglob("*") if path.is_file()}
+        return {
+            name + str(path.relative_to(folder))
+            for name, folder in folders.items()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
 
     def _read(self, folder, _):
         (folder / "lines.txt").write_text("".join(f"{x}\n" for x in ALL))
@@ -186,7 +199,9 @@ def everybodys(phase, manner, executor):
 
 STOPS = [("unpickle function", manner) for manner in RAISES] + [("setup", manner) for manner in MANNERS]
 """What is one error of the job and no record's."""
-CELLS = [(phase, manner) for phase in PHASES if phase != "commit" for manner in MANNERS if (phase, manner) not in STOPS]
+CELLS = [
+    (phase, manner) for phase in PHASES if phase != "commit" for manner in MANNERS if (phase, manner) not in STOPS
+]
 CELLS.append(("call", "hang in C"))
 
 
@@ -229,8 +244,14 @@ def test_program_that_fails_stops_the_job(remote, tmp_path, monkeypatch, phase, 
     cell = Cell(tmp_path, phase, manner, monkeypatch)
     _, kind = cause(manner, phase)
     error, why = {
-        "setup": (bf.errors.StoppedError, rf"^stopped: setup=functools.partial failed: {kind}: .*; fix it .*, which resumes$"),
-        "unpickle function": (bf.errors.FunctionError, rf"^a worker cannot load 'function': {kind}: .*; make what"),
+        "setup": (
+            bf.errors.StoppedError,
+            rf"^stopped: setup=functools.partial failed: {kind}: .*; fix it .*, which resumes$",
+        ),
+        "unpickle function": (
+            bf.errors.FunctionError,
+            rf"^a worker cannot load 'function': {kind}: .*; make what",
+        ),
     }[phase]
     with pytest.raises(error, match=why) as caught:
         cell.run(remote)
@@ -286,7 +307,9 @@ def goes_on(cell, executor, monkeypatch):
 def test_commit_that_always_raises(remote, tmp_path, monkeypatch, manner):
     """It stops the run; what is done is kept, and the half part is gone."""
     cell = Cell(tmp_path, "commit", manner, monkeypatch)
-    with pytest.raises(bf.errors.OutputError, match=rf"^cannot write .*part-00000.parquet: {RAISES[manner]}: .*go on$"):
+    with pytest.raises(
+        bf.errors.OutputError, match=rf"^cannot write .*part-00000.parquet: {RAISES[manner]}: .*go on$"
+    ):
         cell.run(remote)
     assert cell.script.attempts("commit") == 1
     assert FILES - cell.left() == {"part-00000.parquet"}

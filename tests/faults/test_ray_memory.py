@@ -49,7 +49,7 @@ def test_a_record_that_rays_memory_watch_kills_costs_itself_only(script, monkeyp
     values, errors, message = script(CODE.format(hog=4_500_000_000)).stdout.splitlines()
     assert values == str([n for n in range(12) if n != 5])
     # 6, 3, 2 and 1 records, and twice more with nothing beside it
-    assert errors == str([
-        {"record": 6, "payload": "5", "phase": "memory", "error_type": "WorkerDied", "attempts": 6}
-    ])  # fmt: skip
+    assert errors == str(
+        [{"record": 6, "payload": "5", "phase": "memory", "error_type": "WorkerDied", "attempts": 6}]
+    )
     assert "OutOfMemoryError" in message

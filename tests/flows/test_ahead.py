@@ -268,7 +268,12 @@ def test_what_takes_a_step_that_gave_nothing_is_as_ever(processes, sent, notes, 
     fails = flow.step(refuse, notes, tried)
     last = flow.step(note, notes, "last", fails)
     run = flow.run(executor=processes, on_error="continue", keep=True)
-    assert (run[unwanted].value, run[behind].value, run[grown].value, run[tried].value) == ("default", 1, 7, "flaky")
+    assert (run[unwanted].value, run[behind].value, run[grown].value, run[tried].value) == (
+        "default",
+        1,
+        7,
+        "flaky",
+    )
     assert [run[step].state for step in (unwanted, fails, last)] == ["skipped", "failed", "skipped"]
     assert [run[step].attempts for step in (first, behind, tried, fails, last)] == [1, 1, 2, 1, 0]
     assert notes.read() == ["0", "1", "flaky"]

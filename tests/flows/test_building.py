@@ -21,19 +21,38 @@ def flow_of(*steps):
     return flow
 
 
-@pytest.mark.parametrize(("arguments", "options", "message"), [
-    ((), {}, "step 'add': test_building.add cannot be called so: missing a required argument: 'one'"),
-    ((1, 2, 3), {}, "step 'add': test_building.add cannot be called so: too many positional arguments"),
-    ((1,), {"tow": 2}, "step 'add': test_building.add cannot be called so: got an unexpected keyword argument 'tow'"),
-    ((1,), {"name": "sum", "tow": 2}, "step 'sum': "),
-    ((1,), {"timeout": 5}, r"step 'add': timeout= is an option of the step, but test_building.add has a parameter of that name: pass"),
-    ((1,), {"into": "x.pickle"}, r"step 'add': into='x.pickle' must end with one of \.arrow, \.parquet, \.json"),
-    ((1,), {"retry": 3}, "step 'add': retry=3 must be a Retry"),
-    ((1,), {"when": True}, "step 'add': when=True is neither a step nor a function"),
-    ((1,), {"after": "other"}, "step 'add': after='o' is no step: pass handles of this flow"),
-    ((threading.Lock(),), {}, "step 'add': its arguments cannot be pickled, so no worker can get them: .*lock"),
-    ((1,), {"default": threading.Lock()}, "step 'add': its default= cannot be pickled"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((), {}, "step 'add': test_building.add cannot be called so: missing a required argument: 'one'"),
+        ((1, 2, 3), {}, "step 'add': test_building.add cannot be called so: too many positional arguments"),
+        (
+            (1,),
+            {"tow": 2},
+            "step 'add': test_building.add cannot be called so: got an unexpected keyword argument 'tow'",
+        ),
+        ((1,), {"name": "sum", "tow": 2}, "step 'sum': "),
+        (
+            (1,),
+            {"timeout": 5},
+            r"step 'add': timeout= is an option of the step, but test_building.add has a parameter of that name: pass",
+        ),
+        (
+            (1,),
+            {"into": "x.pickle"},
+            r"step 'add': into='x.pickle' must end with one of \.arrow, \.parquet, \.json",
+        ),
+        ((1,), {"retry": 3}, "step 'add': retry=3 must be a Retry"),
+        ((1,), {"when": True}, "step 'add': when=True is neither a step nor a function"),
+        ((1,), {"after": "other"}, "step 'add': after='o' is no step: pass handles of this flow"),
+        (
+            (threading.Lock(),),
+            {},
+            "step 'add': its arguments cannot be pickled, so no worker can get them: .*lock",
+        ),
+        ((1,), {"default": threading.Lock()}, "step 'add': its default= cannot be pickled"),
+    ],
+)
 def test_a_step_that_cannot_work(arguments, options, message):
     flow = bf.Flow()
     with pytest.raises(errors.UsageError, match=f"^{message}"):
@@ -74,7 +93,9 @@ def test_a_handle_of_another_flow():
 
 def test_two_steps_of_one_name():
     flow = flow_of("one")
-    with pytest.raises(errors.UsageError, match=r"^flow 'sales' has a step 'one' already: give each a name of its own"):
+    with pytest.raises(
+        errors.UsageError, match=r"^flow 'sales' has a step 'one' already: give each a name of its own"
+    ):
         flow.step(add, 1, name="one")
 
 
@@ -92,26 +113,35 @@ def test_a_step_after_it_ran():
     flow = flow_of("one")
     flow.run(executor="serial")
     for add_step in (lambda: flow.step(add, 1), lambda: flow.map_records(abs, [1])):
-        with pytest.raises(errors.UsageError, match=r"^flow 'sales' has run, so no step can be added: write a new Flow"):
+        with pytest.raises(
+            errors.UsageError, match=r"^flow 'sales' has run, so no step can be added: write a new Flow"
+        ):
             add_step()
     assert flow.run(executor="serial").ok  # again, as it is
 
 
-@pytest.mark.parametrize("use", [list, bool, lambda step: [*step], lambda step: 1 if step else 2], ids=["list", "bool", "*", "if"])
+@pytest.mark.parametrize(
+    "use", [list, bool, lambda step: [*step], lambda step: 1 if step else 2], ids=["list", "bool", "*", "if"]
+)
 def test_a_handle_is_no_value(use):
-    with pytest.raises(errors.UsageError, match=r"^<Step 'one' of 'sales'> stands for a value that is not there yet"):
+    with pytest.raises(
+        errors.UsageError, match=r"^<Step 'one' of 'sales'> stands for a value that is not there yet"
+    ):
         use(flow_of("one")["one"])
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"timeouts": 5}, "step 'abs': a job has no option timeouts"),
-    ({"timeout": 0}, "step 'abs': timeout=0 must be a number of seconds over 0"),
-    ({"into": "x.parquet", "combine": len}, "step 'abs': combine= gives one small table: leave out into="),
-    ({"max_errors": -1}, "step 'abs': max_errors=-1 is negative"),
-    ({"args": {"x": 1}}, r"step 'abs': builtins.abs cannot be called with \(record, x\)"),
-    ({"setup": 5}, "step 'abs': setup=5 cannot be called"),
-    ({"args": {"x": threading.Lock()}}, "step 'abs': "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"timeouts": 5}, "step 'abs': a job has no option timeouts"),
+        ({"timeout": 0}, "step 'abs': timeout=0 must be a number of seconds over 0"),
+        ({"into": "x.parquet", "combine": len}, "step 'abs': combine= gives one small table: leave out into="),
+        ({"max_errors": -1}, "step 'abs': max_errors=-1 is negative"),
+        ({"args": {"x": 1}}, r"step 'abs': builtins.abs cannot be called with \(record, x\)"),
+        ({"setup": 5}, "step 'abs': setup=5 cannot be called"),
+        ({"args": {"x": threading.Lock()}}, "step 'abs': "),
+    ],
+)
 def test_a_job_that_cannot_work(options, message):
     with pytest.raises(errors.UsageError, match=f"^{message}"):
         bf.Flow().map_records(abs, [1], **options)

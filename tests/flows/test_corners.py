@@ -71,7 +71,9 @@ class TestRoom:
         flow = bf.Flow()
         flow.step(plan)
         run = aborted(flow, executor=executor)
-        assert run.errors.select(["step", "error_type"]).to_pylist() == [{"step": "plan", "error_type": "ResourceError"}]
+        assert run.errors.select(["step", "error_type"]).to_pylist() == [
+            {"step": "plan", "error_type": "ResourceError"}
+        ]
 
     def test_fractions_of_a_core_add_up(self, executor):
         flow = bf.Flow()
@@ -94,9 +96,10 @@ class TestNames:
         assert (run[step].value, run["p"].value) == (7, (5, 6))
         assert [one.name for one in run.steps] == ["p", "p/abs", "p/abs 2", "p/abs 3"]
         other = bf.Flow()
-        with pytest.raises(errors.UsageError, match="<Step 'p' of 'flow'> is a step of another flow than the one that ran"):
+        with pytest.raises(
+            errors.UsageError, match="<Step 'p' of 'flow'> is a step of another flow than the one that ran"
+        ):
             _ = run[other.step(give, name="p")]
-
 
     def test_what_is_kept_of_some_steps(self, executor):
         """Those that were asked for, whatever their number among all steps."""
@@ -153,8 +156,11 @@ class TestFailures:
             flow.step(give, flow.allow_failed(steps, 1.0), name=f"taker {number}")
         run = flow.run(executor=executor, on_error="continue")
         assert {name: state for name, state in states(run).items() if name.startswith("taker")} == {
-            "taker 0": "skipped", "taker 1": "skipped", "taker 2": "succeeded", "taker 3": "succeeded",
-        }  # fmt: skip
+            "taker 0": "skipped",
+            "taker 1": "skipped",
+            "taker 2": "succeeded",
+            "taker 3": "succeeded",
+        }
 
     def test_an_abort_on_serial_begins_nothing_that_waits(self):
         called = []
@@ -174,8 +180,9 @@ class TestFailures:
         run = aborted(flow, executor=executor)
         assert states(run) == {"again": "failed", "first": "succeeded", "stops": "failed"}
         assert run.errors.select(["step", "attempts"]).to_pylist() == [
-            {"step": "again", "attempts": 1}, {"step": "stops", "attempts": 1},
-        ]  # fmt: skip
+            {"step": "again", "attempts": 1},
+            {"step": "stops", "attempts": 1},
+        ]
 
     def test_steps_that_cannot_be_made_again_here(self, remote):
         import os
@@ -273,14 +280,17 @@ def test_a_run_that_was_interrupted_tells_what_became_of_each_step(tmp_path):
     assert alone.run(executor="serial").ok  # nothing was left to do
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"max_errors": "3"}, "max_errors='3' must be a count"),
-    ({"max_errors": True}, "max_errors=True must be a count"),
-    ({"max_errors": float("nan")}, "max_errors=nan must be a count"),
-    ({"limits": 2}, "limits=2 must be Resources"),
-    ({"keep": [3]}, "keep=3 is no step"),
-    ({"listeners": print}, "listeners=.* is a function: pass a list"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_errors": "3"}, "max_errors='3' must be a count"),
+        ({"max_errors": True}, "max_errors=True must be a count"),
+        ({"max_errors": float("nan")}, "max_errors=nan must be a count"),
+        ({"limits": 2}, "limits=2 must be Resources"),
+        ({"keep": [3]}, "keep=3 is no step"),
+        ({"listeners": print}, "listeners=.* is a function: pass a list"),
+    ],
+)
 def test_runs_that_cannot_be(options, message):
     flow = bf.Flow()
     flow.step(give, 1)
@@ -288,19 +298,24 @@ def test_runs_that_cannot_be(options, message):
         flow.run(executor="serial", **options)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"per_task": 2}, "'give': per_task=2 must be Resources"),
-    ({"timeout": True}, "step 'give': timeout=True must be a number of seconds"),
-    ({"name": ""}, "step 1 of flow 'flow': name='' must be a text"),
-    ({"name": 3}, "step 1 of flow 'flow': name=3 must be a text"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"per_task": 2}, "'give': per_task=2 must be Resources"),
+        ({"timeout": True}, "step 'give': timeout=True must be a number of seconds"),
+        ({"name": ""}, "step 1 of flow 'flow': name='' must be a text"),
+        ({"name": 3}, "step 1 of flow 'flow': name=3 must be a text"),
+    ],
+)
 def test_steps_that_cannot_be(options, message):
     with pytest.raises(errors.UsageError, match=message):
         bf.Flow().step(give, 1, **options)
 
 
 def test_a_parameter_that_is_called_like_an_option():
-    with pytest.raises(errors.UsageError, match=r"missing a required argument: 'name' \(name= is an option of the step: pass"):
+    with pytest.raises(
+        errors.UsageError, match=r"missing a required argument: 'name' \(name= is an option of the step: pass"
+    ):
         bf.Flow().step(lambda name: name, name="north")
 
 

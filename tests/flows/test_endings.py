@@ -82,17 +82,29 @@ class TestAbort:
         flow = bf.Flow()
         flow.step(gate, per_task=WAITS, name="step")
         flow.map_records(gate, [1], per_task=WAITS, name="job")
-        flow.map_records(lambda x: gate() if x == 5 else x, range(6), chunk=1, into=tmp_path / "out/", name="written")
+        flow.map_records(
+            lambda x: gate() if x == 5 else x, range(6), chunk=1, into=tmp_path / "out/", name="written"
+        )
         flow.step(FailsBehind(gate, 3), per_task=WAITS, name="fails")
         run = aborted(flow, executor=remote, limits=bf.Resources(cpus=1))  # one chunk of it after the other
         assert {step.name: step.state for step in run.steps} == {
-            "step": "cancelled", "job": "cancelled", "written": "cancelled", "fails": "failed",
-        }  # fmt: skip
+            "step": "cancelled",
+            "job": "cancelled",
+            "written": "cancelled",
+            "fails": "failed",
+        }
         assert all(step.why == "the flow was stopped" for step in run.steps if step.state == "cancelled")
         assert nobody_works(remote)
         gate.open()
         again = bf.Flow()
-        rows = again.map_records(lambda x: gate() if x == 5 else x, range(6), chunk=1, into=tmp_path / "out/", name="written", version="2")
+        rows = again.map_records(
+            lambda x: gate() if x == 5 else x,
+            range(6),
+            chunk=1,
+            into=tmp_path / "out/",
+            name="written",
+            version="2",
+        )
         done = again.run(executor=remote)
         assert (done[rows].report.rows_in, done[rows].report.before) == (6, 5)
 
@@ -112,7 +124,9 @@ def nobody_works(executor):
     end = time.monotonic() + 10
     while time.monotonic() < end:
         if executor.name == "ray":
-            if not any(title_of(child).startswith("ray::_") for child in psutil.Process().children(recursive=True)):
+            if not any(
+                title_of(child).startswith("ray::_") for child in psutil.Process().children(recursive=True)
+            ):
                 return True
         elif all(not worker.queue for worker in executor._workers.values()):
             return True
@@ -146,7 +160,9 @@ class TestInterrupt:
         user = threading.Thread(target=press)
         user.start()
         try:
-            with pytest.raises(errors.InterruptedRun, match=r"^interrupted after [12] of 3 steps: run the same again"):
+            with pytest.raises(
+                errors.InterruptedRun, match=r"^interrupted after [12] of 3 steps: run the same again"
+            ):
                 flow.run(executor=remote)
         finally:
             over.set()
@@ -196,7 +212,9 @@ def test_a_zygote_that_is_gone_ends_the_flow_and_a_new_one_runs():
 
         for _ in range(5):
             first = flow.step(give, first)
-        with pytest.raises(errors.ExecutorError, match="the process that workers are forked from was killed by SIGKILL"):
+        with pytest.raises(
+            errors.ExecutorError, match="the process that workers are forked from was killed by SIGKILL"
+        ):
             flow.run(executor=executor, listeners=[kill])
         again = bf.Flow()
         step = again.step(give, 1)

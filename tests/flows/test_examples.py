@@ -68,7 +68,10 @@ class TestThreeSources:
         sources.before = self.slow
         run = self.flow(sources).run(executor=executor, keep=["by_region"])
         assert run["by_region"].value == ORDERS
-        assert run["report"].value == "north: 3 orders, 60 in all\nsouth: 1 orders, 5 in all\nwest: 2 orders, 15 in all"
+        assert (
+            run["report"].value
+            == "north: 3 orders, 60 in all\nsouth: 1 orders, 5 in all\nwest: 2 orders, 15 in all"
+        )
         assert sources.seen == Counter(REGIONS)
         assert all(run[f"fetch {one}"].seconds >= self.LATENCY for one in REGIONS)
 
@@ -118,9 +121,14 @@ class TestOneSourceDown:
 
         run = aborted(flow, executor=executor, on_error="abort", listeners=[hear])
         assert states(run) == {
-            "fetch south": "failed", "fetch north": run["fetch north"].state, "fetch west": run["fetch west"].state,
-            "by_region": "skipped", "report": "skipped", "take": run["take"].state, "total": run["total"].state,
-        }  # fmt: skip
+            "fetch south": "failed",
+            "fetch north": run["fetch north"].state,
+            "fetch west": run["fetch west"].state,
+            "by_region": "skipped",
+            "report": "skipped",
+            "take": run["take"].state,
+            "total": run["total"].state,
+        }
         assert {run["take"].state, run["total"].state} <= {"cancelled", "skipped"}
         assert [step.attempts for step in run.steps[3:]] == [0, 0, 0, 0]
         if executor.name != "serial":
@@ -134,7 +142,9 @@ class TestOneSourceDown:
 
     def test_continue_makes_a_report_of_the_other_two(self, executor, sources, addresses, why):
         def report(fetched):
-            missing = [f"{row['step']}: {row['error_type']}: {row['message']}" for row in fetched.errors.to_pylist()]
+            missing = [
+                f"{row['step']}: {row['error_type']}: {row['message']}" for row in fetched.errors.to_pylist()
+            ]
             return "\n".join([summary(by_region(fetched.value)), *(f"missing: {one}" for one in missing)])
 
         flow = bf.Flow("orders")
@@ -189,8 +199,14 @@ class TestFiles:
             rows = flow.map_records(self.sums, paths, read=bf.files, chunk=1)
         else:
             rows = flow.map_records(self.sums, flow.step(bf.files, paths), chunk=1)
-        table = flow.step(lambda table: table.append_column("share", pa.compute.divide(
-            table["sum"].cast("double"), pa.compute.sum(table["sum"]).cast("double"))), rows, name="table")  # fmt: skip
+        table = flow.step(
+            lambda table: table.append_column(
+                "share",
+                pa.compute.divide(table["sum"].cast("double"), pa.compute.sum(table["sum"]).cast("double")),
+            ),
+            rows,
+            name="table",
+        )
         run = flow.run(executor=executor)
         total = sum(row["sum"] for row in expected)
         assert run[table].value.to_pylist() == [row | {"share": row["sum"] / total} for row in expected]
@@ -200,8 +216,9 @@ class TestFiles:
         """Folders, in each of them files, in each of those numbers."""
         expected = [
             {"folder": folder, **row}
-            for folder, count in [("a", 3), ("b", 1), ("c", 4)] for row in self.write(tmp_path / "in" / folder, count)
-        ]  # fmt: skip
+            for folder, count in [("a", 3), ("b", 1), ("c", 4)]
+            for row in self.write(tmp_path / "in" / folder, count)
+        ]
 
         def files_of(folder):
             for path in self.listed(folder):
@@ -214,7 +231,9 @@ class TestFiles:
             return {"folder": row["folder"], "name": name, "orders": len(numbers), "sum": sum(numbers)}
 
         def total(table):
-            return dict(zip(*table.group_by("folder").aggregate([("sum", "sum")]).to_pydict().values(), strict=True))
+            return dict(
+                zip(*table.group_by("folder").aggregate([("sum", "sum")]).to_pydict().values(), strict=True)
+            )
 
         flow = bf.Flow("nested")
         folders = flow.step(self.listed, tmp_path / "in")
@@ -266,7 +285,9 @@ class TestWordCount:
             return table.group_by("word").aggregate([("n", "sum")]).rename_columns(["word", "n"])
 
         flow = bf.Flow("words")
-        counts = flow.map_records(lambda part: iter(count(part)), flow.step(split, flow.step(self.text)), chunk=chunk)
+        counts = flow.map_records(
+            lambda part: iter(count(part)), flow.step(split, flow.step(self.text)), chunk=chunk
+        )
         total = flow.step(add_up, counts)
         as_a_tree = flow.map_batches(add_up, counts, combine=add_up, chunk=chunk)
         run = flow.run(executor=executor, keep=True)
@@ -300,7 +321,9 @@ def delivered(sent):
 REPORT = {
     "delivered": [one["to"] for one in RECIPIENTS if one["to"] not in UNKNOWN],
     "refused": {
-        one["to"]: f"{{'{one['to']}': (550, b'5.1.1 no such mailbox')}}" for one in RECIPIENTS if one["to"] in UNKNOWN
+        one["to"]: f"{{'{one['to']}': (550, b'5.1.1 no such mailbox')}}"
+        for one in RECIPIENTS
+        if one["to"] in UNKNOWN
     },
     "counts": (97, 3),
 }
@@ -317,9 +340,13 @@ class TestMail:
     def test_the_report_names_who_got_it_and_who_did_not(self, executor, tmp_path, mail_server):
         flow = bf.Flow("mail")
         sent = flow.map_records(
-            send, RECIPIENTS, into=tmp_path / "sent/", args={"port": mail_server.port},
-            retry=bf.Retry(attempts=2, backoff=0), **MANY,
-        )  # fmt: skip
+            send,
+            RECIPIENTS,
+            into=tmp_path / "sent/",
+            args={"port": mail_server.port},
+            retry=bf.Retry(attempts=2, backoff=0),
+            **MANY,
+        )
         report = flow.step(delivered, flow.allow_failed(sent, min_success=0.9))
         run = flow.run(executor=executor, on_error="continue")
         assert run[report].value == REPORT
@@ -392,11 +419,17 @@ class TestPlans:
         def plan(regions, address):
             more = bf.Flow("regions")
             return {
-                region: more.step(sum, more.step(
-                    lambda document: document["orders"], more.step(fetch, f"{address}{region}", name=f"fetch {region}"),
-                    name=f"take {region}"), name=f"sum {region}")
+                region: more.step(
+                    sum,
+                    more.step(
+                        lambda document: document["orders"],
+                        more.step(fetch, f"{address}{region}", name=f"fetch {region}"),
+                        name=f"take {region}",
+                    ),
+                    name=f"sum {region}",
+                )
                 for region in regions
-            }  # fmt: skip
+            }
 
         flow = bf.Flow("orders")
         planned = flow.step(plan, flow.step(fetch, sources.address("index"), name="index"), sources.address(""))
@@ -409,14 +442,23 @@ class TestPlans:
         ]
         assert sources.seen == Counter(["index", *REGIONS])
 
-    @pytest.mark.parametrize(("limit", "value", "state"), [(10, "60 ordered, alarm sent", "succeeded"), (100, "60 ordered, no alarm", "skipped")])
+    @pytest.mark.parametrize(
+        ("limit", "value", "state"),
+        [(10, "60 ordered, alarm sent", "succeeded"), (100, "60 ordered, no alarm", "skipped")],
+    )
     def test_a_branch_that_is_taken_only_when_it_is_needed(self, executor, sources, limit, value, state):
         flow = bf.Flow("alarm")
-        total = flow.step(lambda document: sum(document["orders"]), flow.step(fetch, sources.address("north")), name="total")
+        total = flow.step(
+            lambda document: sum(document["orders"]), flow.step(fetch, sources.address("north")), name="total"
+        )
         alarm = flow.step(
-            lambda total, limit: "alarm sent", total, limit, when=lambda total, limit: total > limit,
-            default="no alarm", name="alarm",
-        )  # fmt: skip
+            lambda total, limit: "alarm sent",
+            total,
+            limit,
+            when=lambda total, limit: total > limit,
+            default="no alarm",
+            name="alarm",
+        )
         told = flow.step("{} ordered, {}".format, total, alarm, name="told")
         run = flow.run(executor=executor)
         assert (run[told].value, run[alarm].state, run.ok) == (value, state, True)

@@ -42,8 +42,10 @@ def test_aborted_flow_raises_with_its_run(executor):
 def test_continued_flow_returns_its_run(executor):
     run = flow_of().run(executor=executor, on_error="continue")
     assert {step.name: step.state for step in run.steps} == {
-        "clean": "failed", "total": "skipped", "apart": "succeeded",
-    }  # fmt: skip
+        "clean": "failed",
+        "total": "skipped",
+        "apart": "succeeded",
+    }
     assert run["apart"].value == 7
 
 
@@ -52,7 +54,10 @@ def test_job_without_a_success_is_a_failed_step(executor, tmp_path, into):
     run = aborted(flow_of(into=into and f"{tmp_path}/{into}"), executor=executor)
     step = run["clean"]
     assert step.state == "failed"
-    assert step.why == "no record succeeded: 3 records failed, the first one: records, record 1: ValueError: no (call)"
+    assert (
+        step.why
+        == "no record succeeded: 3 records failed, the first one: records, record 1: ValueError: no (call)"
+    )
     assert step.report.failed == 3
     with pytest.raises(bf.errors.StepError, match="failed: no record succeeded"):
         _ = step.value
@@ -85,7 +90,17 @@ def test_command_line_ends_as_python_does(tmp_path, monkeypatch, capsys):
         "    flow.step(len, rows, name='total')\n    return flow\n"
     )
     for more in ([], ["--on-error", "continue"]):
-        command = ["flow", "flows.py:flow", "--executor", "serial", "--json", "--report", "r.html", "--draw", "f.svg"]
+        command = [
+            "flow",
+            "flows.py:flow",
+            "--executor",
+            "serial",
+            "--json",
+            "--report",
+            "r.html",
+            "--draw",
+            "f.svg",
+        ]
         assert main([*command, *more]) == 1
         told = json.loads(capsys.readouterr().out)
         assert [step["state"] for step in told["steps"]] == ["failed", "skipped"]

@@ -157,6 +157,7 @@ class TestOrder:
 
     def test_caps_hold_for_everything_together(self, remote, tmp_path):
         """One core: never two at once, be they steps or chunks of a job."""
+
         def alone(_):
             path = f"{tmp_path}/here"
             os.close(os.open(path, os.O_CREAT | os.O_EXCL))
@@ -208,7 +209,9 @@ class TestJobs:
     def test_on_disk(self, executor, tmp_path):
         flow = bf.Flow()
         rows = flow.map_records(lambda x: {"x": x}, range(10), into=tmp_path / "out.parquet")
-        total = flow.step(lambda path: pa.parquet.read_table(path).num_rows if hasattr(pa, "parquet") else path, rows)
+        total = flow.step(
+            lambda path: pa.parquet.read_table(path).num_rows if hasattr(pa, "parquet") else path, rows
+        )
         run = flow.run(executor=executor, keep=[rows])
         assert run[rows].value == str(tmp_path / "out.parquet")
         assert run[total].state == "succeeded"
@@ -252,11 +255,21 @@ class TestJobs:
         flow = bf.Flow()
         words = flow.step(lambda text: text.split(), "the quick brown fox jumps over the lazy dog " * 5)
         counted = flow.map_records(lambda word: {"word": word, "n": 1}, words, chunk=chunk)
-        total = flow.step(lambda table: dict(sorted(table.group_by("word").aggregate([("n", "sum")]).to_pydict().items())), counted)
+        total = flow.step(
+            lambda table: dict(sorted(table.group_by("word").aggregate([("n", "sum")]).to_pydict().items())),
+            counted,
+        )
         value = flow.run(executor=executor)[total].value
         assert dict(zip(value["word"], value["n_sum"], strict=True)) == {
-            "the": 10, "quick": 5, "brown": 5, "fox": 5, "jumps": 5, "over": 5, "lazy": 5, "dog": 5,
-        }  # fmt: skip
+            "the": 10,
+            "quick": 5,
+            "brown": 5,
+            "fox": 5,
+            "jumps": 5,
+            "over": 5,
+            "lazy": 5,
+            "dog": 5,
+        }
 
 
 class TestFailures:
@@ -298,8 +311,9 @@ class TestFailures:
         run = flow.run(executor=executor, on_error="continue")
         assert (run[good].value, run[good].attempts, run[bad].attempts, run[hopeless].attempts) == ("a", 3, 3, 1)
         assert run.errors.select(["step", "attempts"]).to_pylist() == [
-            {"step": "b", "attempts": 3}, {"step": "refuse", "attempts": 1},
-        ]  # fmt: skip
+            {"step": "b", "attempts": 3},
+            {"step": "refuse", "attempts": 1},
+        ]
 
     def test_who_asks_to_be_called_later_is(self, executor, tmp_path):
         """Without any retry= three times, and not before its time."""
@@ -310,10 +324,17 @@ class TestFailures:
         assert (run[good].value, run[good].attempts, run[bad].attempts) == ("a", 2, 3)
         assert run[good].seconds >= 0.3
 
-    @pytest.mark.parametrize(("manner", "phase", "kind"), [
-        ("os._exit", "worker", "WorkerDied"), ("SIGSEGV", "worker", "WorkerDied"), ("hang", "timeout", "TimeoutError"),
-        ("hang in C", "timeout", "TimeoutError"), ("memory", "memory", "MemoryError"), ("sys.exit", "call", "SystemExit"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("manner", "phase", "kind"),
+        [
+            ("os._exit", "worker", "WorkerDied"),
+            ("SIGSEGV", "worker", "WorkerDied"),
+            ("hang", "timeout", "TimeoutError"),
+            ("hang in C", "timeout", "TimeoutError"),
+            ("memory", "memory", "MemoryError"),
+            ("sys.exit", "call", "SystemExit"),
+        ],
+    )
     def test_what_ends_its_worker_fails_alone(self, remote, tmp_path, manner, phase, kind):
         script = Script(tmp_path, {"guilty": manner})
         flow = bf.Flow()
@@ -340,10 +361,17 @@ class TestFailures:
 
         def tell(some, one, records):
             return (
-                some.value, some.succeeded, some.failed, some.errors["step"].to_pylist(), one.value, one.failed,
-                records.value["value"].to_pylist(), records.succeeded, records.failed,
+                some.value,
+                some.succeeded,
+                some.failed,
+                some.errors["step"].to_pylist(),
+                one.value,
+                one.failed,
+                records.value["value"].to_pylist(),
+                records.succeeded,
+                records.failed,
                 records.errors["error_type"].to_pylist(),
-            )  # fmt: skip
+            )
 
         told = flow.step(tell, flow.allow_failed(steps), flow.allow_failed(steps[1]), flow.allow_failed(rows))
         run = flow.run(executor=executor, on_error="continue")
@@ -386,8 +414,10 @@ class TestConditions:
         joined = flow.step(give, [taken, flow.step(give, 4, when=no, default="none", name="other")], name="joined")
         run = flow.run(executor=executor)
         assert {step.name: step.why for step in run.steps if step.state == "skipped"} == {
-            "left": "its when= did not hold", "behind": "'left' was skipped", "other": "its when= did not hold",
-        }  # fmt: skip
+            "left": "its when= did not hold",
+            "behind": "'left' was skipped",
+            "other": "its when= did not hold",
+        }
         assert (run[joined].value, run[waits].value, run.ok) == ([1, "none"], 3, True)
 
     def test_a_function_of_the_same_arguments(self, executor):
@@ -421,8 +451,16 @@ class TestMoreSteps:
         run = flow.run(executor=executor)
         assert run[end].value == (6, [1, 2])
         assert [step.name for step in run.steps] == [
-            "give", "plan", "end", "plan/give", "plan/give 2", "plan/give 3", "plan/give 4", "plan/add", "plan/abs",
-        ]  # fmt: skip
+            "give",
+            "plan",
+            "end",
+            "plan/give",
+            "plan/give 2",
+            "plan/give 3",
+            "plan/give 4",
+            "plan/add",
+            "plan/abs",
+        ]
         assert "plan/" in run.explain()
 
     def test_and_those_again(self, executor):
@@ -445,8 +483,10 @@ class TestMoreSteps:
         flow.step(give, flow.step(plan, name="plan"), name="end")
         run = flow.run(executor=executor, on_error="continue")
         assert {step.name: step.why for step in run.steps if step.state != "succeeded"} == {
-            "plan/refuse": "ValueError: no", "plan": "'plan/refuse' failed", "end": "'plan' was skipped",
-        }  # fmt: skip
+            "plan/refuse": "ValueError: no",
+            "plan": "'plan/refuse' failed",
+            "end": "'plan' was skipped",
+        }
 
 
 def test_listeners_hear_of_steps(executor):
@@ -455,9 +495,11 @@ def test_listeners_hear_of_steps(executor):
     flow.step(refuse, after=flow.step(give, 1))
     aborted(flow, executor=executor, listeners=[heard.append])
     assert [event for event in heard if isinstance(event, StepStarted | StepEnded)] == [
-        StepStarted("give", 1), StepEnded("give", "succeeded", 1, ""),
-        StepStarted("refuse", 1), StepEnded("refuse", "failed", 1, "ValueError: no"),
-    ]  # fmt: skip
+        StepStarted("give", 1),
+        StepEnded("give", "succeeded", 1, ""),
+        StepStarted("refuse", 1),
+        StepEnded("refuse", "failed", 1, "ValueError: no"),
+    ]
 
 
 def test_times_and_workers_are_told(executor):

@@ -12,7 +12,7 @@ import pytest
 import batchflow as bf
 from batchflow.cli import main
 
-FLOW = '''
+FLOW = """
 import os
 import time
 
@@ -63,7 +63,7 @@ def waiting(folder):
     flow.step(wait, folder, per_task=bf.Resources(cpus=0))
     flow.step(give, 1, after=flow["wait"], name="late")
     return flow
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -82,8 +82,9 @@ def test_a_flow_that_succeeds(capsys):
     status, out, err = run(capsys, "flows_of_test.py:good", "--executor", "serial")
     assert status == 0
     assert [json.loads(line) for line in out.splitlines()] == [
-        {"step": "pair", "value": {"a": [1, 2]}}, {"step": "table", "value": [{"x": 1}, {"x": 2}]},
-    ]  # fmt: skip
+        {"step": "pair", "value": {"a": [1, 2]}},
+        {"step": "table", "value": [{"x": 1}, {"x": 2}]},
+    ]
     assert err.startswith("good: 2 steps in ")
 
 
@@ -91,12 +92,12 @@ def test_failed_records(capsys):
     status, out, err = run(capsys, "flows_of_test.py:flow", "--executor", "serial")
     assert (status, json.loads(out)) == (1, {"step": "rows", "value": 3})
     assert "1 x ZeroDivisionError in call: divide: records, record 3: integer division" in err
-    assert err.splitlines()[-1] == (
-        "next: once fixed, batchflow flow flows_of_test.py:flow --executor serial"
-    )
+    assert err.splitlines()[-1] == ("next: once fixed, batchflow flow flows_of_test.py:flow --executor serial")
     status, _, err = run(capsys, "flows_of_test.py:flow", "--executor", "serial", "--max-errors", "0")
     assert (status, err.count("\n")) == (3, 2)
-    assert err.startswith("batchflow: stopped: more than max_errors=0 failed; 1 record failed: divide: records, record 3:")
+    assert err.startswith(
+        "batchflow: stopped: more than max_errors=0 failed; 1 record failed: divide: records, record 3:"
+    )
 
 
 def test_failed_steps(capsys):
@@ -119,7 +120,10 @@ def test_the_output_of_a_step_with_failures_is_named(capsys, tmp_path):
     )
     status, _, err = run(capsys, "kept.py:flow", "--executor", "serial")
     assert status == 1
-    assert "\nnext: batchflow errors 'it is.parquet' --all; once fixed, batchflow flow kept.py:flow --executor serial" in err
+    assert (
+        "\nnext: batchflow errors 'it is.parquet' --all; once fixed, batchflow flow kept.py:flow --executor serial"
+        in err
+    )
     assert main(["errors", "it is.parquet"]) == 1
 
 
@@ -144,7 +148,9 @@ def test_only_some_steps_and_quiet(capsys):
 
 
 def test_a_function_that_returns_a_flow(capsys):
-    status, out, _ = run(capsys, "flows_of_test:made", "--arg", "count=3", "--arg", "text=ab", "--executor", "serial")
+    status, out, _ = run(
+        capsys, "flows_of_test:made", "--arg", "count=3", "--arg", "text=ab", "--executor", "serial"
+    )
     assert (status, json.loads(out)) == (0, {"step": "text", "value": "ababab"})
 
 
@@ -161,18 +167,36 @@ def test_drawing_after_a_run(capsys, tmp_path):
     assert "failed" in (tmp_path / "after.mmd").read_text()
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["flows_of_test.py"], "'flows_of_test.py' names no flow: write it like steps.py:clean"),
-    (["flows_of_test.py:other"], "flows_of_test.py has no flow 'other'; it has bad, flow, good"),
-    (["flows_of_test.py:divide", "--arg", "number=2"], "flows_of_test.py has no flow 'divide'; it has bad, flow, good"),
-    (["flows_of_test.py:failing"], "flows_of_test.py:failing failed to write its flow: OSError: no such table"),
-    (["flows_of_test.py:broken"], "step 'give': flows_of_test.give cannot be called so: missing a required argument: 'value'"),
-    (["flows_of_test.py:good", "--only", "tables"], "flow 'good' has no step 'tables'; it has pair, table"),
-    (["flows_of_test.py:good", "--max-errors", "few"], "--max-errors 'few' is not a number"),
-    (["flows_of_test.py:good", "--executor", "threads"], "unknown executor 'threads': use one of serial, processes, ray"),
-    (["flows_of_test.py:good", "--explain", "--draw", "x.png"], "cannot draw x.png: name it .svg for a picture"),
-    (["nowhere.py:flow"], "there is no file 'nowhere.py'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["flows_of_test.py"], "'flows_of_test.py' names no flow: write it like steps.py:clean"),
+        (["flows_of_test.py:other"], "flows_of_test.py has no flow 'other'; it has bad, flow, good"),
+        (
+            ["flows_of_test.py:divide", "--arg", "number=2"],
+            "flows_of_test.py has no flow 'divide'; it has bad, flow, good",
+        ),
+        (
+            ["flows_of_test.py:failing"],
+            "flows_of_test.py:failing failed to write its flow: OSError: no such table",
+        ),
+        (
+            ["flows_of_test.py:broken"],
+            "step 'give': flows_of_test.give cannot be called so: missing a required argument: 'value'",
+        ),
+        (["flows_of_test.py:good", "--only", "tables"], "flow 'good' has no step 'tables'; it has pair, table"),
+        (["flows_of_test.py:good", "--max-errors", "few"], "--max-errors 'few' is not a number"),
+        (
+            ["flows_of_test.py:good", "--executor", "threads"],
+            "unknown executor 'threads': use one of serial, processes, ray",
+        ),
+        (
+            ["flows_of_test.py:good", "--explain", "--draw", "x.png"],
+            "cannot draw x.png: name it .svg for a picture",
+        ),
+        (["nowhere.py:flow"], "there is no file 'nowhere.py'"),
+    ],
+)
 def test_what_cannot_work_is_refused_in_one_line(capsys, arguments, message):
     status, _, err = run(capsys, *arguments)
     assert (status, err.count("\n")) == (2, 1)
@@ -182,8 +206,19 @@ def test_what_cannot_work_is_refused_in_one_line(capsys, arguments, message):
 @pytest.mark.parametrize("executor", ["processes", pytest.param("ray", marks=pytest.mark.cluster)])
 def test_ctrl_c_lets_running_steps_finish(tmp_path, executor):
     """And the line that starts it again is printed."""
-    command = ["-m", "batchflow.cli", "flow", "flows_of_test.py:waiting", "--arg", f"folder={tmp_path}", "--executor", executor]
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [
+        "-m",
+        "batchflow.cli",
+        "flow",
+        "flows_of_test.py:waiting",
+        "--arg",
+        f"folder={tmp_path}",
+        "--executor",
+        executor,
+    ]
+    process = subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     end = time.monotonic() + 60
     while not (tmp_path / "waits").exists() and process.poll() is None and time.monotonic() < end:
         os.sched_yield()

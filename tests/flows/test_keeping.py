@@ -86,9 +86,19 @@ def test_what_changes_the_key(tmp_path, calls):
     assert [state(other, {1, "a", None}), state(other, {None, "a", 1})] == ["succeeded", "cached"]
 
 
-@pytest.mark.parametrize("value", [
-    table_of("a"), pd.DataFrame({"a": [1, 2]}), {"a": [1, None, 2.5, "é", {"b": True}]}, [(1, 2)], "text", None, 10**30,
-], ids=lambda value: type(value).__name__)  # fmt: skip
+@pytest.mark.parametrize(
+    "value",
+    [
+        table_of("a"),
+        pd.DataFrame({"a": [1, 2]}),
+        {"a": [1, None, 2.5, "é", {"b": True}]},
+        [(1, 2)],
+        "text",
+        None,
+        10**30,
+    ],
+    ids=lambda value: type(value).__name__,
+)
 def test_what_is_kept_is_what_is_given(executor, tmp_path, value):
     """The first time as later: a frame is a table, and a tuple a list."""
     given = []
@@ -98,7 +108,9 @@ def test_what_is_kept_is_what_is_given(executor, tmp_path, value):
         after = flow.step(give, step, name="taken")
         done = flow.run(executor=executor, keep=True)
         given.append((done[step].value, done[after].value))
-    expected = pa.table({"a": [1, 2]}) if isinstance(value, pd.DataFrame) else [[1, 2]] if value == [(1, 2)] else value
+    expected = (
+        pa.table({"a": [1, 2]}) if isinstance(value, pd.DataFrame) else [[1, 2]] if value == [(1, 2)] else value
+    )
     assert given == [(expected, expected)] * 2
 
 
@@ -177,4 +189,4 @@ def test_a_file_that_holds_another_kind(tmp_path):
     assert [row["message"].partition(" cannot hold ")[2] for row in done.errors.to_pylist()] == [
         "an int: tables are kept as .arrow or .parquet, other values as .json",
         "a Table: tables are kept as .arrow or .parquet, other values as .json",
-    ]  # fmt: skip
+    ]

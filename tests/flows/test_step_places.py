@@ -29,7 +29,9 @@ def writer(flow, into="clean/", source="data/a.jsonl", **options):
 def test_steps_that_write_one_place_are_refused(folder, into):
     flow = bf.Flow()
     first = writer(flow)
-    with pytest.raises(errors.UsageError, match=r"^steps 'write' and 'more' both write .*/clean: give each its own into=$"):
+    with pytest.raises(
+        errors.UsageError, match=r"^steps 'write' and 'more' both write .*/clean: give each its own into=$"
+    ):
         flow.map_records(same, bf.records([1]), name="more", into=into.format(cwd=folder), after=first)
     assert len(flow) == 1
 
@@ -46,7 +48,10 @@ def test_step_that_reads_what_another_writes_waits_for_it(folder, source):
     source = source.format(cwd=folder)
     flow = bf.Flow()
     first = writer(flow)
-    with pytest.raises(errors.UsageError, match=r"^step 'read' reads .*/clean, which step 'write' writes, at any time: add after=flow\['write'\]"):
+    with pytest.raises(
+        errors.UsageError,
+        match=r"^step 'read' reads .*/clean, which step 'write' writes, at any time: add after=flow\['write'\]",
+    ):
         flow.map_records(same, bf.read_json(source), name="read")
     between = flow.step(abs, 1, after=first)
     last = flow.map_records(same, bf.read_json(source), name="read", after=between)
@@ -68,7 +73,7 @@ def test_folder_that_steps_make_is_read_behind_them():
     days = [
         flow.map_records(same, bf.read_json("data/"), name=f"day {day}", into=f"days/{day}/", format="jsonl")
         for day in range(2)
-    ]  # fmt: skip
+    ]
     with pytest.raises(errors.UsageError, match=r"add after=flow\['day 1'\]"):
         flow.map_records(same, bf.read_json("days/"), name="all", after=days[0])
     last = flow.map_records(same, bf.read_json("days/**"), name="all", after=days)

@@ -131,9 +131,7 @@ def test_records(folder, remote, source, function, chunk):
     size = CHUNKS.get(source, 7)
     fn = RECORD_FUNCTIONS[function]
     reference = bf.map_records(fn, SOURCES[source](folder), executor="serial", chunk=size)
-    ours = bf.map_records(
-        fn, SOURCES[source](folder), executor=remote, chunk=size if chunk == "small" else None
-    )
+    ours = bf.map_records(fn, SOURCES[source](folder), executor=remote, chunk=size if chunk == "small" else None)
     same(ours, reference)
     if function != "objects":
         assert ours.table.to_pylist() == reference.table.to_pylist()
@@ -147,9 +145,7 @@ def test_records(folder, remote, source, function, chunk):
 def test_batches(folder, remote, source, fn, chunk):
     size = CHUNKS.get(source, 7)
     reference = bf.map_batches(fn, SOURCES[source](folder), executor="serial", chunk=size)
-    ours = bf.map_batches(
-        fn, SOURCES[source](folder), executor=remote, chunk=size if chunk == "small" else None
-    )
+    ours = bf.map_batches(fn, SOURCES[source](folder), executor=remote, chunk=size if chunk == "small" else None)
     same(ours, reference, batches=chunk == "automatic")
     assert ours.table.to_pylist() == reference.table.to_pylist()
     assert ours.table.schema == reference.table.schema
@@ -158,9 +154,7 @@ def test_batches(folder, remote, source, fn, chunk):
 @pytest.mark.parametrize("source", SOURCES)
 def test_combine(folder, remote, source):
     def run(executor, chunk):
-        return bf.map_records(
-            mapped, SOURCES[source](folder), combine=count, executor=executor, chunk=chunk
-        )
+        return bf.map_records(mapped, SOURCES[source](folder), combine=count, executor=executor, chunk=chunk)
 
     reference = run("serial", CHUNKS.get(source, 7))
     for chunk in (CHUNKS.get(source, 7), None):
@@ -188,9 +182,14 @@ def test_output_on_disk(folder, remote, tmp_path, into):
 def test_streams(folder, remote, ordered):
     def run(executor):
         tables = bf.stream_batches(
-            failing, SOURCES["text"](folder), per="record", ordered=ordered, max_errors=None, chunk=20,
+            failing,
+            SOURCES["text"](folder),
+            per="record",
+            ordered=ordered,
+            max_errors=None,
+            chunk=20,
             executor=executor,
-        )  # fmt: skip
+        )
         rows = [value for table in tables for value in table["value"].to_pylist()]
         return rows if ordered else sorted(rows)
 

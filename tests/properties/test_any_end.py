@@ -40,21 +40,32 @@ def expected(size):
 
 
 @given(
-    st.data(), st.integers(0, 90), st.integers(1, 30), st.integers(1, 4), st.lists(st.integers(0, 40), max_size=6),
-    st.sampled_from([200, 2000, "1MB"]), st.booleans(),
-)  # fmt: skip
+    st.data(),
+    st.integers(0, 90),
+    st.integers(1, 30),
+    st.integers(1, 4),
+    st.lists(st.integers(0, 40), max_size=6),
+    st.sampled_from([200, 2000, "1MB"]),
+    st.booleans(),
+)
 @settings(STEADY, max_examples=120, deadline=None)
-def test_a_run_that_ends_at_any_instant_goes_on(tmp_path, fused, data, size, chunk, slots, ends, part_size, one_file):
+def test_a_run_that_ends_at_any_instant_goes_on(
+    tmp_path, fused, data, size, chunk, slots, ends, part_size, one_file
+):
     shutil.rmtree(tmp_path, ignore_errors=True)
     tmp_path.mkdir()
     into = tmp_path / ("x.parquet" if one_file else "out/")
 
     def run():
-        pick = lambda count: data.draw(st.integers(0, count - 1))  # noqa: E731
+        pick = lambda count: data.draw(st.integers(0, count - 1))
         return bf.map_records(
-            odd_fails, bf.records(list(range(size))), into=f"{into}{'' if one_file else '/'}", chunk=chunk,
-            part_size=part_size, executor=FakeExecutor(slots, pick),
-        )  # fmt: skip
+            odd_fails,
+            bf.records(list(range(size))),
+            into=f"{into}{'' if one_file else '/'}",
+            chunk=chunk,
+            part_size=part_size,
+            executor=FakeExecutor(slots, pick),
+        )
 
     for steps in ends:
         fused(steps)
@@ -75,7 +86,12 @@ def test_a_run_that_ends_at_any_instant_goes_on(tmp_path, fused, data, size, chu
 LINES = st.lists(st.sampled_from(["1", "22", "x", "", "4444", "5"]), max_size=40)
 
 
-@given(st.data(), st.lists(LINES, min_size=1, max_size=4), st.lists(st.integers(0, 30), max_size=4), st.integers(1, 30))
+@given(
+    st.data(),
+    st.lists(LINES, min_size=1, max_size=4),
+    st.lists(st.integers(0, 30), max_size=4),
+    st.integers(1, 30),
+)
 @settings(STEADY, max_examples=120, deadline=None)
 def test_files_that_come_later_are_added(tmp_path, fused, data, files, ends, chunk):
     """Text files, cut and packed, killed now and then, and with a new one before each run."""
@@ -83,11 +99,14 @@ def test_files_that_come_later_are_added(tmp_path, fused, data, files, ends, chu
     (tmp_path / "in").mkdir(parents=True)
 
     def run():
-        pick = lambda count: data.draw(st.integers(0, count - 1))  # noqa: E731
+        pick = lambda count: data.draw(st.integers(0, count - 1))
         return bf.map_records(
-            int, bf.read_text(tmp_path / "in"), into=f"{tmp_path}/out/", chunk=f"{chunk}B",
+            int,
+            bf.read_text(tmp_path / "in"),
+            into=f"{tmp_path}/out/",
+            chunk=f"{chunk}B",
             executor=FakeExecutor(2, pick),
-        )  # fmt: skip
+        )
 
     rows, bad = [], []
     for at, lines in enumerate(files):

@@ -56,9 +56,29 @@ JSON_PIECES = [
     "\n",
 ]
 CSV_PIECES = [
-    "a", "b", "1", "2.5", "é", "日", ",", ",", '"', '""', "\n", "\n", "\r\n", "\r", "\0", " ", '"x,\n"', '"x""\r\n"',
-    'q"r', "\ufeff", "\udcff", "x" * 40,
-]  # fmt: skip
+    "a",
+    "b",
+    "1",
+    "2.5",
+    "é",
+    "日",
+    ",",
+    ",",
+    '"',
+    '""',
+    "\n",
+    "\n",
+    "\r\n",
+    "\r",
+    "\0",
+    " ",
+    '"x,\n"',
+    '"x""\r\n"',
+    'q"r',
+    "\ufeff",
+    "\udcff",
+    "x" * 40,
+]
 WEIGHTS = st.lists(st.integers(1, 12) | st.integers(12, 10_000), min_size=1, max_size=6)
 _numbers = integers()
 

@@ -12,7 +12,9 @@ from batchflow.graph import Node
 from batchflow.model import Call, Task
 from batchflow.resources import Budget, Resources
 
-STEADY = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck), max_examples=150)
+STEADY = settings(
+    derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck), max_examples=150
+)
 
 
 @st.composite
@@ -21,17 +23,19 @@ def graphs(draw):
     steps = []
     for at in range(draw(st.integers(1, 12))):
         earlier = st.lists(st.integers(0, at - 1), max_size=3, unique=True) if at else st.just([])
-        steps.append({
-            "takes": draw(earlier),
-            "allows": draw(earlier),
-            "share": draw(st.sampled_from([0.0, 0.5, 1.0])),
-            "after": draw(earlier),
-            "fails": draw(st.booleans()) and draw(st.booleans()),
-            "wanted": draw(st.sampled_from([True, True, True, False])),
-            "default": draw(st.booleans()),
-            "job": draw(st.sampled_from([False, False, False, True])),
-            "cpus": draw(st.sampled_from([0, 1, 1, 2])),
-        })  # fmt: skip
+        steps.append(
+            {
+                "takes": draw(earlier),
+                "allows": draw(earlier),
+                "share": draw(st.sampled_from([0.0, 0.5, 1.0])),
+                "after": draw(earlier),
+                "fails": draw(st.booleans()) and draw(st.booleans()),
+                "wanted": draw(st.sampled_from([True, True, True, False])),
+                "default": draw(st.booleans()),
+                "job": draw(st.sampled_from([False, False, False, True])),
+                "cpus": draw(st.sampled_from([0, 1, 1, 2])),
+            }
+        )
     for step in steps:
         if step["job"]:  # over what it is given when it is written
             step |= {"takes": [], "allows": []}
@@ -47,7 +51,13 @@ def record(at, fails):
 def call(at, takes, allows, fails):
     if fails:
         raise ValueError(at)
-    return [at, takes, [] if allows is None else [allows.value, allows.succeeded, allows.failed, sorted(set(allows.errors["step"].to_pylist()))]]
+    return [
+        at,
+        takes,
+        []
+        if allows is None
+        else [allows.value, allows.succeeded, allows.failed, sorted(set(allows.errors["step"].to_pylist()))],
+    ]
 
 
 def reference(steps):
@@ -85,7 +95,11 @@ def called(at, steps, came):
     good = [came[one][1] for one in step["allows"] if came[one][1] is not None]
     bad = sum(came[one][2] for one in step["allows"])
     enough = len(good) >= step["share"] * (len(good) + bad)
-    return all(value is not None for _, value, _ in runs) and not any(came[one][2] for one in step["after"]) and enough
+    return (
+        all(value is not None for _, value, _ in runs)
+        and not any(came[one][2] for one in step["after"])
+        and enough
+    )
 
 
 def plain(value):
@@ -146,8 +160,12 @@ def test_any_flow_in_any_order(steps, data):
     run = flow.run(executor=executor, on_error="continue", keep=True)
     came = reference(steps)
     assert [step.state for step in run.steps] == [state for state, _, _ in came]
-    assert [plain(run[handle].value) if run[handle].opened else None for handle in handles] == [value for _, value, _ in came]
-    assert sorted(set(run.errors["step"].to_pylist()), key=int) == [str(at) for at, (state, _, _) in enumerate(came) if state == "failed"]
+    assert [plain(run[handle].value) if run[handle].opened else None for handle in handles] == [
+        value for _, value, _ in came
+    ]
+    assert sorted(set(run.errors["step"].to_pylist()), key=int) == [
+        str(at) for at, (state, _, _) in enumerate(came) if state == "failed"
+    ]
     calls = [work.key[0] for work in executor.performed if isinstance(work, Call)]
     assert len(calls) == len(set(calls))  # each step is called once at most
     assert set(calls) == {at for at in range(len(steps)) if called(at, steps, came)}

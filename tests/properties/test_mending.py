@@ -45,19 +45,32 @@ def wanted(numbers):
 SETS = st.sets(st.integers(0, 59), max_size=25)
 
 
-@given(st.data(), st.integers(0, 60), st.integers(1, 20), SETS, SETS, SETS, st.sampled_from([300, "1MB"]),
-       st.sampled_from(["out/", "x.parquet", "x.csv", "x.jsonl", "x.arrow"]))  # fmt: skip
+@given(
+    st.data(),
+    st.integers(0, 60),
+    st.integers(1, 20),
+    SETS,
+    SETS,
+    SETS,
+    st.sampled_from([300, "1MB"]),
+    st.sampled_from(["out/", "x.parquet", "x.csv", "x.jsonl", "x.arrow"]),
+)
 @settings(STEADY, max_examples=150)
 def test_mended_records_go_to_their_places(tmp_path, data, size, chunk, first, second, third, part_size, into):
     shutil.rmtree(tmp_path, ignore_errors=True)
     tmp_path.mkdir()
-    pick = lambda count: data.draw(st.integers(0, count - 1))  # noqa: E731
+    pick = lambda count: data.draw(st.integers(0, count - 1))
 
     def job(broken, version=None):
         return bf.Job(
-            function(broken), bf.records(list(range(size))), into=f"{tmp_path}/{into}", chunk=chunk,
-            part_size=part_size, version=version, executor=FakeExecutor(2, pick),
-        )  # fmt: skip
+            function(broken),
+            bf.records(list(range(size))),
+            into=f"{tmp_path}/{into}",
+            chunk=chunk,
+            part_size=part_size,
+            version=version,
+            executor=FakeExecutor(2, pick),
+        )
 
     result = job(first).run()
     left = first
@@ -82,7 +95,7 @@ def test_what_was_lost_as_a_whole_is_tried_as_a_whole_and_any_instant_may_be_the
     (tmp_path / "in").mkdir(parents=True)
     for name, part in (("a", range(size // 2)), ("b", range(size // 2, size))):
         (tmp_path / "in" / f"{name}.txt").write_text("".join(f"{n}\n" for n in part))
-    pick = lambda count: data.draw(st.integers(0, count - 1))  # noqa: E731
+    pick = lambda count: data.draw(st.integers(0, count - 1))
 
     def job(broken, version=None, isolate=None):
         def record(line):
@@ -96,10 +109,15 @@ def test_what_was_lost_as_a_whole_is_tried_as_a_whole_and_any_instant_may_be_the
             return table.rename_columns(["n"])
 
         return bf.Job(
-            batch if per_batch else record, bf.read_text(tmp_path / "in"), per="batch" if per_batch else "record",
-            into=f"{tmp_path}/out/", chunk=f"{3 * chunk}B", version=version, isolate=isolate,
+            batch if per_batch else record,
+            bf.read_text(tmp_path / "in"),
+            per="batch" if per_batch else "record",
+            into=f"{tmp_path}/out/",
+            chunk=f"{3 * chunk}B",
+            version=version,
+            isolate=isolate,
             executor=FakeExecutor(2, pick),
-        )  # fmt: skip
+        )
 
     fused(10**9)
     job(broken, isolate=data.draw(st.booleans())).run()
@@ -123,7 +141,9 @@ def test_a_retry_that_ends_at_any_instant_can_be_repeated(tmp_path, fused):
                 raise ValueError(n)
             return {"n": n}
 
-        return bf.Job(fn, bf.records(range(9)), into=f"{tmp_path}/out/", chunk=3, version=version, executor=FakeExecutor(1))
+        return bf.Job(
+            fn, bf.records(range(9)), into=f"{tmp_path}/out/", chunk=3, version=version, executor=FakeExecutor(1)
+        )
 
     steps, ended = 0, False
     while not ended:

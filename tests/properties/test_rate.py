@@ -70,10 +70,19 @@ def test_a_pause_never_shortens_another(rate, one, other):
 @pytest.mark.parametrize(
     ("text", "per_second", "burst"),
     [
-        (50, 50, 1), (0.5, 0.5, 1), ("50/s", 50, 1), ("50", 50, 1), ("90/min", 1.5, 1), ("1800/h", 0.5, 1),
-        ("2.5/s", 2.5, 1), ("50/s burst 10", 50, 10), ("50 burst 10", 50, 10), (1000, 1000, 10), ("1000/s burst 1", 1000, 1),
+        (50, 50, 1),
+        (0.5, 0.5, 1),
+        ("50/s", 50, 1),
+        ("50", 50, 1),
+        ("90/min", 1.5, 1),
+        ("1800/h", 0.5, 1),
+        ("2.5/s", 2.5, 1),
+        ("50/s burst 10", 50, 10),
+        ("50 burst 10", 50, 10),
+        (1000, 1000, 10),
+        ("1000/s burst 1", 1000, 1),
     ],
-)  # fmt: skip
+)
 def test_what_is_a_rate(text, per_second, burst):
     rate = parse_rate(text)
     assert rate.per_second == pytest.approx(per_second)
@@ -84,13 +93,36 @@ def test_what_is_a_rate(text, per_second, burst):
 @pytest.mark.parametrize(
     "wrong",
     [
-        0, -1, "0/s", "-1/s", "", "fast", "50/ s", "50 /s", "50/day", "50/s burst", "50/s burst 0", "50/s burst 1.5",
-        "50/s, burst 10", "5e3/s", " 50/s", "50/s\n", True, None, [50], b"50/s", float("nan"), float("inf"), 1e9,
+        0,
+        -1,
+        "0/s",
+        "-1/s",
+        "",
+        "fast",
+        "50/ s",
+        "50 /s",
+        "50/day",
+        "50/s burst",
+        "50/s burst 0",
+        "50/s burst 1.5",
+        "50/s, burst 10",
+        "5e3/s",
+        " 50/s",
+        "50/s\n",
+        True,
+        None,
+        [50],
+        b"50/s",
+        float("nan"),
+        float("inf"),
+        1e9,
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_what_is_no_rate(wrong):
-    with pytest.raises(UsageError, match=r"is not a rate: write calls per second as a number over 0, or like '50/s'"):
+    with pytest.raises(
+        UsageError, match=r"is not a rate: write calls per second as a number over 0, or like '50/s'"
+    ):
         parse_rate(wrong)
 
 

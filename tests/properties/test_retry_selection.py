@@ -54,10 +54,17 @@ def function(per, bad, called):
 
 
 @given(
-    data=st.data(), kind=st.sampled_from(["json", "gz", "parquet", "memory", "table"]), size=st.integers(1, 40),
-    chunk=st.sampled_from(["20B", "70B", "9kB"]), blank=st.booleans(), per=st.sampled_from(["record", "batch"]),
-    first=SETS, second=SETS, deaths=st.integers(0, 3), into=st.sampled_from(["out/", "x.parquet", "x.csv", "x.arrow"]),
-)  # fmt: skip
+    data=st.data(),
+    kind=st.sampled_from(["json", "gz", "parquet", "memory", "table"]),
+    size=st.integers(1, 40),
+    chunk=st.sampled_from(["20B", "70B", "9kB"]),
+    blank=st.booleans(),
+    per=st.sampled_from(["record", "batch"]),
+    first=SETS,
+    second=SETS,
+    deaths=st.integers(0, 3),
+    into=st.sampled_from(["out/", "x.parquet", "x.csv", "x.arrow"]),
+)
 @settings(STEADY, max_examples=250)
 def test_retry_gives_what_a_whole_run_gives(
     tmp_path, data, kind, size, chunk, blank, per, first, second, deaths, into
@@ -69,18 +76,23 @@ def test_retry_gives_what_a_whole_run_gives(
         if kind == "table":
             records = pa.table({"n": range(size)})
         source, chunk = bf.records(records), {"20B": 1, "70B": 7, "9kB": 100}[chunk]
-    pick = lambda count: data.draw(st.integers(0, count - 1))  # noqa: E731
+    pick = lambda count: data.draw(st.integers(0, count - 1))
     left = iter(range(deaths))
 
     def job(bad, version, called, dies=lambda task: False):
         return bf.Job(
-            function(per, bad, called), source, per=per, into=f"{tmp_path}/{into}", chunk=chunk, version=version,
+            function(per, bad, called),
+            source,
+            per=per,
+            into=f"{tmp_path}/{into}",
+            chunk=chunk,
+            version=version,
             executor=FakeExecutor(2, pick, dies),
-        )  # fmt: skip
+        )
 
     job(first, "1", []).run()
     called = []
-    dies = lambda task: isinstance(task, Task) and next(left, None) is not None  # noqa: E731
+    dies = lambda task: isinstance(task, Task) and next(left, None) is not None
     result = job(second, "2", called, dies).retry_failed()
     failed = [n for n in range(size) if n in first & second]
     missing = result.errors.num_rows - len(failed)  # of single records that were blamed for a death
@@ -103,9 +115,13 @@ def test_retry_reads_each_chunk_once_for_all_its_failures(tmp_path):
         executor = FakeExecutor(2)
         fn = function("record", bad, [])
         return executor, bf.Job(
-            fn, bf.read_json(tmp_path / "in.jsonl"), into=f"{tmp_path}/out/", chunk="10kB", version=version,
+            fn,
+            bf.read_json(tmp_path / "in.jsonl"),
+            into=f"{tmp_path}/out/",
+            chunk="10kB",
+            version=version,
             executor=executor,
-        )  # fmt: skip
+        )
 
     whole, first = job(set(range(1, 5000, 2)), "1")
     first.run()
@@ -121,9 +137,13 @@ def test_retry_counts_its_progress_in_records(tmp_path):
     (tmp_path / "in.txt").write_text("".join(f"{n if n % 3 else 'x'}\n" for n in range(300)))
     heard = []
     job = bf.Job(
-        int, bf.read_text(tmp_path / "in.txt"), into=f"{tmp_path}/out/", chunk="100B", executor="serial",
+        int,
+        bf.read_text(tmp_path / "in.txt"),
+        into=f"{tmp_path}/out/",
+        chunk="100B",
+        executor="serial",
         listeners=[heard.append],
-    )  # fmt: skip
+    )
     job.run()
     heard.clear()
     job.retry_failed()

@@ -92,10 +92,23 @@ def changes_its_argument(record: Any) -> Any:
 FUNCTIONS: dict[str, Callable[[int], Any]] = {
     fn.__name__: fn
     for fn in (
-        mixed_keys, mixed_order, mixed_numbers, numpy_numbers, large_numbers, text_and_numbers, offsets,
-        naive_and_aware, nanoseconds, decimals, nested, scalars, empty_rows, objects, some_raise,
+        mixed_keys,
+        mixed_order,
+        mixed_numbers,
+        numpy_numbers,
+        large_numbers,
+        text_and_numbers,
+        offsets,
+        naive_and_aware,
+        nanoseconds,
+        decimals,
+        nested,
+        scalars,
+        empty_rows,
+        objects,
+        some_raise,
     )
-}  # fmt: skip
+}
 
 
 class Seen(NamedTuple):
@@ -154,14 +167,19 @@ def test_values_on_disk_same_everywhere(name, suffix, executor, cut, tmp_path):
 
 def write_lines(path: Path) -> Path:
     """Write JSON Lines in which columns appear late, disappear and change from whole numbers to fractions."""
-    rows = [{"n": n} | ({"late": str(n)} if n > COUNT - 4 else {}) | ({"x": n / 2} if n % 3 else {"x": n}) for n in range(COUNT)]
+    rows = [
+        {"n": n} | ({"late": str(n)} if n > COUNT - 4 else {}) | ({"x": n / 2} if n % 3 else {"x": n})
+        for n in range(COUNT)
+    ]
     path.write_text("".join(json.dumps(row).ljust(LINE_BYTES - 1) + "\n" for row in rows))
     return path
 
 
 def test_json_batches_same_everywhere(executor, cut, tmp_path):
     source = write_lines(tmp_path / "in.jsonl")
-    ours = bf.map_batches(lambda table: table, bf.read_json(source), executor=executor, chunk=f"{cut * LINE_BYTES}B")
+    ours = bf.map_batches(
+        lambda table: table, bf.read_json(source), executor=executor, chunk=f"{cut * LINE_BYTES}B"
+    )
     reference = bf.map_batches(lambda table: table, bf.read_json(source), executor="serial")
     assert observe(ours) == observe(reference)
     assert ours.table["late"].to_pylist() == [None] * (COUNT - 3) + [str(n) for n in range(COUNT - 3, COUNT)]

@@ -56,16 +56,25 @@ class SchedulerMachine(RuleBasedStateMachine):
     """Tasks succeed, fail, die and are suspected, in any order; every record ends once, in its place."""
 
     @initialize(
-        size=st.integers(1, 40), slots=st.integers(1, 3), prefetch=st.integers(0, 1), chunk=st.integers(1, 12),
-        attempts=st.integers(1, 3), memory=st.sampled_from([None, 1, 100]), isolate=st.booleans(),
-    )  # fmt: skip
+        size=st.integers(1, 40),
+        slots=st.integers(1, 3),
+        prefetch=st.integers(0, 1),
+        chunk=st.integers(1, 12),
+        attempts=st.integers(1, 3),
+        memory=st.sampled_from([None, 1, 100]),
+        isolate=st.booleans(),
+    )
     def begin(self, size, slots, prefetch, chunk, attempts, memory, isolate):
         self.size, self.attempts, self.chunk = size, attempts, chunk
         self.executor = Manual(slots, prefetch)
         spec = JobSpec(
-            len, bf.records(list(range(size))), chunk=chunk, retry=bf.Retry(attempts, backoff=0), isolate=isolate,
+            len,
+            bf.records(list(range(size))),
+            chunk=chunk,
+            retry=bf.Retry(attempts, backoff=0),
+            isolate=isolate,
             limits=bf.Resources(memory=memory),
-        )  # fmt: skip
+        )
         plan = make_plan(spec)
         self.settled = []
         self.scheduler = Scheduler(plan, self.executor, program_of(plan), self.settled.append)

@@ -105,9 +105,14 @@ def test_streams_give_every_row_and_stay_near_their_consumer(data, count, ordere
         return x
 
     stream = bf.stream_batches(
-        fn, bf.records(source()), per="record", ordered=ordered, max_errors=None, chunk=1,
+        fn,
+        bf.records(source()),
+        per="record",
+        ordered=ordered,
+        max_errors=None,
+        chunk=1,
         executor=fake(data, count, deadly),
-    )  # fmt: skip
+    )
     rows = []
     for table in stream:
         assert drawn - shown <= AHEAD * count + len(failing | deadly)

@@ -35,7 +35,11 @@ def comma_separated(path, lines):
 
 
 def parquet(path, lines):
-    pq.write_table(pa.table({"t": pa.array(lines, pa.string()), "n": range(len(lines))}), path, row_group_size=7 if len(lines) < 50 else 1000)
+    pq.write_table(
+        pa.table({"t": pa.array(lines, pa.string()), "n": range(len(lines))}),
+        path,
+        row_group_size=7 if len(lines) < 50 else 1000,
+    )
     return bf.read_parquet(str(path))
 
 

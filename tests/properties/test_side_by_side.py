@@ -56,6 +56,8 @@ def test_waiting_changes_nothing(records, chunk, concurrency, kind):
     def run(name, **options):
         fn = getattr(Plan(records), name)
         retry = bf.Retry(attempts=3, backoff=0)
-        return told(bf.map_records(fn, bf.records(range(RECORDS)), executor="serial", retry=retry, chunk=chunk, **options))
+        return told(
+            bf.map_records(fn, bf.records(range(RECORDS)), executor="serial", retry=retry, chunk=chunk, **options)
+        )
 
     assert run("give" if kind == "threads" else kind, concurrency=concurrency) == run("give")

@@ -50,7 +50,9 @@ def same(value, other) -> bool:
 def test_json_lines_copied_by_any_cut_are_unchanged(folder, rows, chunk):
     source, copy = folder / "in.jsonl", folder / "copy.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    result = bf.map_records(lambda row: row, bf.read_json(source), into=copy, executor="serial", chunk=chunk, fresh=True)
+    result = bf.map_records(
+        lambda row: row, bf.read_json(source), into=copy, executor="serial", chunk=chunk, fresh=True
+    )
     assert result.report.failed == 0
     assert same(lines_of(copy), rows)
     assert same(result.values, rows) or all(list(row) == ["value"] for row in rows)
@@ -74,16 +76,32 @@ def test_json_lines_keys_of_their_own_take_no_more_room(tmp_path):
 
 
 EXACT = [
-    (2**70, 2**70), (-(2**70), -(2**70)), (b"\xff\x00", "/wA="), (date(9999, 12, 31), "9999-12-31"),
-    (datetime(2024, 1, 2, 3, 4, 5, 6), "2024-01-02T03:04:05.000006"), (datetime(2024, 1, 2, tzinfo=UTC), "2024-01-02T00:00:00Z"),
+    (2**70, 2**70),
+    (-(2**70), -(2**70)),
+    (b"\xff\x00", "/wA="),
+    (date(9999, 12, 31), "9999-12-31"),
+    (datetime(2024, 1, 2, 3, 4, 5, 6), "2024-01-02T03:04:05.000006"),
+    (datetime(2024, 1, 2, tzinfo=UTC), "2024-01-02T00:00:00Z"),
     (datetime(1800, 1, 1, tzinfo=timezone(timedelta(seconds=3208))), "1799-12-31T23:06:32Z"),
-    (time(1, 2, 3), "01:02:03"), (timedelta(days=1, microseconds=1), "P1DT0.000001S"), (Decimal("1.10"), "1.10"),
-    (uuid.UUID(int=5), str(uuid.UUID(int=5))), (np.int64(5), 5), (np.float32(0.5), 0.5), (np.float32(0.1), float(np.float32(0.1))),
-    (np.bool_(True), True), (np.str_("x"), "x"), (np.array([1, 2]), [1, 2]), ((1, 2), [1, 2]), ("\u2028", "\u2028"),
-    (pd.Timestamp("2024-01-01 00:00:00.123456789"), "2024-01-01T00:00:00.123456789"), (pd.NaT, None), (pd.NA, None),
-    (np.datetime64("2024-01-01T00:00:00.123456789"), "2024-01-01T00:00:00.123456789"), (np.timedelta64(1, "ns"), "PT0.000000001S"),
+    (time(1, 2, 3), "01:02:03"),
+    (timedelta(days=1, microseconds=1), "P1DT0.000001S"),
+    (Decimal("1.10"), "1.10"),
+    (uuid.UUID(int=5), str(uuid.UUID(int=5))),
+    (np.int64(5), 5),
+    (np.float32(0.5), 0.5),
+    (np.float32(0.1), float(np.float32(0.1))),
+    (np.bool_(True), True),
+    (np.str_("x"), "x"),
+    (np.array([1, 2]), [1, 2]),
+    ((1, 2), [1, 2]),
+    ("\u2028", "\u2028"),
+    (pd.Timestamp("2024-01-01 00:00:00.123456789"), "2024-01-01T00:00:00.123456789"),
+    (pd.NaT, None),
+    (pd.NA, None),
+    (np.datetime64("2024-01-01T00:00:00.123456789"), "2024-01-01T00:00:00.123456789"),
+    (np.timedelta64(1, "ns"), "PT0.000000001S"),
     ({"a": {"b": [None]}}, {"a": {"b": [None]}}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("value", "shown"), EXACT, ids=lambda case: repr(case)[:30])
@@ -113,15 +131,30 @@ def test_json_lines_error_while_types_are_inferred_is_no_type(monkeypatch):
 LOOP: list = []
 LOOP.append(LOOP)
 REFUSED = [
-    math.nan, math.inf, -math.inf, {"deep": [math.nan]}, np.float64("nan"), np.array([1.0, np.inf]), {1: "a"}, {"x": {None: 1}},
-    {1, 2}, frozenset("ab"), object(), "\ud800", {"\udfff": 1}, 1j, LOOP,
-]  # fmt: skip
+    math.nan,
+    math.inf,
+    -math.inf,
+    {"deep": [math.nan]},
+    np.float64("nan"),
+    np.array([1.0, np.inf]),
+    {1: "a"},
+    {"x": {None: 1}},
+    {1, 2},
+    frozenset("ab"),
+    object(),
+    "\ud800",
+    {"\udfff": 1},
+    1j,
+    LOOP,
+]
 
 
 @pytest.mark.parametrize("value", REFUSED, ids=lambda case: ascii(type(case))[:30])
 def test_json_lines_value_without_a_form_is_an_error_row(tmp_path, value):
     into = tmp_path / "o.jsonl"
-    job = bf.map_records(lambda n: {"x": value if n == 7 else n}, bf.records(range(20)), into=into, executor="serial")
+    job = bf.map_records(
+        lambda n: {"x": value if n == 7 else n}, bf.records(range(20)), into=into, executor="serial"
+    )
     assert lines_of(into) == [{"x": n} for n in range(20) if n != 7]
     assert [(row["record"], row["phase"]) for row in job.errors.to_pylist()] == [(8, "convert")]
 
@@ -130,10 +163,17 @@ FAR = pa.array([0, 1, 2**62], pa.timestamp("us"))
 
 
 @pytest.mark.parametrize("into", ["o.csv", "o.jsonl"])
-@pytest.mark.parametrize("column", [
-    FAR, pa.array([0, 2**60, 5], pa.timestamp("s")), pa.array([0, 5, 2**31 - 1], pa.int32()).cast(pa.date32()),
-    pa.array([0, -(2**60), 5], pa.timestamp("ms", "UTC")), pa.array([0, 86_400_000 * 2**34, 5], pa.int64()).view(pa.date64()),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "column",
+    [
+        FAR,
+        pa.array([0, 2**60, 5], pa.timestamp("s")),
+        pa.array([0, 5, 2**31 - 1], pa.int32()).cast(pa.date32()),
+        pa.array([0, -(2**60), 5], pa.timestamp("ms", "UTC")),
+        pa.array([0, 86_400_000 * 2**34, 5], pa.int64()).view(pa.date64()),
+    ],
+    ids=str,
+)
 def test_text_sink_time_out_of_range_is_an_error_row(tmp_path, into, column):
     table = pa.table({"n": range(3), "t": column})
     result = bf.map_batches(lambda t: t, bf.records(table), into=tmp_path / into, executor="serial")
@@ -145,9 +185,11 @@ def test_text_sink_time_out_of_range_is_an_error_row(tmp_path, into, column):
 
 @pytest.mark.parametrize("value", [b"\xff", b"ok\x80"])
 def test_csv_bytes_that_are_no_text_are_an_error_row(tmp_path, value):
-    fn = lambda i: {"i": i, "b": value if i == 7 else b"ok"}  # noqa: E731
+    fn = lambda i: {"i": i, "b": value if i == 7 else b"ok"}
     for executor in ("serial", "processes"):
-        result = bf.map_records(fn, bf.records(list(range(100))), into=tmp_path / "o.csv", executor=executor, fresh=True)
+        result = bf.map_records(
+            fn, bf.records(list(range(100))), into=tmp_path / "o.csv", executor=executor, fresh=True
+        )
         assert result.errors["record"].to_pylist() == [8]
         assert result.table.to_pylist() == [{"i": i, "b": b"ok"} for i in range(100) if i != 7]
 
@@ -155,13 +197,18 @@ def test_csv_bytes_that_are_no_text_are_an_error_row(tmp_path, value):
 @pytest.mark.parametrize(
     "time",
     [
-        datetime(1890, 1, 1, tzinfo=ZoneInfo("Europe/Berlin")), datetime(2024, 1, 1, 0, 0, 0, 5, timezone(timedelta(seconds=3601))),
+        datetime(1890, 1, 1, tzinfo=ZoneInfo("Europe/Berlin")),
+        datetime(2024, 1, 1, 0, 0, 0, 5, timezone(timedelta(seconds=3601))),
         pd.Timestamp("2024-01-01", tz=timezone(timedelta(seconds=-1))),
     ],
-)  # fmt: skip
+)
 def test_json_lines_time_whose_offset_has_seconds_is_the_same_instant(tmp_path, time):
-    result = bf.map_records(lambda n: {"t": time, "l": [time]}, bf.records([1, 2]), into=tmp_path / "out.jsonl", executor="serial")
-    assert result.table["t"].to_pylist() == result.table["l"].combine_chunks().flatten().to_pylist() == [time, time]
+    result = bf.map_records(
+        lambda n: {"t": time, "l": [time]}, bf.records([1, 2]), into=tmp_path / "out.jsonl", executor="serial"
+    )
+    assert (
+        result.table["t"].to_pylist() == result.table["l"].combine_chunks().flatten().to_pylist() == [time, time]
+    )
     assert [row["t"] for row in result.values] == [time, time]
     assert lines_of(tmp_path / "out.jsonl")[0]["t"].endswith(("Z", "+00:00"))
 
@@ -181,20 +228,32 @@ def nanoseconds(kind=None):
 
 
 CELLS = {
-    "text": (pa.string(), TEXT), "large text": (pa.large_string(), TEXT), "int": (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
-    "uint": (pa.uint64(), st.integers(0, 2**64 - 1)), "int8": (pa.int8(), st.integers(-128, 127)),
-    "float": (pa.float64(), st.floats(allow_nan=False)), "float32": (pa.float32(), st.floats(width=32, allow_nan=False)),
+    "text": (pa.string(), TEXT),
+    "large text": (pa.large_string(), TEXT),
+    "int": (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
+    "uint": (pa.uint64(), st.integers(0, 2**64 - 1)),
+    "int8": (pa.int8(), st.integers(-128, 127)),
+    "float": (pa.float64(), st.floats(allow_nan=False)),
+    "float32": (pa.float32(), st.floats(width=32, allow_nan=False)),
     "half": (pa.float16(), st.floats(width=16, allow_nan=False, allow_infinity=False).map(np.float16)),
-    "bool": (pa.bool_(), st.booleans()), "bytes": (pa.binary(), st.binary(max_size=4)),
+    "bool": (pa.bool_(), st.booleans()),
+    "bytes": (pa.binary(), st.binary(max_size=4)),
     "decimal": (pa.decimal128(20, 3), st.decimals(-(10**9), 10**9, places=3)),
     "decimal256": (pa.decimal256(50, 3), st.decimals(-(10**9), 10**9, places=3)),
-    "date": (pa.date32(), st.dates()), "ns": (pa.timestamp("ns"), nanoseconds()), "us": (pa.timestamp("us"), nanoseconds()),
-    "zone": (pa.timestamp("ns", "Europe/Berlin"), st.integers(0, 2**62)), "time": (pa.time64("ns"), nanoseconds("time")),
-    "dictionary": (pa.dictionary(pa.int32(), pa.string()), TEXT), "duration": (pa.duration("ns"), nanoseconds()),
+    "date": (pa.date32(), st.dates()),
+    "ns": (pa.timestamp("ns"), nanoseconds()),
+    "us": (pa.timestamp("us"), nanoseconds()),
+    "zone": (pa.timestamp("ns", "Europe/Berlin"), st.integers(0, 2**62)),
+    "time": (pa.time64("ns"), nanoseconds("time")),
+    "dictionary": (pa.dictionary(pa.int32(), pa.string()), TEXT),
+    "duration": (pa.duration("ns"), nanoseconds()),
     "list": (pa.list_(pa.int64()), st.lists(st.integers(-9, 9), max_size=3)),
     "times": (pa.list_(pa.timestamp("ns")), st.lists(nanoseconds(), max_size=2)),
-    "struct": (pa.struct([("a", pa.int64()), ("t", pa.timestamp("us"))]), st.fixed_dictionaries({"a": st.integers(-9, 9), "t": st.none()})),
-}  # fmt: skip
+    "struct": (
+        pa.struct([("a", pa.int64()), ("t", pa.timestamp("us"))]),
+        st.fixed_dictionaries({"a": st.integers(-9, 9), "t": st.none()}),
+    ),
+}
 SHOWN_IN_JSON = {"bytes", "time", "duration", "times"}
 """Kinds that come back from JSON Lines as the text that is there."""
 
@@ -207,7 +266,9 @@ def test_table_in_text_is_read_back_equal_or_an_error_row(folder, kind, suffix, 
     arrow, cells = CELLS[kind]
     values = data.draw(st.lists(st.none() | cells, min_size=1, max_size=6))
     table = pa.table({"n": range(len(values)), "x": pa.array(values, arrow)})
-    result = bf.map_batches(lambda t: t, bf.records(table), into=folder / f"m.{suffix}", executor="serial", fresh=True)
+    result = bf.map_batches(
+        lambda t: t, bf.records(table), into=folder / f"m.{suffix}", executor="serial", fresh=True
+    )
     bad = {number - 1 for number in result.errors["record"].to_pylist()}
     good = [at for at in range(len(values)) if at not in bad]
     if suffix == "csv" and pa.types.is_nested(arrow):

@@ -16,8 +16,12 @@ NAMES = st.sampled_from(["a", "b", "c.jsonl", "_x", ".y", "d [1]", "é", " "])
 FOLDERS = st.lists(NAMES, max_size=3).map("/".join)
 FILES = st.tuples(FOLDERS, NAMES).map(lambda names: os.path.join(*names) + ".jsonl")
 LINKS = st.tuples(FOLDERS, NAMES, st.one_of(FILES, FOLDERS))
-OUTPUTS = st.tuples(FOLDERS, st.sampled_from(["out/", "out.jsonl", "other/"])).map(lambda names: os.path.join(*names))
-SOURCES = st.sampled_from(["data", "data/", "./data", "data/**/*.jsonl", "data/*", "{cwd}/data", "data/a/../*", "link"])
+OUTPUTS = st.tuples(FOLDERS, st.sampled_from(["out/", "out.jsonl", "other/"])).map(
+    lambda names: os.path.join(*names)
+)
+SOURCES = st.sampled_from(
+    ["data", "data/", "./data", "data/**/*.jsonl", "data/*", "{cwd}/data", "data/a/../*", "link"]
+)
 
 
 def same(row):
@@ -72,7 +76,13 @@ def test_plan_ledger_and_proof_agree(files, links, outputs, into, first, second)
             make_tree(data.absolute(), files, links)
             for output in outputs:  # of other jobs
                 try:
-                    bf.map_records(same, bf.read_json(first.format(cwd=folder)), into=f"data/{output}", format="jsonl", executor="serial")
+                    bf.map_records(
+                        same,
+                        bf.read_json(first.format(cwd=folder)),
+                        into=f"data/{output}",
+                        format="jsonl",
+                        executor="serial",
+                    )
                 except bf.errors.UsageError:
                     continue
             check(f"data/{into}", first.format(cwd=folder), second.format(cwd=folder))

@@ -37,7 +37,9 @@ def through(fn, source, sink, chunk, verb=bf.map_records):
         result = verb(fn, source, into=f"{folder}/{sink}", executor="serial", chunk=chunk)
         table = read(result.path)
         rows = av.exact(table["c"]) if "c" in table.column_names else [None] * table.num_rows
-        return rows, dict(zip(result.errors["record"].to_pylist(), result.errors["message"].to_pylist(), strict=True))
+        return rows, dict(
+            zip(result.errors["record"].to_pylist(), result.errors["message"].to_pylist(), strict=True)
+        )
 
 
 # --- Arrow types ----------------------------------------------------------------------------------
@@ -127,7 +129,14 @@ def test_dictionary_scalars_and_arrays_of_records_are_the_words(tmp_path, column
     fns = {"c": lambda n: {"c": arrays[n][0]}, "l": lambda n: {"l": arrays[n]}}
     for chunk in CUTS:
         for sink in SINKS:
-            result = bf.map_records(fns[column], bf.records(range(len(WORDS))), into=tmp_path / sink, chunk=chunk, executor="serial", fresh=True)
+            result = bf.map_records(
+                fns[column],
+                bf.records(range(len(WORDS))),
+                into=tmp_path / sink,
+                chunk=chunk,
+                executor="serial",
+                fresh=True,
+            )
             words = WORDS if column == "c" else [[word] for word in WORDS]
             assert (result.table[column].to_pylist(), result.errors.num_rows) == (words, 0)
 
@@ -168,10 +177,14 @@ NESTS = {
 COLUMNS = {f"{name} {nest}": NESTS[nest](array) for name, array in EXTENSIONS.items() for nest in NESTS}
 GIVEN = {
     "table": (bf.map_batches, pa.table(COLUMNS), lambda table: table),
-    "columns": (bf.map_batches, pa.table({"n": range(3)}), lambda table: {key: array.take(table["n"].combine_chunks()) for key, array in COLUMNS.items()}),
+    "columns": (
+        bf.map_batches,
+        pa.table({"n": range(3)}),
+        lambda table: {key: array.take(table["n"].combine_chunks()) for key, array in COLUMNS.items()},
+    ),
     "scalars": (bf.map_records, range(3), lambda at: {key: array[at] for key, array in COLUMNS.items()}),
     "arrays": (bf.map_records, range(3), lambda at: {key: array[at : at + 1] for key, array in COLUMNS.items()}),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(params=["registered", "not registered"])
@@ -200,7 +213,9 @@ def read_registered(path, registered):
 def test_extension_types_in_memory_and_in_sinks_are_the_same(given_as, chunk, registered, tmp_path):
     verb, records, fn = GIVEN[given_as]
     in_lists = given_as == "arrays"
-    bf.map_records(lambda n: {"c": [n], "d": {"f": n}}, bf.records([1]), into=tmp_path / "plain.parquet", executor="serial")
+    bf.map_records(
+        lambda n: {"c": [n], "d": {"f": n}}, bf.records([1]), into=tmp_path / "plain.parquet", executor="serial"
+    )
     for into in ("o.parquet", "o.arrow", None):
         options = {"into": tmp_path / into} if into else {}
         result = verb(fn, bf.records(records), executor="serial", chunk=chunk, **options)
@@ -213,7 +228,11 @@ def test_extension_types_in_memory_and_in_sinks_are_the_same(given_as, chunk, re
 
 def same_column(column, array):
     column = column.combine_chunks()
-    return column.type.equals(array.type) and column.equals(array) and getattr(column.type, "unit", "") == getattr(array.type, "unit", "")
+    return (
+        column.type.equals(array.type)
+        and column.equals(array)
+        and getattr(column.type, "unit", "") == getattr(array.type, "unit", "")
+    )
 
 
 @pytest.mark.parametrize("given_as", ["table", "scalars"])
@@ -222,20 +241,38 @@ def test_extension_types_in_json_lines_are_their_values(given_as, registered, tm
     result = verb(fn, bf.records(records), into=tmp_path / "o.jsonl", executor="serial")
     assert result.errors["message"].to_pylist() == []
     for name, array in COLUMNS.items():
-        assert result.table[name].to_pylist() == [json.loads(json.dumps(value, default=str)) for value in array.to_pylist()], name
+        assert result.table[name].to_pylist() == [
+            json.loads(json.dumps(value, default=str)) for value in array.to_pylist()
+        ], name
 
 
 def test_extension_type_in_csv_is_an_error_row(tmp_path):
     for array in EXTENSIONS.values():
-        result = bf.map_records(lambda at, array=array: {"c": array[at]}, bf.records([0]), into=tmp_path / "o.csv", executor="serial", fresh=True)
+        result = bf.map_records(
+            lambda at, array=array: {"c": array[at]},
+            bf.records([0]),
+            into=tmp_path / "o.csv",
+            executor="serial",
+            fresh=True,
+        )
         (message,) = result.errors["message"].to_pylist()
-        assert message == f"column 'c' is {array.type}, which a CSV cell cannot hold: use format='jsonl' or 'parquet', or return text"
+        assert (
+            message
+            == f"column 'c' is {array.type}, which a CSV cell cannot hold: use format='jsonl' or 'parquet', or return text"
+        )
 
 
 def test_unregistered_extension_type_does_not_unite_with_another_type(tmp_path):
     values = [EXTENSIONS["length"][0], 5, EXTENSIONS["feet"][0], None, EXTENSIONS["length"][2]]
     for chunk in (1, 100):
-        result = bf.map_records(lambda at: {"c": values[at]}, bf.records(range(5)), into=tmp_path / "o.arrow", executor="serial", chunk=chunk, fresh=True)
+        result = bf.map_records(
+            lambda at: {"c": values[at]},
+            bf.records(range(5)),
+            into=tmp_path / "o.arrow",
+            executor="serial",
+            chunk=chunk,
+            fresh=True,
+        )
         assert result.errors["record"].to_pylist()[0] == 2
         assert result.table.schema.field("c").metadata[b"ARROW:extension:name"] == b"batchflow.tests.length"
 
@@ -248,12 +285,18 @@ def test_extension_type_of_the_driver_is_alike_on_every_executor(executor, regis
     records = bf.records(pa.table({"n": [1, None, 3]}))
     wanted = pa.ExtensionArray.from_storage(av.Length("ft"), pa.array([1, None, 3]))
     for options in ({}, {"into": tmp_path / "o.parquet"}):
-        assert same_column(bf.map_batches(lengths, records, executor=executor, chunk=2, **options).table["c"], wanted)
+        assert same_column(
+            bf.map_batches(lengths, records, executor=executor, chunk=2, **options).table["c"], wanted
+        )
 
 
 # --- Python, NumPy and pandas values --------------------------------------------------------------
 
-WRAPS = {"flat": lambda value: value, "in a list": lambda value: [value], "in a struct": lambda value: {"in": value}}
+WRAPS = {
+    "flat": lambda value: value,
+    "in a list": lambda value: [value],
+    "in a struct": lambda value: {"in": value},
+}
 
 
 def converted(values):
@@ -288,7 +331,11 @@ def test_two_values_in_a_column_are_the_same_or_an_error(first, wrap):
 
 
 @pytest.mark.parametrize("sink", SINKS)
-@given(names=st.lists(st.sampled_from(list(av.SCALARS)), min_size=1, max_size=5), wrap=st.sampled_from(list(WRAPS)), chunk=st.integers(1, 3))
+@given(
+    names=st.lists(st.sampled_from(list(av.SCALARS)), min_size=1, max_size=5),
+    wrap=st.sampled_from(list(WRAPS)),
+    chunk=st.integers(1, 3),
+)
 @settings(STEADY, max_examples=60)
 def test_mixed_column_in_a_sink_does_not_depend_on_the_cut(sink, names, wrap, chunk):
     values = [WRAPS[wrap](av.SCALARS[name]) for name in names]
@@ -300,7 +347,11 @@ def test_mixed_column_in_a_sink_does_not_depend_on_the_cut(sink, names, wrap, ch
     assert (rows, list(failed)) == (again[0], list(again[1]))
 
 
-@given(names=st.lists(st.sampled_from(list(av.SCALARS)), min_size=1, max_size=5), keys=st.lists(st.sampled_from("ab"), min_size=5, max_size=5), chunk=st.integers(1, 3))
+@given(
+    names=st.lists(st.sampled_from(list(av.SCALARS)), min_size=1, max_size=5),
+    keys=st.lists(st.sampled_from("ab"), min_size=5, max_size=5),
+    chunk=st.integers(1, 3),
+)
 @settings(STEADY, max_examples=60)
 def test_values_in_memory_are_those_of_the_function(names, keys, chunk):
     values = [{key: av.SCALARS[name]} for name, key in zip(names, keys, strict=False)]
@@ -331,8 +382,10 @@ def test_rows_of_every_type_come_back_from_their_table():
 # --- executors ------------------------------------------------------------------------------------
 
 PORTABLE = {
-    name: value for name, value in av.SCALARS.items() if name not in {"loop", "tree", "object", "interval", "np.none", "memoryview"}
-}  # fmt: skip
+    name: value
+    for name, value in av.SCALARS.items()
+    if name not in {"loop", "tree", "object", "interval", "np.none", "memoryview"}
+}
 """Values that can be pickled and compared."""
 SUMMER = [f"2024-{month:02}-15T12:00:00+0{2 if 4 <= month <= 10 else 1}:00" for month in range(1, 13)] * 50
 
@@ -340,11 +393,17 @@ SUMMER = [f"2024-{month:02}-15T12:00:00+0{2 if 4 <= month <= 10 else 1}:00" for 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_values_in_memory_are_alike_on_every_executor(executor, chunk):
     values = list(PORTABLE.values())
-    got = bf.map_records(lambda value: {"v": value, "w": [value]}, bf.records(values), executor=executor, chunk=chunk).values
+    got = bf.map_records(
+        lambda value: {"v": value, "w": [value]}, bf.records(values), executor=executor, chunk=chunk
+    ).values
     assert [list(row) for row in got] == [["v", "w"]] * len(values)
     for row, value in zip(got, values, strict=True):
         assert type(row["v"]) is type(value) is type(row["w"][0])
-        assert av.meaning(row["v"]) == av.meaning(value) if type(value).__name__ not in UNMEANT else str(row["v"]) == str(value)
+        assert (
+            av.meaning(row["v"]) == av.meaning(value)
+            if type(value).__name__ not in UNMEANT
+            else str(row["v"]) == str(value)
+        )
 
 
 UNMEANT = {"Colour", "Point", "set", "complex", "complex128", "Pair", "MonthDayNano"}
@@ -353,7 +412,13 @@ UNMEANT = {"Colour", "Point", "set", "complex", "complex128", "Pair", "MonthDayN
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_offsets_of_summer_time_are_instants_on_every_executor(executor, chunk, tmp_path):
     source = bf.records(SUMMER)
-    result = bf.map_records(lambda text: {"t": datetime.fromisoformat(text)}, source, into=tmp_path / "out/", executor=executor, chunk=chunk)
+    result = bf.map_records(
+        lambda text: {"t": datetime.fromisoformat(text)},
+        source,
+        into=tmp_path / "out/",
+        executor=executor,
+        chunk=chunk,
+    )
     assert result.table.schema.field("t").type == pa.timestamp("us", "UTC")
     assert result.table["t"].to_pylist() == [datetime.fromisoformat(text) for text in SUMMER]
     assert result.report.failed == 0
@@ -362,10 +427,20 @@ def test_offsets_of_summer_time_are_instants_on_every_executor(executor, chunk, 
 @pytest.mark.parametrize("chunk", [1, 3, 1000])
 def test_mixed_column_in_a_sink_is_alike_on_every_executor(executor, chunk, tmp_path):
     values = [value for value in PORTABLE.values() if type(value).__name__ not in UNMEANT]
-    result = bf.map_records(lambda value: {"c": value}, bf.records(values), into=tmp_path / "out.arrow", executor=executor, chunk=chunk)
+    result = bf.map_records(
+        lambda value: {"c": value}, bf.records(values), into=tmp_path / "out.arrow", executor=executor, chunk=chunk
+    )
     failed = result.errors["record"].to_pylist()
-    assert av.exact(read(result.path)["c"]) == [av.meaning(value) for at, value in enumerate(values, 1) if at not in failed]
-    serial = bf.map_records(lambda value: {"c": value}, bf.records(values), into=tmp_path / "serial.arrow", executor="serial", chunk=1000)
+    assert av.exact(read(result.path)["c"]) == [
+        av.meaning(value) for at, value in enumerate(values, 1) if at not in failed
+    ]
+    serial = bf.map_records(
+        lambda value: {"c": value},
+        bf.records(values),
+        into=tmp_path / "serial.arrow",
+        executor="serial",
+        chunk=1000,
+    )
     assert failed == serial.errors["record"].to_pylist()
     assert result.errors["message"].to_pylist() == serial.errors["message"].to_pylist()
 

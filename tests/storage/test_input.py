@@ -30,9 +30,11 @@ def test_ten_thousand_objects(bucket):
         store.put_object(bucket.name, f"in/{n % 7}/{n:05d} +%.txt", b"%d\n" % n if n % 10 else b"")
     bucket.put("in/empty/", b"")
     result = bf.map_records(
-        lambda file: {"n": int(file.uri[-12:-7]), "size": file.size}, bf.files(f"{bucket.uri}/in/**/*.txt"),
-        into=f"{bucket.uri}/out/", executor="processes",
-    )  # fmt: skip
+        lambda file: {"n": int(file.uri[-12:-7]), "size": file.size},
+        bf.files(f"{bucket.uri}/in/**/*.txt"),
+        into=f"{bucket.uri}/out/",
+        executor="processes",
+    )
     assert result.report.rows_in == 10_000
     rows = result.table.sort_by("n").to_pylist()
     assert rows == [{"n": n, "size": len(f"{n}\n") if n % 10 else 0} for n in range(10_000)]
@@ -41,13 +43,20 @@ def test_ten_thousand_objects(bucket):
 def test_folders_and_empty_objects(bucket):
     for key in ("in/", "in/empty/", "in/a.txt", "in/none.txt", "in/_x/b.txt", "in/.y"):
         bucket.put(key, b"1\n" if key.endswith("a.txt") else b"")
-    assert [item.uri.rpartition("/")[2] for item in list_inputs((f"{bucket.uri}/in",)).inputs] == ["a.txt", "none.txt"]
+    assert [item.uri.rpartition("/")[2] for item in list_inputs((f"{bucket.uri}/in",)).inputs] == [
+        "a.txt",
+        "none.txt",
+    ]
     assert bf.map_records(str, bf.read_text(f"{bucket.uri}/in"), executor="serial").values == ["1"]
 
 
 def test_an_object_looked_at_alone_is_the_one_in_the_list(bucket):
     bucket.put("in/a.txt", b"1\n")
-    assert list_inputs((f"{bucket.uri}/in/a.txt",)) == list_inputs((f"{bucket.uri}/in/",)) == list_inputs((f"{bucket.uri}/in/*.txt",))
+    assert (
+        list_inputs((f"{bucket.uri}/in/a.txt",))
+        == list_inputs((f"{bucket.uri}/in/",))
+        == list_inputs((f"{bucket.uri}/in/*.txt",))
+    )
 
 
 def test_every_reader_on_every_executor(bucket, executor):
@@ -56,9 +65,10 @@ def test_every_reader_on_every_executor(bucket, executor):
     bucket.put("in/c.txt.gz", gzip.compress(b"5\n6\n"))
     bf.map_records(lambda n: {"n": n}, bf.records([7, 8]), into=f"{bucket.uri}/in/d.parquet", executor="serial")
     sources = [
-        bf.read_json(f"{bucket.uri}/in/a.jsonl"), bf.read_csv(f"{bucket.uri}/in/b.csv"),
+        bf.read_json(f"{bucket.uri}/in/a.jsonl"),
+        bf.read_csv(f"{bucket.uri}/in/b.csv"),
         bf.read_parquet(f"{bucket.uri}/in/*.parquet"),
-    ]  # fmt: skip
+    ]
     found = [bf.map_records(lambda row: row["n"], source, executor=executor).values for source in sources]
     assert found == [[1, 2], [3, 4], [7, 8]]
     assert bf.map_records(int, bf.read_text(f"{bucket.uri}/in/c.txt.gz"), executor=executor).values == [5, 6]
@@ -67,7 +77,9 @@ def test_every_reader_on_every_executor(bucket, executor):
         with file.open() as stream:
             return [file.size, file.read_text(), stream.read(3).decode()]
 
-    assert bf.map_records(read, bf.files(f"{bucket.uri}/in/b.csv"), executor=executor).values == [[6, "n\n3\n4\n", "n\n3"]]
+    assert bf.map_records(read, bf.files(f"{bucket.uri}/in/b.csv"), executor=executor).values == [
+        [6, "n\n3\n4\n", "n\n3"]
+    ]
 
 
 def test_an_object_that_is_gone_or_refused_is_a_failure_of_its_own(bucket, server):

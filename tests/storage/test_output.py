@@ -16,9 +16,13 @@ from batchflow.stores import filesystem, objects, place_of, transit
 pytestmark = pytest.mark.cluster
 
 MADE = [
-    ".out_batchflow/errors.pq", ".out_batchflow/ledger.log", ".out_batchflow/plan.json", ".out_batchflow/report.html",
-    ".out_batchflow/report.json", ".out_batchflow/trace.json",
-]  # fmt: skip
+    ".out_batchflow/errors.pq",
+    ".out_batchflow/ledger.log",
+    ".out_batchflow/plan.json",
+    ".out_batchflow/report.html",
+    ".out_batchflow/report.json",
+    ".out_batchflow/trace.json",
+]
 
 
 def fn(n):
@@ -113,9 +117,14 @@ def test_only_what_failed_is_made_again(bucket, executor):
     run(f"{bucket.uri}/out/", executor, part_size=4000)
     parts = bucket.parts()
     job = bf.Job(
-        lambda n: {"n": n, "text": "mended"}, bf.records(range(1000)), into=f"{bucket.uri}/out/", chunk=100,
-        part_size=4000, version="2", executor=executor,
-    )  # fmt: skip
+        lambda n: {"n": n, "text": "mended"},
+        bf.records(range(1000)),
+        into=f"{bucket.uri}/out/",
+        chunk=100,
+        part_size=4000,
+        version="2",
+        executor=executor,
+    )
     result = job.retry_failed()
     assert result.errors.num_rows == 0
     assert [row["n"] for row in result.values] == list(range(1000))
@@ -207,9 +216,10 @@ def test_what_is_not_ours_is_refused(bucket):
     bucket.put("file", b"x")
     bucket.put("folder.csv/x", b"x")
     for into, told in {
-        "there/": "exists and was not made by batchflow", "file/": "is a file, but the output is a folder of parts",
+        "there/": "exists and was not made by batchflow",
+        "file/": "is a file, but the output is a folder of parts",
         "folder.csv": "is a folder: end the name of a dataset with '/'",
-    }.items():  # fmt: skip
+    }.items():
         with pytest.raises(errors.DestinationError, match=told):
             run(f"{bucket.uri}/{into}")
     for missing in ("no/", "x.csv"):
@@ -223,16 +233,25 @@ def test_what_is_not_ours_is_refused(bucket):
 @pytest.mark.parametrize(
     "uri",
     [
-        "s3://me:hush@bucket/x", "s3://hush@bucket/x", "s3://bucket/x?access_key=hush", "hdfs://me:hush@host/x",
-        "s3://bucket/x?region=eu&secret_key=hush", "https://bucket/x?X-Amz-Signature=hush",
+        "s3://me:hush@bucket/x",
+        "s3://hush@bucket/x",
+        "s3://bucket/x?access_key=hush",
+        "hdfs://me:hush@host/x",
+        "s3://bucket/x?region=eu&secret_key=hush",
+        "https://bucket/x?X-Amz-Signature=hush",
     ],
-)  # fmt: skip
+)
 def test_credentials_in_a_uri_are_refused_and_not_repeated(uri, capsys, tmp_path):
     for call in (lambda: run(uri), lambda: bf.read_text(uri), lambda: proved(uri)):
         with pytest.raises(errors.UsageError, match="must not hold credentials") as caught:
             call()
         assert "hush" not in str(caught.value)
-    for command in (["run", "x.py:f", uri], ["run", "x.py:f", "in", "--into", uri], ["verify", uri], ["submit", "run", __file__ + ":fn", uri]):
+    for command in (
+        ["run", "x.py:f", uri],
+        ["run", "x.py:f", "in", "--into", uri],
+        ["verify", uri],
+        ["submit", "run", __file__ + ":fn", uri],
+    ):
         assert main(command) == 2
         assert "hush" not in "".join(capsys.readouterr())
 
@@ -266,13 +285,17 @@ def test_a_bucket_that_is_not_there(client):
 
 def test_a_bucket_that_lets_nobody_look(bucket, server):
     server.refuses = lambda method, path, query: True
-    with pytest.raises(errors.DestinationError, match=rf"cannot reach {bucket.uri}/out: .*(ACCESS_DENIED|Access Denied)"):
+    with pytest.raises(
+        errors.DestinationError, match=rf"cannot reach {bucket.uri}/out: .*(ACCESS_DENIED|Access Denied)"
+    ):
         run(f"{bucket.uri}/out/")
 
 
 def test_a_bucket_that_lets_nobody_write(bucket, server):
     server.refuses = lambda method, path, query: method == "PUT"
-    with pytest.raises(errors.OutputError, match=rf"cannot write to {bucket.uri}/out: .*ACCESS_DENIED.*run the same"):
+    with pytest.raises(
+        errors.OutputError, match=rf"cannot write to {bucket.uri}/out: .*ACCESS_DENIED.*run the same"
+    ):
         run(f"{bucket.uri}/out/")
 
 
@@ -293,7 +316,9 @@ def test_a_store_that_fails_in_the_middle_of_a_run(bucket, server, what, before)
         return len(puts) > before and method == "PUT" and what in path
 
     server.refuses = refuses
-    with pytest.raises(errors.OutputError, match=r"cannot write .*(ACCESS_DENIED|Access Denied).*; .*run the same") as caught:
+    with pytest.raises(
+        errors.OutputError, match=r"cannot write .*(ACCESS_DENIED|Access Denied).*; .*run the same"
+    ) as caught:
         run(f"{bucket.uri}/out/", part_size=4000)
     assert len(str(caught.value).splitlines()) == 1
     server.refuses = lambda *_: False
@@ -325,7 +350,11 @@ def test_reading_while_a_run_makes_one_ledger_of_its_segments(bucket, monkeypatc
 def test_memory_caps_leave_room_for_the_store(bucket):
     """Its threads and buffers are no task's: what a disk needs is enough."""
     result = bf.map_records(
-        fn, bf.records(range(100)), into=f"{bucket.uri}/out/", executor="processes", per_task=bf.Resources(memory="60MB")
+        fn,
+        bf.records(range(100)),
+        into=f"{bucket.uri}/out/",
+        executor="processes",
+        per_task=bf.Resources(memory="60MB"),
     )
     assert result.errors["error_type"].to_pylist() == ["ValueError", "ValueError"]
     assert len(result.values) == 98
@@ -344,5 +373,7 @@ def test_what_is_printed_is_kept_at_the_end_of_a_run_behind_that_of_runs_before(
         bf.map_records(shouts, source, into=f"{bucket.uri}/out/", executor=executor, chunk="1MB")
         told += [f"[{bucket.uri}/in/{name}.txt] shout {name}{number}\n" for number in (1, 2)]
         assert bucket.get(".out_batchflow/output.log").decode() == "".join(told)
-    bf.map_records(len, bf.read_text(f"{bucket.uri}/in/"), into=f"{bucket.uri}/out/", executor=executor, fresh=True)
+    bf.map_records(
+        len, bf.read_text(f"{bucket.uri}/in/"), into=f"{bucket.uri}/out/", executor=executor, fresh=True
+    )
     assert ".out_batchflow/output.log" not in bucket.names()

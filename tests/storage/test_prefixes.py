@@ -17,7 +17,9 @@ def same(row):
 
 
 def run(paths, into=None, **options):
-    return bf.map_records(same, bf.read_json(paths), into=into, format="jsonl" if into else None, executor="serial", **options)
+    return bf.map_records(
+        same, bf.read_json(paths), into=into, format="jsonl" if into else None, executor="serial", **options
+    )
 
 
 def numbers(result):

@@ -66,9 +66,14 @@ def test_a_run_that_ends_at_any_step_goes_on(bucket, fused, monkeypatch, name, k
 def test_retries_that_end_at_any_step_change_all_or_nothing(bucket, fused):
     into = f"mock://{bucket.name}/out/"
     job = bf.Job(
-        lambda n: {"n": n}, bf.records(list(range(20))), into=into, version="2", executor=FakeExecutor(2), chunk=5,
+        lambda n: {"n": n},
+        bf.records(list(range(20))),
+        into=into,
+        version="2",
+        executor=FakeExecutor(2),
+        chunk=5,
         part_size=1200,
-    )  # fmt: skip
+    )
     steps, ended = 0, False
     while not ended:
         run(into, 20, fresh=True)
@@ -123,7 +128,9 @@ def test_two_runs_at_once_are_noticed(bucket, monkeypatch):
             assert run(into, fn=fn, version="2").values == expected()
         return fn(n)
 
-    with pytest.raises(errors.DestinationError, match=rf"another run is writing to {bucket.uri}/out: wait for its end"):
+    with pytest.raises(
+        errors.DestinationError, match=rf"another run is writing to {bucket.uri}/out: wait for its end"
+    ):
         run(into, fn=interrupted, executor="serial")
     assert proved(into) == []
     assert run(into).values == expected()
@@ -134,7 +141,9 @@ def test_a_run_that_was_planned_before_another_went_on_is_refused(bucket):
     from batchflow.stores import place_of
 
     run(f"{bucket.uri}/out/")
-    with pytest.raises(errors.DestinationError, match=r"another run has gone on with s3://.*/out meanwhile: run this"):
+    with pytest.raises(
+        errors.DestinationError, match=r"another run has gone on with s3://.*/out meanwhile: run this"
+    ):
         Ledger(place_of(f"{bucket.uri}/.out_batchflow"), History())
 
 
@@ -175,5 +184,7 @@ def test_a_piece_that_was_changed_is_found_by_who_fetches_it(bucket):
     data = bytearray(bucket.get(piece))
     data[len(data) // 2] ^= 1
     bucket.put(piece, bytes(data))
-    with pytest.raises(errors.OutputError, match=rf"cannot write .*x.parquet: OSError: .*{piece} was changed after"):
+    with pytest.raises(
+        errors.OutputError, match=rf"cannot write .*x.parquet: OSError: .*{piece} was changed after"
+    ):
         run(f"{bucket.uri}/x.parquet", version="2")

@@ -17,9 +17,17 @@ def test_a_submitted_job_from_store_to_store(bucket, tmp_path):
     with head(AWS_ACCESS_KEY_ID="unknown", AWS_SECRET_ACCESS_KEY="unknown") as started:
         batchflow = Commands(tmp_path, started.jobs)
         arguments = (
-            "submit", "run", "steps.py:double", f"{bucket.uri}/in/*.csv", "--into", f"{bucket.uri}/out/",
-            "--env", "AWS_ACCESS_KEY_ID", "--env", "AWS_SECRET_ACCESS_KEY",
-        )  # fmt: skip
+            "submit",
+            "run",
+            "steps.py:double",
+            f"{bucket.uri}/in/*.csv",
+            "--into",
+            f"{bucket.uri}/out/",
+            "--env",
+            "AWS_ACCESS_KEY_ID",
+            "--env",
+            "AWS_SECRET_ACCESS_KEY",
+        )
         out, _ = batchflow(*arguments)
         again, _ = batchflow(*arguments)
     rows = [row for part in bucket.parts() for row in pq.read_table(io.BytesIO(bucket.get(part))).to_pylist()]

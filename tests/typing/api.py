@@ -40,7 +40,9 @@ def use() -> None:
     print(path, rows, result.raise_for_errors().values)
     result.save_report(Path("report.html"))
 
-    bf.map_records(spread, bf.read_csv(["a.csv", Path("b.csv")], types={"n": int}), into=Path("x.csv"), max_errors=0.1)
+    bf.map_records(
+        spread, bf.read_csv(["a.csv", Path("b.csv")], types={"n": int}), into=Path("x.csv"), max_errors=0.1
+    )
     bf.map_batches(
         totals,
         bf.read_parquet("s3://bucket/sales/", columns=["a"]),

@@ -63,7 +63,9 @@ def test_a_mistake_that_every_record_meets_takes_no_task_for_each(monkeypatch):
     events = []
     result = run(refuse, bf.records(list(range(16 * FEW))), events, chunk=16 * FEW, max_errors=1.0)
     assert result.errors["payload"].to_pylist() == [str(n) for n in range(16 * FEW)]
-    assert set(result.errors["attempts"].to_pylist()) == {4 + 1 + 6}  # 1,024, 512 ... 64 by the scheduler, 32 ... 1
+    assert set(result.errors["attempts"].to_pylist()) == {
+        4 + 1 + 6
+    }  # 1,024, 512 ... 64 by the scheduler, 32 ... 1
     assert len([event for event in events if isinstance(event, TaskEnded)]) == 1 + 2 + 4 + 8 + 16
     assert result.report.rows_in == result.report.failed == 16 * FEW
 

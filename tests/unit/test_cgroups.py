@@ -28,16 +28,20 @@ def tree(tmp_path):
 
 
 def test_version_2_takes_the_tightest_of_nested_slices(tree):
-    assert tree("0::/user.slice/user-1.slice/job.scope", V2, {
-        "sys/fs/cgroup/user.slice/cpu.max": "max 100000",
-        "sys/fs/cgroup/user.slice/memory.max": "4000000000",
-        "sys/fs/cgroup/user.slice/user-1.slice/cpu.max": "250000 100000",
-        "sys/fs/cgroup/user.slice/user-1.slice/memory.max": "max",
-        "sys/fs/cgroup/user.slice/user-1.slice/job.scope/cpu.max": "400000 100000",
-        "sys/fs/cgroup/user.slice/user-1.slice/job.scope/memory.max": "8000000000",
-        "sys/fs/cgroup/other.slice/cpu.max": "100000 100000",
-        "sys/fs/cgroup/other.slice/memory.max": "1",
-    }) == CgroupLimits(2.5, 4_000_000_000)  # fmt: skip
+    assert tree(
+        "0::/user.slice/user-1.slice/job.scope",
+        V2,
+        {
+            "sys/fs/cgroup/user.slice/cpu.max": "max 100000",
+            "sys/fs/cgroup/user.slice/memory.max": "4000000000",
+            "sys/fs/cgroup/user.slice/user-1.slice/cpu.max": "250000 100000",
+            "sys/fs/cgroup/user.slice/user-1.slice/memory.max": "max",
+            "sys/fs/cgroup/user.slice/user-1.slice/job.scope/cpu.max": "400000 100000",
+            "sys/fs/cgroup/user.slice/user-1.slice/job.scope/memory.max": "8000000000",
+            "sys/fs/cgroup/other.slice/cpu.max": "100000 100000",
+            "sys/fs/cgroup/other.slice/memory.max": "1",
+        },
+    ) == CgroupLimits(2.5, 4_000_000_000)
 
 
 def test_version_2_without_limits_has_none(tree):
@@ -63,15 +67,19 @@ def test_group_of_another_namespace_counts_as_what_is_mounted(tree, path):
 
 
 def test_version_1_has_a_hierarchy_for_each_controller(tree):
-    assert tree("4:memory:/system.slice/job\n2:cpu,cpuacct:/system.slice/job\n1:pids:/x\n0::/", V1, {
-        "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1",
-        "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
-        "sys/fs/cgroup/cpu,cpuacct/system.slice/job/cpu.cfs_quota_us": "150000",
-        "sys/fs/cgroup/cpu,cpuacct/system.slice/job/cpu.cfs_period_us": "50000",
-        "sys/fs/cgroup/memory/memory.limit_in_bytes": UNLIMITED,
-        "sys/fs/cgroup/memory/system.slice/memory.limit_in_bytes": "3000000000",
-        "sys/fs/cgroup/memory/system.slice/job/memory.limit_in_bytes": UNLIMITED,
-    }) == CgroupLimits(3, 3_000_000_000)  # fmt: skip
+    assert tree(
+        "4:memory:/system.slice/job\n2:cpu,cpuacct:/system.slice/job\n1:pids:/x\n0::/",
+        V1,
+        {
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1",
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
+            "sys/fs/cgroup/cpu,cpuacct/system.slice/job/cpu.cfs_quota_us": "150000",
+            "sys/fs/cgroup/cpu,cpuacct/system.slice/job/cpu.cfs_period_us": "50000",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": UNLIMITED,
+            "sys/fs/cgroup/memory/system.slice/memory.limit_in_bytes": "3000000000",
+            "sys/fs/cgroup/memory/system.slice/job/memory.limit_in_bytes": UNLIMITED,
+        },
+    ) == CgroupLimits(3, 3_000_000_000)
 
 
 def test_version_1_without_limits_has_none(tree):
@@ -81,10 +89,14 @@ def test_version_1_without_limits_has_none(tree):
 
 def test_both_versions_side_by_side(tree):
     hybrid = f"{V1}\n{V2.replace('/sys/fs/cgroup', '/sys/fs/cgroup/unified')}"
-    assert tree("4:memory:/a\n0::/b", hybrid, {
-        "sys/fs/cgroup/memory/a/memory.limit_in_bytes": "2000",
-        "sys/fs/cgroup/unified/b/cpu.max": "100000 100000",
-    }) == CgroupLimits(1, 2000)  # fmt: skip
+    assert tree(
+        "4:memory:/a\n0::/b",
+        hybrid,
+        {
+            "sys/fs/cgroup/memory/a/memory.limit_in_bytes": "2000",
+            "sys/fs/cgroup/unified/b/cpu.max": "100000 100000",
+        },
+    ) == CgroupLimits(1, 2000)
 
 
 def test_names_may_hold_spaces_and_colons(tree):

@@ -15,7 +15,7 @@ import pytest
 from batchflow import __version__
 from batchflow.cli import main
 
-STEPS = '''
+STEPS = """
 import os
 import signal
 
@@ -58,7 +58,7 @@ def wait(row):
         file.write(str(os.getpid()))
     os.rename("pid.new", "pid")
     signal.pause()
-'''
+"""
 
 
 @pytest.fixture
@@ -105,7 +105,10 @@ def test_run_writes_the_output_and_reports_failures(folder):
 
 def test_a_run_without_failures_ends_with_0_and_prints_rows_where_there_is_no_into(folder):
     done = batchflow(folder, "run", "steps:scale", "in/a.csv", "--arg", "by=10", "--arg", "unit=km", "--quiet")
-    assert [json.loads(line) for line in done.stdout.splitlines()] == [{"n": 10, "unit": "km"}, {"n": 20, "unit": "km"}]
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {"n": 10, "unit": "km"},
+        {"n": 20, "unit": "km"},
+    ]
     assert done.stderr == ""
 
 
@@ -117,10 +120,23 @@ def test_setup_and_batches(folder):
 
 
 def test_calls_that_wait(folder):
-    arguments = ("steps.py:slow", "in", "--read", "csv", "--concurrency", "2", "--rate", "100/s burst 5", "--quiet")
+    arguments = (
+        "steps.py:slow",
+        "in",
+        "--read",
+        "csv",
+        "--concurrency",
+        "2",
+        "--rate",
+        "100/s burst 5",
+        "--quiet",
+    )
     done = batchflow(folder, "run", *arguments)
     assert [json.loads(line)["n"] for line in done.stdout.splitlines()] == [1, 2, 3, 4]
-    assert "2 at once in each worker, at most 100 calls/s burst 5 in all" in batchflow(folder, "plan", *arguments).stdout
+    assert (
+        "2 at once in each worker, at most 100 calls/s burst 5 in all"
+        in batchflow(folder, "plan", *arguments).stdout
+    )
     done = batchflow(folder, "run", "steps.py:slow", "in/*.csv", "--rate", "soon", status=2)
     assert done.stderr.startswith("batchflow: rate='soon' is not a rate: write calls per second")
 
@@ -131,7 +147,9 @@ def test_max_errors_stops_with_3(folder):
 
 
 def test_plan_runs_nothing(folder):
-    done = batchflow(folder, "plan", "steps.py:clean", "in/*.csv", "--into", "out/", status=1)  # one of the three records fails
+    done = batchflow(
+        folder, "plan", "steps.py:clean", "in/*.csv", "--into", "out/", status=1
+    )  # one of the three records fails
     assert "input     csv: 2 files, 12 B" in done.stdout
     assert "function  steps.clean, once for each record" in done.stdout
     assert not (folder / "out").exists()
@@ -142,7 +160,9 @@ def test_errors_shows_groups_rows_or_json(folder):
     grouped = batchflow(folder, "errors", "out.parquet", status=1).stdout
     assert grouped == "      1 x ValueError in call: in/b.csv, record 1: three \\x1b[31m\n"
     whole = batchflow(folder, "errors", "out.parquet", "--all", status=1).stdout
-    assert whole.startswith("in/b.csv, record 1 [2:4] call, 1 attempt\n    ValueError: three \\x1b[31m\n    {'n': 3}\n")
+    assert whole.startswith(
+        "in/b.csv, record 1 [2:4] call, 1 attempt\n    ValueError: three \\x1b[31m\n    {'n': 3}\n"
+    )
     assert 'raise ValueError("three' in whole
     assert "\x1b" not in whole
     rows = batchflow(folder, "errors", "out.parquet", "--json", status=1).stdout
@@ -171,14 +191,29 @@ def test_errors_of_a_clean_run(folder):
         (("run", "steps.py:scale", "in/*.csv", "--into", "x" * 300 + "/"), "batchflow: "),
         (("run", "steps.py:scale", "in/*.csv", "--into", "~nobody-of-this-name/"), "batchflow: "),
         (("run", "gone:f", "in/*.csv"), "cannot import 'gone': ModuleNotFoundError: No module named 'gone'"),
-        (("run", "broken.py:f", "in/*.csv"), "cannot import 'broken.py': ModuleNotFoundError: No module named 'nowhere"),
-        (("run", "steps.py:clean", "steps.py", "in"), "steps.py, in is (steps.py and in/a.csv differ): add one of --read text, --read"),
-        (("run", "steps.py:scale", "in/*.csv", "--into", "/proc/none/"), "cannot write to /proc/none: No such file or directory; give another"),
+        (
+            ("run", "broken.py:f", "in/*.csv"),
+            "cannot import 'broken.py': ModuleNotFoundError: No module named 'nowhere",
+        ),
+        (
+            ("run", "steps.py:clean", "steps.py", "in"),
+            "steps.py, in is (steps.py and in/a.csv differ): add one of --read text, --read",
+        ),
+        (
+            ("run", "steps.py:scale", "in/*.csv", "--into", "/proc/none/"),
+            "cannot write to /proc/none: No such file or directory; give another",
+        ),
         (("run", "steps.py:clean", "in", "--read", "xml"), "unknown kind of input 'xml': use one of text, json"),
-        (("run", "steps.py:clean", "in/*.csv", "--into", "in/"), "/in: the input in/*.csv is read from there; choose another output"),
+        (
+            ("run", "steps.py:clean", "in/*.csv", "--into", "in/"),
+            "/in: the input in/*.csv is read from there; choose another output",
+        ),
         (("run", "steps.py:clean", "in/*.csv", "--format", "xls", "--into", "o/"), "unknown output format 'xls'"),
         (("run", "steps.py:clean", "in/*.csv", "--cpus-per-task", "9999"), "one task asks for 9999 cpus"),
-        (("run", "steps.py:clean", "in/*.csv", "--gpus-per-task", "1", "--executor", "processes"), "GPUs and custom"),
+        (
+            ("run", "steps.py:clean", "in/*.csv", "--gpus-per-task", "1", "--executor", "processes"),
+            "GPUs and custom",
+        ),
         (("run", "steps.py:clean", "in/*.csv", "--memory-per-task", "lots"), "'lots' is not an amount of bytes"),
         (("run", "steps.py:clean", "in/*.csv", "--max-errors", "few"), "--max-errors 'few' is not a number"),
         (("run", "steps.py:clean", "in/*.csv", "--arg", "5"), "--arg '5': write it like name=value"),
@@ -194,8 +229,13 @@ def test_wrong_usage_is_one_line_and_2(folder, arguments, text):
     assert text in line
     assert done.stdout == ""
     assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == [
-        "broken.py", "in", "leaves.py", "missing.py", "neighbour.py", "steps.py",
-    ]  # fmt: skip
+        "broken.py",
+        "in",
+        "leaves.py",
+        "missing.py",
+        "neighbour.py",
+        "steps.py",
+    ]
 
 
 def test_the_version(folder):
@@ -223,7 +263,9 @@ def test_errors_are_found_after_a_stop(folder, into):
 
 
 def test_run_whose_combine_raises_exits_with_1_and_why(folder):
-    done = batchflow(folder, "run", "steps.py:scale", "in/*.csv", "--combine", "steps.py:refuse", "--chunk", "2B", status=1)
+    done = batchflow(
+        folder, "run", "steps.py:scale", "in/*.csv", "--combine", "steps.py:refuse", "--chunk", "2B", status=1
+    )
     assert done.stderr.startswith(f"{TYPES}\nbatchflow: combine= failed: ValueError: not\nthese\n")
     assert 'cli.py", line' not in done.stderr
 
@@ -250,20 +292,32 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_running(folder):
     while not (folder / "pid").exists():
         assert running.poll() is None
         time.sleep(0.01)
-    left = [*psutil.Process(running.pid).children(recursive=True), psutil.Process(int((folder / "pid").read_text()))]
+    left = [
+        *psutil.Process(running.pid).children(recursive=True),
+        psutil.Process(int((folder / "pid").read_text())),
+    ]
     running.send_signal(signal.SIGINT)
     assert running.stderr.readline() == "\n"
     assert running.stderr.readline().startswith("batchflow: finishing what is running, 10 s at most")
     running.send_signal(signal.SIGINT)
     _, told = running.communicate(timeout=60)
-    assert (running.returncode, told.splitlines()) == (130, [
-        f"batchflow: interrupted: what is done is kept in {folder}/out; run the same again to go on",
-        "  batchflow run steps.py:wait 'in/*.csv' --into out/ --quiet",
-    ])  # fmt: skip
+    assert (running.returncode, told.splitlines()) == (
+        130,
+        [
+            f"batchflow: interrupted: what is done is kept in {folder}/out; run the same again to go on",
+            "  batchflow run steps.py:wait 'in/*.csv' --into out/ --quiet",
+        ],
+    )
     assert not [child for child in left if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert sorted(path.name for path in (folder / ".out_batchflow").rglob("*")) == [
-        "errors.pq", "ledger.log", "pieces", "plan.json", "report.html", "report.json", "trace.json",
-    ]  # fmt: skip
+        "errors.pq",
+        "ledger.log",
+        "pieces",
+        "plan.json",
+        "report.html",
+        "report.json",
+        "trace.json",
+    ]
     sofar = batchflow(folder, "errors", "out/")
     assert (sofar.stdout, sofar.stderr) == ("nothing failed\n", "so far: the job has not come to its end\n")
     batchflow(folder, *arguments)

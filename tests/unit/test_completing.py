@@ -49,7 +49,13 @@ class Terminal:
         self._master, slave = pty.openpty()
         command, begin = BEGIN[shell]
         self._process = subprocess.Popen(
-            command, cwd=folder, stdin=slave, stdout=slave, stderr=slave, env=environment(folder), start_new_session=True
+            command,
+            cwd=folder,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment(folder),
+            start_new_session=True,
         )
         os.close(slave)
         os.write(self._master, f"{begin}; echo ready $((6 * 7))\n".encode())
@@ -86,8 +92,12 @@ class Fish:
         script = f"batchflow completion fish | source; complete -C '{text}'"
         done = subprocess.run(
             ["fish", "--no-config", "-c", script],
-            cwd=self._folder, env=environment(self._folder), capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            cwd=self._folder,
+            env=environment(self._folder),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         lines = done.stdout.splitlines()
         assert len(lines) <= 1
         return " ".join([*text.split(" ")[:-1], lines[0].partition("\t")[0]]) if lines else text
@@ -122,7 +132,10 @@ def terminal(request, tmp_path_factory):
         ("batchflow run steps.py:_o", "batchflow run steps.py:_o"),
         ("batchflow flow steps.py:fl", "batchflow flow steps.py:flow"),
         ("batchflow run steps.py:clean sales/no", "batchflow run steps.py:clean sales/north.csv"),
-        ("batchflow run steps.py:clean sales/north.csv --max-e", "batchflow run steps.py:clean sales/north.csv --max-errors"),
+        (
+            "batchflow run steps.py:clean sales/north.csv --max-e",
+            "batchflow run steps.py:clean sales/north.csv --max-errors",
+        ),
         ("batchflow run --read par", "batchflow run --read parquet"),
         ("batchflow run --per b", "batchflow run --per batch"),
         ("batchflow run --setup steps.py:cl", "batchflow run --setup steps.py:clean"),

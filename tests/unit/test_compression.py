@@ -192,9 +192,11 @@ def test_corrupt_far_inside_a_large_file(write):
 
 @pytest.mark.parametrize(
     ("reader", "text"),
-    [(read_json, "".join(f'{{"a": {number}}}\n' for number in range(5000))),
-     (read_csv, "a\n" + "".join(f"{number}\n" for number in range(5000)))],
-)  # fmt: skip
+    [
+        (read_json, "".join(f'{{"a": {number}}}\n' for number in range(5000))),
+        (read_csv, "a\n" + "".join(f"{number}\n" for number in range(5000))),
+    ],
+)
 def test_a_damage_is_told_after_thousands_of_records(write, reader, text):
     data = gzip.compress(text.encode())
     path = write(data[: len(data) // 2], "x.gz")

@@ -86,10 +86,15 @@ def test_a_cell_that_does_not_fit_its_type_is_a_failure_that_names_column_and_va
     seen = read(read_csv(path), weight)
     assert seen.rows == [{"n": 1, "x": 1.5}] * 1100 + [{"n": None, "x": 3.0}, {"n": 4, "x": None}]
     assert [failure[1:] for failure in seen.failures] == [
-        (1101, 6604, 6610, "one,2",
-         "column 'n': 'one' is not of type int, inferred from the first rows: to keep such cells as they are, "
-         "pass types={'n': str} (--types n=str)"),
-    ]  # fmt: skip
+        (
+            1101,
+            6604,
+            6610,
+            "one,2",
+            "column 'n': 'one' is not of type int, inferred from the first rows: to keep such cells as they are, "
+            "pass types={'n': str} (--types n=str)",
+        ),
+    ]
 
 
 def test_bytes_that_are_not_utf8_are_a_failure_of_their_record(write, weight):
@@ -231,9 +236,16 @@ def test_types_any_order_of_files_are_the_same(write):
 
 
 def test_types_files_without_records_leave_it_to_others(write):
-    paths = [write("n\n", "0.csv"), write("", "1.csv"), write("n\n1\n", "2.csv"), write(b"n,n\n1,2\n", "3.csv"),
-             write("n\n2.5\n", "4.csv"), write("n\n\n", "5.csv"), write("n\n3\n", "6.csv"),
-             write("n\n", "7.csv")]  # fmt: skip
+    paths = [
+        write("n\n", "0.csv"),
+        write("", "1.csv"),
+        write("n\n1\n", "2.csv"),
+        write(b"n,n\n1,2\n", "3.csv"),
+        write("n\n2.5\n", "4.csv"),
+        write("n\n\n", "5.csv"),
+        write("n\n3\n", "6.csv"),
+        write("n\n", "7.csv"),
+    ]
     seen = read(read_csv(paths))
     assert seen.rows == [{"n": 1.0}, {"n": 2.5}, {"n": 3.0}]
     assert [(failure[0], failure[1]) for failure in seen.failures] == [(paths[3], 1)]
@@ -266,10 +278,25 @@ def test_odd_cell_of_whole_numbers_is_an_error_row(write, weight, odd):
     assert read(read_csv(write(f"n,s\n{odd},y\n"), types={"n": str})).rows == [{"n": odd, "s": "y"}]
 
 
-@pytest.mark.parametrize("odd", [
-    "02.5", "+3.5", "12345678901234567891", "1.2345678901234567890", "1_0.5", "\uff11.\uff15", " 5.5", "nan", "inf", "1e999",
-    "0x10", "TRUE", "9007199254740993", "0.1234567890123456789",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "02.5",
+        "+3.5",
+        "12345678901234567891",
+        "1.2345678901234567890",
+        "1_0.5",
+        "\uff11.\uff15",
+        " 5.5",
+        "nan",
+        "inf",
+        "1e999",
+        "0x10",
+        "TRUE",
+        "9007199254740993",
+        "0.1234567890123456789",
+    ],
+)
 def test_odd_cell_of_decimals_is_an_error_row(write, odd):
     seen = read(read_csv(write("n\n" + "7.25\n" * 1000 + f"{odd}\n" + "8\n-0.5\n1e-7\n0.30000000000000004\n")))
     assert seen.rows == [{"n": 7.25}] * 1000 + [{"n": 8.0}, {"n": -0.5}, {"n": 1e-7}, {"n": 0.30000000000000004}]
@@ -305,8 +332,9 @@ def test_encoding_of_one_byte_is_cut_like_utf8(write, weight):
     path = write("n,x\n1,é\n2,€\n".encode("cp1252"))
     seen = read(read_csv(path, encoding="cp1252"), weight)
     assert [(place, row) for _, _, place, row in seen.records] == [
-        ((4, 8), {"n": 1, "x": "é"}), ((8, 12), {"n": 2, "x": "€"}),
-    ]  # fmt: skip
+        ((4, 8), {"n": 1, "x": "é"}),
+        ((8, 12), {"n": 2, "x": "€"}),
+    ]
     assert len(read(read_csv(path)).failures) == 2
 
 
@@ -332,10 +360,14 @@ def test_types_are_the_same_in_every_chunk(write):
     assert read(read_csv(path), 20).rows == [{"a": 1.0, "b": ""}] * 50 + [{"a": 2.5, "b": "x"}] * 50
 
 
-@pytest.mark.parametrize("types", [{"a": int, "c": bool, "d": date, "t": datetime},
-    {"a": "int", "c": "bool", "d": "date", "t": "datetime"},
-    pa.schema([("a", pa.int32()), ("c", pa.bool_()), ("d", pa.date32()), ("t", pa.timestamp("ms"))])],
-)  # fmt: skip
+@pytest.mark.parametrize(
+    "types",
+    [
+        {"a": int, "c": bool, "d": date, "t": datetime},
+        {"a": "int", "c": "bool", "d": "date", "t": "datetime"},
+        pa.schema([("a", pa.int32()), ("c", pa.bool_()), ("d", pa.date32()), ("t", pa.timestamp("ms"))]),
+    ],
+)
 def test_types_that_are_named(write, types):
     source = ready(read_csv(write("a,b,c,d,t\n1,2,TRUE,2024-02-29,2024-02-29T12:00:00\n,,,,\n"), types=types))
     seen = read(source)

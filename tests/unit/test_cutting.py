@@ -177,8 +177,10 @@ def test_halves_of_a_pack_keep_damaged_files_and_their_places(write):
     whole = read_chunks(source, [(drawn.chunk, None)])
     assert whole.rows == ["a", "b", "c", *["d", "e"] * 50, "f", "g", "h"]
     assert [(failure[0], failure[1]) for failure in whole.failures] == [
-        (paths[2], 101), (paths[4], 2), (paths[5], 1),
-    ]  # fmt: skip
+        (paths[2], 101),
+        (paths[4], 2),
+        (paths[5], 1),
+    ]
     assert count(source, drawn.chunk) == 3 + 101 + 1 + 3 + 1
     assert read_chunks(source, halves(source, drawn.chunk)) == whole
 

@@ -13,7 +13,9 @@ from batchflow.graph import Node
 from batchflow.layout import Edge, lay_out
 
 SVG = "{http://www.w3.org/2000/svg}"
-NAMES = st.text(max_size=30) | st.sampled_from(["a<b>&\"'", "\x00\x1b[31m\ud800\ufffe", "名前" * 20, "", "end", "%%{init}%%"])
+NAMES = st.text(max_size=30) | st.sampled_from(
+    ["a<b>&\"'", "\x00\x1b[31m\ud800\ufffe", "名前" * 20, "", "end", "%%{init}%%"]
+)
 OUTCOMES = ["", "succeeded", "failed", "skipped", "cancelled", "cached"]
 
 
@@ -25,7 +27,9 @@ def flows(draw, most=14):
         kind, outcome = draw(st.sampled_from(["step", "step", "map"])), draw(st.sampled_from(OUTCOMES))
         end = draw(st.none() | st.floats(0, 1e6)) if outcome else None
         start = None if end is None else 0.0
-        nodes.append(Node(draw(NAMES), tuple(draw(edges)), tuple(draw(edges)), kind, outcome, start, end, draw(NAMES)))
+        nodes.append(
+            Node(draw(NAMES), tuple(draw(edges)), tuple(draw(edges)), kind, outcome, start, end, draw(NAMES))
+        )
     return nodes
 
 
@@ -79,7 +83,9 @@ def test_lines_pass_the_ranks_between_clear_of_the_boxes(ranks, data):
             assert abs(layout.centres[a] - layout.centres[b]) >= apart - 1e-6
     ways = {place: {place} for place in range(len(ranks))}
     for piece in sorted(layout.pieces, key=lambda piece: layout.ranks[piece.source]):
-        ways.setdefault(piece.target, set()).update(ways.get(piece.source, set()) if piece.source >= len(ranks) else {piece.source})
+        ways.setdefault(piece.target, set()).update(
+            ways.get(piece.source, set()) if piece.source >= len(ranks) else {piece.source}
+        )
     assert {(a, b) for b in range(len(ranks)) for a in ways[b] if a != b} >= set(chosen)
 
 
@@ -103,7 +109,14 @@ def test_what_became_of_steps_is_told_in_words_too():
         Node("x" * 50, (), (0,), outcome="cached"),
     ]
     text = svg(nodes, "sales & more")
-    for expected in ("sales & more", "✓ 2.5 s", "✗ failed, 500 ms", "\N{EN DASH} skipped", "↺ cached", "x" * 22 + "…"):
+    for expected in (
+        "sales & more",
+        "✓ 2.5 s",
+        "✗ failed, 500 ms",
+        "\N{EN DASH} skipped",
+        "↺ cached",
+        "x" * 22 + "…",
+    ):
         assert expected in words(text)
     assert "cancelled" not in words(text)
     hovers = [group.find(f"{SVG}title").text for group in drawn(text)]
@@ -121,7 +134,10 @@ def test_the_legend_tells_only_what_occurs():
 
 
 def big(count=10_000):
-    fetch = [Node(f"fetch {i}", outcome="failed" if i in (7, 8) else "succeeded", start=0.0, end=i % 7 + 0.1) for i in range(count)]
+    fetch = [
+        Node(f"fetch {i}", outcome="failed" if i in (7, 8) else "succeeded", start=0.0, end=i % 7 + 0.1)
+        for i in range(count)
+    ]
     return [*fetch, Node("sum", tuple(range(count)), outcome="skipped")]
 
 
@@ -163,7 +179,9 @@ def test_a_flow_is_told_to_mermaid():
         Node("b`%%{x}%%", (0,), (1,)),
         Node("c\nd", (2, 1)),
     ]
-    assert mermaid(nodes, 'a "b"\n') == """\
+    assert (
+        mermaid(nodes, 'a "b"\n')
+        == """\
 ---
 title: "a \\"b\\"\\\\n"
 ---
@@ -179,9 +197,12 @@ flowchart LR
     classDef failed stroke:#c24e00,stroke-width:2px
     class n1 failed
 """
+    )
 
 
 @given(flows())
 def test_no_name_breaks_out_of_its_label_in_mermaid(nodes):
     for line in mermaid(nodes).splitlines()[1:]:
-        assert re.fullmatch(r'    (n\d+\[{1,2}"[^"`]*"\]{1,2}|n\d+ (-->|==>|-\.->) n\d+|class(Def)? \S+ \S.*)', line)
+        assert re.fullmatch(
+            r'    (n\d+\[{1,2}"[^"`]*"\]{1,2}|n\d+ (-->|==>|-\.->) n\d+|class(Def)? \S+ \S.*)', line
+        )

@@ -134,7 +134,9 @@ def failure(message, trace):
 
 
 def test_failures_without_traceback_join_their_group():
-    text = 'Traceback (most recent call last):\n  File "/home/steps.py", line 3, in fn\n    raise\nValueError: no\n'
+    text = (
+        'Traceback (most recent call last):\n  File "/home/steps.py", line 3, in fn\n    raise\nValueError: no\n'
+    )
     groups = ErrorGroups()
     groups.add_failures([failure(f"no {n}", text if n < 10 else "") for n in range(500)])
     groups.add_failures([failure("no 1", "")] * 500)
@@ -209,5 +211,8 @@ def test_failed_rows_of_csv_are_located(tmp_path, cell, end):
 
     errors = bf.map_records(fn, bf.read_csv(tmp_path / "a.csv"), executor=bf.Serial(), max_errors=9999).errors
     data = (tmp_path / "a.csv").read_bytes()
-    rows = [data[start:stop] for start, stop in zip(errors["start"].to_pylist(), errors["stop"].to_pylist(), strict=True)]
+    rows = [
+        data[start:stop]
+        for start, stop in zip(errors["start"].to_pylist(), errors["stop"].to_pylist(), strict=True)
+    ]
     assert rows == [*(line.encode() for line in lines), f"9,last{end}".encode()]

@@ -51,10 +51,15 @@ def test_comments_blank_lines_and_places_do_not_count():
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("FACTOR = 2", "FACTOR = 3"), ("return x + 1", "return x + 2"), ("return x * 3", "return x * 4"),
-        ("by=4", "by=5"), ("y - 1", "y - 2"), ('"c"}', '"d"}'), ("return None", "return 0"),
+        ("FACTOR = 2", "FACTOR = 3"),
+        ("return x + 1", "return x + 2"),
+        ("return x * 3", "return x * 4"),
+        ("by=4", "by=5"),
+        ("y - 1", "y - 2"),
+        ('"c"}', '"d"}'),
+        ("return None", "return 0"),
     ],
-)  # fmt: skip
+)
 def test_whatever_it_does_counts(old, new):
     assert old in BASE
     assert fingerprint(made(BASE)) != fingerprint(made(BASE.replace(old, new)))
@@ -89,9 +94,20 @@ def test_objects_that_can_be_called_and_methods():
 
 @pytest.mark.parametrize(
     "pair",
-    [(1, 2), (1, 1.0), (range(3), range(1, 4)), ("1", 1), ([1], (1,)), ({"a": 1}, {"a": 2}), ({1, 2}, {1, 3}), (b"a", "a"), (None, False),
-     (np.arange(3), np.arange(3) + 1), (pa.table({"a": [1]}), pa.table({"a": [2]}))],
-)  # fmt: skip
+    [
+        (1, 2),
+        (1, 1.0),
+        (range(3), range(1, 4)),
+        ("1", 1),
+        ([1], (1,)),
+        ({"a": 1}, {"a": 2}),
+        ({1, 2}, {1, 3}),
+        (b"a", "a"),
+        (None, False),
+        (np.arange(3), np.arange(3) + 1),
+        (pa.table({"a": [1]}), pa.table({"a": [2]})),
+    ],
+)
 def test_values_differ(pair):
     one, two = pair
     assert fingerprint(one) == fingerprint(one)
@@ -114,11 +130,15 @@ def test_the_same_in_every_process(tmp_path):
     (tmp_path / "steps.py").write_text(code)
     digits = {
         subprocess.run(
-            [sys.executable, "steps.py"], cwd=tmp_path, capture_output=True, text=True, check=True,
+            [sys.executable, "steps.py"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
             env={"PYTHONHASHSEED": seed},
         ).stdout
         for seed in ("0", "1", "2")
-    }  # fmt: skip
+    }
     assert len(digits) == 1
 
 
@@ -195,7 +215,9 @@ class Model(pydantic.BaseModel):
 def test_use_of_a_pydantic_class_does_not_change_its_digits():
     before = fingerprint(Model)
     Model(a=2).a = 3
-    assert Model(a=2) == Model.model_validate_json(Model(a=2).model_copy().model_dump_json()).model_copy(update={"a": 3})
+    assert Model(a=2) == Model.model_validate_json(Model(a=2).model_copy().model_dump_json()).model_copy(
+        update={"a": 3}
+    )
     assert str(Model.__signature__) == "(*, a: int = 1) -> None"
     assert Model.model_json_schema()["properties"]["a"]["default"] == 1
     assert fingerprint(Model) == before
@@ -205,17 +227,27 @@ def test_dunder_attribute_that_cannot_be_compared_is_named():
     class Tool:
         __state__ = (number for number in range(3))
 
-    with pytest.raises(FingerprintError, match=r"^\.__state__ of .*Tool is a builtins\.generator, which pickle does not take$"):
+    with pytest.raises(
+        FingerprintError, match=r"^\.__state__ of .*Tool is a builtins\.generator, which pickle does not take$"
+    ):
         fingerprint(Tool)
 
 
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("os", "environ"), ("sys", "path"), ("sys", "argv"), ("sys", "stdout"), ("sys", "stderr"),
-        ("sys", "stdin"), ("warnings", "filters"), ("random", "random"), ("random", "randint"), ("numpy.random", "rand"),
+        ("os", "environ"),
+        ("sys", "path"),
+        ("sys", "argv"),
+        ("sys", "stdout"),
+        ("sys", "stderr"),
+        ("sys", "stdin"),
+        ("warnings", "filters"),
+        ("random", "random"),
+        ("random", "randint"),
+        ("numpy.random", "rand"),
     ],
-)  # fmt: skip
+)
 def test_process_state_counts_by_name_in_any_spelling(module, name):
     """What it holds differs between two shells, as does the stream that a test or a notebook puts there."""
     fn = f"from {module} import {name} as state\ndef fn(x, also=state):\n    return state"

@@ -32,8 +32,11 @@ KINDS = {
     "set of classes": ("class A: x = {}\nclass B: x = A\nV = {{A, B, int}}", "1", "2"),
     "date": ("import datetime\nV = datetime.date(2024, {}, 1)", "1", "6"),
     "date or its text": ("import datetime\nV = [{}]", "datetime.date(2024, 1, 1)", "'2024-01-01'"),
-    "time zone": ("import datetime, zoneinfo\nV = datetime.datetime(2024, 1, 1, tzinfo=zoneinfo.ZoneInfo({}))",
-                  "'UTC'", "'Europe/Paris'"),
+    "time zone": (
+        "import datetime, zoneinfo\nV = datetime.datetime(2024, 1, 1, tzinfo=zoneinfo.ZoneInfo({}))",
+        "'UTC'",
+        "'Europe/Paris'",
+    ),
     "timedelta": ("import datetime\nV = datetime.timedelta(days={})", "1", "6"),
     "regex": ("import re\nV = re.compile({})", "'a'", "'b'"),
     "regex flags": ("import re\nV = re.compile('a', {})", "0", "re.I"),
@@ -61,41 +64,84 @@ KINDS = {
     "SimpleNamespace": ("import types\nV = types.SimpleNamespace(k={})", "1", "2"),
     "namedtuple": ("import collections\nV = collections.namedtuple('P', 'a b')(1, {})", "1", "2"),
     "slots": ("class C:\n    __slots__ = ('k',)\nV = C()\nV.k = {}", "1", "2"),
-    "slots dataclass": ("import dataclasses\n@dataclasses.dataclass(slots=True)\nclass C:\n    k: int\nV = C({})", "1", "2"),
-    "frozen dataclass": ("import dataclasses\n@dataclasses.dataclass(frozen=True)\nclass C:\n    k: int\nV = C({})", "1", "2"),
-    "dataclass default": ("import dataclasses\n@dataclasses.dataclass\nclass C:\n    k: int = {}\nV = C", "1", "2"),
-    "dataclass factory": ("import dataclasses\n@dataclasses.dataclass\nclass C:\n    k: list = dataclasses.field("
-                          "default_factory=lambda: [{}])\nV = C", "1", "2"),
+    "slots dataclass": (
+        "import dataclasses\n@dataclasses.dataclass(slots=True)\nclass C:\n    k: int\nV = C({})",
+        "1",
+        "2",
+    ),
+    "frozen dataclass": (
+        "import dataclasses\n@dataclasses.dataclass(frozen=True)\nclass C:\n    k: int\nV = C({})",
+        "1",
+        "2",
+    ),
+    "dataclass default": (
+        "import dataclasses\n@dataclasses.dataclass\nclass C:\n    k: int = {}\nV = C",
+        "1",
+        "2",
+    ),
+    "dataclass factory": (
+        "import dataclasses\n@dataclasses.dataclass\nclass C:\n    k: list = dataclasses.field("
+        "default_factory=lambda: [{}])\nV = C",
+        "1",
+        "2",
+    ),
     "annotation": ("class C:\n    k: {}\nV = C", "int", "str"),
     "enum member": ("import enum\nclass E(enum.Enum):\n    A = 1\n    B = 2\nV = E.{}", "A", "B"),
     "enum value": ("import enum\nclass E(enum.Enum):\n    A = {}\nV = E.A", "1", "2"),
     "flag": ("import enum\nclass E(enum.IntFlag):\n    A = 1\n    B = 2\nV = E.{}", "A", "A | E.B"),
     "property": ("class C:\n    @property\n    def k(self): return {}\nV = C()", "1", "2"),
-    "cached property": ("import functools\nclass C:\n    @functools.cached_property\n    def k(self): return {}\nV = C()", "1", "2"),
+    "cached property": (
+        "import functools\nclass C:\n    @functools.cached_property\n    def k(self): return {}\nV = C()",
+        "1",
+        "2",
+    ),
     "staticmethod": ("class C:\n    @staticmethod\n    def k(): return {}\nV = C", "1", "2"),
     "classmethod": ("class C:\n    @classmethod\n    def k(cls): return {}\nV = C.k", "1", "2"),
     "descriptor": ("class D:\n    def __get__(self, *_): return {}\nclass C:\n    k = D()\nV = C", "1", "2"),
     "inherited": ("class A:\n    def k(self): return {}\nclass C(A): pass\nV = C()", "1", "2"),
     "metaclass": ("class M(type):\n    def k(cls): return {}\nclass C(metaclass=M): pass\nV = C", "1", "2"),
-    "abstract": ("import abc\nclass C(abc.ABC):\n    @abc.abstractmethod\n    def k(self): return {}\nV = C", "1", "2"),
+    "abstract": (
+        "import abc\nclass C(abc.ABC):\n    @abc.abstractmethod\n    def k(self): return {}\nV = C",
+        "1",
+        "2",
+    ),
     "class attribute": ("class C:\n    k = [{}]\nV = C()", "1", "2"),
     "typed dict": ("import typing\nclass C(typing.TypedDict):\n    k: {}\nV = C", "int", "str"),
     "local class": ("def make():\n    class C:\n        k = {}\n    return C\nV = make()", "1", "2"),
     "lru_cache": ("import functools\n@functools.lru_cache\ndef V(x): return x + {}", "1", "2"),
-    "singledispatch": ("import functools\n@functools.singledispatch\ndef V(x): return 0\n"
-                       "@V.register\ndef _(x: int): return {}", "1", "2"),
-    "wraps": ("import functools\ndef d(f):\n    @functools.wraps(f)\n    def g(*a): return f(*a)\n    return g\n"
-              "@d\ndef V(x): return {}", "1", "2"),
-    "decorator argument": ("def d(n):\n    return lambda f: lambda x: f(x) + n\n@d({})\ndef V(x): return x", "1", "2"),
+    "singledispatch": (
+        "import functools\n@functools.singledispatch\ndef V(x): return 0\n@V.register\ndef _(x: int): return {}",
+        "1",
+        "2",
+    ),
+    "wraps": (
+        "import functools\ndef d(f):\n    @functools.wraps(f)\n    def g(*a): return f(*a)\n    return g\n"
+        "@d\ndef V(x): return {}",
+        "1",
+        "2",
+    ),
+    "decorator argument": (
+        "def d(n):\n    return lambda f: lambda x: f(x) + n\n@d({})\ndef V(x): return x",
+        "1",
+        "2",
+    ),
     "contextmanager": ("import contextlib\n@contextlib.contextmanager\ndef V(): yield {}", "1", "2"),
     "partial": ("import functools\nV = functools.partial(max, {})", "1", "2"),
     "partial keyword": ("import functools\nV = functools.partial(max, key={})", "len", "abs"),
-    "partialmethod": ("import functools\nclass C:\n    def f(self, x): return x\n    g = functools.partialmethod(f, {})\nV = C", "1", "2"),
+    "partialmethod": (
+        "import functools\nclass C:\n    def f(self, x): return x\n    g = functools.partialmethod(f, {})\nV = C",
+        "1",
+        "2",
+    ),
     "itemgetter": ("import operator\nV = operator.itemgetter({})", "1", "2"),
     "attrgetter": ("import operator\nV = operator.attrgetter({})", "'a'", "'b.c'"),
     "methodcaller": ("import operator\nV = operator.methodcaller('f', {})", "1", "2"),
     "methodcaller keyword": ("import operator\nV = operator.methodcaller('f', k={})", "1", "2"),
-    "closure": ("def make(n):\n    return lambda x: x + n.year\nimport datetime\nV = make(datetime.date({}, 1, 1))", "2024", "2025"),
+    "closure": (
+        "def make(n):\n    return lambda x: x + n.year\nimport datetime\nV = make(datetime.date({}, 1, 1))",
+        "2024",
+        "2025",
+    ),
     "default": ("import decimal\ndef V(x, y=decimal.Decimal({})): return y", "1", "2"),
     "keyword default": ("def V(x, *, y={}): return y", "[1]", "[2]"),
     "parameters": ("def V(a, {}b): return b", "", "*, "),
@@ -117,10 +163,22 @@ KINDS = {
     "module": ("import helpers\nV = [helpers]", "", ""),
     "class of a module": ("import helpers\nV = helpers.Tool()", "", ""),
     "import_module": ("import importlib\ndef V(x): return importlib.import_module('helpers').FACTOR", "", ""),
-    "import_module alias": ("from importlib import import_module as load\ndef V(x): return load('helpers').FACTOR", "", ""),
-    "import_module inside": ("def V(x):\n    from importlib import import_module\n    return import_module('helpers')", "", ""),
+    "import_module alias": (
+        "from importlib import import_module as load\ndef V(x): return load('helpers').FACTOR",
+        "",
+        "",
+    ),
+    "import_module inside": (
+        "def V(x):\n    from importlib import import_module\n    return import_module('helpers')",
+        "",
+        "",
+    ),
     "import_module relative": ("from package.late import V", "", ""),
-    "import_module by a constant": ("import importlib\nN = 'helpers'\ndef V(x): return importlib.import_module(N)", "", ""),
+    "import_module by a constant": (
+        "import importlib\nN = 'helpers'\ndef V(x): return importlib.import_module(N)",
+        "",
+        "",
+    ),
     "import_module of an import": ("def V(x):\n    import late\n    return late.load()", "", ""),
     "__import__": ("def V(x): return __import__('helpers').FACTOR", "", ""),
     "globals": ("K = {}\ndef V(x): return globals()['K']", "1", "2"),
@@ -129,34 +187,66 @@ KINDS = {
     "sys.modules": ("import sys\nK = {}\ndef V(x): return sys.modules[__name__].K", "1", "2"),
     "sys.modules alias": ("from sys import modules as m\nK = {}\ndef V(x): return m[__name__].K", "1", "2"),
     "sys.modules of another": ("import sys, helpers\ndef V(x): return sys.modules['helpers'].FACTOR", "", ""),
-    "own module by its name": ("import importlib\nK = {}\ndef V(x): return importlib.import_module(__name__).K", "1", "2"),
+    "own module by its name": (
+        "import importlib\nK = {}\ndef V(x): return importlib.import_module(__name__).K",
+        "1",
+        "2",
+    ),
     "__globals__": ("K = {}\ndef V(x): return V.__globals__['K']", "1", "2"),
     "getattr of a module": ("import helpers\ndef V(x): return getattr(helpers, 'FACTOR')", "", ""),
     "vars of a module": ("import helpers\ndef V(x): return vars(helpers)[x]", "", ""),
     "getattr of a submodule": ("import package.inner\ndef V(x): return getattr(package.inner, x)", "", ""),
     "annotation of a function": ("def h(x: {}): pass\ndef V(x): return h.__annotations__", "int", "str"),
     "annotation of the result": ("def V(x) -> {}: return x", "'int'", "'str'"),
-    "generic annotation": ("import typing\nT = typing.TypeVar('T')\nC = typing.Callable\n"
-                           "def V(x: C[[T, {}], typing.Literal['a']]) -> typing.Iterator[T]: yield", "int", "str"),
+    "generic annotation": (
+        "import typing\nT = typing.TypeVar('T')\nC = typing.Callable\n"
+        "def V(x: C[[T, {}], typing.Literal['a']]) -> typing.Iterator[T]: yield",
+        "int",
+        "str",
+    ),
     "docstring of a class": ("class C:\n    '''{}'''\nV = C", "a", "b"),
     "docstring of a function": ("def V(x):\n    '''{}'''\n    return V.__doc__", "a", "b"),
-    "subclasses": ("class A: pass\nclass B(A):\n    def k(self): return {}\ndef V(x): return A.__subclasses__()", "1", "2"),
-    "subclasses of itself": ("class A:\n    @classmethod\n    def all(cls): return cls.__subclasses__()\n"
-                             "class B(A): k = {}\ndef V(x): return A.all()", "1", "2"),
-    "dataclass with odd defaults": ("import dataclasses\n@dataclasses.dataclass\nclass C:\n    a: object = frozenset('abc')\n"
-                                    "    b: object = lambda: {}\nV = C", "1", "2"),
+    "subclasses": (
+        "class A: pass\nclass B(A):\n    def k(self): return {}\ndef V(x): return A.__subclasses__()",
+        "1",
+        "2",
+    ),
+    "subclasses of itself": (
+        "class A:\n    @classmethod\n    def all(cls): return cls.__subclasses__()\n"
+        "class B(A): k = {}\ndef V(x): return A.all()",
+        "1",
+        "2",
+    ),
+    "dataclass with odd defaults": (
+        "import dataclasses\n@dataclasses.dataclass\nclass C:\n    a: object = frozenset('abc')\n"
+        "    b: object = lambda: {}\nV = C",
+        "1",
+        "2",
+    ),
     "generic alias": ("V = list[{}]", "int", "str"),
     "union": ("V = {} | None", "int", "str"),
     "weak reference": ("import weakref\nclass C: k = {}\nX = C()\nV = weakref.ref(X)", "1", "2"),
     "logger": ("import logging\nV = logging.getLogger({})", "'a'", "'b'"),
     "context variable": ("import contextvars\nV = contextvars.ContextVar('v', default={})", "1", "2"),
-    "lock beside a value": ("import threading\nclass C:\n    def __init__(self, k): self.k, self.lock = k, threading.Lock()\nV = C({})", "1", "2"),
+    "lock beside a value": (
+        "import threading\nclass C:\n    def __init__(self, k): self.k, self.lock = k, threading.Lock()\nV = C({})",
+        "1",
+        "2",
+    ),
     "numpy array": ("import numpy as np\nV = np.array([1, {}])", "1", "2"),
     "numpy dtype": ("import numpy as np\nV = np.array([1, 2], dtype={})", "'i8'", "'u8'"),
     "numpy shape": ("import numpy as np\nV = np.zeros({})", "(2, 3)", "(3, 2)"),
     "numpy datetime": ("import numpy as np\nV = np.array([{}], dtype='M8[D]')", "'2024-01-01'", "'2024-01-02'"),
-    "numpy objects": ("import numpy as np, decimal\nV = np.array([decimal.Decimal({}), 'a'], dtype=object)", "1", "2"),
-    "numpy structured": ("import numpy as np\nV = np.array([(1, {})], dtype=[('a', 'i4'), ('b', 'f8')])", "1", "2"),
+    "numpy objects": (
+        "import numpy as np, decimal\nV = np.array([decimal.Decimal({}), 'a'], dtype=object)",
+        "1",
+        "2",
+    ),
+    "numpy structured": (
+        "import numpy as np\nV = np.array([(1, {})], dtype=[('a', 'i4'), ('b', 'f8')])",
+        "1",
+        "2",
+    ),
     "numpy slice": ("import numpy as np\nV = np.arange(10)[{}::2]", "0", "1"),
     "numpy scalar": ("import numpy as np\nV = np.float32({})", "1", "2"),
     "numpy scalars": ("import numpy as np\nV = [np.{}(1)]", "int64", "uint64"),
@@ -186,7 +276,11 @@ KINDS = {
     "ctypes library": ("import ctypes\nV = ctypes.CDLL({})", "None", "'libc.so.6'"),
     "loop": ("V = [{}]\nV.append(V)", "1", "2"),
     "object in a loop": ("class C: pass\nV = C()\nV.me, V.k = V, {}", "1", "2"),
-    "custom reduce": ("class C:\n    def __init__(self, k): self.k = k\n    def __reduce__(self): return C, (self.k,)\nV = C({})", "1", "2"),
+    "custom reduce": (
+        "class C:\n    def __init__(self, k): self.k = k\n    def __reduce__(self): return C, (self.k,)\nV = C({})",
+        "1",
+        "2",
+    ),
     "custom state": ("class C:\n    def __getstate__(self): return {{'k': {}}}\nV = C()", "1", "2"),
     "subclass of dict": ("class D(dict): pass\nV = D(a={})", "1", "2"),
     "subclass of str": ("class S(str): pass\nV = S({})", "'a'", "'b'"),
@@ -194,8 +288,12 @@ KINDS = {
     "exception": ("V = ValueError({})", "1", "2"),
     "module level alias": ("import math\nV = math.{}", "sin", "cos"),
     "msgspec class": ("import msgspec\nclass S(msgspec.Struct):\n    a: int = {}\nV = S", "1", "2"),
-    "msgspec factory": ("import msgspec\nclass S(msgspec.Struct):\n    a: list = msgspec.field("
-                        "default_factory=lambda: [{}])\nV = S", "1", "2"),
+    "msgspec factory": (
+        "import msgspec\nclass S(msgspec.Struct):\n    a: list = msgspec.field("
+        "default_factory=lambda: [{}])\nV = S",
+        "1",
+        "2",
+    ),
     "msgspec constraint": (f"{MSGSPEC}    a: Annotated[int, msgspec.Meta(ge={{}})] = 5\nV = S", "1", "2"),
     "msgspec tag": ("import msgspec\nclass S(msgspec.Struct, tag={}): pass\nV = S", "'a'", "'b'"),
     "msgspec decoder": ("import msgspec\nV = msgspec.json.Decoder({})", "int", "str"),
@@ -210,31 +308,67 @@ KINDS = {
     "pydantic field": (VALIDATOR.replace("'x_a'", "{}") + "    def f(cls, v): return v\nV = P", "'x_a'", "'x_b'"),
     "pydantic instance": (f"{VALIDATOR}    def f(cls, v): return v\nV = P(x_a={{}})", "1", "2"),
     "pydantic inherited": (f"{VALIDATOR}    def f(cls, v): return v + {{}}\nclass C(P): pass\nV = C", "1", "2"),
-    "pydantic inside": (f"{VALIDATOR}    def f(cls, v): return v + {{}}\nclass C(pydantic.BaseModel):\n    p: P\nV = C", "1", "2"),
-    "pydantic model": (f"{PYDANTIC}    @pydantic.model_validator(mode='after')\n"
-                       "    def f(self): return self or {}\nV = P", "1", "2"),
-    "pydantic computed": (f"{PYDANTIC}    @pydantic.computed_field\n    @property\n"
-                          "    def f(self) -> int: return {}\nV = P", "1", "2"),
-    "pydantic generic": (f"{VALIDATOR.replace('BaseModel', 'BaseModel, Generic[T]')}    def f(cls, v): return v\n"
-                         "V = P[{}]", "int", "str"),
-    "pydantic dataclass": ("import pydantic\n@pydantic.dataclasses.dataclass\nclass P:\n    a: int = 1\n"
-                           "    @pydantic.field_validator('a')\n    @classmethod\n"
-                           "    def f(cls, v): return v + {}\nV = P", "1", "2"),
-    "pydantic adapter": (f"{VALIDATOR}    def f(cls, v): return v + {{}}\nV = pydantic.TypeAdapter(list[P])", "1", "2"),
-    "pydantic annotated": (f"{PYDANTIC}    a: Annotated[int, pydantic.AfterValidator(lambda v: v + {{}})]\nV = P", "1", "2"),
+    "pydantic inside": (
+        f"{VALIDATOR}    def f(cls, v): return v + {{}}\nclass C(pydantic.BaseModel):\n    p: P\nV = C",
+        "1",
+        "2",
+    ),
+    "pydantic model": (
+        f"{PYDANTIC}    @pydantic.model_validator(mode='after')\n    def f(self): return self or {{}}\nV = P",
+        "1",
+        "2",
+    ),
+    "pydantic computed": (
+        f"{PYDANTIC}    @pydantic.computed_field\n    @property\n    def f(self) -> int: return {{}}\nV = P",
+        "1",
+        "2",
+    ),
+    "pydantic generic": (
+        f"{VALIDATOR.replace('BaseModel', 'BaseModel, Generic[T]')}    def f(cls, v): return v\nV = P[{{}}]",
+        "int",
+        "str",
+    ),
+    "pydantic dataclass": (
+        "import pydantic\n@pydantic.dataclasses.dataclass\nclass P:\n    a: int = 1\n"
+        "    @pydantic.field_validator('a')\n    @classmethod\n"
+        "    def f(cls, v): return v + {}\nV = P",
+        "1",
+        "2",
+    ),
+    "pydantic adapter": (
+        f"{VALIDATOR}    def f(cls, v): return v + {{}}\nV = pydantic.TypeAdapter(list[P])",
+        "1",
+        "2",
+    ),
+    "pydantic annotated": (
+        f"{PYDANTIC}    a: Annotated[int, pydantic.AfterValidator(lambda v: v + {{}})]\nV = P",
+        "1",
+        "2",
+    ),
     "pydantic call": ("import pydantic\n@pydantic.validate_call\ndef V(x: int): return x + {}", "1", "2"),
     "attrs default": ("import attrs\n@attrs.define\nclass C:\n    a: int = {}\nV = C", "1", "2"),
-    "attrs validator": ("import attrs\n@attrs.define\nclass C:\n    a: int = attrs.field(default=1)\n    @a.validator\n"
-                        "    def f(self, attribute, value): return value + {}\nV = C(5)", "1", "2"),
-    "attrs converter": ("import attrs\n@attrs.define\nclass C:\n    a: int = attrs.field(default=1, converter={})\nV = C",
-                        "int", "str"),
+    "attrs validator": (
+        "import attrs\n@attrs.define\nclass C:\n    a: int = attrs.field(default=1)\n    @a.validator\n"
+        "    def f(self, attribute, value): return value + {}\nV = C(5)",
+        "1",
+        "2",
+    ),
+    "attrs converter": (
+        "import attrs\n@attrs.define\nclass C:\n    a: int = attrs.field(default=1, converter={})\nV = C",
+        "int",
+        "str",
+    ),
     "jsonschema": ("import jsonschema\nV = jsonschema.Draft202012Validator(dict(type={}))", "'object'", "'array'"),
-    "jsonschema extended": ("import jsonschema\nV = jsonschema.validators.extend(jsonschema.Draft202012Validator, "
-                            "dict(x=lambda *_: {}))", "1", "2"),
+    "jsonschema extended": (
+        "import jsonschema\nV = jsonschema.validators.extend(jsonschema.Draft202012Validator, "
+        "dict(x=lambda *_: {}))",
+        "1",
+        "2",
+    ),
     "dunder attribute": ("class C:\n    __limits__ = [{}]\nV = C", "1", "2"),
     "address": ("class C: pass\nV = [C, {} + f':{{id(C)}}']", "'a'", "'b'"),
     "keys": ("V = {{'a': 1, {}: 2}}.keys()", "'b'", "'c'"),
-}  # fmt: skip
+}
 
 HELPERS = {
     "helpers.py": "FACTOR = {}\nclass Tool:\n    def use(self): return FACTOR\ndef scale(x): return x * FACTOR\n",
@@ -277,10 +411,13 @@ def digits(tmp_path_factory):
         for kind, (text, *values) in KINDS.items():
             (folder / f"{name_of(kind)}.py").write_text(text.format(values[variant]) + "\n")
         answer = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(SCRIPT)], cwd=folder, capture_output=True, text=True,
+            [sys.executable, "-c", textwrap.dedent(SCRIPT)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
             input=json.dumps([*map(name_of, KINDS)]),
             env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(folder)},
-        )  # fmt: skip
+        )
         assert answer.returncode == 0, answer.stderr
         answers.append(json.loads(answer.stdout))
     return answers

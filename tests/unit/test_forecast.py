@@ -266,6 +266,11 @@ class TestCommand:
     def test_it_tells_machines_in_json(self, capsys):
         assert main(["plan", "builtins:len", "in", "--read", "text", "--into", "out/", "--json"]) == 0
         told = json.loads(capsys.readouterr().out)
-        assert (told["problems"], told["inputs"], told["kind"], told["output"]["format"]) == ([], 4, "text", "parquet")
+        assert (told["problems"], told["inputs"], told["kind"], told["output"]["format"]) == (
+            [],
+            4,
+            "text",
+            "parquet",
+        )
         assert told["sample"]["failed"] == 0
         assert told["seconds"] > 0

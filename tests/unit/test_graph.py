@@ -167,7 +167,9 @@ def test_times_are_told_as_a_person_says_them():
 
 
 def test_a_flow_is_explained():
-    assert explain(SALES) == """\
+    assert (
+        explain(SALES)
+        == """\
 7 steps in 3 ranks; each starts as soon as what it waits for is there
 
 rank  steps
@@ -180,14 +182,20 @@ critical path   3 of 7 steps
 widest point    4 steps at once: fetch north, fetch south, fetch east, parse (map)
 needless waits  summarise need not say after= of fetch north, which combine waits for before it
                 bind need not say after= of combine, whose data it takes"""
+    )
 
 
 def test_a_run_is_explained():
     times = [(0, 8), (0, 2), (0, 3), (8, 11.9), (11.9, 12), (3, 7), (11.9, 12.41)]
-    run = [node._replace(start=a, end=b, outcome="succeeded", after=()) for node, (a, b) in zip(SALES, times, strict=True)]
+    run = [
+        node._replace(start=a, end=b, outcome="succeeded", after=())
+        for node, (a, b) in zip(SALES, times, strict=True)
+    ]
     run[6] = run[6]._replace(outcome="failed", why="ValueError: no page \x1b[31m")
     run += [Node(name, (6,), outcome="skipped", why="bind failed") for name in ("print", "send")]
-    assert explain_run(run, 4) == """\
+    assert (
+        explain_run(run, 4)
+        == """\
 steps           6 succeeded, 2 skipped, 1 failed
 time            12.4 s with 21.5 s of work: 1.7 at once on 4 slots
 critical path   12.4 s, 100% of the time
@@ -199,6 +207,7 @@ speed up first  fetch north: if it took no time, the run would be up to 5.0 s (4
 limited by      the critical path; more slots would not help
 failed          bind: ValueError: no page \\x1b[31m
 skipped         print, send: bind failed"""
+    )
 
 
 def test_steps_that_waited_for_a_slot_limit_a_run():
@@ -225,7 +234,9 @@ BIG = {
     "chain": [Node(f"step {i}", (i - 1,) if i else ()) for i in range(100_000)],
     "waits": [Node(f"step {i}", after=(i - 1,) if i else ()) for i in range(10_000)],
     "mesh": [Node(f"s{i % 7} {i}", (i - 3,) if i > 2 else (), (i // 2,) if i else ()) for i in range(10_000)],
-    "names": [Node("x" * (i % 90) + "\n" + chr(97 + i % 26) * 3, tuple(range(max(0, i - i % 40), i))) for i in range(999)],
+    "names": [
+        Node("x" * (i % 90) + "\n" + chr(97 + i % 26) * 3, tuple(range(max(0, i - i % 40), i))) for i in range(999)
+    ],
 }
 
 
@@ -234,7 +245,10 @@ def test_large_flows_stay_readable(name):
     nodes = BIG[name]
     run = [n._replace(start=i / 1e3, end=(i + 1) / 1e3, outcome="succeeded") for i, n in enumerate(nodes)]
     many = ("failed", "skipped", "cancelled")
-    bad = [n._replace(start=i / 1e3, end=i / 1e3 + 1, outcome=many[i % 3], why=f"{i}" * 99) for i, n in enumerate(nodes)]
+    bad = [
+        n._replace(start=i / 1e3, end=i / 1e3 + 1, outcome=many[i % 3], why=f"{i}" * 99)
+        for i, n in enumerate(nodes)
+    ]
     for told in (explain(nodes), explain_run(run, 4), explain_run(bad, 4)):
         lines = told.split("\n")
         assert len(lines) <= 60

@@ -62,7 +62,10 @@ def test_examples_are_right(line):
 
 
 def test_each_exit_status_is_told_the_same_everywhere():
-    told = {int(status): text.replace("`", "") for status, text in re.findall(r"^\| (\d+) \| (.*) \|$", DOCUMENT, re.MULTILINE)}
+    told = {
+        int(status): text.replace("`", "")
+        for status, text in re.findall(r"^\| (\d+) \| (.*) \|$", DOCUMENT, re.MULTILINE)
+    }
     assert told == EXIT_STATUS
     shown = _parser().format_help()
     for status, text in EXIT_STATUS.items():
@@ -153,7 +156,9 @@ def at_a_terminal(folder, *arguments, **variables):
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     environment |= {"TERM": "xterm-256color", "BATCHFLOW_EXECUTOR": "serial", **variables}
     command = [sys.executable, "-m", "batchflow.cli", *arguments]
-    with subprocess.Popen(command, cwd=folder, env=environment, stdin=slave, stdout=slave, stderr=slave) as process:
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdin=slave, stdout=slave, stderr=slave
+    ) as process:
         os.close(slave)
         seen = b""
         while True:
@@ -173,7 +178,13 @@ COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 @pytest.mark.parametrize(
     "arguments",
-    [("run", "f.py:clean", "in.csv"), ("flow", "f.py:bad"), ("run", "f.py:clean_", "in.csv"), ("run", "--help"), ("rnu",)],
+    [
+        ("run", "f.py:clean", "in.csv"),
+        ("flow", "f.py:bad"),
+        ("run", "f.py:clean_", "in.csv"),
+        ("run", "--help"),
+        ("rnu",),
+    ],
 )
 def test_no_color_is_obeyed(folder, arguments):
     status, seen = at_a_terminal(folder, *arguments, NO_COLOR="1")
@@ -185,7 +196,17 @@ def test_no_color_is_obeyed(folder, arguments):
 
 
 def test_what_programs_read_has_no_colour_even_if_it_is_forced(folder):
-    command = [sys.executable, "-m", "batchflow.cli", "run", "f.py:clean", "in.csv", "--json", "--executor", "serial"]
+    command = [
+        sys.executable,
+        "-m",
+        "batchflow.cli",
+        "run",
+        "f.py:clean",
+        "in.csv",
+        "--json",
+        "--executor",
+        "serial",
+    ]
     environment = os.environ | {"FORCE_COLOR": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert json.loads(done.stdout)["values"] == [{"n": 1}, {"n": 2}]

@@ -59,8 +59,11 @@ class TestMemory:
             return ({"n": n, "k": k} for k in range(n))
 
         assert run(spread, range(4)).values == [
-            {"n": 1, "k": 0}, {"n": 3, "k": 0}, {"n": 3, "k": 1}, {"n": 3, "k": 2},
-        ]  # fmt: skip
+            {"n": 1, "k": 0},
+            {"n": 3, "k": 0},
+            {"n": 3, "k": 1},
+            {"n": 3, "k": 2},
+        ]
 
     def test_a_list_is_one_value(self):
         assert run(lambda n: [n] * n, range(3)).values == [[], [0 + 1], [2, 2]]
@@ -68,7 +71,10 @@ class TestMemory:
     def test_other_objects_come_back_as_they_are(self):
         result = run(lambda n: {n} if n % 2 else n, range(4), chunk=1)
         assert result.values == [0, {1}, 2, {3}]
-        with pytest.raises(errors.SchemaError, match=r"row 2: the function returned a set, .*: take the values from result\.values"):
+        with pytest.raises(
+            errors.SchemaError,
+            match=r"row 2: the function returned a set, .*: take the values from result\.values",
+        ):
             _ = result.table
 
     @pytest.mark.parametrize(
@@ -106,9 +112,10 @@ class TestMemory:
         result = run(lambda n: n, [])
         assert (result.values, result.table.num_rows, result.errors.num_rows) == ([], 0, 0)
 
-
     @pytest.mark.parametrize("executor", ["serial", "processes"])
-    def test_a_function_that_changes_the_directory_does_not_mislead_the_reader(self, tmp_path, monkeypatch, executor):
+    def test_a_function_that_changes_the_directory_does_not_mislead_the_reader(
+        self, tmp_path, monkeypatch, executor
+    ):
         monkeypatch.chdir(tmp_path)
         for name in "abc":
             (tmp_path / f"{name}.txt").write_text(f"{name}\n")
@@ -121,16 +128,23 @@ class TestMemory:
         assert result.errors.to_pylist() == []
         assert pq.read_table(tmp_path / "out")["value"].to_pylist() == ["a", "b", "c"]
 
-
     def test_rows_of_any_mapping_keep_their_own_keys(self):
         result = run(collections.Counter, ["ab", "cd"], chunk=10)
         assert result.table.to_pylist() == [
-            {"a": 1, "b": 1, "c": None, "d": None}, {"a": None, "b": None, "c": 1, "d": 1},
-        ]  # fmt: skip
+            {"a": 1, "b": 1, "c": None, "d": None},
+            {"a": None, "b": None, "c": 1, "d": 1},
+        ]
 
     @pytest.mark.parametrize(
         "pair",
-        [(date(2026, 1, 2), 1), (datetime(2026, 1, 2), 2.5), (1.5, True), (Decimal("1.5"), 0.5), ("x", b"y"), (1, "x")],
+        [
+            (date(2026, 1, 2), 1),
+            (datetime(2026, 1, 2), 2.5),
+            (1.5, True),
+            (Decimal("1.5"), 0.5),
+            ("x", b"y"),
+            (1, "x"),
+        ],
     )
     @pytest.mark.parametrize("chunk", [1, 2])
     def test_what_arrow_would_change_is_refused_together_and_apart(self, pair, chunk):
@@ -160,11 +174,18 @@ class TestErrors:
         rows = result.errors.drop_columns(["traceback", "worker", "seconds"]).to_pylist()
         assert rows == [
             {
-                "source": "records", "start": n, "stop": n + 1, "record": n + 1, "payload": str(n), "phase": "call",
-                "error_type": "ValueError", "message": f"{n} is odd", "attempts": 1,
+                "source": "records",
+                "start": n,
+                "stop": n + 1,
+                "record": n + 1,
+                "payload": str(n),
+                "phase": "call",
+                "error_type": "ValueError",
+                "message": f"{n} is odd",
+                "attempts": 1,
             }
             for n in (1, 3)
-        ]  # fmt: skip
+        ]
 
     def test_a_traceback_shows_the_users_frames_only(self):
         trace = run(odd_fails, [1]).errors["traceback"][0].as_py()
@@ -203,10 +224,13 @@ class TestErrors:
         rows = result.errors.select(["start", "record", "phase", "error_type", "message"]).to_pylist()
         assert rows == [
             {
-                "start": 4, "record": 5, "phase": "read", "error_type": "SourceError",
+                "start": 4,
+                "record": 5,
+                "phase": "read",
+                "error_type": "SourceError",
                 "message": "the iterator raised OSError: the line went dead",
             }
-        ]  # fmt: skip
+        ]
 
     def test_sys_exit_costs_its_record_only(self):
         result = run(lambda n: exit(3) if n == 1 else n, range(3))
@@ -227,10 +251,11 @@ class TestErrors:
 
     def test_raise_for_errors(self):
         assert run(lambda n: n, [1]).raise_for_errors().values == [1]
-        with pytest.raises(errors.FailedRecordsError, match="1 record failed: records, record 2: ValueError") as caught:
+        with pytest.raises(
+            errors.FailedRecordsError, match="1 record failed: records, record 2: ValueError"
+        ) as caught:
             run(odd_fails, [0, 1]).raise_for_errors()
         assert caught.value.errors.num_rows == 1
-
 
     def test_numbers_count_on_in_every_file_of_a_pack_that_is_halved(self, tmp_path):
         for name in "abc":
@@ -260,10 +285,12 @@ class TestErrors:
         row = run(fails, [Shy()]).errors.select(["record", "payload", "error_type", "message"]).to_pylist()
         assert row == [
             {
-                "record": 1, "payload": "<Shy whose repr() raised RuntimeError>", "error_type": "MuteError",
+                "record": 1,
+                "payload": "<Shy whose repr() raised RuntimeError>",
+                "error_type": "MuteError",
                 "message": "<MuteError whose str() raised RuntimeError>",
             }
-        ]  # fmt: skip
+        ]
 
 
 class TestMaxErrors:
@@ -333,7 +360,9 @@ class TestCombine:
 class TestStream:
     def test_tables_come_in_input_order(self):
         tables = bf.stream_batches(lambda t: t, bf.records(range(100)), executor=SERIAL, chunk=10)
-        assert [table["value"].to_pylist() for table in tables] == [list(range(n, n + 10)) for n in range(0, 100, 10)]
+        assert [table["value"].to_pylist() for table in tables] == [
+            list(range(n, n + 10)) for n in range(0, 100, 10)
+        ]
 
     def test_a_generator_is_read_no_further_than_the_consumer_needs(self):
         drawn = []
@@ -362,7 +391,9 @@ class TestStream:
     def test_closing_a_stream_early_ends_its_workers(self, ordered):
         before = set(psutil.Process().children())  # other tests keep executors warm
         executor = bf.Processes(2)
-        tables = bf.stream_batches(lambda t: t, bf.records(range(10**9)), chunk=10, executor=executor, ordered=ordered)
+        tables = bf.stream_batches(
+            lambda t: t, bf.records(range(10**9)), chunk=10, executor=executor, ordered=ordered
+        )
         assert next(tables).num_rows == 10
         (zygote,) = set(psutil.Process().children()) - before
         workers = zygote.children()
@@ -407,8 +438,14 @@ class TestSinks:
 
     @pytest.mark.parametrize("name", FORMATS)
     def test_parts_are_in_order_and_near_the_target_whatever_the_chunks(self, tmp_path, name):
-        run(lambda n: {"n": n, "s": os.urandom(50).hex()}, range(5000), into=tmp_path / "out/", format=name,
-            chunk=100, part_size="50kB")  # fmt: skip
+        run(
+            lambda n: {"n": n, "s": os.urandom(50).hex()},
+            range(5000),
+            into=tmp_path / "out/",
+            format=name,
+            chunk=100,
+            part_size="50kB",
+        )
         parts = sorted((tmp_path / "out").glob(f"part-*.{name}"))
         assert len(parts) >= 4
         numbers = [n for part in parts for n in FORMATS[name](part)["n"].to_pylist()]
@@ -446,18 +483,22 @@ class TestSinks:
         ]
 
     @pytest.mark.parametrize("chunk", [1, 2, 3, 5, None])
-    def test_a_record_of_another_type_than_those_before_fails_alone_however_the_input_is_cut(self, tmp_path, chunk):
+    def test_a_record_of_another_type_than_those_before_fails_alone_however_the_input_is_cut(
+        self, tmp_path, chunk
+    ):
         types = [None, None, 1, "x", 2, "y", None, 3.5, "z", 4]
         result = run(lambda n: {"n": types[n]}, range(10), into=tmp_path / "x.parquet", chunk=chunk)
         assert seen(result).table["n"].to_pylist() == [None, None, 1, 2, None, 3.5, 4]
         rows = result.errors.select(["record", "phase", "error_type", "message"]).to_pylist()
         assert rows == [
             {
-                "record": number, "phase": "convert", "error_type": "SchemaError",
+                "record": number,
+                "phase": "convert",
+                "error_type": "SchemaError",
                 "message": f"column 'n' is string in this record, but {before} before: give it one type in the function",
             }
             for number, before in ((4, "int64"), (6, "int64"), (9, "double"))
-        ]  # fmt: skip
+        ]
         assert (result.report.rows_out, result.report.failed) == (7, 3)
         assert not (tmp_path / ".x.parquet_batchflow/pieces").exists()
 
@@ -470,15 +511,21 @@ class TestSinks:
         row = result.errors.select(["start", "stop", "phase", "error_type", "message"]).to_pylist()
         assert row == [
             {
-                "start": 1, "stop": 2, "phase": "convert", "error_type": "SchemaError",
+                "start": 1,
+                "stop": 2,
+                "phase": "convert",
+                "error_type": "SchemaError",
                 "message": "column 'value' is string in records[1:2], but int64 before: give it one type in the function",
             }
-        ]  # fmt: skip
+        ]
         assert (result.report.rows_out, result.report.failed) == (2, 1)
 
     @pytest.mark.parametrize(
         ("into", "value", "text"),
-        [("x.csv", [1], "a CSV cell cannot hold"), ("x.parquet", pa.MonthDayNano([1, 2, 3]), "month_day_nano_interval, which Parquet cannot")],
+        [
+            ("x.csv", [1], "a CSV cell cannot hold"),
+            ("x.parquet", pa.MonthDayNano([1, 2, 3]), "month_day_nano_interval, which Parquet cannot"),
+        ],
     )
     def test_a_type_that_the_format_does_not_have_is_an_error_of_its_record(self, tmp_path, into, value, text):
         result = run(lambda n: {"n": n, "a": value if n == 50 else None}, range(100), into=tmp_path / into)
@@ -520,14 +567,20 @@ class TestSinks:
     def test_empty_mapping_gets_the_keys_of_others_in_any_cut(self, tmp_path, name, chunk):
         rows = [{"c": {}}, {"c": {"a": 1}}, {"c": {}}, {"c": None}, {"c": {"a": None}}]
         result = run(lambda n: rows[n], range(5), into=tmp_path / name, chunk=chunk)
-        assert result.values == [{"c": row["c"] and {"a": row["c"].get("a")} if row["c"] != {} else {"a": None}} for row in rows]
+        assert result.values == [
+            {"c": row["c"] and {"a": row["c"].get("a")} if row["c"] != {} else {"a": None}} for row in rows
+        ]
         assert result.report.failed == 0
 
     @pytest.mark.parametrize("chunk", [1, 3])
     def test_mappings_that_never_have_a_key_get_one_in_parquet(self, tmp_path, chunk):
         rows = [{"c": {}, "l": [{}]}, {"c": None, "l": []}, {"c": {}, "l": None}]
         result = run(lambda n: rows[n], range(3), into=tmp_path / "x.parquet", chunk=chunk)
-        assert result.values == [{"c": {"_": None}, "l": [{"_": None}]}, {"c": None, "l": []}, {"c": {"_": None}, "l": None}]
+        assert result.values == [
+            {"c": {"_": None}, "l": [{"_": None}]},
+            {"c": None, "l": []},
+            {"c": {"_": None}, "l": None},
+        ]
 
     def test_tables_without_rows_keep_their_schema(self, tmp_path):
         result = bf.map_batches(lambda t: t.slice(0, 0), bf.records([1]), into=tmp_path / "out/", executor=SERIAL)
@@ -535,7 +588,9 @@ class TestSinks:
 
     def test_one_large_chunk_makes_parts_near_the_target_too(self, tmp_path, monkeypatch):
         monkeypatch.setattr("batchflow.worker.outlets.PIECE_BYTES", 50_000)
-        result = run(lambda n: os.urandom(100), range(20_000), into=tmp_path / "out/", chunk=20_000, part_size="200kB")
+        result = run(
+            lambda n: os.urandom(100), range(20_000), into=tmp_path / "out/", chunk=20_000, part_size="200kB"
+        )
         sizes = [part.stat().st_size for part in (tmp_path / "out").glob("part-*")]
         assert len(sizes) == 3  # blocks of 8,192 records are the grain
         assert max(sizes) < 1_200_000
@@ -545,7 +600,9 @@ class TestSinks:
         run(lambda n: n, [1], into=tmp_path / "out/")
         lock = threading.Lock()
         with pytest.raises(errors.FunctionError):
-            bf.map_records(lambda n: lock, bf.records([1]), into=tmp_path / "out/", fresh=True, executor="processes")
+            bf.map_records(
+                lambda n: lock, bf.records([1]), into=tmp_path / "out/", fresh=True, executor="processes"
+            )
         assert pq.read_table(tmp_path / "out")["value"].to_pylist() == [1]
 
     def test_a_file_that_was_removed_is_written_anew_with_a_new_ledger(self, tmp_path):
@@ -587,8 +644,9 @@ class TestSinks:
         def frame(table):
             return table.to_pandas().set_index("value", drop=False)
 
-        result = bf.map_batches(frame, bf.records(range(50_000)), into=tmp_path / "x.parquet", executor=SERIAL,
-                                chunk=25_000)  # fmt: skip
+        result = bf.map_batches(
+            frame, bf.records(range(50_000)), into=tmp_path / "x.parquet", executor=SERIAL, chunk=25_000
+        )
         assert result.table["value"].to_pylist() == list(range(50_000))
 
 
@@ -610,9 +668,13 @@ class TestRefusals:
         async def later(n):
             return n
 
-        with pytest.raises(errors.FunctionError, match=r"is an async function, which is for records: use map_records"):
+        with pytest.raises(
+            errors.FunctionError, match=r"is an async function, which is for records: use map_records"
+        ):
             bf.map_batches(later, bf.records([1]), executor=SERIAL)
-        with pytest.raises(errors.FunctionError, match="is async, but the function is not: make both async, or none"):
+        with pytest.raises(
+            errors.FunctionError, match="is async, but the function is not: make both async, or none"
+        ):
             run(lambda n, m: n, [1], setup=later)
         with pytest.raises(errors.FunctionError, match=r"combine=.*later is async, but it waits for nothing"):
             run(lambda n: n, [1], combine=later)
@@ -638,14 +700,23 @@ class TestRefusals:
             ({"into": "x/", "combine": lambda t: t}, "leave out into="),
             ({"per_task": bf.Resources(gpus=1)}, "placed by Ray only, not by serial"),
             ({"chunk": 2.5}, "chunk=2.5 must be positive"),
-            ({"concurrency": 0}, "concurrency=0 must be a whole number of calls at once in each worker, 1 or more"),
+            (
+                {"concurrency": 0},
+                "concurrency=0 must be a whole number of calls at once in each worker, 1 or more",
+            ),
             ({"concurrency": 2.0}, "concurrency=2.0 must be a whole number"),
             ({"concurrency": True}, "concurrency=True must be a whole number"),
-            ({"rate": "50/day"}, "rate='50/day' is not a rate: write calls per second as a number over 0, or like"),
+            (
+                {"rate": "50/day"},
+                "rate='50/day' is not a rate: write calls per second as a number over 0, or like",
+            ),
             ({"rate": 0}, "rate=0 is not a rate"),
             ({"executor": "dask"}, "unknown executor 'dask': use one of serial, processes, ray"),
             ({"per_task": bf.Resources(cpus=10_000)}, "one task asks for 10000 cpus"),
-            ({"per_task": bf.Resources(memory="4GB"), "limits": bf.Resources(memory="1GB")}, "4 GB of memory, but the job may"),
+            (
+                {"per_task": bf.Resources(memory="4GB"), "limits": bf.Resources(memory="1GB")},
+                "4 GB of memory, but the job may",
+            ),
         ],
     )
     def test_options_that_cannot_work(self, tmp_path, monkeypatch, options, text):
@@ -671,7 +742,9 @@ class TestRefusals:
     @pytest.mark.parametrize("into", ["out/", "x.parquet"])
     def test_the_output_of_an_earlier_run_is_replaced_on_request_only(self, tmp_path, into):
         run(lambda n: {"n": n}, range(1000), into=tmp_path / into, part_size=2000, chunk=100)
-        with pytest.raises(errors.ChangedError, match=r"size 1000 then, 1 now\): run the job with fresh=True \(--fresh\) to make"):
+        with pytest.raises(
+            errors.ChangedError, match=r"size 1000 then, 1 now\): run the job with fresh=True \(--fresh\) to make"
+        ):
             run(lambda n: {"n": n}, [1], into=tmp_path / into)
         assert run(lambda n: {"n": n}, [1], into=tmp_path / into, fresh=True).values == [{"n": 1}]
 
@@ -687,7 +760,10 @@ class TestPlan:
 
         assert told(len) == "record"
         assert told(later) == "record, 100 at once in each worker"
-        assert told(len, concurrency=8, rate="90/min") == "record, 8 at once in each worker, at most 1.5 calls/s in all"
+        assert (
+            told(len, concurrency=8, rate="90/min")
+            == "record, 8 at once in each worker, at most 1.5 calls/s in all"
+        )
         assert told(len, rate="50/s burst 10") == "record, at most 50 calls/s burst 10 in all"
 
     def test_explain_tells_input_chunks_and_output_and_runs_nothing(self, tmp_path):

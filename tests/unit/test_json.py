@@ -60,9 +60,12 @@ def test_a_line_that_is_no_json_is_a_failure_of_its_own(write, weight):
     seen = read(read_json(path), weight)
     assert [(number, row) for _, number, _, row in seen.records] == [(1, {"a": 1}), (7, {"a": 3})]
     assert [failure[1:5] for failure in seen.failures] == [
-        (2, 9, 17, '{"a": }'), (3, 17, 28, '{"a": 2} x'), (4, 28, 32, '"\\xff"'), (5, 32, 38, '{"a":'),
+        (2, 9, 17, '{"a": }'),
+        (3, 17, 28, '{"a": 2} x'),
+        (4, 28, 32, '"\\xff"'),
+        (5, 32, 38, '{"a":'),
         (6, 38, 41, "1}"),
-    ]  # fmt: skip
+    ]
     assert seen.messages[0] == "Expecting value: line 1 column 7 (char 6)"
     assert "Extra data" in seen.messages[1]
 

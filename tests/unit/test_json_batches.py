@@ -48,23 +48,41 @@ def test_late_field_and_other_type_are_error_rows_with_a_cure(tmp_path, chunk):
     result = batches(path, chunk)
     assert result.table["a"].to_pylist() == [*range(1000), None, 7]
     assert [(row["record"], row["phase"], row["message"]) for row in result.errors.to_pylist()] == [
-        (1001, "read", "field 'late' is not in the sample that the columns were inferred from: pass "
-         "types={'late': int} (--types late=int)"),
-        (1002, "read", "column 'a': 'x' is not of type int64, inferred from the first rows: to read such values as JSON "
-         "text, pass types={'a': str} (--types a=str)"),
-        (1003, "read", "column 'a': 2.5 is not of type int64, inferred from the first rows: to read such values as JSON "
-         "text, pass types={'a': str} (--types a=str)"),
-    ]  # fmt: skip
+        (
+            1001,
+            "read",
+            "field 'late' is not in the sample that the columns were inferred from: pass "
+            "types={'late': int} (--types late=int)",
+        ),
+        (
+            1002,
+            "read",
+            "column 'a': 'x' is not of type int64, inferred from the first rows: to read such values as JSON "
+            "text, pass types={'a': str} (--types a=str)",
+        ),
+        (
+            1003,
+            "read",
+            "column 'a': 2.5 is not of type int64, inferred from the first rows: to read such values as JSON "
+            "text, pass types={'a': str} (--types a=str)",
+        ),
+    ]
     assert json.loads(result.errors["payload"][0].as_py().replace("'", '"')) == rows[1000]
     result = batches(path, chunk, types={"a": str, "late": int})
     assert result.table.to_pylist() == [
-        {"a": row["a"] if isinstance(row["a"], str) or row["a"] is None else json.dumps(row["a"]), "late": row.get("late")} for row in rows
+        {
+            "a": row["a"] if isinstance(row["a"], str) or row["a"] is None else json.dumps(row["a"]),
+            "late": row.get("late"),
+        }
+        for row in rows
     ]
     assert batches(path, chunk, types={"a": float, "late": pa.int8()}).report.failed == 1
 
 
 def test_types_named_are_those_of_the_table(tmp_path):
-    path = write(tmp_path / "a.jsonl", [{"d": "2024-02-29", "n": 1, "l": []}, {"d": None, "x": 2**53 + 1}, {"d": "no"}])
+    path = write(
+        tmp_path / "a.jsonl", [{"d": "2024-02-29", "n": 1, "l": []}, {"d": None, "x": 2**53 + 1}, {"d": "no"}]
+    )
     types = {"d": date, "n": float, "l": pa.list_(pa.int8()), "x": float}
     result = batches(path, types=types)
     assert result.table.schema.types == [pa.date32(), pa.float64(), pa.list_(pa.int8()), pa.float64()]
@@ -84,13 +102,22 @@ def test_plan_shows_the_columns_and_retry_keeps_them(tmp_path):
     again = bf.Job(
         job.fn, bf.read_json([path, tmp_path / "b.jsonl"], types={"late": str}), per="batch", into=tmp_path / "o/"
     ).run()
-    assert again.errors["source"].to_pylist() == [str(tmp_path / "b.jsonl")]  # the types are those of the first run
+    assert again.errors["source"].to_pylist() == [
+        str(tmp_path / "b.jsonl")
+    ]  # the types are those of the first run
 
 
-CELLS = st.none() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False, allow_infinity=False) | st.text("ab", max_size=2)
+CELLS = (
+    st.none()
+    | st.integers(-(2**62), 2**62)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text("ab", max_size=2)
+)
 ROWS = st.lists(
     st.dictionaries(
-        st.sampled_from("abc"), CELLS | st.lists(CELLS, max_size=2) | st.dictionaries(st.sampled_from("xyz"), CELLS, max_size=2), max_size=3
+        st.sampled_from("abc"),
+        CELLS | st.lists(CELLS, max_size=2) | st.dictionaries(st.sampled_from("xyz"), CELLS, max_size=2),
+        max_size=3,
     ),
     min_size=1,
     max_size=10,

@@ -29,7 +29,11 @@ class Cell:
     def line(self):
         """Return what stands left and right of the bar, and how full that is."""
         [bar] = [state for state in self.widgets.values() if state.get("_model_name") == "FloatProgressModel"]
-        texts = [state["value"].replace("\N{FIGURE SPACE}", " ") for state in self.widgets.values() if state.get("_model_name") == "HTMLModel"]
+        texts = [
+            state["value"].replace("\N{FIGURE SPACE}", " ")
+            for state in self.widgets.values()
+            if state.get("_model_name") == "HTMLModel"
+        ]
         return texts, bar["value"] / bar["max"], bar["bar_style"]
 
 
@@ -64,8 +68,10 @@ def test_progress_can_be_left_out(run):
 
 
 def test_without_widgets_it_is_a_line_of_text(run):
-    run("hidden = sys.modules.pop('ipywidgets', None); sys.modules['ipywidgets'] = None\n"
-        "for name in [name for name in sys.modules if name.startswith('tqdm')]: del sys.modules[name]")  # fmt: skip
+    run(
+        "hidden = sys.modules.pop('ipywidgets', None); sys.modules['ipywidgets'] = None\n"
+        "for name in [name for name in sys.modules if name.startswith('tqdm')]: del sys.modules[name]"
+    )
     cell = run("bf.map_records(len, bf.records(['a', 'bc']), executor='serial').values")
     assert cell.widgets == {}
     assert re.fullmatch(r"100% 2/2 records \[00:0\d, [\d.,]+/s\]\n", cell.texts["stderr"])

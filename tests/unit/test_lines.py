@@ -56,8 +56,9 @@ def test_a_line_that_is_not_utf8_is_a_failure_of_its_own(write, weight):
     seen = read(read_text(path), weight)
     assert [(number, row) for _, number, _, row in seen.records] == [(1, "one"), (3, "three"), (5, "five")]
     assert [failure[:5] for failure in seen.failures] == [
-        (path, 2, 4, 8, "t\\xffo"), (path, 4, 14, 17, "\\xe6\\x97"),
-    ]  # fmt: skip
+        (path, 2, 4, 8, "t\\xffo"),
+        (path, 4, 14, 17, "\\xe6\\x97"),
+    ]
     assert all("can't decode byte" in message for message in seen.messages)
 
 

@@ -22,7 +22,10 @@ def test_messages_are_found_in_all_their_forms():
     """The collector itself: a literal, a name, a branch, a helper's return, a constant of the module."""
     found = cures.messages()
     assert "no input: the list of paths is empty" in found
-    assert "the input … has changed since … was made of it (…): run the job with fresh=True (--fresh) to make all of it again" in found
+    assert (
+        "the input … has changed since … was made of it (…): run the job with fresh=True (--fresh) to make all of it again"
+        in found
+    )
     assert "… is no output of batchflow: … does not exist; name the folder or file that a run wrote" in found
     assert "no file matches … (looked in …)" in found
     assert "the worker process …" in found

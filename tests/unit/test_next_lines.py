@@ -39,7 +39,12 @@ def shell(folder):
 
     def run(words):
         done = subprocess.run(
-            [sys.executable, "-m", "batchflow.cli", *words], capture_output=True, text=True, timeout=100, cwd=folder, check=False
+            [sys.executable, "-m", "batchflow.cli", *words],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            cwd=folder,
+            check=False,
         )
         return done.returncode, done.stdout, done.stderr
 
@@ -102,14 +107,16 @@ def pasted(folder, line):
 
     (folder / "bin").mkdir(exist_ok=True)
     program = folder / "bin/batchflow"
-    program.write_text(f"#!/bin/sh\nexec {sys.executable} -m batchflow \"$@\"\n")
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m batchflow "$@"\n')
     program.chmod(0o755)
-    commands = [part[part.index("batchflow "):] for part in line.split("; ")]
+    commands = [part[part.index("batchflow ") :] for part in line.split("; ")]
     environment = os.environ | {"PATH": f"{folder}/bin:{os.environ['PATH']}"}
     return [
-        subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, timeout=100, check=False).returncode
+        subprocess.run(
+            ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, timeout=100, check=False
+        ).returncode
         for command in commands
-    ]  # fmt: skip
+    ]
 
 
 PLACES = ["-dash/", "a $HOME 'b' \"c\"/", "größe/", "-x *.parquet"]
@@ -160,12 +167,16 @@ def test_job_of_a_cluster_names_commands_that_are_submitted(folder, monkeypatch,
     from batchflow.suggesting import command
 
     monkeypatch.setenv("BATCHFLOW_JOB", "clean-1")
-    assert command("run", "steps.py:size", "s3://b/in put/") == "batchflow submit run steps.py:size 's3://b/in put/'"
+    assert (
+        command("run", "steps.py:size", "s3://b/in put/") == "batchflow submit run steps.py:size 's3://b/in put/'"
+    )
     assert command("errors", "s3://b/out/") == "batchflow errors s3://b/out/"
 
 
 def test_function_that_cannot_be_found_names_a_command_that_is_quoted(folder, capsys):
-    bf.map_records(lambda line: int(line), bf.read_text("in.txt"), into="-my out/", executor="serial", progress=False)
+    bf.map_records(
+        lambda line: int(line), bf.read_text("in.txt"), into="-my out/", executor="serial", progress=False
+    )
     assert main(["retry", "./-my out/"]) == 2
     assert capsys.readouterr().err.endswith("batchflow retry './-my out/' steps.py:clean --version 2\n")
 

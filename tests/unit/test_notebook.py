@@ -10,9 +10,24 @@ import batchflow as bf
 
 HOSTILE = "</td></table></svg></style><script>alert('1')</script><img src=x onerror=alert(2)>\x1b[31m\u202e"
 KNOWN = {
-    "div", "style", "table", "caption", "thead", "tbody", "tr", "th", "td",
-    "svg", "title", "defs", "marker", "path", "rect", "text", "g",
-}  # fmt: skip
+    "div",
+    "style",
+    "table",
+    "caption",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "svg",
+    "title",
+    "defs",
+    "marker",
+    "path",
+    "rect",
+    "text",
+    "g",
+}
 
 
 class Page(HTMLParser):
@@ -53,7 +68,9 @@ def shown(value):
 
 
 def test_a_result_in_memory():
-    result = bf.map_records(lambda n: {"n": n, "square": n * n} if n < 12 else 1 / 0, bf.records(range(13)), executor="serial")
+    result = bf.map_records(
+        lambda n: {"n": n, "square": n * n} if n < 12 else 1 / 0, bf.records(range(13)), executor="serial"
+    )
     page = shown(result)
     assert page.captions == ["Report", "first 10 of 12 rows", "1 error"]
     assert "Result in memory" in page.texts
@@ -87,10 +104,20 @@ class Odd:
 @pytest.mark.parametrize(
     "value",
     [
-        HOSTILE, {HOSTILE: HOSTILE}, [HOSTILE] * 5, {"a": {HOSTILE: [HOSTILE]}}, HOSTILE.encode(), "\ud800", None, Odd(HOSTILE),
-        Odd(None), {1: 2}, float("nan"), 10**400,
+        HOSTILE,
+        {HOSTILE: HOSTILE},
+        [HOSTILE] * 5,
+        {"a": {HOSTILE: [HOSTILE]}},
+        HOSTILE.encode(),
+        "\ud800",
+        None,
+        Odd(HOSTILE),
+        Odd(None),
+        {1: 2},
+        float("nan"),
+        10**400,
     ],
-)  # fmt: skip
+)
 def test_hostile_values_are_text(value):
     shown(bf.map_records(lambda _: value, bf.records([1, 2]), executor="serial"))
 
@@ -133,6 +160,8 @@ def test_a_flow_draws_itself():
 def test_a_report_that_did_not_end():
     report = bf.Report(rows_in=5, failed=5)
     assert shown(report).captions == ["Report of a run that did not come to its end"]
-    page = shown(bf.Report(rows_in=5000, seconds=2.0, slots=2, executor="processes", task_seconds=3.0, complete=True))
+    page = shown(
+        bf.Report(rows_in=5000, seconds=2.0, slots=2, executor="processes", task_seconds=3.0, complete=True)
+    )
     assert page.cells[page.cells.index("workers") + 1] == "1.5 workers' worth on 2 (processes)"
     assert page.cells[page.cells.index("time") + 1] == "2.00 s, 2,500 records/s"

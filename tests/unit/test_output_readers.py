@@ -59,7 +59,9 @@ READERS = {
         "ours": lambda out: ours(bf.read_csv)(out),
     },
     "jsonl": {
-        "pandas": lambda out: pandas.concat(pandas.read_json(path, lines=True) for path in sorted(glob.glob(f"{out}/*"))),
+        "pandas": lambda out: pandas.concat(
+            pandas.read_json(path, lines=True) for path in sorted(glob.glob(f"{out}/*"))
+        ),
         "pyarrow dataset": lambda out: ds.dataset(out, format="json").to_table(),
         "polars": lambda out: polars.scan_ndjson(out).collect(),
         "duckdb **": lambda out: sql("read_json", f"{out}/**/*.jsonl"),
@@ -79,8 +81,18 @@ def outputs(tmp_path_factory):
     """Write an output with failures, and one without rows, in each format."""
     folder = tmp_path_factory.mktemp("outputs")
     for kind in READERS:
-        bf.map_records(reciprocal, bf.records(range(6)), into=f"{folder}/{kind}/full/", format=kind, executor="serial", part_size=1, chunk=2)
-        bf.map_records(keep_none, bf.records(range(6)), into=f"{folder}/{kind}/empty/", format=kind, executor="serial")
+        bf.map_records(
+            reciprocal,
+            bf.records(range(6)),
+            into=f"{folder}/{kind}/full/",
+            format=kind,
+            executor="serial",
+            part_size=1,
+            chunk=2,
+        )
+        bf.map_records(
+            keep_none, bf.records(range(6)), into=f"{folder}/{kind}/empty/", format=kind, executor="serial"
+        )
     return folder
 
 
@@ -111,10 +123,16 @@ def test_json_lines_without_rows_read_by_others_are_empty(outputs, reader):
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
 def test_folder_of_outputs_read_by_pattern_holds_the_rows(tmp_path, kind):
     for day in (1, 2):
-        bf.map_records(reciprocal, bf.records(range(6)), into=f"{tmp_path}/day={day}/", format=kind, executor="serial")
+        bf.map_records(
+            reciprocal, bf.records(range(6)), into=f"{tmp_path}/day={day}/", format=kind, executor="serial"
+        )
     pattern = f"{tmp_path}/**/*.{kind}"
     reads = {
-        "parquet": [lambda: polars.read_parquet(pattern), lambda: sql("read_parquet", pattern), lambda: dask.dataframe.read_parquet(pattern).compute()],
+        "parquet": [
+            lambda: polars.read_parquet(pattern),
+            lambda: sql("read_parquet", pattern),
+            lambda: dask.dataframe.read_parquet(pattern).compute(),
+        ],
         "jsonl": [lambda: polars.scan_ndjson(pattern).collect(), lambda: sql("read_json", pattern)],
     }
     for read in reads[kind]:
@@ -132,7 +150,7 @@ def test_error_table_is_read_by_others(outputs):
 def test_output_without_rows_takes_later_rows(tmp_path, monkeypatch, into):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("1\n")
-    big = lambda line: {"n": int(line)} if int(line) > 1 else None  # noqa: E731
+    big = lambda line: {"n": int(line)} if int(line) > 1 else None
     bf.map_records(big, bf.read_text("*.txt"), into=into, executor="serial")
     (tmp_path / "b.txt").write_text("2\n")
     result = bf.map_records(big, bf.read_text("*.txt"), into=into, executor="serial")
@@ -176,5 +194,7 @@ def test_output_through_a_link_has_its_metadata_next_to_the_folder(tmp_path):
 
 @pytest.mark.parametrize("into", ["/", "/proc/", "s3://bucket/", "s3://bucket"])
 def test_output_without_a_place_for_metadata_is_refused(into):
-    with pytest.raises(bf.errors.DestinationError, match=r"itself, as metadata is stored next to an output: use .*/output/"):
+    with pytest.raises(
+        bf.errors.DestinationError, match=r"itself, as metadata is stored next to an output: use .*/output/"
+    ):
         bf.Job(abs, bf.records([1]), into=into, executor="serial").plan()

@@ -38,7 +38,9 @@ def test_the_last_whole_lines_are_kept_as_far_as_there_is_room(earlier, new, roo
     told = before + [f"[p] {line}\n".encode() for printed in new for line in printed]
     largest, printed.LARGEST = printed.LARGEST, room
     try:
-        kept = papers([Printed("p", tuple(printed)) for printed in new], lambda: b"".join(before)).get(OUTPUT_LOG, b"")
+        kept = papers([Printed("p", tuple(printed)) for printed in new], lambda: b"".join(before)).get(
+            OUTPUT_LOG, b""
+        )
     finally:
         printed.LARGEST = largest
     assert len(kept) <= room

@@ -11,7 +11,17 @@ from told import Clock, ended, many, told
 
 from batchflow.page import embedded, page_of
 
-NASTY = ["</script><script>boom()</script>", "<!--<script>", "]]>", "\u2028\u2029", "\ud800", "\x00\x1b[31m", "&lt;&amp;", "{{DATA}}", "\U0001f600"]
+NASTY = [
+    "</script><script>boom()</script>",
+    "<!--<script>",
+    "]]>",
+    "\u2028\u2029",
+    "\ud800",
+    "\x00\x1b[31m",
+    "&lt;&amp;",
+    "{{DATA}}",
+    "\U0001f600",
+]
 
 
 def data(page):
@@ -45,7 +55,10 @@ def test_it_loads_nothing():
     assert "default-src 'none'" in page
     assert not re.findall(r'(?:src|href)="(?!data:,")', page)
     assert [url for url in re.findall(r"https?://[^\s\"']+", page) if "w3.org" not in url] == []
-    assert not re.findall(r"@import|url\(|\bfetch\(|XMLHttpRequest|WebSocket|innerHTML|insertAdjacentHTML|document\.write|\beval\(", page)
+    assert not re.findall(
+        r"@import|url\(|\bfetch\(|XMLHttpRequest|WebSocket|innerHTML|insertAdjacentHTML|document\.write|\beval\(",
+        page,
+    )
 
 
 def test_the_wheel_holds_what_it_is_drawn_with(tmp_path):

@@ -13,9 +13,21 @@ CSS = Path(batchflow.page.__file__).with_name("page.css").read_text()
 THEMES = [dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", CSS, re.S)]
 SEEN = {  # what is seen of linear RGB: Machado, Oliveira and Fernandes, 2009, for the severest case of each
     "all": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
 }
 XYZ = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 WHITE = (0.95047, 1, 1.08883)
@@ -44,7 +56,10 @@ def distance(theme, one, other, seen):
 @pytest.mark.parametrize("seen", SEEN)
 @pytest.mark.parametrize("theme", [0, 1])
 def test_phases_look_different(theme, seen):
-    close = {pair: distance(theme, *pair, seen) for pair in combinations(("read", "call", "convert", "write", "other"), 2)}
+    close = {
+        pair: distance(theme, *pair, seen)
+        for pair in combinations(("read", "call", "convert", "write", "other"), 2)
+    }
     assert min(close.values()) >= 14, close
 
 

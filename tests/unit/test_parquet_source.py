@@ -17,7 +17,9 @@ from batchflow.errors import FormatError
 from batchflow.readers import read_parquet, records
 from batchflow.sources.parquet import exact_instants
 
-TABLE = pa.table({"n": range(100), "s": [f"text {at}" for at in range(100)], "l": [[at] * (at % 3) for at in range(100)]})
+TABLE = pa.table(
+    {"n": range(100), "s": [f"text {at}" for at in range(100)], "l": [[at] * (at % 3) for at in range(100)]}
+)
 
 
 @pytest.fixture
@@ -140,7 +142,9 @@ def test_many_spans_of_a_row_group_decode_it_once(path, decoders):
     rows = [row for span in spans for block in source.blocks(span, None) for row in block.rows.to_pylist()]
     assert (rows, decoders) == (TABLE.to_pylist(), [[0], [1], [2], [3]])
     del decoders[:]
-    every_other = [row for span in spans[::2] for block in source.blocks(span, None) for row in block.rows.to_pylist()]
+    every_other = [
+        row for span in spans[::2] for block in source.blocks(span, None) for row in block.rows.to_pylist()
+    ]
     assert every_other == [row for at, row in enumerate(TABLE.to_pylist()) if at // 5 % 2 == 0]
     assert decoders == [[0], [1], [2], [3]]
 
@@ -157,7 +161,9 @@ def test_spans_in_any_order_and_two_at_a_time(path, decoders):
 
     for start, stop in [(50, 70), (10, 20), (15, 100), (0, 1), (29, 31), (31, 32)]:
         assert list(read_span(start, stop)) == rows[start:stop]
-    assert list(zip(read_span(0, 50), read_span(40, 90), strict=True)) == list(zip(rows[:50], rows[40:90], strict=True))
+    assert list(zip(read_span(0, 50), read_span(40, 90), strict=True)) == list(
+        zip(rows[:50], rows[40:90], strict=True)
+    )
 
 
 def test_no_file_stays_open_but_the_one_in_the_middle_of_which_a_worker_is(path, tmp_path):
@@ -185,15 +191,23 @@ SENTINEL = datetime(9999, 12, 31)
 @pytest.mark.parametrize("chunk", [1, 2, 10])
 def test_instants_of_96_bits_keep_years_and_nanoseconds(tmp_path, chunk):
     times = [SENTINEL, datetime(2020, 1, 1, 0, 0, 0, 5), None]
-    far = pa.table({"t": pa.array(times, pa.timestamp("us")), "l": pa.array([[SENTINEL], None, []], pa.list_(pa.timestamp("us")))})
+    far = pa.table(
+        {
+            "t": pa.array(times, pa.timestamp("us")),
+            "l": pa.array([[SENTINEL], None, []], pa.list_(pa.timestamp("us"))),
+        }
+    )
     fine = pa.table({"t": pa.array([1_704_067_200_123_456_789, None], pa.timestamp("ns"))})
     for name, table in (("far", far), ("fine", fine)):
         pq.write_table(table, tmp_path / f"{name}.parquet", use_deprecated_int96_timestamps=True)
         for verb in (bf.map_records, bf.map_batches):
             result = verb(
-                lambda given: given, read_parquet(tmp_path / f"{name}.parquet"), into=tmp_path / f"{verb.__name__}-{name}.arrow",
-                executor="serial", chunk=chunk,
-            )  # fmt: skip
+                lambda given: given,
+                read_parquet(tmp_path / f"{name}.parquet"),
+                into=tmp_path / f"{verb.__name__}-{name}.arrow",
+                executor="serial",
+                chunk=chunk,
+            )
             assert (result.table.schema.types, result.table.to_pylist()) == (table.schema.types, table.to_pylist())
 
 
@@ -216,14 +230,18 @@ def test_dictionary_in_one_file_and_text_in_another_unite(tmp_path):
     texts = ["a", "b", None]
     pq.write_table(pa.table({"s": pa.array(texts).dictionary_encode()}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"s": pa.array(texts)}), tmp_path / "2.parquet")
-    result = bf.map_batches(lambda table: table, read_parquet(tmp_path / "*.parquet"), into=tmp_path / "out/", executor="serial")
+    result = bf.map_batches(
+        lambda table: table, read_parquet(tmp_path / "*.parquet"), into=tmp_path / "out/", executor="serial"
+    )
     assert (result.table["s"].to_pylist(), result.report.failed) == (texts * 2, 0)
 
 
 def test_records_of_a_chunk_that_does_not_fit_are_all_counted(tmp_path):
     pq.write_table(pa.table({"s": ["a"] * 9}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"s": range(1000)}), tmp_path / "2.parquet")
-    result = bf.map_batches(lambda table: table, read_parquet(tmp_path / "*.parquet"), into=tmp_path / "out/", executor="serial")
+    result = bf.map_batches(
+        lambda table: table, read_parquet(tmp_path / "*.parquet"), into=tmp_path / "out/", executor="serial"
+    )
     assert (result.report.rows_in, result.report.rows_out, result.report.failed) == (1009, 9, 1000)
 
 

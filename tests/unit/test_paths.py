@@ -25,7 +25,17 @@ def write(tmp_path: Path) -> Callable[..., str]:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     write = writer(tmp_path)
-    for name in ("b.txt", "a.txt", "sub/c.csv", "sub/deep/d.txt", "_x/e.txt", ".h/f.txt", "_i.txt", ".j", "s2/k.txt"):
+    for name in (
+        "b.txt",
+        "a.txt",
+        "sub/c.csv",
+        "sub/deep/d.txt",
+        "_x/e.txt",
+        ".h/f.txt",
+        "_i.txt",
+        ".j",
+        "s2/k.txt",
+    ):
         write(name, name)
     return tmp_path
 
@@ -219,7 +229,10 @@ def test_the_kind_of_a_folder_is_that_of_its_files(write, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     assert guess(pattern).kind == "csv"
     write(b"", "in/c.jsonl.gz")
-    with pytest.raises(FormatError, match=r"what kind of input in.* is \(in/a.csv.gz and in/c.jsonl.gz differ\): add one of --read text"):
+    with pytest.raises(
+        FormatError,
+        match=r"what kind of input in.* is \(in/a.csv.gz and in/c.jsonl.gz differ\): add one of --read text",
+    ):
         guess(pattern)
 
 

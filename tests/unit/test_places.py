@@ -47,7 +47,10 @@ def folder(tmp_path, monkeypatch):
 # --- the output of the job itself ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", ["data/", "data", "./data", "data/**/*.jsonl", "data/*", "**/*.jsonl", "{cwd}/data", "link/", "data/../data"])
+@pytest.mark.parametrize(
+    "source",
+    ["data/", "data", "./data", "data/**/*.jsonl", "data/*", "**/*.jsonl", "{cwd}/data", "link/", "data/../data"],
+)
 @pytest.mark.parametrize("into", ["data/clean/", "data/clean.jsonl", "data/deep/er/clean/", "link/clean/"])
 def test_output_in_the_folder_that_is_read_is_no_input(folder, capsys, source, into):
     os.symlink("data", "link")
@@ -80,14 +83,31 @@ def test_commands_leave_the_output_out_of_the_input(folder, capsys):
 
 @pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize(
-    "source", ["clean/", "clean", "./clean/", "clean/*.jsonl", "clean/**", "clean/part-00000.jsonl", "x/../clean", "link", "cl*/*.jsonl", "cl*", "{cwd}/clean", "file://{cwd}/clean/"]
+    "source",
+    [
+        "clean/",
+        "clean",
+        "./clean/",
+        "clean/*.jsonl",
+        "clean/**",
+        "clean/part-00000.jsonl",
+        "x/../clean",
+        "link",
+        "cl*/*.jsonl",
+        "cl*",
+        "{cwd}/clean",
+        "file://{cwd}/clean/",
+    ],
 )
 def test_output_that_is_read_is_refused_untouched(folder, source, fresh):
     os.mkdir("x")
     write("in.jsonl", 1, 2)
     run("in.jsonl", "clean/", format="jsonl")
     os.symlink("clean", "link")
-    with pytest.raises(errors.DestinationError, match=r"^cannot write to .*/clean: the input .* is read from there; choose another output$"):
+    with pytest.raises(
+        errors.DestinationError,
+        match=r"^cannot write to .*/clean: the input .* is read from there; choose another output$",
+    ):
         run(source.format(cwd=folder), "clean/", format="jsonl", fresh=fresh)
     assert numbers(run("clean/")) == [1, 2]
 
@@ -117,7 +137,9 @@ def test_error_table_of_the_output_is_no_input_of_it(folder):
     write("in.jsonl", 1)
     run("in.jsonl", "clean/", fn=lambda row: 1 / 0)
     with pytest.raises(errors.DestinationError, match="is read from there"):
-        bf.map_records(same, bf.read_parquet(".clean_batchflow/errors.pq"), into="clean/", executor="serial", fresh=True)
+        bf.map_records(
+            same, bf.read_parquet(".clean_batchflow/errors.pq"), into="clean/", executor="serial", fresh=True
+        )
     (row,) = bf.map_records(same, bf.read_parquet(".clean_batchflow/errors.pq"), executor="serial").values
     assert row["error_type"] == "ZeroDivisionError"
 
@@ -141,7 +163,9 @@ def test_output_of_another_job_is_read_if_it_is_named(folder):
         assert numbers(run(source)) == ([1, 1] if isinstance(source, list) else [1])
 
 
-@pytest.mark.parametrize("source", ["days/*", "days/*/*.jsonl", "days/**/*.jsonl", "days/**", "days/day=*", "day*/day=*/**"])
+@pytest.mark.parametrize(
+    "source", ["days/*", "days/*/*.jsonl", "days/**/*.jsonl", "days/**", "days/day=*", "day*/day=*/**"]
+)
 def test_outputs_that_a_pattern_matches_are_always_read(folder, source):
     write("in.jsonl", 1)
     for day in (1, 2):
@@ -156,7 +180,10 @@ def test_folder_of_nothing_but_outputs_is_refused(folder):
     write("in.jsonl", 1)
     for day in (1, 2):
         run("in.jsonl", f"days/day={day}/", format="jsonl")
-    with pytest.raises(errors.InputError, match=r"^the folder 'days' holds only outputs of other jobs, which are read if they are named: 'days/day=1', or 'days/\*\*' for all$"):
+    with pytest.raises(
+        errors.InputError,
+        match=r"^the folder 'days' holds only outputs of other jobs, which are read if they are named: 'days/day=1', or 'days/\*\*' for all$",
+    ):
         run("days")
     write("days/day=3/foreign.jsonl", 2)
     assert numbers(run("days")) == [2]
@@ -171,7 +198,18 @@ def test_output_that_is_named_too_is_not_called_left_out(folder):
 
 # --- one input, however it is spelled -----------------------------------------------------------------
 
-SPELLINGS = ["dd/*.jsonl", "./dd/*.jsonl", "{cwd}/dd/*.jsonl", "dd/", "dd", "file://{cwd}/dd/", "link/*.jsonl", "dd/../dd", "d?/f*", "**/f*.jsonl"]
+SPELLINGS = [
+    "dd/*.jsonl",
+    "./dd/*.jsonl",
+    "{cwd}/dd/*.jsonl",
+    "dd/",
+    "dd",
+    "file://{cwd}/dd/",
+    "link/*.jsonl",
+    "dd/../dd",
+    "d?/f*",
+    "**/f*.jsonl",
+]
 
 
 @pytest.mark.parametrize("first", ["dd/*.jsonl", "{cwd}/dd/", "link/"])
@@ -179,7 +217,7 @@ def test_input_in_another_spelling_is_the_same(folder, capsys, first):
     for n in range(3):
         write(f"dd/f{n}.jsonl", n)
     os.symlink("dd", "link")
-    fail = lambda row: row if row["a"] else 1 / 0  # noqa: E731
+    fail = lambda row: row if row["a"] else 1 / 0
     run(first.format(cwd=folder), "out/", fn=fail)
     for spelling in SPELLINGS:
         result = run(spelling.format(cwd=folder), "out/", fn=fail)
@@ -191,7 +229,12 @@ def test_input_in_another_spelling_is_the_same(folder, capsys, first):
     assert numbers(run("../dd/", "../out/", fn=fail)) == [1, 2]
     assert "3 records in, 2 rows out, 1 failed" in proved("../out/", capsys)
     os.chdir(folder / "else")  # the command works from the folder of the run
-    assert bf.Job(same, bf.read_json("../link"), into="../out/", executor="serial", version="2").retry_failed().report.failed == 0
+    assert (
+        bf.Job(same, bf.read_json("../link"), into="../out/", executor="serial", version="2")
+        .retry_failed()
+        .report.failed
+        == 0
+    )
 
 
 def test_input_of_two_spellings_is_read_once(folder):
@@ -273,7 +316,13 @@ def test_pipes_and_sockets_among_files_are_failures(folder, kind, executor):
     os.mkfifo("in/pipe")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("in/socket")
-        read = {"json": bf.read_json, "text": bf.read_text, "csv": bf.read_csv, "parquet": bf.read_parquet, "files": bf.files}[kind]
+        read = {
+            "json": bf.read_json,
+            "text": bf.read_text,
+            "csv": bf.read_csv,
+            "parquet": bf.read_parquet,
+            "files": bf.files,
+        }[kind]
         result = bf.map_records(lambda record: 1, read("in"), executor=executor, timeout=20)
     failed = dict(zip(result.errors["source"].to_pylist(), result.errors["message"].to_pylist(), strict=True))
     assert failed.keys() >= {"in/pipe", "in/socket"}
@@ -296,10 +345,14 @@ def test_pipe_in_the_place_of_a_file_is_a_failure(folder, chunk):
     assert set(result.errors["source"].to_pylist()) == {"in/b.jsonl"}
 
 
-@pytest.mark.parametrize(("make", "what"), [(os.mkfifo, "a pipe"), (lambda path: os.symlink("/dev/null", path), "a device")])
+@pytest.mark.parametrize(
+    ("make", "what"), [(os.mkfifo, "a pipe"), (lambda path: os.symlink("/dev/null", path), "a device")]
+)
 def test_pipe_that_is_named_is_refused(folder, make, what):
     make("odd")
-    with pytest.raises(errors.InputError, match=f"^cannot read 'odd': it is {what}, not a file; write its data to a file first$"):
+    with pytest.raises(
+        errors.InputError, match=f"^cannot read 'odd': it is {what}, not a file; write its data to a file first$"
+    ):
         run("odd")
 
 
@@ -316,7 +369,9 @@ def test_name_that_no_file_can_have_is_refused(folder, name):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to become somebody else")
-@pytest.mark.parametrize("source", ["in", "in/**/*.jsonl", "in/*/*.jsonl", "in/secret/b.jsonl", "in/secret", "in/*"])
+@pytest.mark.parametrize(
+    "source", ["in", "in/**/*.jsonl", "in/*/*.jsonl", "in/secret/b.jsonl", "in/secret", "in/*"]
+)
 def test_folder_that_may_not_be_read_is_refused(folder, source):
     write("in/a.jsonl", 1)
     write("in/secret/b.jsonl", 2)
@@ -332,7 +387,9 @@ def test_folder_that_may_not_be_read_is_refused(folder, source):
         os.chmod("in/secret", 0o755)
 
 
-@pytest.mark.parametrize("name", ["line\nbreak", "\udcff", "a[1]", "*", "-dash", "end ", " start", "q?", "{x}", "~"])
+@pytest.mark.parametrize(
+    "name", ["line\nbreak", "\udcff", "a[1]", "*", "-dash", "end ", " start", "q?", "{x}", "~"]
+)
 def test_odd_names_are_read_and_proved(folder, capsys, name):
     write(f"in/{name}.jsonl", 1)
     os.mkdir(f"in/{name}")
@@ -350,7 +407,9 @@ def test_inputs_that_are_gone_keep_their_rows(folder, kind):
     read = {"csv": bf.read_csv, "jsonl": bf.read_json, "parquet": bf.read_parquet}[kind]
 
     def day(n):
-        bf.map_records(lambda a: {"a": a}, bf.records([2 * n, 2 * n + 1]), into=f"made/day{n}.{kind}", executor="serial")
+        bf.map_records(
+            lambda a: {"a": a}, bf.records([2 * n, 2 * n + 1]), into=f"made/day{n}.{kind}", executor="serial"
+        )
         os.makedirs("dd", exist_ok=True)
         shutil.move(f"made/day{n}.{kind}", f"dd/day{n}.{kind}")
 
@@ -397,12 +456,17 @@ def test_output_in_the_output_of_another_job_is_refused(folder):
     write("in.jsonl", 1)
     run("in.jsonl", "clean/", format="jsonl")
     for into in ("clean/more/", "clean/x.jsonl", "clean/a/b/"):
-        with pytest.raises(errors.DestinationError, match=r"it is in .*/clean, the output of another job; choose another output$"):
+        with pytest.raises(
+            errors.DestinationError, match=r"it is in .*/clean, the output of another job; choose another output$"
+        ):
             run("in.jsonl", into, format="jsonl")
     assert os.listdir("clean") == ["part-00000.jsonl"]
 
 
-@pytest.mark.parametrize(("source", "into"), [("data/", "data/"), ("data/a.jsonl", "data/a.jsonl"), ("FILE://{cwd}/data", "file://{cwd}/data/")])
+@pytest.mark.parametrize(
+    ("source", "into"),
+    [("data/", "data/"), ("data/a.jsonl", "data/a.jsonl"), ("FILE://{cwd}/data", "file://{cwd}/data/")],
+)
 def test_input_that_is_named_as_the_output_is_not_to_be_removed(folder, source, into):
     write("data/a.jsonl", 1)
     with pytest.raises(errors.DestinationError, match="is read from there; choose another output") as caught:

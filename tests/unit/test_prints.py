@@ -61,7 +61,13 @@ def test_bars_of_threads_and_lines_of_others_stand_apart():
 def test_a_tap_is_a_stream_like_any_other(capfd):
     with open("/dev/stdout", "w", encoding="utf-8") as real:
         tap = Tap(real, "<stdout>")
-        assert (tap.encoding, tap.isatty(), tap.writable(), tap.readable(), tap.name) == ("utf-8", False, True, False, "<stdout>")
+        assert (tap.encoding, tap.isatty(), tap.writable(), tap.readable(), tap.name) == (
+            "utf-8",
+            False,
+            True,
+            False,
+            "<stdout>",
+        )
         assert tap.fileno() == real.fileno()
         print("before", file=tap)
         gathered = Prints()

@@ -106,7 +106,9 @@ def fn(x):
 bf.map_records(fn, bf.records(range(10)), chunk=1, executor="serial", into={str(tmp_path / "out/")!r}, VERSION)
 """
     with pytest.raises(StoppedError):
-        bf.map_records(_fails_at_3, bf.records(range(10)), chunk=1, executor="serial", into=f"{tmp_path}/out/", max_errors=0)
+        bf.map_records(
+            _fails_at_3, bf.records(range(10)), chunk=1, executor="serial", into=f"{tmp_path}/out/", max_errors=0
+        )
     gates.make("four")
     with Terminal(gates(code.replace("VERSION", "version='2'")), typed=False) as terminal:
         shown = terminal.until(lambda text: "busy" in text)
@@ -167,7 +169,9 @@ print(run["last"].value)
         below = ["  job:  50%| 2/4 records [T, 1/1 busy]", "  first: [T]", "  second: [T]"]
         shown = terminal.until(lambda text: timeless(text).splitlines()[-3:] == below)
         lines = timeless(shown).splitlines()
-        assert [line for line in lines if line.startswith("[")] == [f"[job: records {x}:{x + 1}] record {x}" for x in range(2)]
+        assert [line for line in lines if line.startswith("[")] == [
+            f"[job: records {x}:{x + 1}] record {x}" for x in range(2)
+        ]
         assert lines[2].startswith("  0%| 0/4 steps [T, ")
         gates.open("one")
         terminal.until(lambda text: "1/4 steps" in text and "first" not in text)
@@ -289,7 +293,10 @@ for turn in tqdm(range(2), desc="outer", bar_format="{desc} {n}"):
 QUIET = "bf.map_records(lambda x: x, bf.records(range(3)), executor='serial', chunk=1{})\nassert 'tqdm' not in sys.modules"
 
 
-@pytest.mark.parametrize(("argument", "environment"), [(", progress=False", {}), ("", {"BATCHFLOW_PROGRESS": "off"}), ("", {"TQDM_DISABLE": "1"})])
+@pytest.mark.parametrize(
+    ("argument", "environment"),
+    [(", progress=False", {}), ("", {"BATCHFLOW_PROGRESS": "off"}), ("", {"TQDM_DISABLE": "1"})],
+)
 def test_off_with_one_word(gates, argument, environment):
     with Terminal(gates(QUIET.format(argument)), typed=False, **environment) as terminal:
         assert terminal.end() == 0
@@ -298,7 +305,16 @@ def test_off_with_one_word(gates, argument, environment):
 
 def test_quiet_on_the_command_line(tmp_path):
     (tmp_path / "in.txt").write_text("a\n")
-    command = [sys.executable, "-m", "batchflow.cli", "run", "builtins:len", str(tmp_path / "in.txt"), "--executor", "serial"]
+    command = [
+        sys.executable,
+        "-m",
+        "batchflow.cli",
+        "run",
+        "builtins:len",
+        str(tmp_path / "in.txt"),
+        "--executor",
+        "serial",
+    ]
     with Terminal([*command, "--quiet"], typed=False, out=subprocess.DEVNULL) as terminal:
         assert (terminal.end(), terminal.raw) == (0, b"")
     with Terminal(command, typed=False, out=subprocess.DEVNULL) as terminal:

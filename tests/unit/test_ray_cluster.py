@@ -50,7 +50,10 @@ def test_each_node_counts_for_itself():
     assert [slots(nodes, cpus=cpus) for cpus in (1, 2, 3, 4)] == [16, 8, 4, 4]
     assert [slots(nodes, {"cpus": most}) for most in (1, 5, 100)] == [1, 5, 16]
     assert slots(nodes, cpus=0) == 64
-    with pytest.raises(ResourceError, match="one task asks for 8 cpus, which no node of the Ray cluster has; there is: 4 with 4 cpus"):
+    with pytest.raises(
+        ResourceError,
+        match="one task asks for 8 cpus, which no node of the Ray cluster has; there is: 4 with 4 cpus",
+    ):
         slots(nodes, cpus=8)
 
 

@@ -41,13 +41,15 @@ from batchflow.readers import records
         (pa.table({"a": range(10)}).slice(3, 2), [{"a": 3}, {"a": 4}]),
         (pa.record_batch({"a": [1]}), [{"a": 1}]),
         (pd.DataFrame({"a": [1, 2], "b": ["x", None]}, index=[8, 9]), [{"a": 1, "b": "x"}, {"a": 2, "b": None}]),
-        (pl.DataFrame({"a": [1], "s": ["x" * 50], "l": [["y", None]], "t": [{"u": "z"}]}),
-         [{"a": 1, "s": "x" * 50, "l": ["y", None], "t": {"u": "z"}}]),
+        (
+            pl.DataFrame({"a": [1], "s": ["x" * 50], "l": [["y", None]], "t": [{"u": "z"}]}),
+            [{"a": 1, "s": "x" * 50, "l": ["y", None], "t": {"u": "z"}}],
+        ),
         (iter("ab"), ["a", "b"]),
         ((number * 2 for number in range(3)), [0, 2, 4]),
     ],
     ids=lambda value: type(value).__name__,
-)  # fmt: skip
+)
 def test_whatever_holds_records(data, expected):
     seen = read(records(data), 2)
     assert seen.rows == expected
@@ -95,8 +97,11 @@ def test_a_generator_is_read_as_the_work_goes_on_and_only_once():
 
 def test_sizes():
     assert [records(data).inputs()[0].size for data in ([1, 2], range(7), np.zeros(3), pa.table({"a": [1]}))] == [
-        2, 7, 3, 1,
-    ]  # fmt: skip
+        2,
+        7,
+        3,
+        1,
+    ]
 
 
 def test_a_task_carries_its_own_records_only():
@@ -121,13 +126,16 @@ def test_halves(data):
 @pytest.mark.parametrize(
     ("frame", "rows"),
     [
-        (pd.DataFrame({"id": [1, "x", None], "n": [1, 2, 3]}), [{"id": 1, "n": 1}, {"id": "x", "n": 2}, {"id": None, "n": 3}]),
+        (
+            pd.DataFrame({"id": [1, "x", None], "n": [1, 2, 3]}),
+            [{"id": 1, "n": 1}, {"id": "x", "n": 2}, {"id": None, "n": 3}],
+        ),
         (pd.DataFrame({"a": pd.arrays.SparseArray([0, 1])}), [{"a": 0}, {"a": 1}]),
         (pd.DataFrame({"a": [1 + 2j]}), [{"a": 1 + 2j}]),
         (pl.DataFrame({"a": pl.Series([2**100, 1], dtype=pl.Int128)}), [{"a": 2**100}, {"a": 1}]),
     ],
     ids=["mixed objects", "sparse", "complex", "int128"],
-)  # fmt: skip
+)
 def test_frame_that_arrow_cannot_hold_gives_its_rows(frame, rows):
     assert bf.map_records(lambda row: row, bf.records(frame), executor="serial").values == rows
 
@@ -140,8 +148,14 @@ def test_frame_with_a_column_twice_is_refused():
 
 @pytest.mark.parametrize("shape", [lambda file: file, lambda file: {"f": file}, lambda file: {"a": [{"b": file}]}])
 def test_open_file_in_a_result_is_an_error_row(shape, executor):
-    result = bf.map_records(lambda at: shape(io.TextIOWrapper(io.BytesIO())) if at else at, bf.records([0, 1, 0]), executor=executor)
+    result = bf.map_records(
+        lambda at: shape(io.TextIOWrapper(io.BytesIO())) if at else at, bf.records([0, 1, 0]), executor=executor
+    )
     assert result.values == [0, 0]
     assert result.errors.select(["record", "phase", "message"]).to_pylist() == [
-        {"record": 2, "phase": "convert", "message": "the function returned an open file (TextIOWrapper): return its content or its name"}
+        {
+            "record": 2,
+            "phase": "convert",
+            "message": "the function returned an open file (TextIOWrapper): return its content or its name",
+        }
     ]

@@ -48,8 +48,14 @@ class TestTime:
         spent.task(Stats("b", 1e9 + 3, 6, call=6))
         spent.combined(Stats("a", 1e9 + 8, 1), part=True)
         assert spent.losses() == {
-            "start": 2 + 3, "read": 1, "call": 8, "convert": 0.5, "write": 1.25, "other": 0.25, "wait": 4,
-        }  # fmt: skip
+            "start": 2 + 3,
+            "read": 1,
+            "call": 8,
+            "convert": 0.5,
+            "write": 1.25,
+            "other": 0.25,
+            "wait": 4,
+        }
 
     def test_slots_count_for_as_long_as_they_are_there(self, monkeypatch):
         clock = Clock(monkeypatch)
@@ -86,7 +92,9 @@ class TestTime:
         (tmp_path / "in.txt").write_text("x\n" * 20)
         profile = cProfile.Profile()
         source = SlowDisk((str(tmp_path / "in.txt"),))
-        report = profile.runcall(bf.map_records, convertible, source, executor="serial", into=tmp_path / "out/").report
+        report = profile.runcall(
+            bf.map_records, convertible, source, executor="serial", into=tmp_path / "out/"
+        ).report
         seen = {name: spent for (_, _, name), (_, _, _, spent, _) in pstats.Stats(profile).stats.items()}
         assert report.time["call"] == pytest.approx(seen["convertible"], rel=0.1)
         slept = pstats.Stats(profile).stats["~", 0, "<built-in method time.sleep>"][3]
@@ -135,7 +143,9 @@ def fail_always(number):
 class TestSummary:
     @pytest.mark.parametrize(("version", "next_one"), [(None, "2"), ("2", "3"), ("v 1", "v 1-2")])
     def test_the_next_version_is_a_new_one(self, tmp_path, version, next_one):
-        result = bf.map_records(fail, bf.records(range(50)), into=tmp_path / "out/", executor="serial", version=version)
+        result = bf.map_records(
+            fail, bf.records(range(50)), into=tmp_path / "out/", executor="serial", version=version
+        )
         assert str(result).endswith(f"result.retry_failed(fail, version={next_one!r})")
 
     def test_the_three_commonest_errors_and_what_to_do_next(self, tmp_path, monkeypatch):
@@ -147,9 +157,10 @@ class TestSummary:
         assert lines[0] == "50 records in, 44 rows out, 6 failed, 0 retries"
         assert lines[5].endswith(" (and 1 more kind of errors)")
         assert [line[:40] for line in lines[3:6]] == [
-            "      3 x ValueError in call: records, r", "      1 x KeyError in call: records, rec",
+            "      3 x ValueError in call: records, r",
+            "      1 x KeyError in call: records, rec",
             "      1 x OSError in call: records, reco",
-        ]  # fmt: skip
+        ]
         assert all(len(line) < 400 for line in lines)
         assert lines[6:] == [
             "output in out/; errors and report in .out_batchflow/",
@@ -158,12 +169,16 @@ class TestSummary:
         assert (tmp_path / ".out_batchflow/errors.pq").exists()
         assert (tmp_path / ".out_batchflow/report.json").exists()
         assert (result.report.kinds, len(result.report.commonest)) == (4, 3)
-        again = str(bf.map_records(fail, bf.records(range(50)), into="out/", executor="serial").report).splitlines()
+        again = str(
+            bf.map_records(fail, bf.records(range(50)), into="out/", executor="serial").report
+        ).splitlines()
         assert again == [lines[0], "nothing to do: all of it was done before", *lines[3:6], lines[7]]
 
     def test_the_next_version_is_a_new_one_where_the_last_run_named_none(self, tmp_path):
         for version in ("2", None):
-            result = bf.map_records(fail, bf.records(range(50)), into=tmp_path / "out/", executor="serial", version=version)
+            result = bf.map_records(
+                fail, bf.records(range(50)), into=tmp_path / "out/", executor="serial", version=version
+            )
             assert str(result).endswith("result.retry_failed(fail, version='3')")
         with pytest.raises(bf.errors.ChangedError, match=r"version='3' \(--version 3\), to keep what is done"):
             bf.map_records(fail_always, bf.records(range(50)), into=tmp_path / "out/", executor="serial")
@@ -173,7 +188,9 @@ class TestSummary:
             return fail(number) if number == 2 else {"n": number}
 
         bf.map_records(fail, bf.records(range(50)), into=tmp_path / "out/", executor="serial")
-        job = bf.Job(mended, bf.records(range(50)), into=str(tmp_path / "out/") + "/", executor="serial", version="2")
+        job = bf.Job(
+            mended, bf.records(range(50)), into=str(tmp_path / "out/") + "/", executor="serial", version="2"
+        )
         report = job.retry_failed().report
         assert [(kind.error_type, kind.rows) for kind in report.commonest] == [("ValueError", 1)]
         assert (report.rows_in, report.before) == (50, 44)
@@ -183,7 +200,13 @@ class TestSummary:
         def mended(number):
             return {"n": number}
 
-        fresh = {"per": "record", "into": str(tmp_path / "out/") + "/", "executor": "serial", "chunk": 10, "isolate": False}
+        fresh = {
+            "per": "record",
+            "into": str(tmp_path / "out/") + "/",
+            "executor": "serial",
+            "chunk": 10,
+            "isolate": False,
+        }
         bf.Job(fail_always, bf.records(range(50)), **fresh).run()
         report = bf.Job(mended, bf.records(range(50)), **fresh, version="2").retry_failed().report
         assert (report.rows_in, report.rows_out, report.failed, report.before) == (50, 50, 0, 0)
@@ -191,18 +214,37 @@ class TestSummary:
     def test_it_has_under_twelve_lines_whatever_happened(self):
         kinds = bf.map_records(fail, bf.records(range(50)), executor="serial").report.commonest
         everything = Report(
-            "ray", 2, "/tmp/logs", rows_in=9, before=3, failed=6, seconds=9.0, time=dict.fromkeys(LOSSES, 1.0),
-            commonest=kinds, kinds=9, advice=("one", "two", "three"), output="/out/", meta="/.out_batchflow/",
-        )  # fmt: skip
+            "ray",
+            2,
+            "/tmp/logs",
+            rows_in=9,
+            before=3,
+            failed=6,
+            seconds=9.0,
+            time=dict.fromkeys(LOSSES, 1.0),
+            commonest=kinds,
+            kinds=9,
+            advice=("one", "two", "three"),
+            output="/out/",
+            meta="/.out_batchflow/",
+        )
         assert len(str(everything).splitlines()) == 11
 
-    @pytest.mark.parametrize(("over_one", "told"), [(None, "1.5 workers' worth on 2 (ray), 0 chunks"), (1.23, "1.5 workers' worth on 2 (ray), 1.2 times as fast as one alone, 0 chunks")])
+    @pytest.mark.parametrize(
+        ("over_one", "told"),
+        [
+            (None, "1.5 workers' worth on 2 (ray), 0 chunks"),
+            (1.23, "1.5 workers' worth on 2 (ray), 1.2 times as fast as one alone, 0 chunks"),
+        ],
+    )
     def test_how_much_faster_than_one_worker_where_that_was_seen(self, over_one, told):
         assert told in str(Report("ray", 2, seconds=2.0, task_seconds=3.0, over_one=over_one))
 
     def test_in_memory_it_tells_where_the_failures_are(self):
         report = bf.map_records(fail, bf.records(range(50)), executor="serial").report
-        assert str(report).endswith("next: result.errors lists them; with into= they are kept, and result.retry_failed() tries them again")
+        assert str(report).endswith(
+            "next: result.errors lists them; with into= they are kept, and result.retry_failed() tries them again"
+        )
 
     def test_kinds_that_never_end_do_not_fill_the_memory(self):
         numbers = count()
@@ -242,7 +284,9 @@ class TestAdvice:
     def test_a_short_job_hears_none(self, pool):
         assert bf.map_records(str, bf.records(range(300)), chunk=1, executor=pool).report.advice == ()
 
-    @pytest.mark.parametrize(("count", "right"), [(advice.MANY_FAILED, 0), (advice.MANY_FAILED, 1), (advice.MANY_FAILED - 1, 0)])
+    @pytest.mark.parametrize(
+        ("count", "right"), [(advice.MANY_FAILED, 0), (advice.MANY_FAILED, 1), (advice.MANY_FAILED - 1, 0)]
+    )
     def test_a_mistake_that_every_record_meets(self, monkeypatch, count, right):
         monkeypatch.setattr(advice, "WORTH_SECONDS", 0)
         source = bf.records([*range(1, count + 1 - right), *[0] * right])
@@ -262,7 +306,9 @@ class TestAdvice:
 
     @pytest.mark.parametrize(("per", "cure"), [("record", "concurrency="), ("batch", "cpus=0")])
     def test_calls_that_only_wait(self, pool, per, cure):
-        job = bf.Job(lambda given: time.sleep(0.6) or given, bf.records([1, 2, 3, 4]), per=per, chunk=1, executor=pool)
+        job = bf.Job(
+            lambda given: time.sleep(0.6) or given, bf.records([1, 2, 3, 4]), per=per, chunk=1, executor=pool
+        )
         told("calls waited for", cure, report=job.run().report)
 
     def test_calls_that_wait_side_by_side_hear_nothing(self, pool):
@@ -288,7 +334,9 @@ class TestAdvice:
 
         def run(size):
             with bf.Processes(workers=1) as fresh:  # the peak is that of the process so far
-                return bf.map_records(fill, bf.records([size]), per_task=bf.Resources(memory="400MB"), executor=fresh).report
+                return bf.map_records(
+                    fill, bf.records([size]), per_task=bf.Resources(memory="400MB"), executor=fresh
+                ).report
 
         assert run(10_000_000).advice == ()
         report = run(385_000_000)

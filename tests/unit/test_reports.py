@@ -23,7 +23,9 @@ def clean(line):
 
 def run(tmp_path, **options):
     (tmp_path / "in.txt").write_text("1\n2\n3\n4\n5\n")
-    return bf.map_records(clean, bf.read_text(str(tmp_path / "in.txt")), **{"executor": "serial", "chunk": "4B", **options})
+    return bf.map_records(
+        clean, bf.read_text(str(tmp_path / "in.txt")), **{"executor": "serial", "chunk": "4B", **options}
+    )
 
 
 def told(path):
@@ -91,7 +93,14 @@ def test_after_nothing_was_left_to_do_it_is_that_of_the_run_before(tmp_path):
 def test_what_a_retry_mended_is_told_of_no_more(tmp_path):
     run(tmp_path, into=tmp_path / "out/")
     source = bf.read_text(str(tmp_path / "in.txt"))
-    bf.Job(lambda line: {"n": int(line)}, source, into=str(tmp_path / "out/"), chunk="4B", version="2", executor="serial").retry_failed()
+    bf.Job(
+        lambda line: {"n": int(line)},
+        source,
+        into=str(tmp_path / "out/"),
+        chunk="4B",
+        version="2",
+        executor="serial",
+    ).retry_failed()
     values = check(tmp_path / ".out_batchflow")
     assert (values["errors"]["groups"], values["failed"], values["rows_out"]) == ([], 0, 5)
     assert states(values) == ["ok"]
@@ -109,7 +118,11 @@ def test_deaths_and_tries_are_told_of(tmp_path):
     deaths = [mark for mark in values["timeline"]["marks"] if STATES[mark[at + 1]] == "died"]
     assert len(deaths) == 3  # the chunk, then the record alone, tried twice
     assert all(values["timeline"]["workers"][mark[1]] for mark in deaths)
-    names = [event["name"] for event in told(tmp_path / ".out_batchflow/trace.json")["traceEvents"] if event["ph"] == "i"]
+    names = [
+        event["name"]
+        for event in told(tmp_path / ".out_batchflow/trace.json")["traceEvents"]
+        if event["ph"] == "i"
+    ]
     assert names.count("died") == len(deaths)
 
 
@@ -119,7 +132,9 @@ def test_tasks_that_isolate_a_record_are_named_and_drawn(tmp_path):
             os._exit(7)
         return {"n": n}
 
-    result = bf.map_records(fn, bf.records(range(8)), into=tmp_path / "out/", executor=bf.Processes(workers=1), chunk=8)
+    result = bf.map_records(
+        fn, bf.records(range(8)), into=tmp_path / "out/", executor=bf.Processes(workers=1), chunk=8
+    )
     values = check(tmp_path / ".out_batchflow")
     tasks = [dict(zip(values["timeline"]["columns"], row, strict=True)) for row in values["timeline"]["tasks"]]
     assert sorted((task["records"], task["isolating"]) for task in tasks) == [(3, 1), (4, 1)]  # before, and after
@@ -146,7 +161,9 @@ def test_a_result_in_memory_saves_its_report(tmp_path, options):
 
 @pytest.mark.parametrize("name", ["report", "report.pdf", "report.json.gz"])
 def test_a_name_that_tells_no_kind_is_refused(tmp_path, name):
-    with pytest.raises(errors.UsageError, match=r"name it \.html \(a page\), \.json \(values\) or \.trace\.json \(a trace\)"):
+    with pytest.raises(
+        errors.UsageError, match=r"name it \.html \(a page\), \.json \(values\) or \.trace\.json \(a trace\)"
+    ):
         run(tmp_path).save_report(tmp_path / name)
     assert not (tmp_path / name).exists()
 
@@ -181,19 +198,35 @@ def test_a_flow_saves_its_report(tmp_path, executor):
     flow_run = flow_of(tmp_path).run(on_error="continue", executor=executor)
     flow_run.save_report(tmp_path / "flow.json")
     values = told(tmp_path / "flow.json")
-    assert [(step["name"], step["kind"], step["state"], step["rows_in"], step["failed"]) for step in sorted(values["steps"], key=lambda step: step["name"])] == [
-        ("broken", "step", "failed", None, 1), ("halves", "map", "succeeded", 4, 1),
-        ("numbers", "step", "succeeded", None, 0), ("told", "step", "skipped", None, 0),
-    ]  # fmt: skip
+    assert [
+        (step["name"], step["kind"], step["state"], step["rows_in"], step["failed"])
+        for step in sorted(values["steps"], key=lambda step: step["name"])
+    ] == [
+        ("broken", "step", "failed", None, 1),
+        ("halves", "map", "succeeded", 4, 1),
+        ("numbers", "step", "succeeded", None, 0),
+        ("told", "step", "skipped", None, 0),
+    ]
     assert dict(values["counts"]) == {"succeeded": 2, "failed": 1, "skipped": 1}
-    assert sorted(group["error_type"] for group in values["errors"]["groups"]) == ["IndexError", "ZeroDivisionError"]
-    assert [group["examples"][0]["step"] for group in values["errors"]["groups"] if group["error_type"] == "ZeroDivisionError"] == ["halves"]
+    assert sorted(group["error_type"] for group in values["errors"]["groups"]) == [
+        "IndexError",
+        "ZeroDivisionError",
+    ]
+    assert [
+        group["examples"][0]["step"]
+        for group in values["errors"]["groups"]
+        if group["error_type"] == "ZeroDivisionError"
+    ] == ["halves"]
     assert values["graph"].startswith("<svg")
     assert values["critical"]
     flow_run.save_report(tmp_path / "flow.trace.json")
     trace = told(tmp_path / "flow.trace.json")
     assert list(trace_format.problems(trace)) == []
-    assert {event["name"] for event in trace["traceEvents"] if event["ph"] == "X"} == {"numbers", "halves", "broken"}
+    assert {event["name"] for event in trace["traceEvents"] if event["ph"] == "X"} == {
+        "numbers",
+        "halves",
+        "broken",
+    }
     flow_run.save_report(tmp_path / "flow.html")
     page = told(tmp_path / "flow.html")
     assert page == {name: value for name, value in values.items() if name != "graph"}
@@ -243,7 +276,7 @@ def test_the_command_tells_where_the_report_is(folder, capsys):
 
 
 def test_the_command_opens_it_in_a_browser(folder, capsys, monkeypatch):
-    (folder / "browser").write_text(f"#!/bin/sh\necho \"$1\" > {folder}/opened\n")
+    (folder / "browser").write_text(f'#!/bin/sh\necho "$1" > {folder}/opened\n')
     (folder / "browser").chmod(0o755)
     monkeypatch.setattr(webbrowser, "_tryorder", None)  # it is looked for once in a process
     monkeypatch.setenv("BROWSER", f"{folder}/browser")
@@ -254,16 +287,25 @@ def test_the_command_opens_it_in_a_browser(folder, capsys, monkeypatch):
 def test_the_command_says_so_where_no_browser_can_be_opened(folder, capsys, monkeypatch):
     monkeypatch.setattr(webbrowser, "_tryorder", [])
     assert main(["report", "out/", "--open"]) == 1
-    assert capsys.readouterr().err == f"no browser could be opened here: copy the file, or open file://{folder}/.out_batchflow/report.html\n"
+    assert (
+        capsys.readouterr().err
+        == f"no browser could be opened here: copy the file, or open file://{folder}/.out_batchflow/report.html\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("out/", "'out/' has no report: no {folder}/.out_batchflow/report.html, which a run leaves when it ends, finished or not"),
-        (".", "'.' is no output of batchflow: there is no ledger.log in {folder.parent}/.{folder.name}_batchflow; name the folder or file that a run wrote"),
+        (
+            "out/",
+            "'out/' has no report: no {folder}/.out_batchflow/report.html, which a run leaves when it ends, finished or not",
+        ),
+        (
+            ".",
+            "'.' is no output of batchflow: there is no ledger.log in {folder.parent}/.{folder.name}_batchflow; name the folder or file that a run wrote",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_command_says_so_where_there_is_none(folder, capsys, output, message):
     (folder / ".out_batchflow/report.html").unlink()
     assert main(["report", output]) == 2
@@ -275,7 +317,22 @@ def test_a_flow_writes_its_report_also_where_it_stops(folder, capsys):
     assert main(["flow", "steps.py:flow", "--report", "flow.html", "--quiet", "--executor", "serial"]) == 1
     assert told(folder / "flow.html")["flow"] == "two"
     (folder / "flow.html").unlink()
-    assert main(["flow", "steps.py:flow", "--report", "flow.html", "--quiet", "--executor", "serial", "--max-errors", "0"]) == 3
+    assert (
+        main(
+            [
+                "flow",
+                "steps.py:flow",
+                "--report",
+                "flow.html",
+                "--quiet",
+                "--executor",
+                "serial",
+                "--max-errors",
+                "0",
+            ]
+        )
+        == 3
+    )
     assert dict(told(folder / "flow.html")["counts"]) == {"succeeded": 1, "failed": 1}
 
 
@@ -301,6 +358,8 @@ def test_a_page_that_cannot_be_made_costs_no_rows(tmp_path, monkeypatch, caplog)
     result = run(tmp_path, into=tmp_path / "out/")
     assert seen(result).table["n"].to_pylist() == [1, 2, 4, 5]
     assert sorted(path.name for path in (tmp_path / ".out_batchflow").glob("*.json")) == [
-        "plan.json", "report.json", "trace.json"
-    ]  # fmt: skip
+        "plan.json",
+        "report.json",
+        "trace.json",
+    ]
     assert [record.message for record in caplog.records] == ["cannot make report.html, which is left out"]

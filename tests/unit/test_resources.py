@@ -12,10 +12,18 @@ from batchflow.resources import Resources, available_cpus, busy_cores, count_slo
 @pytest.mark.parametrize(
     ("text", "count"),
     [
-        (5, 5), ("5", 5), ("8MB", 8_000_000), ("8 mb", 8_000_000), ("1.5GB", 1_500_000_000), ("2GiB", 2**31),
-        ("512k", 512_000), ("1Ki", 1024), (".5 TB", 500_000_000_000), ("3b", 3),
+        (5, 5),
+        ("5", 5),
+        ("8MB", 8_000_000),
+        ("8 mb", 8_000_000),
+        ("1.5GB", 1_500_000_000),
+        ("2GiB", 2**31),
+        ("512k", 512_000),
+        ("1Ki", 1024),
+        (".5 TB", 500_000_000_000),
+        ("3b", 3),
     ],
-)  # fmt: skip
+)
 def test_amounts_of_bytes(text, count):
     assert parse_bytes(text) == count
 
@@ -27,7 +35,8 @@ def test_what_is_no_amount(text):
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1_500_000, "1.5 MB"), (2e9, "2 GB"), (3e13, "30 TB")]
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1_500_000, "1.5 MB"), (2e9, "2 GB"), (3e13, "30 TB")],
 )
 def test_bytes_as_a_person_reads_them(count, text):
     assert format_bytes(count) == text
@@ -74,7 +83,9 @@ def test_tasks_side_by_side(limits, per_task, slots):
 def test_what_never_fits_is_refused_with_the_numbers():
     with pytest.raises(ResourceError, match="one task asks for 9 cpus, but the job may use 8 cpus: raise limits="):
         count_slots(Resources(), Resources(cpus=9), 8, 16 * 10**9)
-    with pytest.raises(ResourceError, match="one task asks for 2 GB of memory, but the job may use 1 GB of memory: raise"):
+    with pytest.raises(
+        ResourceError, match="one task asks for 2 GB of memory, but the job may use 1 GB of memory: raise"
+    ):
         count_slots(Resources(memory="1GB"), Resources(memory="2GB"), 8, 16 * 10**9)
 
 
@@ -83,8 +94,10 @@ def test_there_is_at_least_one_core():
 
 
 def test_busy_cores_are_those_of_all_processes():
-    spinning = [subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
-                for _ in range(os.cpu_count())]  # fmt: skip
+    spinning = [
+        subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
+        for _ in range(os.cpu_count())
+    ]
     try:
         for process in spinning:
             process.stdout.read(1)

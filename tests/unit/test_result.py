@@ -108,9 +108,13 @@ def test_types_come_back(written, name, columns):
 
 
 def test_bytes_and_times_come_back_as_the_text_that_json_shows(written):
-    table = pa.table({"raw": [b"ab"], "hour": [time(1, 2)], "long": [timedelta(seconds=3)], "all": [{"raw": [b"ab"]}]})
+    table = pa.table(
+        {"raw": [b"ab"], "hour": [time(1, 2)], "long": [timedelta(seconds=3)], "all": [{"raw": [b"ab"]}]}
+    )
     result = written("jsonl", {0: table}, table.schema)
-    assert both_ways(result).to_pylist() == [{"raw": "YWI=", "hour": "01:02:00", "long": "PT3S", "all": {"raw": ["YWI="]}}]
+    assert both_ways(result).to_pylist() == [
+        {"raw": "YWI=", "hour": "01:02:00", "long": "PT3S", "all": {"raw": ["YWI="]}}
+    ]
 
 
 def test_length_is_that_of_the_rows_there_are():

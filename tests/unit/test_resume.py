@@ -93,7 +93,9 @@ def test_new_files_go_behind_the_old_ones(text, tmp_path, into):
 def test_an_input_that_changed_is_refused(text, tmp_path):
     run(len, text, tmp_path)
     (tmp_path / "in/a.txt").write_text("1\n2\n3\n")
-    with pytest.raises(errors.ChangedError, match=r"a\.txt has changed since .*out was made of it \(size 4 then, 6 "):
+    with pytest.raises(
+        errors.ChangedError, match=r"a\.txt has changed since .*out was made of it \(size 4 then, 6 "
+    ):
         run(len, text, tmp_path)
     assert run(len, text, tmp_path, fresh=True).values == [1] * 5
     os.utime(tmp_path / "in/a.txt", ns=(1, 1))
@@ -110,7 +112,9 @@ def test_an_input_that_is_gone_stays_done(text, tmp_path):
 def test_a_function_that_changed_is_refused_and_a_version_goes_on(text, tmp_path):
     run(lambda line: int(line), text, tmp_path)
     (tmp_path / "in/d.txt").write_text("7\n")
-    with pytest.raises(errors.ChangedError, match=r"the function .*lambda.* has changed since it made .*out: " + GO_ON):
+    with pytest.raises(
+        errors.ChangedError, match=r"the function .*lambda.* has changed since it made .*out: " + GO_ON
+    ):
         run(lambda line: -int(line), text, tmp_path)
     assert seen(run(lambda line: -int(line), text, tmp_path, version="2")).values == [1, 2, 5, -7]
     assert seen(run(lambda line: -int(line), text, tmp_path)).values == [1, 2, 5, -7]  # which now is the function
@@ -130,7 +134,11 @@ def test_comments_and_places_are_no_change(text, tmp_path):
     ("first", "second", "what"),
     [
         ({"args": {"by": 1}}, {"args": {"by": 2}}, "made with another value of args=by: " + GO_ON),
-        ({"format": "parquet"}, {"format": "csv"}, "made with format 'parquet', and now it is 'csv': run the job with fresh=True"),
+        (
+            {"format": "parquet"},
+            {"format": "csv"},
+            "made with format 'parquet', and now it is 'csv': run the job with fresh=True",
+        ),
         ({"setup": lambda: 1}, {"setup": lambda: 2}, "or its setup=, has changed since it made"),
     ],
 )
@@ -184,7 +192,9 @@ def test_a_generator_goes_on_behind_what_is_done(tmp_path):
             raise KeyboardInterrupt
         return n
 
-    with pytest.raises(errors.InterruptedRun, match=r"^interrupted: what is done is kept in .*out; run the same again"):
+    with pytest.raises(
+        errors.InterruptedRun, match=r"^interrupted: what is done is kept in .*out; run the same again"
+    ):
         run(fn, bf.records(iter(range(10))), tmp_path, chunk=2)
     calls.clear()
     result = run(fn, bf.records(iter(range(10))), tmp_path, chunk=3)
@@ -206,9 +216,12 @@ def test_a_generator_whose_types_do_not_go_together_is_gone_on_with_the_next_tim
 
     def run_it(executor):
         return bf.map_records(
-            lambda n: {"a": n} if n < 4 else {"a": str(n)}, bf.records(iter(range(8))), into=f"{tmp_path}/out/",
-            chunk=2, executor=executor,
-        )  # fmt: skip
+            lambda n: {"a": n} if n < 4 else {"a": str(n)},
+            bf.records(iter(range(8))),
+            into=f"{tmp_path}/out/",
+            chunk=2,
+            executor=executor,
+        )
 
     with pytest.raises(errors.InterruptedRun):
         run_it(Backwards(2, pick=lambda count: count - 1))
@@ -320,7 +333,9 @@ def test_a_run_from_another_folder_finds_relative_inputs(text, tmp_path, monkeyp
         ("c.txt", 1, "FileNotFoundError", [1, 2, 5]),
     ],
 )
-def test_a_retry_goes_on_without_a_file_that_is_gone(text, tmp_path, monkeypatch, capsys, gone, status, told, left):
+def test_a_retry_goes_on_without_a_file_that_is_gone(
+    text, tmp_path, monkeypatch, capsys, gone, status, told, left
+):
     from batchflow.cli import main
 
     (tmp_path / "steps.py").write_text("def fn(line):\n    return int(line)\n")
@@ -391,13 +406,18 @@ def test_the_retry_of_a_function_of_a_script_says_what_to_do(text, tmp_path, scr
     assert json.loads((tmp_path / ".out_batchflow/plan.json").read_text())["function"]["module"] == "__main__"
     (tmp_path / "steps.py").write_text("def fn(line):\n    return 0 if line == 'x' else int(line)\n")
     assert main(["retry", f"{tmp_path}/out", "--executor", "serial"]) == 2
-    assert main(["retry", f"{tmp_path}/out", f"{tmp_path}/steps.py:fn", "--executor", "serial", "--version", "2"]) == 0
+    assert (
+        main(["retry", f"{tmp_path}/out", f"{tmp_path}/steps.py:fn", "--executor", "serial", "--version", "2"])
+        == 0
+    )
     assert rows(tmp_path) == [1, 2, 5, 0]
 
 
 def test_retry_needs_an_output_that_came_to_its_end(tmp_path):
     job = bf.Job(len, bf.records(["a"]), into=f"{tmp_path}/out/", executor="serial")
-    with pytest.raises(errors.UsageError, match=r"there is no output of an earlier run in .*out: run the job first"):
+    with pytest.raises(
+        errors.UsageError, match=r"there is no output of an earlier run in .*out: run the job first"
+    ):
         job.retry_failed()
     job.run()
     ledger = tmp_path / ".out_batchflow/ledger.log"
@@ -436,11 +456,16 @@ class Mended:
 
 def mend(fn, count, tmp_path, **options):
     """Return a job whose function fails, run, and the same job with the function mended."""
+
     def job(mended, version):
         return bf.Job(
-            Mended(*fn[:1], mended, *fn[1:]), bf.records(list(range(count))), into=f"{tmp_path}/out/",
-            executor="serial", version=version, **options,
-        )  # fmt: skip
+            Mended(*fn[:1], mended, *fn[1:]),
+            bf.records(list(range(count))),
+            into=f"{tmp_path}/out/",
+            executor="serial",
+            version=version,
+            **options,
+        )
 
     job(False, None).run()
     return job(True, "2")
@@ -478,7 +503,9 @@ def test_what_died_before_it_wrote_a_line_is_begun_anew(tmp_path):
     assert run(len, bf.records(["a"]), tmp_path).values == [1]
 
 
-@pytest.mark.parametrize("cell", ["a\rb", "x" * 200_000, 'a "b", c', ""], ids=["return", "long", "quotes", "empty"])
+@pytest.mark.parametrize(
+    "cell", ["a\rb", "x" * 200_000, 'a "b", c', ""], ids=["return", "long", "quotes", "empty"]
+)
 def test_cells_of_csv_survive_their_copy(text, tmp_path, cell):
     def fn(line):
         return {"n": line, "cell": cell}
@@ -513,9 +540,15 @@ def test_a_retry_may_give_tables_without_rows(tmp_path, isolate):
             return pa.table({"n": pa.array([n for n in values if n % 2], pa.int64())})
 
         return bf.Job(
-            fn, bf.records(list(range(10))), per="batch", into=f"{tmp_path}/out/", executor="serial", chunk=2,
-            isolate=isolate, version=version,
-        )  # fmt: skip
+            fn,
+            bf.records(list(range(10))),
+            per="batch",
+            into=f"{tmp_path}/out/",
+            executor="serial",
+            chunk=2,
+            isolate=isolate,
+            version=version,
+        )
 
     job({2, 4, 7}).run()
     result = job(set(), "2").retry_failed()
@@ -582,9 +615,14 @@ def test_records_unknown_are_never_equal(tmp_path):
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [(datetime.datetime(2024, 1, 1), "2024-01-01T00:00:00"), (decimal.Decimal("1.5"), "1.5"), ((1,), [1]),
-     (np.float32(1), 1.0), (np.array([1]), np.array([1], "u8"))],
-)  # fmt: skip
+    [
+        (datetime.datetime(2024, 1, 1), "2024-01-01T00:00:00"),
+        (decimal.Decimal("1.5"), "1.5"),
+        ((1,), [1]),
+        (np.float32(1), 1.0),
+        (np.array([1]), np.array([1], "u8")),
+    ],
+)
 def test_records_of_another_type_are_refused(tmp_path, first, second):
     run(str, bf.records([first]), tmp_path)
     with pytest.raises(errors.ChangedError, match="the input records has changed"):

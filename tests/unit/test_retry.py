@@ -30,11 +30,15 @@ def test_what_is_no_exception_class_is_refused(on):
         ({"limits": {"cpus": 2}}, r"limits=\{'cpus': 2\} must be Resources"),
         ({"retry": 3}, r"retry=3 must be a Retry, like retry=Retry\(attempts=3\)"),
         ({"timeout": "60"}, "timeout='60' must be a number of seconds over 0"),
-        ({"timeout": 0}, "timeout=0 must be"), ({"timeout": float("inf")}, "timeout=inf must be"),
+        ({"timeout": 0}, "timeout=0 must be"),
+        ({"timeout": float("inf")}, "timeout=inf must be"),
         ({"timeout": float("nan")}, "timeout=nan must be"),
-        ({"per_task": bf.Resources(memory="1MB")}, "per_task memory=1 MB is too little for any task: give 20 MB or"),
+        (
+            {"per_task": bf.Resources(memory="1MB")},
+            "per_task memory=1 MB is too little for any task: give 20 MB or",
+        ),
     ],
-)  # fmt: skip
+)
 def test_limits_of_another_type_are_refused_before_anything_runs(options, told):
     with pytest.raises(errors.UsageError, match=told):
         bf.map_records(abs, bf.records([1]), executor="serial", **options)
@@ -47,13 +51,23 @@ class FlakyError(Exception):
 @pytest.mark.parametrize(
     ("error", "helped"),
     [
-        (TypeError(), False), (ValueError(), False), (KeyError(1), False), (ZeroDivisionError(), False),
-        (MemoryError(), False), (FileNotFoundError(), False), (PermissionError(), False), (SystemExit(), False),
-        (OSError(), True), (TimeoutError(), True), (ConnectionError(), True), (FlakyError(), True),
-        (RuntimeError(), True), (errors.WorkerDied("x"), True),
+        (TypeError(), False),
+        (ValueError(), False),
+        (KeyError(1), False),
+        (ZeroDivisionError(), False),
+        (MemoryError(), False),
+        (FileNotFoundError(), False),
+        (PermissionError(), False),
+        (SystemExit(), False),
+        (OSError(), True),
+        (TimeoutError(), True),
+        (ConnectionError(), True),
+        (FlakyError(), True),
+        (RuntimeError(), True),
+        (errors.WorkerDied("x"), True),
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_mistakes_are_not_tried_again_unless_asked(error, helped):
     assert Retry().helps(error) == Retry().helps(type(error)) == helped
     assert Retry(on=(type(error),)).helps(error)
@@ -146,7 +160,9 @@ def test_a_batch_is_tried_again_before_it_is_halved():
             raise FlakyError
         return table
 
-    result = bf.map_batches(fn, bf.records(range(4)), executor="serial", chunk=4, retry=Retry(attempts=2, **AT_ONCE))
+    result = bf.map_batches(
+        fn, bf.records(range(4)), executor="serial", chunk=4, retry=Retry(attempts=2, **AT_ONCE)
+    )
     assert result.values == [0, 1, 2, 3]
     assert calls == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1], [2, 3], [2], [3]]
     assert result.report.retries == 5
@@ -217,8 +233,10 @@ def test_who_died_alone_by_an_outside_hand_is_tried_with_nothing_beside_it():
                 self.alone = [*getattr(self, "alone", []), records_of(work)]
 
         def wait(self, job=None, timeout=None):
-            return [(job, one._replace(suspect=True) if getattr(one, "died", False) else one)
-                    for job, one in super().wait(job, timeout)]  # fmt: skip
+            return [
+                (job, one._replace(suspect=True) if getattr(one, "died", False) else one)
+                for job, one in super().wait(job, timeout)
+            ]
 
     deaths = []
 
@@ -266,9 +284,13 @@ def test_attempts_have_a_bound():
     executor = FakeExecutor(1, dies=lambda task: 5 in records_of(task))
     heard = []
     job = bf.Job(
-        lambda n: n, bf.records(range(64)), chunk=64, executor=executor, listeners=[heard.append],
+        lambda n: n,
+        bf.records(range(64)),
+        chunk=64,
+        executor=executor,
+        listeners=[heard.append],
         retry=Retry(attempts=3, **AT_ONCE),
-    )  # fmt: skip
+    )
     result = job.run()
     assert seen(result).values == [n for n in range(64) if n != 5]
     assert max(event.attempt for event in heard if isinstance(event, TaskEnded)) == 7  # log2(64) + 1

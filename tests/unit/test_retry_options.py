@@ -37,10 +37,15 @@ class ThrottledError(Exception):
 
 
 @given(
-    limits=AMOUNTS, per_task=AMOUNTS, retry=POLICIES, timeout=st.none() | st.floats(0.1, 99),
-    concurrency=st.none() | st.integers(1, 300), max_errors=st.none() | st.integers(0, 9) | st.floats(0, 1),
-    chunk=st.none() | st.just("8MB") | st.integers(1, 99), isolate=st.sampled_from([None, True, False]),
-)  # fmt: skip
+    limits=AMOUNTS,
+    per_task=AMOUNTS,
+    retry=POLICIES,
+    timeout=st.none() | st.floats(0.1, 99),
+    concurrency=st.none() | st.integers(1, 300),
+    max_errors=st.none() | st.integers(0, 9) | st.floats(0, 1),
+    chunk=st.none() | st.just("8MB") | st.integers(1, 99),
+    isolate=st.sampled_from([None, True, False]),
+)
 def test_recorded_options_give_back_the_same_job(**options):
     spec = JobSpec(len, bf.records([]), **options)
     back = JobSpec(len, spec.source, **job_options(json.loads(json.dumps(options_of(spec)))))
@@ -63,7 +68,9 @@ def test_exception_that_is_gone_names_the_option():
     options = options_of(spec)
     assert job_options(options)["retry"].on == (ThrottledError,)
     options["retry"]["on"] = ["steps_that_are_gone:ThrottledError"]
-    with pytest.raises(bf.errors.FunctionError, match=r"cannot find steps_that_are_gone:ThrottledError.*say --retry N"):
+    with pytest.raises(
+        bf.errors.FunctionError, match=r"cannot find steps_that_are_gone:ThrottledError.*say --retry N"
+    ):
         job_options(options)
 
 
@@ -90,8 +97,10 @@ def test_retry_command_applies_options_of_the_run(tmp_path, monkeypatch, capsys)
     job = _retried(monkeypatch, ["out/"])
     assert (parse_rate(job.rate), job.timeout, job.max_errors) == (parse_rate("500/s"), 7.0, 9)
     assert (job.retry.attempts, job.limits, job.per_task) == (
-        4, bf.Resources(2, "2GB"), bf.Resources(memory="1GB"),
-    )  # fmt: skip
+        4,
+        bf.Resources(2, "2GB"),
+        bf.Resources(memory="1GB"),
+    )
     job = _retried(monkeypatch, ["out/", "--rate", "9/s", "--retry", "2", "--workers", "1"])
     assert (parse_rate(job.rate), job.timeout) == (parse_rate("9/s"), 7.0)
     assert (job.retry.attempts, job.limits) == (2, bf.Resources(1, "2GB"))

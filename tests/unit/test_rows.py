@@ -30,9 +30,17 @@ def across(rows):
 
 @pytest.mark.parametrize(
     ("values", "code"),
-    [([1, -2, 2**63 - 1], "q"), ([1.5, float("inf")], "d"), ([1, 2.0], None), ([True], None), ([2**63], None),
-     (["x"], None), ([None], None), ([], None)],
-)  # fmt: skip
+    [
+        ([1, -2, 2**63 - 1], "q"),
+        ([1.5, float("inf")], "d"),
+        ([1, 2.0], None),
+        ([True], None),
+        ([2**63], None),
+        (["x"], None),
+        ([None], None),
+        ([], None),
+    ],
+)
 def test_plain_numbers(values, code):
     numbers = as_numbers(values)
     assert (numbers.typecode if numbers is not None else None) == code
@@ -59,7 +67,9 @@ def test_numbers_become_the_column_value():
 
 
 def test_objects_are_no_table():
-    with pytest.raises(SchemaError, match=r"row 1: .* a Thing, which is neither .* take the values from result\.values"):
+    with pytest.raises(
+        SchemaError, match=r"row 1: .* a Thing, which is neither .* take the values from result\.values"
+    ):
         _ = Rows([[Thing("x")]]).tables
 
 

@@ -38,7 +38,11 @@ class TestLaws:
         law = fit_usl([(n, true.speedup(n)) for n in [1, *counts]])
         assert law == pytest.approx(true, abs=1e-6)
 
-    @given(st.lists(st.tuples(st.integers(2, 64), st.floats(0.1, 64)), min_size=2, max_size=8, unique_by=lambda one: one[0]))
+    @given(
+        st.lists(
+            st.tuples(st.integers(2, 64), st.floats(0.1, 64)), min_size=2, max_size=8, unique_by=lambda one: one[0]
+        )
+    )
     def test_no_law_has_a_negative_parameter_and_none_fits_better(self, points):
         law = fit_usl(points)
         assert 0 <= law.contention <= 1
@@ -77,7 +81,10 @@ class TestSample:
         sample = drawn(bf.records(range(size)), wanted, pieces)
         taken = [number for piece in sample.pieces for number in piece.data]
         assert taken == sorted(set(taken))
-        assert all(list(piece.data) == list(range(*piece.key[1:], piece.key[1] + len(piece.data))) for piece in sample.pieces)
+        assert all(
+            list(piece.data) == list(range(*piece.key[1:], piece.key[1] + len(piece.data)))
+            for piece in sample.pieces
+        )
         count = min(pieces, wanted)
         assert len(sample.pieces) <= pieces + pieces // 2 + 2
         if size >= 10 * wanted and wanted >= 10 * pieces:
@@ -200,7 +207,9 @@ class TestScale:
 
     def test_a_sample_of_records_is_measured_and_the_output_left_alone(self, tmp_path):
         (tmp_path / "in.txt").write_text("x\n" * 20_000)
-        job = bf.Job(len, bf.read_text(tmp_path / "in.txt"), into=str(tmp_path / "out/") + "/", executor="processes")
+        job = bf.Job(
+            len, bf.read_text(tmp_path / "in.txt"), into=str(tmp_path / "out/") + "/", executor="processes"
+        )
         scaling = job.scale((1,), sample=1000, rounds=1)
         assert 0.03 < scaling.share < 0.08
         assert 600 <= scaling.points[0].report.rows_in <= 1600
@@ -227,12 +236,17 @@ class TestScale:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            ({"workers": (0,)}, "give whole numbers of workers"), ({"workers": ("x",)}, "give whole numbers of workers"),
-            ({"sample": "0"}, "a number of records, or a share"), ({"sample": "200%"}, "a number of records, or a share"),
-            ({"sample": "many"}, "a number of records, or a share"), ({"sample": 1.5}, "a number of records, or a share"),
-            ({"sample": "1.01"}, "a number of records, or a share"), ({"sample": -0.5}, "a number of records, or a share"), ({"rounds": 0}, "at least one is needed"),
+            ({"workers": (0,)}, "give whole numbers of workers"),
+            ({"workers": ("x",)}, "give whole numbers of workers"),
+            ({"sample": "0"}, "a number of records, or a share"),
+            ({"sample": "200%"}, "a number of records, or a share"),
+            ({"sample": "many"}, "a number of records, or a share"),
+            ({"sample": 1.5}, "a number of records, or a share"),
+            ({"sample": "1.01"}, "a number of records, or a share"),
+            ({"sample": -0.5}, "a number of records, or a share"),
+            ({"rounds": 0}, "at least one is needed"),
         ],
-    )  # fmt: skip
+    )
     def test_what_cannot_be_meant_is_refused(self, options, words):
         with pytest.raises(UsageError, match=words):
             bf.Job(str, bf.records(range(10))).scale(**options)
@@ -245,9 +259,14 @@ class TestScale:
 def work(slots=1, seconds=10.0, cpu=0.0, driver=(0.0, 0.0), slowest=(), task_seconds=0.0, **time_):
     spent = dict.fromkeys(("start", "read", "call", "convert", "write", "other", "wait"), 0.0) | time_
     return Report(
-        slots=slots, seconds=seconds, cpu_seconds=cpu, time=spent, slowest=slowest, task_seconds=task_seconds,
+        slots=slots,
+        seconds=seconds,
+        cpu_seconds=cpu,
+        time=spent,
+        slowest=slowest,
+        task_seconds=task_seconds,
         driver={"splitting": driver[0], "combining": driver[1]},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -294,13 +313,25 @@ def test_start_up_counts_against_the_whole_job_and_not_its_sample():
 class TestCommand:
     @pytest.fixture(autouse=True)
     def folder(self, tmp_path, monkeypatch):
-        (tmp_path / "steps.py").write_text("import time\n\ndef slow(line):\n    time.sleep(0.01)\n    return len(line)\n")
+        (tmp_path / "steps.py").write_text(
+            "import time\n\ndef slow(line):\n    time.sleep(0.01)\n    return len(line)\n"
+        )
         (tmp_path / "in.txt").write_text("x\n" * 120)
         monkeypatch.chdir(tmp_path)
         return tmp_path
 
     def test_it_prints_and_draws_the_curve(self, folder, capsys):
-        arguments = ["scale", "steps.py:slow", "in.txt", "--workers", "1,2", "--rounds", "1", "--plot", "scale.svg"]
+        arguments = [
+            "scale",
+            "steps.py:slow",
+            "in.txt",
+            "--workers",
+            "1,2",
+            "--rounds",
+            "1",
+            "--plot",
+            "scale.svg",
+        ]
         assert main([*arguments, "--executor", "processes"]) == 0
         out, err = capsys.readouterr()
         assert "bottleneck: " in out
@@ -323,5 +354,3 @@ class TestCommand:
     def test_numbers_that_are_none(self, capsys):
         assert main(["scale", "steps.py:slow", "in.txt", "--workers", "1,many"]) == 2
         assert "give whole numbers of workers" in capsys.readouterr().err
-
-

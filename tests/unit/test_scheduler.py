@@ -57,9 +57,15 @@ def test_a_chunk_of_a_file_that_dies_is_inspected_and_halved(tmp_path):
     assert (row["record"], row["payload"], row["attempts"], row["message"]) == (3, "c", 3, "the worker died")
     done = [(type(work).__name__, *window(getattr(work, "task", work))) for work in executor.performed]
     assert done == [
-        ("Task", 0, None), ("Inspect", 0, None), ("Task", 0, 2), ("Task", 2, 2), ("Inspect", 2, 2),
-        ("Task", 2, 1), ("Task", 3, 1), ("Inspect", 2, 1),
-    ]  # fmt: skip
+        ("Task", 0, None),
+        ("Inspect", 0, None),
+        ("Task", 0, 2),
+        ("Task", 2, 2),
+        ("Inspect", 2, 2),
+        ("Task", 2, 1),
+        ("Task", 3, 1),
+        ("Inspect", 2, 1),
+    ]
 
 
 def test_halves_are_tried_before_new_chunks():
@@ -119,9 +125,12 @@ def test_one_error_too_many_stops_and_gives_up_the_rest():
 def test_listeners_hear_everything_in_order():
     heard = []
     job = bf.Job(
-        fn=same, source=bf.records(range(6)), chunk=2, listeners=[heard.append],
+        fn=same,
+        source=bf.records(range(6)),
+        chunk=2,
+        listeners=[heard.append],
         executor=FakeExecutor(2, pick=lambda count: count - 1, dies=lambda task: records_of(task) == [2, 3]),
-    )  # fmt: skip
+    )
     assert job.run().values == list(range(6))
     assert isinstance(heard[0], JobStarted)
     assert isinstance(heard[-1], JobEnded)
@@ -199,7 +208,9 @@ def test_none_does_where_it_would_show(count, options):
 def test_an_unordered_stream_gives_each_chunk_when_it_is_done():
     """However long the first one takes."""
     executor = FakeExecutor(2, pick=lambda count: count - 1)
-    stream = bf.stream_batches(same, bf.records(range(40)), per="record", ordered=False, chunk=1, executor=executor)
+    stream = bf.stream_batches(
+        same, bf.records(range(40)), per="record", ordered=False, chunk=1, executor=executor
+    )
     rows = []
     for done, table in enumerate(stream, start=1):
         rows += table["value"].to_pylist()
@@ -233,9 +244,13 @@ def test_what_waits_to_be_combined_is_bounded_by_the_memory_of_the_job(memory, m
             drawn_when_first_ended.append(executor.drawn)
 
     job = bf.Job(
-        lambda n: "x" * 1000, bf.records(range(40)), chunk=1, executor=executor, listeners=[heard],
+        lambda n: "x" * 1000,
+        bf.records(range(40)),
+        chunk=1,
+        executor=executor,
+        listeners=[heard],
         limits=bf.Resources(memory=memory),
-    )  # fmt: skip
+    )
     assert job.run().values == ["x" * 1000] * 40
     [drawn] = drawn_when_first_ended
     assert drawn <= most
@@ -245,9 +260,13 @@ def test_what_waits_to_be_combined_is_bounded_by_the_memory_of_the_job(memory, m
 def test_tables_that_wait_for_their_neighbours_count_too():
     executor = FakeExecutor(2)
     result = bf.map_records(
-        lambda n: "x" * 1000, bf.records(range(40)), chunk=1, executor=executor,
-        limits=bf.Resources(memory="3kB"), combine=lambda table: table,
-    )  # fmt: skip
+        lambda n: "x" * 1000,
+        bf.records(range(40)),
+        chunk=1,
+        executor=executor,
+        limits=bf.Resources(memory="3kB"),
+        combine=lambda table: table,
+    )
     assert result.values == ["x" * 1000] * 40
 
 
@@ -308,7 +327,9 @@ def test_failures_without_end_are_no_reason_to_give_up_a_retry(tmp_path):
     assert replace(job, executor=dies).run().errors.num_rows == 199
     dies = FakeExecutor(2, dies=lambda task: True)
     assert replace(job, executor=dies, version="2").retry_failed().errors.num_rows == 199
-    assert replace(job, executor=FakeExecutor(), version="3").retry_failed().values == [{"x": n} for n in range(200)]
+    assert replace(job, executor=FakeExecutor(), version="3").retry_failed().values == [
+        {"x": n} for n in range(200)
+    ]
 
 
 @pytest.mark.parametrize("into", ["out/", "out.parquet"])
@@ -322,7 +343,9 @@ def test_a_chunk_that_breaks_off_when_it_is_done_once_more_is_halved(tmp_path, i
         {"record": 7, "phase": "worker", "error_type": "WorkerDied"},
     ]
     assert (result.report.rows_in, result.report.rows_out, result.report.failed) == (12, 10, 2)
-    again = run(lambda n: {"x": "a" if n == 4 else n}, range(12), FakeExecutor(), chunk=4, into=f"{tmp_path}/{into}")
+    again = run(
+        lambda n: {"x": "a" if n == 4 else n}, range(12), FakeExecutor(), chunk=4, into=f"{tmp_path}/{into}"
+    )
     assert (seen(again).values, again.errors) == (seen(result).values, result.errors)
     assert main(["verify", f"{tmp_path}/{into}"]) == 0
 
@@ -354,7 +377,9 @@ def test_a_try_that_is_due_makes_nobody_spin_where_no_slot_is_free():
     assert patience == [LISTEN_SECONDS] * 3
 
 
-@pytest.mark.parametrize(("options", "most"), [({}, 4), ({"concurrency": 5}, 2), ({"concurrency": 5, "chunk": 9}, 4)])
+@pytest.mark.parametrize(
+    ("options", "most"), [({}, 4), ({"concurrency": 5}, 2), ({"concurrency": 5, "chunk": 9}, 4)]
+)
 def test_chunks_of_calls_that_wait_are_not_sized_before_anything_is_known(options, most):
     """They are long, so nothing is gained by one that waits beside each that runs."""
     executor = FakeExecutor(2)

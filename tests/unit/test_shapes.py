@@ -72,10 +72,14 @@ def test_run_with_an_output_and_retry(told):
     shape = told("run", "f.py:clean", "in.csv", "--into", "out/", status=1, keys="`run`, `retry`")
     assert (Path(shape["output"]), shape["values"]) == (Path("out").absolute(), None)
     assert {name: shape["report"][name] for name in ("rows_in", "rows_out", "failed")} == {
-        "rows_in": 3, "rows_out": 2, "failed": 1,
-    }  # fmt: skip
+        "rows_in": 3,
+        "rows_out": 2,
+        "failed": 1,
+    }
     example = {"step": None, "source": "in.csv", "record": 3, "message": "three \x1b[31m"}
-    assert shape["errors"] == [{"count": 1, "phase": "call", "error_type": "ValueError", "where": "f.py:6 in clean", "example": example}]
+    assert shape["errors"] == [
+        {"count": 1, "phase": "call", "error_type": "ValueError", "where": "f.py:6 in clean", "example": example}
+    ]
     assert list(shape["errors"][0]) == documented("an item of `errors`")
     shape = told("retry", "out/", "f.py:mended", "--version", "2", keys="`run`, `retry`")
     assert (shape["report"]["rows_out"], shape["errors"]) == (3, [])
@@ -96,8 +100,13 @@ def test_plan(told):
     shape = told("plan", *arguments, keys="`plan`")
     assert shape["output"] == {"path": str(Path("o.csv").absolute()), "format": "csv"}
     assert {name: shape[name] for name in ("kind", "inputs", "size", "chunk_weight", "problems", "sample")} == {
-        "kind": "csv", "inputs": 1, "size": 8, "chunk_weight": 4, "problems": [], "sample": None,
-    }  # fmt: skip
+        "kind": "csv",
+        "inputs": 1,
+        "size": 8,
+        "chunk_weight": 4,
+        "problems": [],
+        "sample": None,
+    }
     assert shape["finished"] is False
 
 
@@ -140,7 +149,16 @@ def test_report(told):
 def test_verify(told):
     told("run", "f.py:clean", "in.csv", "--into", "out/", status=1)
     shape = told("verify", "out/", keys="`verify`")
-    assert shape == {"ok": True, "problems": [], "notes": [], "rows_in": 3, "rows_out": 2, "failed": 1, "uncounted": 0, "damaged": 0}
+    assert shape == {
+        "ok": True,
+        "problems": [],
+        "notes": [],
+        "rows_in": 3,
+        "rows_out": 2,
+        "failed": 1,
+        "uncounted": 0,
+        "damaged": 0,
+    }
     Path("out/part-00000.parquet").write_bytes(b"")
     shape = told("verify", "out/", status=1, keys="`verify`")
     assert not shape["ok"]
@@ -178,7 +196,17 @@ def loud(row):
 
 def test_what_functions_print_does_not_come_between(folder):
     (folder / "loud.py").write_text(PRINTING)
-    command = [sys.executable, "-m", "batchflow.cli", "run", "loud.py:loud", "in.csv", "--json", "--executor", "processes"]
+    command = [
+        sys.executable,
+        "-m",
+        "batchflow.cli",
+        "run",
+        "loud.py:loud",
+        "in.csv",
+        "--json",
+        "--executor",
+        "processes",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["values"] == [{"n": 1}, {"n": 2}, {"n": 3}]
     # Workers write side by side, so a line may begin in another one.
@@ -214,7 +242,9 @@ def test_jobs_of_a_cluster(folder, capsys, monkeypatch):
         shape = json.loads(line)
         assert (shape.pop("command"), shape.pop("exit_status")) == (arguments[0], status)
         assert list(shape) == documented(f"`{arguments[0]}`")
-        assert shape["job"] is None or list(shape["job"]) == documented("a job: of `submit` and `stop`, a line of `jobs`")
+        assert shape["job"] is None or list(shape["job"]) == documented(
+            "a job: of `submit` and `stop`, a line of `jobs`"
+        )
         return status, shape, captured.err
 
     status, shape, _ = told("stop", "batchflow-1")

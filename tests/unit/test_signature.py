@@ -55,20 +55,33 @@ def sqlite(folder: Path) -> bytes:
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("weight", [WHOLE, 100])
-@pytest.mark.parametrize(("kind", "told"), [
-    ("tar", "this is a tar archive, not text: extract its files"), ("tar.gz", "this is a tar archive"),
-    ("zip", "this is a zip archive or an Office document"), ("sqlite", "this is an SQLite database"),
-    ("parquet", "this is a Parquet file, not text: use read_parquet"), ("7z", "this is a 7z archive"),
-    ("gz.gz", "the file is compressed twice (gz inside)"),
-    ("utf-16", "the text is utf-16, not UTF-8: pass encoding='utf-16'"), ("utf-32", "encoding='utf-32'"),
-    ("utf-16-le", "encoding='utf-16-le'"), ("utf-16-be", "encoding='utf-16-be'"), ("utf-32-be", "encoding='utf-32-be'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("tar", "this is a tar archive, not text: extract its files"),
+        ("tar.gz", "this is a tar archive"),
+        ("zip", "this is a zip archive or an Office document"),
+        ("sqlite", "this is an SQLite database"),
+        ("parquet", "this is a Parquet file, not text: use read_parquet"),
+        ("7z", "this is a 7z archive"),
+        ("gz.gz", "the file is compressed twice (gz inside)"),
+        ("utf-16", "the text is utf-16, not UTF-8: pass encoding='utf-16'"),
+        ("utf-32", "encoding='utf-32'"),
+        ("utf-16-le", "encoding='utf-16-le'"),
+        ("utf-16-be", "encoding='utf-16-be'"),
+        ("utf-32-be", "encoding='utf-32-be'"),
+    ],
+)
 def test_file_of_another_format_is_one_error_that_names_it(tmp_path, reader, weight, kind, told):
     contents = {
-        "tar": lambda: tar("w"), "tar.gz": lambda: tar("w:gz"), "zip": zipped, "parquet": parquet,
-        "sqlite": lambda: sqlite(tmp_path), "7z": lambda: b"7z\xbc\xaf\x27\x1c" + bytes(range(256)) * 20,
+        "tar": lambda: tar("w"),
+        "tar.gz": lambda: tar("w:gz"),
+        "zip": zipped,
+        "parquet": parquet,
+        "sqlite": lambda: sqlite(tmp_path),
+        "7z": lambda: b"7z\xbc\xaf\x27\x1c" + bytes(range(256)) * 20,
         "gz.gz": lambda: gzip.compress(gzip.compress(LINES)),
-    }  # fmt: skip
+    }
     data = contents[kind]() if kind in contents else LINES.decode().encode(kind)
     seen = read(reader(writer(tmp_path)(data)), weight)
     assert seen.rows == []
@@ -115,16 +128,19 @@ def test_encoding_unknown_is_refused(name):
 
 
 @pytest.mark.parametrize("weight", [WHOLE, 1, 9])
-@pytest.mark.parametrize(("text", "told"), [
-    ('[\n{"a":1},\n{"a":2}\n]\n', "this is a JSON array"),
-    ('[{"a":1},\n{"a":2}]', "this is a JSON array"),
-    ('[{"a":1},{"a":2}]', "this is a JSON array"),
-    ('\n [ {"a":1} ] \n\n', "this is a JSON array"),
-    (json.dumps([{"a": [1, {"b": 2}]}] * 50_000, indent=2), "this is a JSON array"),
-    ('{\n"a": 1\n}\n{\n"a": 2\n}\n', "this is JSON of several lines for each object"),
-    (json.dumps({"a": [1, 2], "b": {"c": "x\ny"}}, indent=4), "this is JSON of several lines for each object"),
-    (json.dumps({f"k{at}": at for at in range(50_000)}, indent=1), "this is JSON of several lines"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[\n{"a":1},\n{"a":2}\n]\n', "this is a JSON array"),
+        ('[{"a":1},\n{"a":2}]', "this is a JSON array"),
+        ('[{"a":1},{"a":2}]', "this is a JSON array"),
+        ('\n [ {"a":1} ] \n\n', "this is a JSON array"),
+        (json.dumps([{"a": [1, {"b": 2}]}] * 50_000, indent=2), "this is a JSON array"),
+        ('{\n"a": 1\n}\n{\n"a": 2\n}\n', "this is JSON of several lines for each object"),
+        (json.dumps({"a": [1, 2], "b": {"c": "x\ny"}}, indent=4), "this is JSON of several lines for each object"),
+        (json.dumps({f"k{at}": at for at in range(50_000)}, indent=1), "this is JSON of several lines"),
+    ],
+)
 def test_json_of_another_shape_is_one_error_that_names_it(tmp_path, weight, text, told):
     if len(text) > 10_000 and weight != WHOLE:
         weight = 100_000
@@ -135,11 +151,21 @@ def test_json_of_another_shape_is_one_error_that_names_it(tmp_path, weight, text
 
 
 @pytest.mark.parametrize("weight", [WHOLE, 1, 9])
-@pytest.mark.parametrize(("text", "rows", "failures"), [
-    ("[1, 2]\n[3]\n", [[1, 2], [3]], 0), ("[1, 2]\n", [[1, 2]], 0), ("[]\n", [[]], 0), ('["a"]', [["a"]], 0),
-    ('{"a": 1, "b\n{"a": 2}\n', [{"a": 2}], 1), ('{"a": 1,}\n{"a": 2}\n', [{"a": 2}], 1),
-    ('{"a": \n{"a": 2}\n{"a": 3}\n', [{"a": 2}, {"a": 3}], 1), ("x\n[1]\n", [[1]], 1), ("", [], 0), ("\n \n", [], 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "rows", "failures"),
+    [
+        ("[1, 2]\n[3]\n", [[1, 2], [3]], 0),
+        ("[1, 2]\n", [[1, 2]], 0),
+        ("[]\n", [[]], 0),
+        ('["a"]', [["a"]], 0),
+        ('{"a": 1, "b\n{"a": 2}\n', [{"a": 2}], 1),
+        ('{"a": 1,}\n{"a": 2}\n', [{"a": 2}], 1),
+        ('{"a": \n{"a": 2}\n{"a": 3}\n', [{"a": 2}, {"a": 3}], 1),
+        ("x\n[1]\n", [[1]], 1),
+        ("", [], 0),
+        ("\n \n", [], 0),
+    ],
+)
 def test_json_lines_with_arrays_or_a_bad_first_line_are_read(tmp_path, weight, text, rows, failures):
     seen = read(read_json(writer(tmp_path)(text)), weight)
     assert (seen.rows, len(seen.failures)) == (rows, failures)

@@ -64,7 +64,7 @@ COLUMNS = {
     ),
     "map": (pa.map_(pa.string(), pa.int32()), lambda r: [(str(i), None) for i in range(r.randrange(3))]),
     "nulls": (pa.int64(), lambda _: None),
-}  # fmt: skip
+}
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), *((n, t) for n, (t, _) in COLUMNS.items())])
 
 
@@ -154,8 +154,10 @@ def test_any_files(drawn):
         assert_read_alike(folder / "twice.parquet", pa.concat_tables(tables * 2), folder / "reference")
 
 
-NUMBERS = [pa.table({"n": range(start, start + 100), "s": [f"s{i}" for i in range(start, start + 100)]})
-           for start in (0, 1000, 2000)]  # fmt: skip
+NUMBERS = [
+    pa.table({"n": range(start, start + 100), "s": [f"s{i}" for i in range(start, start + 100)]})
+    for start in (0, 1000, 2000)
+]
 
 
 def test_filter_prunes_row_groups(tmp_path):

@@ -99,7 +99,10 @@ def alone(total, slots, rate, chunk=None):
 
 def test_a_chunk_runs_alone_early_in_a_long_job():
     assert alone(100_000_000, 4, rate=100_000) == (64, pytest.approx(100_000 * ALONE_SECONDS, abs=1))  # 250 s
-    assert alone(10_000_000, 4, rate=100_000) == (64, 24_871)  # 25 s, of which a hundredth, but for what runs by then
+    assert alone(10_000_000, 4, rate=100_000) == (
+        64,
+        24_871,
+    )  # 25 s, of which a hundredth, but for what runs by then
 
 
 def test_no_chunk_runs_alone_where_that_would_show():

@@ -11,7 +11,7 @@ import pytest
 
 from batchflow.telling import json_lines
 
-STEPS = r'''
+STEPS = r"""
 import ctypes, os, subprocess
 print("loaded")
 def f(line): return {"t": line}
@@ -24,7 +24,7 @@ def chatty(line):
     ctypes.CDLL(None).puts(b"C code")
     ctypes.CDLL(None).fflush(None)
     return line
-'''
+"""
 BATCHFLOW = f"{sys.executable} -c 'import sys; from batchflow.cli import main; sys.exit(main())'"
 
 
@@ -36,9 +36,12 @@ def shell(tmp_path):
 
     def run(arguments, tail="", **env):
         return subprocess.run(
-            ["sh", "-c", f"{BATCHFLOW} {arguments} {tail}"], cwd=tmp_path, capture_output=True, timeout=60,
+            ["sh", "-c", f"{BATCHFLOW} {arguments} {tail}"],
+            cwd=tmp_path,
+            capture_output=True,
+            timeout=60,
             env={**os.environ, "TMPDIR": str(tmp_path), **env},
-        )  # fmt: skip
+        )
 
     return run
 
@@ -137,13 +140,19 @@ def test_what_functions_print_is_not_among_rows(shell, executor):
 def test_terminal_that_goes_away_costs_no_rows(tmp_path, shell):
     master, terminal = os.openpty()
     code = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); from batchflow.cli import main; sys.exit(main())"
-    (tmp_path / "steps.py").write_text("import sys\ndef f(line):\n    open('begun', 'w').close()\n    sys.stdin.readline()\n    return line\n")
+    (tmp_path / "steps.py").write_text(
+        "import sys\ndef f(line):\n    open('begun', 'w').close()\n    sys.stdin.readline()\n    return line\n"
+    )
     os.mkfifo(tmp_path / "begun")
     arguments = ["run", "steps.py:f", "in.txt", "--executor", "serial", "--into", "out/"]
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], cwd=tmp_path, stdin=subprocess.PIPE, stdout=terminal,
-        stderr=terminal, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code, *arguments],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
     os.close(terminal)
     (tmp_path / "begun").read_bytes()  # progress is drawn by now
     os.close(master)
@@ -151,5 +160,3 @@ def test_terminal_that_goes_away_costs_no_rows(tmp_path, shell):
     process.communicate(b"\n\n", timeout=60)
     assert process.returncode == 0
     assert b"each accounted for once" in shell("verify out/").stdout
-
-

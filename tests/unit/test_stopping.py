@@ -33,7 +33,9 @@ def refuse(x, _=None):
 @pytest.mark.parametrize("verb", [bf.map_records, bf.map_batches])
 def test_setup_that_raises_stops_the_job_and_fails_no_record(executor, tmp_path, into, verb, count):
     into = into and f"{tmp_path}/{into}"
-    with pytest.raises(StoppedError, match=r"setup=test_stopping.no_licence failed: RuntimeError: no licence") as stopped:
+    with pytest.raises(
+        StoppedError, match=r"setup=test_stopping.no_licence failed: RuntimeError: no licence"
+    ) as stopped:
         verb(keep, bf.records(range(count)), setup=no_licence, into=into, executor=executor)
     assert stopped.value.errors.num_rows == 0
     assert stopped.value.reason == "setup"
@@ -113,7 +115,9 @@ def test_setup_that_fails_again_and_again_on_one_worker_stops_the_job(monkeypatc
         if executor.broken:
             raise RuntimeError("no GPU here")
 
-    with pytest.raises(StoppedError, match=r"failed on \S+, though it works on other workers: RuntimeError: no GPU"):
+    with pytest.raises(
+        StoppedError, match=r"failed on \S+, though it works on other workers: RuntimeError: no GPU"
+    ):
         bf.map_records(keep, bf.records(range(20)), setup=setup, executor=executor, chunk=1)
 
 
@@ -185,7 +189,9 @@ def test_setup_that_raises_in_a_retry_leaves_the_output_as_it_was(tmp_path, exec
 
 @pytest.mark.parametrize("verb", [bf.map_records, bf.map_batches])
 def test_all_of_the_first_records_failed_stops_the_job(executor, verb):
-    with pytest.raises(StoppedError, match=r"all of the first 1,000 records failed; .*record 1: ValueError") as stopped:
+    with pytest.raises(
+        StoppedError, match=r"all of the first 1,000 records failed; .*record 1: ValueError"
+    ) as stopped:
         verb(refuse, bf.records(range(100_000)), executor=executor)
     assert stopped.value.reason == "all_failed"
     assert 1000 <= stopped.value.errors.num_rows < 100_000
@@ -211,9 +217,12 @@ def few(monkeypatch):
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.integers(5, 15), st.integers(1, 15), st.data(), st.sampled_from([bf.map_records, bf.map_batches]),
+    st.integers(5, 15),
+    st.integers(1, 15),
+    st.data(),
+    st.sampled_from([bf.map_records, bf.map_batches]),
     st.booleans(),
-)  # fmt: skip
+)
 def test_stop_depends_on_the_records_alone(few, tmp_path_factory, bad, chunk, data, verb, blank):
     """Neither the cut nor the order of completion decides, nor do blank lines count."""
     folder = tmp_path_factory.mktemp("in")
@@ -230,9 +239,12 @@ def test_stop_depends_on_the_records_alone(few, tmp_path_factory, bad, chunk, da
 
     executor = FakeExecutor(3, lambda count: data.draw(st.integers(0, count - 1)))
     job = bf.Job(
-        batch if verb is bf.map_batches else fn, bf.read_json(folder),
-        per="batch" if verb is bf.map_batches else "record", chunk=chunk, executor=executor,
-    )  # fmt: skip
+        batch if verb is bf.map_batches else fn,
+        bf.read_json(folder),
+        per="batch" if verb is bf.map_batches else "record",
+        chunk=chunk,
+        executor=executor,
+    )
     if bad >= 10:
         with pytest.raises(StoppedError):
             job.run()
@@ -266,7 +278,9 @@ def test_retry_whose_first_records_all_fail_again_stops(few, tmp_path, executor,
 
         chosen = {"fn": batch, "per": "batch"} if verb is bf.map_batches else {"fn": fn}
         source = bf.read_json(tmp_path / "in.jsonl")
-        return bf.Job(source=source, into=f"{tmp_path}/o/", executor=executor, version=version, **chosen, **options)
+        return bf.Job(
+            source=source, into=f"{tmp_path}/o/", executor=executor, version=version, **chosen, **options
+        )
 
     (tmp_path / "in.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(60)))
     assert job(60, "1").run().errors.num_rows == 30

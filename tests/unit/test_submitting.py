@@ -62,13 +62,31 @@ def ordered(*arguments):
 
 def test_scale_goes_along_with_its_numbers_and_takes_no_output(folder):
     wanted = ordered(
-        "scale", "steps.py:clean", "data/*.csv", "--workers", "1,2,4", "--sample", "5%", "--into", "/there/",
-        "--plot", "/there.svg",
-    )  # fmt: skip
+        "scale",
+        "steps.py:clean",
+        "data/*.csv",
+        "--workers",
+        "1,2,4",
+        "--sample",
+        "5%",
+        "--into",
+        "/there/",
+        "--plot",
+        "/there.svg",
+    )
     assert wanted.argv == (
-        "scale", "steps.py:clean", "data/*.csv", "--into", "/there/", "--workers", "1,2,4", "--sample", "5%",
-        "--plot", "/there.svg",
-    )  # fmt: skip
+        "scale",
+        "steps.py:clean",
+        "data/*.csv",
+        "--into",
+        "/there/",
+        "--workers",
+        "1,2,4",
+        "--sample",
+        "5%",
+        "--plot",
+        "/there.svg",
+    )
     assert wanted.into is None
     with pytest.raises(UsageError, match=r"'scale.svg' would be written into the job's own folder"):
         ordered("scale", "steps.py:clean", "data/*.csv", "--plot", "scale.svg")
@@ -99,7 +117,9 @@ def test_files_have_their_times_again_where_they_arrive(folder, tmp_path, monkey
 def test_a_folder_that_is_too_large_is_refused_with_what_makes_it_so(folder):
     with open(folder / "data/large", "wb") as file:
         os.truncate(file.fileno(), 600 * 1024**2)
-    with pytest.raises(UsageError, match=r"has 600 MiB and more, 600 of it in 'data', and a cluster takes 500 MiB of"):
+    with pytest.raises(
+        UsageError, match=r"has 600 MiB and more, 600 of it in 'data', and a cluster takes 500 MiB of"
+    ):
         Parcel(folder)
     assert "steps.py" in Parcel(folder, ["data/large"]).files
 
@@ -124,23 +144,62 @@ def test_the_id_tells_what_is_to_be_done(folder, monkeypatch):
 def test_the_command_is_the_one_that_was_typed_with_paths_of_the_parcel(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     wanted = ordered(
-        "run", "code/steps.py:clean", "code/data/**/*.csv", "s3://b/x", "/there/y", "--setup", "code/other.py:load",
-        "--into", "s3://b/out/", "--arg", "a=b c", "--arg", "d=1", "--max-errors=-1", "--fresh", "--pip", "x",
-        "--workers", "2",
-    )  # fmt: skip
+        "run",
+        "code/steps.py:clean",
+        "code/data/**/*.csv",
+        "s3://b/x",
+        "/there/y",
+        "--setup",
+        "code/other.py:load",
+        "--into",
+        "s3://b/out/",
+        "--arg",
+        "a=b c",
+        "--arg",
+        "d=1",
+        "--max-errors=-1",
+        "--fresh",
+        "--pip",
+        "x",
+        "--workers",
+        "2",
+    )
     assert wanted.argv == (
-        "run", "steps.py:clean", "data/**/*.csv", "s3://b/x", "/there/y",
-        "--setup", "other.py:load", "--arg", "a=b c", "--arg", "d=1", "--into", "s3://b/out/", "--fresh",
-        "--max-errors=-1", "--workers", "2",
-    )  # fmt: skip
+        "run",
+        "steps.py:clean",
+        "data/**/*.csv",
+        "s3://b/x",
+        "/there/y",
+        "--setup",
+        "other.py:load",
+        "--arg",
+        "a=b c",
+        "--arg",
+        "d=1",
+        "--into",
+        "s3://b/out/",
+        "--fresh",
+        "--max-errors=-1",
+        "--workers",
+        "2",
+    )
     assert wanted.parcel.root == folder
     assert (wanted.into, wanted.pip) == ("s3://b/out", ("x",))
     assert ordered("retry", "/out/", "code/steps.py:clean", "--version", "2").argv == (
-        "retry", "/out/", "steps.py:clean", "--version", "2",
-    )  # fmt: skip
+        "retry",
+        "/out/",
+        "steps.py:clean",
+        "--version",
+        "2",
+    )
     assert ordered("flow", "code/steps.py:f", "--only", "a", "--only", "b").argv == (
-        "flow", "steps.py:f", "--only", "a", "--only", "b",
-    )  # fmt: skip
+        "flow",
+        "steps.py:f",
+        "--only",
+        "a",
+        "--only",
+        "b",
+    )
     assert ordered("run", "code/steps.py:clean", "/x", "--working-dir", ".").argv[1] == "code/steps.py:clean"
     assert ordered("run", "code.steps:clean", "/x").parcel.root == folder.parent
 
@@ -162,21 +221,39 @@ def test_batchflow_goes_along_unless_it_is_asked_for(folder, tmp_path):
     [
         (("run", "gone.py:f", "/x"), "there is no file 'gone.py' (looked in "),
         (("run", "steps.py:f", "/x", "--working-dir", "gone"), "there is no folder "),
-        (("run", "steps.py:f", "/x", "--working-dir", "data"), "code/data, which is sent: name a --working-dir that"),
-        (("run", "steps.py:f", "/x", "--exclude", "*.py"), "steps.py is left out of what is sent, as it is hidden or"),
+        (
+            ("run", "steps.py:f", "/x", "--working-dir", "data"),
+            "code/data, which is sent: name a --working-dir that",
+        ),
+        (
+            ("run", "steps.py:f", "/x", "--exclude", "*.py"),
+            "steps.py is left out of what is sent, as it is hidden or",
+        ),
         (("run", "steps.py:f", "../elsewhere.csv"), "the input '../elsewhere.csv' lies outside of "),
         (("run", "steps.py:f", "gone/*.csv"), "no file matches 'gone/*.csv' (looked in "),
-        (("run", "steps.py:f", ".git"), "the input '.git' is left out of what is sent, as it is hidden or excluded: "),
-        (("run", "steps.py:f", "/x", "--into", "out/"), "'out/' would be written into the job's own folder, which Ray"),
+        (
+            ("run", "steps.py:f", ".git"),
+            "the input '.git' is left out of what is sent, as it is hidden or excluded: ",
+        ),
+        (
+            ("run", "steps.py:f", "/x", "--into", "out/"),
+            "'out/' would be written into the job's own folder, which Ray",
+        ),
         (("flow", "steps.py:f", "--draw", "x.svg"), "'x.svg' would be written into the job's own folder"),
         (("flow", "steps.py:f", "--report", "x.html"), "'x.html' would be written into the job's own folder"),
         (("retry", "out/", "steps.py:f"), "'out/' would be written into the job's own folder"),
-        (("retry", "/out/"), "name the function, which is sent along: batchflow submit retry /out/ steps.py:clean"),
+        (
+            ("retry", "/out/"),
+            "name the function, which is sent along: batchflow submit retry /out/ steps.py:clean",
+        ),
         (("run", "steps.py:f", "/x", "--env", "NOT_SET_HERE"), "--env NOT_SET_HERE: it is not set here"),
         (("run", "steps.py:f", "/x", "--env", "=1"), "--env '=1': write it like NAME=VALUE"),
         (("run", "steps.py:f", "/x"), "name the job server of the cluster: --address http://head:8265"),
         (("run", "steps.py:f", "/x", "--address", "ray://h:1"), "'ray://h:1' is not the address of a job server"),
-        (("run", "steps.py:f", "/x", "--address", "127.0.0.1:1"), "no job server of Ray answers at http://127.0.0.1:1"),
+        (
+            ("run", "steps.py:f", "/x", "--address", "127.0.0.1:1"),
+            "no job server of Ray answers at http://127.0.0.1:1",
+        ),
     ],
 )
 def test_what_cannot_work_there_is_refused_here(capsys, arguments, text):
@@ -210,7 +287,9 @@ def test_a_missing_extra_is_told(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("batchflow: the job server of a cluster needs ray[default]: pip install 'batchflow[cl")
+    assert done.stderr.startswith(
+        "batchflow: the job server of a cluster needs ray[default]: pip install 'batchflow[cl"
+    )
 
 
 @pytest.mark.parametrize(
@@ -265,9 +344,16 @@ class Client:
         from types import SimpleNamespace
 
         return SimpleNamespace(
-            submission_id=job_id, job_id=None, status="FAILED", start_time=1000, end_time=3000, metadata=None,
-            entrypoint="x", driver_exit_code=3, message="",
-        )  # fmt: skip
+            submission_id=job_id,
+            job_id=None,
+            status="FAILED",
+            start_time=1000,
+            end_time=3000,
+            metadata=None,
+            entrypoint="x",
+            driver_exit_code=3,
+            message="",
+        )
 
     def get_job_logs(self, _):
         return "".join(self.pieces) + "the rest\n"
@@ -300,9 +386,15 @@ def test_a_connection_that_is_gone_without_a_word_does_not_hold_up_who_follows(m
 
 @pytest.mark.parametrize(
     ("status", "code", "expected"),
-    [("SUCCEEDED", 0, 0), ("SUCCEEDED", None, 0), ("FAILED", 2, 2), ("FAILED", None, 1), ("FAILED", -9, 1),
-     ("STOPPED", None, 130)],
-)  # fmt: skip
+    [
+        ("SUCCEEDED", 0, 0),
+        ("SUCCEEDED", None, 0),
+        ("FAILED", 2, 2),
+        ("FAILED", None, 1),
+        ("FAILED", -9, 1),
+        ("STOPPED", None, 130),
+    ],
+)
 def test_exit_status(status, code, expected):
     assert JobInfo("x", status, None, None, "", None, code, "").exit_status == expected
 
@@ -315,7 +407,9 @@ class Terminal(io.StringIO):
 def test_progress_is_drawn_in_place_and_cleared_for_lines():
     lines, terminal = [], Terminal()
     log = Log(lines.append, terminal)
-    log.hear("Running entrypoint for job x: y\n2026-01-01 1 INFO job_manager.py -- begins\na\tb\x1b[31m\n" + MARK + "1")
+    log.hear(
+        "Running entrypoint for job x: y\n2026-01-01 1 INFO job_manager.py -- begins\na\tb\x1b[31m\n" + MARK + "1"
+    )
     log.hear("0 %\n" + MARK + "20 %\nsecond\nlast")
     log.close()
     assert lines == ["a       b\\x1b[31m", "second", "last"]
@@ -334,7 +428,10 @@ def test_what_a_job_lacked_is_told():
 
     assert why(None) == "x could not begin: no such image"
     assert why(127) == "the head node of the cluster has no `python` on its PATH"
-    assert why(1, "python: No module named batchflow\n") == "the cluster has no package 'batchflow': submit it with --pip batchflow"
+    assert (
+        why(1, "python: No module named batchflow\n")
+        == "the cluster has no package 'batchflow': submit it with --pip batchflow"
+    )
     ours = why(1, "ModuleNotFoundError: No module named 'msgspec'\n")
     assert ours.startswith("the cluster has no package 'msgspec': submit it with --pip ")
     assert "--pip msgspec" in ours
@@ -362,17 +459,32 @@ def test_jobs_in_lines_and_in_json(capsys, monkeypatch):
         JobInfo("batchflow-1", "SUCCEEDED", 10.0, 12.5, "run steps.py:f x", "/out", 0, ""),
         JobInfo("raysubmit_1", "PENDING", None, None, "echo \x1b", None, None, ""),
     ]
-    monkeypatch.setattr("batchflow.submit.commands.JobServer", lambda _: type("Fake", (), {"jobs": lambda _: jobs})())
+    monkeypatch.setattr(
+        "batchflow.submit.commands.JobServer", lambda _: type("Fake", (), {"jobs": lambda _: jobs})()
+    )
     assert main(["jobs"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.split() == ["batchflow-1", "SUCCEEDED", *line.split()[2:4], "2", "s", "run", "steps.py:f", "x"]
     assert main(["jobs", "--all"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == ["raysubmit_1", "PENDING", "-", "0", "s", "echo", r"\x1b"]
+    assert capsys.readouterr().out.splitlines()[1].split() == [
+        "raysubmit_1",
+        "PENDING",
+        "-",
+        "0",
+        "s",
+        "echo",
+        r"\x1b",
+    ]
     assert main(["jobs", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
-        "id": "batchflow-1", "status": "SUCCEEDED", "begun": 10.0, "seconds": 2.5, "what": "run steps.py:f x",
-        "into": "/out", "exit_code": 0,
-    }  # fmt: skip
+        "id": "batchflow-1",
+        "status": "SUCCEEDED",
+        "begun": 10.0,
+        "seconds": 2.5,
+        "what": "run steps.py:f x",
+        "into": "/out",
+        "exit_code": 0,
+    }
 
 
 class StartingHead(http.server.BaseHTTPRequestHandler):
@@ -430,7 +542,10 @@ def test_submit_waits_for_a_cluster_that_starts(folder, capsys, monkeypatch, sta
     monkeypatch.setattr("batchflow.submit.job_server._TURN", 0.001)
     monkeypatch.setitem(StartingHead.refusals, kind, [refusal] * 3)
     address = f"http://127.0.0.1:{starting_head.server_port}"
-    assert main(["submit", "run", "steps.py:clean", "/x.csv", "--into", "/out/", "--no-wait", "--address", address]) == 0
+    assert (
+        main(["submit", "run", "steps.py:clean", "/x.csv", "--into", "/out/", "--no-wait", "--address", address])
+        == 0
+    )
     assert StartingHead.refusals[kind] == []  # each was met
     (message, submitted, _) = capsys.readouterr().err.splitlines()
     assert message == f"batchflow: {address} is not ready ({why}): waiting up to 60 s for it"

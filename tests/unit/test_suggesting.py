@@ -30,17 +30,35 @@ def test_only_a_word_that_is_alike_is_meant(word, known, text):
     ("arguments", "text"),
     [
         ("rnu f.py:clean in.csv", "batchflow: argument COMMAND: invalid choice: 'rnu'|; did you mean 'run'?"),
-        ("run f.py:clean in.csv --formt csv", "batchflow run: unrecognized arguments: --formt|; did you mean '--format'?"),
-        ("run f.py:clean in.csv --max-eror=1", "unrecognized arguments: --max-eror=1; did you mean '--max-errors'?"),
+        (
+            "run f.py:clean in.csv --formt csv",
+            "batchflow run: unrecognized arguments: --formt|; did you mean '--format'?",
+        ),
+        (
+            "run f.py:clean in.csv --max-eror=1",
+            "unrecognized arguments: --max-eror=1; did you mean '--max-errors'?",
+        ),
         ("run f.py:clean in.csv --per bacth", "argument --per: invalid choice: 'bacth'|; did you mean 'batch'?"),
         ("flow f.py:flow --on-error contineu", "argument --on-error: invalid choice|; did you mean 'continue'?"),
         ("submit rnu f.py:clean in.csv", "batchflow submit: argument COMMAND: invalid|; did you mean 'run'?"),
-        ("submit run f.py:clean in.csv --wrkers 2", "batchflow submit run: unrecognized|; did you mean '--workers'?"),
-        ("errors out extra", "batchflow errors: unrecognized arguments: extra (batchflow errors --help tells more)"),
+        (
+            "submit run f.py:clean in.csv --wrkers 2",
+            "batchflow submit run: unrecognized|; did you mean '--workers'?",
+        ),
+        (
+            "errors out extra",
+            "batchflow errors: unrecognized arguments: extra (batchflow errors --help tells more)",
+        ),
         ("run f.py:claen in.csv", "f.py has no function 'claen'; it has clean|; did you mean 'clean'?"),
         ("run g.py:clean in.csv", "there is no file 'g.py' (looked in|; did you mean 'f.py'?"),
-        ("run f.py:clean in.csv --read cvs", "unknown kind of input 'cvs': use one of text, json,|; did you mean 'csv'?"),
-        ("run f.py:clean in.csv --into out/ --format parqet", "unknown output format 'parqet'|; did you mean 'parquet'?"),
+        (
+            "run f.py:clean in.csv --read cvs",
+            "unknown kind of input 'cvs': use one of text, json,|; did you mean 'csv'?",
+        ),
+        (
+            "run f.py:clean in.csv --into out/ --format parqet",
+            "unknown output format 'parqet'|; did you mean 'parquet'?",
+        ),
         ("run f.py:clean in.csv --into out.parqet", "'parqet' is no output format|; did you mean 'parquet'?"),
         ("run f.py:clean in.csv --executor procceses", "unknown executor 'procceses'|; did you mean 'processes'?"),
         ("flow f.py:flwo", "f.py has no flow 'flwo'; it has flow; did you mean 'flow'?"),
@@ -167,7 +185,14 @@ def test_a_function_of_records_is_told_that_it_expects_a_table():
         ]
 
 
-@pytest.mark.parametrize("fn", [lambda row: {"other": 1}.column, lambda row: row.colour, lambda row: (_ for _ in ()).throw(AttributeError("no"))])
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda row: {"other": 1}.column,
+        lambda row: row.colour,
+        lambda row: (_ for _ in ()).throw(AttributeError("no")),
+    ],
+)
 def test_other_attributes_have_no_hint(fn):
     result = bf.map_records(fn, bf.records([{"amount": 1}]), executor="serial")
     assert "map_batches" not in result.errors["message"].to_pylist()[0]
@@ -179,10 +204,19 @@ OF_TABLES = "; map_batches (--per batch) calls the function with a table of many
 @pytest.mark.parametrize(
     ("fn", "end"),
     [
-        (lambda table: table["amout"], 'schema\'; of the batch the columns are region, amount; did you mean \'amount\'?'),
-        (lambda table: table.select(["zzz"]), 'schema\'; of the batch the columns are region, amount'),
-        (lambda table: table.sort_by("amout"), "; of the batch the columns are region, amount; did you mean 'amount'?"),
-        (lambda table: table.to_pandas()["amout"], "'amout'; of the batch the columns are region, amount; did you mean 'amount'?"),
+        (
+            lambda table: table["amout"],
+            "schema'; of the batch the columns are region, amount; did you mean 'amount'?",
+        ),
+        (lambda table: table.select(["zzz"]), "schema'; of the batch the columns are region, amount"),
+        (
+            lambda table: table.sort_by("amout"),
+            "; of the batch the columns are region, amount; did you mean 'amount'?",
+        ),
+        (
+            lambda table: table.to_pandas()["amout"],
+            "'amout'; of the batch the columns are region, amount; did you mean 'amount'?",
+        ),
         (lambda table: table.to_pandas()["zzz"], "'zzz'"),
         (lambda table: RATES["amout"], "'amout'"),
         (lambda table: table["amount"] + 1, OF_TABLES),
@@ -204,4 +238,6 @@ def test_a_file_that_has_another_delimiter(tmp_path, per, mark):
     (tmp_path / "in.csv").write_text(f"region{mark}amount\nnorth{mark}1\n")
     result = per(lambda row: row["amount"], bf.read_csv(str(tmp_path / "in.csv")), executor="serial")
     (message,) = result.errors["message"].to_pylist()
-    assert message.endswith(f"the columns are region{mark}amount; is the file delimited by {mark!r}? Pass delimiter={mark!r} (--delimiter)")
+    assert message.endswith(
+        f"the columns are region{mark}amount; is the file delimited by {mark!r}? Pass delimiter={mark!r} (--delimiter)"
+    )

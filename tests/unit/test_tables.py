@@ -34,15 +34,26 @@ NOON = datetime(2024, 2, 29, 12)
 @pytest.mark.parametrize(
     ("values", "kind"),
     [
-        ([1, None, -5], pa.int64()), ([None, 1], pa.int64()), ([None, None], pa.null()), ([1, 2.5], pa.float64()),
-        ([0.5, None], pa.float64()), ([True, None], pa.bool_()), (["a", "é"], pa.string()),
-        ([b"a", b"\xff"], pa.binary()), ([date(2024, 1, 1)], pa.date32()), ([NOON, None], pa.timestamp("us")),
-        ([NOON.replace(tzinfo=UTC)], pa.timestamp("us", "UTC")), ([time(1)], pa.time64("us")),
-        ([timedelta(1)], pa.duration("us")), ([Decimal("1.50")], pa.decimal128(3, 2)), ([uuid.UUID(int=5)], pa.uuid()),
-        ([[1], [], None], pa.list_(pa.int64())), ([["a"], [None]], pa.list_(pa.string())),
+        ([1, None, -5], pa.int64()),
+        ([None, 1], pa.int64()),
+        ([None, None], pa.null()),
+        ([1, 2.5], pa.float64()),
+        ([0.5, None], pa.float64()),
+        ([True, None], pa.bool_()),
+        (["a", "é"], pa.string()),
+        ([b"a", b"\xff"], pa.binary()),
+        ([date(2024, 1, 1)], pa.date32()),
+        ([NOON, None], pa.timestamp("us")),
+        ([NOON.replace(tzinfo=UTC)], pa.timestamp("us", "UTC")),
+        ([time(1)], pa.time64("us")),
+        ([timedelta(1)], pa.duration("us")),
+        ([Decimal("1.50")], pa.decimal128(3, 2)),
+        ([uuid.UUID(int=5)], pa.uuid()),
+        ([[1], [], None], pa.list_(pa.int64())),
+        ([["a"], [None]], pa.list_(pa.string())),
         ([[{"a": 1}]], pa.list_(pa.struct({"a": pa.int64()}))),
     ],
-)  # fmt: skip
+)
 def test_scalars_and_lists_are_rows_of_one_column(values, kind):
     table = values_to_table(values)
     assert table.schema == pa.schema([("value", kind)])
@@ -119,10 +130,15 @@ def test_frames_become_tables():
     rows = [{"a": 1, "s": "x"}, {"a": 2, "s": None}]
     table = pa.Table.from_pylist(rows)
     for value in (
-        table, table.to_batches()[0], {"a": [1, 2], "s": ["x", None]}, {"a": np.array([1, 2]), "s": pa.array(["x", None])},
-        pd.DataFrame(rows, index=[7, 8]), pl.DataFrame(rows), MappingProxyType({"a": (1, 2), "s": ["x", None]}),
+        table,
+        table.to_batches()[0],
+        {"a": [1, 2], "s": ["x", None]},
+        {"a": np.array([1, 2]), "s": pa.array(["x", None])},
+        pd.DataFrame(rows, index=[7, 8]),
+        pl.DataFrame(rows),
+        MappingProxyType({"a": (1, 2), "s": ["x", None]}),
         table.to_reader(),
-    ):  # fmt: skip
+    ):
         assert as_table(value).to_pylist() == rows
     assert as_table(table) is table
     assert as_table(pd.DataFrame(rows)).schema.metadata is None
@@ -147,10 +163,21 @@ def test_frames_lose_their_views_which_no_slice_can_leave_behind():
 
 @pytest.mark.parametrize(
     "value",
-    [None, 5, [1], "text", {"a": 1}, {"a": [1], "b": [1, 2]}, pd.Series([1]), pl.Series([1]), pa.array([1]),
-     pl.LazyFrame({"a": [1]}), object()],
+    [
+        None,
+        5,
+        [1],
+        "text",
+        {"a": 1},
+        {"a": [1], "b": [1, 2]},
+        pd.Series([1]),
+        pl.Series([1]),
+        pa.array([1]),
+        pl.LazyFrame({"a": [1]}),
+        object(),
+    ],
     ids=lambda value: type(value).__name__,
-)  # fmt: skip
+)
 def test_what_is_no_table(value):
     with pytest.raises(NotTabularError, match=f"returned an? {type(value).__qualname__} that is no table"):
         as_table(value)
@@ -162,17 +189,26 @@ STRING, BINARY = pa.string(), pa.binary()
 @pytest.mark.parametrize(
     ("one", "other", "both"),
     [
-        (pa.int64(), pa.float64(), pa.float64()), (pa.null(), STRING, STRING), (pa.int8(), pa.int64(), pa.int64()),
-        (STRING, pa.large_string(), pa.large_string()), (pa.list_(pa.null()), pa.list_(STRING), pa.list_(STRING)),
+        (pa.int64(), pa.float64(), pa.float64()),
+        (pa.null(), STRING, STRING),
+        (pa.int8(), pa.int64(), pa.int64()),
+        (STRING, pa.large_string(), pa.large_string()),
+        (pa.list_(pa.null()), pa.list_(STRING), pa.list_(STRING)),
         (pa.struct({"a": STRING}), pa.struct({"b": BINARY}), pa.struct({"a": STRING, "b": BINARY})),
         (pa.list_(pa.int64()), pa.list_(pa.float64()), pa.list_(pa.float64())),
-        (pa.int64(), STRING, None), (pa.bool_(), pa.int64(), None), (pa.date32(), pa.timestamp("us"), None),
-        (pa.timestamp("us"), pa.timestamp("us", "UTC"), None), (pa.int64(), pa.list_(pa.int64()), None),
-        (STRING, BINARY, None), (pa.large_string(), BINARY, None), (STRING, pa.large_binary(), None),
-        (pa.list_(STRING), pa.list_(BINARY), None), (pa.struct({"a": STRING}), pa.struct({"a": BINARY}), None),
+        (pa.int64(), STRING, None),
+        (pa.bool_(), pa.int64(), None),
+        (pa.date32(), pa.timestamp("us"), None),
+        (pa.timestamp("us"), pa.timestamp("us", "UTC"), None),
+        (pa.int64(), pa.list_(pa.int64()), None),
+        (STRING, BINARY, None),
+        (pa.large_string(), BINARY, None),
+        (STRING, pa.large_binary(), None),
+        (pa.list_(STRING), pa.list_(BINARY), None),
+        (pa.struct({"a": STRING}), pa.struct({"a": BINARY}), None),
         (pa.large_list(pa.struct({"a": STRING})), pa.large_list(pa.struct({"a": BINARY})), None),
     ],
-)  # fmt: skip
+)
 def test_unify(one, other, both):
     for first, second in ((one, other), (other, one)):
         left, right = (pa.schema([("c", kind)]) for kind in (first, second))
@@ -220,8 +256,10 @@ def test_concat():
 def test_concat_of_structs_with_different_keys():
     tables = [pa.table({"c": [[{"a": 1}]]}), pa.table({"c": [[{"b": "x"}], None]})]
     assert concat(tables).to_pylist() == [
-        {"c": [{"a": 1, "b": None}]}, {"c": [{"a": None, "b": "x"}]}, {"c": None},
-    ]  # fmt: skip
+        {"c": [{"a": 1, "b": None}]},
+        {"c": [{"a": None, "b": "x"}]},
+        {"c": None},
+    ]
 
 
 def test_rows_without_columns_still_count():
@@ -229,12 +267,18 @@ def test_rows_without_columns_still_count():
     assert (bare.num_rows, bare.num_columns) == (2, 0)
     assert concat([bare, bare]).num_rows == 4
     assert concat([bare, pa.table({"a": [1]}), bare]).to_pylist() == [
-        {"a": None}, {"a": None}, {"a": 1}, {"a": None}, {"a": None},
-    ]  # fmt: skip
+        {"a": None},
+        {"a": None},
+        {"a": 1},
+        {"a": None},
+        {"a": None},
+    ]
 
 
 def test_concat_refuses_what_would_change_a_value():
-    with pytest.raises(SchemaError, match=r"column 'c' is double in row 2, but int64 with whole numbers beyond 2\*\*53 before"):
+    with pytest.raises(
+        SchemaError, match=r"column 'c' is double in row 2, but int64 with whole numbers beyond 2\*\*53 before"
+    ):
         concat([pa.table({"c": [2**60 + 1]}), pa.table({"c": [0.5]})])
     with pytest.raises(SchemaError, match="column 'c' is string in row 2, but int64 before"):
         concat([pa.table({"c": [1]}), pa.table({"c": ["x"]})])
@@ -250,9 +294,15 @@ def test_conform_adds_columns_orders_them_and_casts():
 
 def test_rows_of_a_table_are_those_of_arrow():
     table = pa.table(
-        {"a": [1, None], "s": ["x", "y"], "l": [[1], []], "d": [NOON, None],
-         "m": pa.array([[("k", 1)], None], pa.map_(STRING, pa.int64())), "c": pa.array(["u", "u"]).dictionary_encode()}
-    )  # fmt: skip
+        {
+            "a": [1, None],
+            "s": ["x", "y"],
+            "l": [[1], []],
+            "d": [NOON, None],
+            "m": pa.array([[("k", 1)], None], pa.map_(STRING, pa.int64())),
+            "c": pa.array(["u", "u"]).dictionary_encode(),
+        }
+    )
     for part in (table, table.slice(1), table.slice(0, 0), table.select([]), table.to_batches()[0]):
         assert table_to_rows(part) == part.to_pylist()
 
@@ -268,14 +318,38 @@ WIDE = "with whole numbers beyond 2**53"
         (pa.array([2**64 - 1], pa.uint64()), pa.array([-1]), "uint64 with whole numbers beyond 2**63"),
         (pa.array([2**64 - 1], pa.uint64()), pa.array([0.5]), "uint64 with whole numbers beyond 2**63"),
         (pa.array([[None, 2**60]]), pa.array([[0.5]]), f"list<item: int64> {WIDE}"),
-        (pa.array([{"a": [{"b": 2**60}]}]), pa.array([{"a": [{"b": 0.5}]}]), f"struct<a: list<item: struct<b: int64>>> {WIDE}"),
-        (pa.array([[("k", 2**60)]], pa.map_(STRING, pa.int64())), pa.array([[("k", 0.5)]], pa.map_(STRING, pa.float64())), f"map<string, int64> {WIDE}"),
-        (pa.array([[2**60, 1]], pa.list_(pa.int64(), 2)), pa.array([[0.5]]), f"fixed_size_list<item: int64>[2] {WIDE}"),
-        (pa.array([datetime(1, 1, 1)]), pa.array([NOON], pa.timestamp("ns")), "timestamp[us] with times beyond what nanoseconds hold"),
-        (pa.array([datetime(9999, 1, 1)], pa.timestamp("s")), pa.array([NOON], pa.timestamp("ns")), "timestamp[s] with times beyond what nanoseconds hold"),
-        (pa.array([2**60], pa.int64()).cast(pa.duration("s")), pa.array([1]).cast(pa.duration("us")), "duration[s] with times beyond what milliseconds hold"),
+        (
+            pa.array([{"a": [{"b": 2**60}]}]),
+            pa.array([{"a": [{"b": 0.5}]}]),
+            f"struct<a: list<item: struct<b: int64>>> {WIDE}",
+        ),
+        (
+            pa.array([[("k", 2**60)]], pa.map_(STRING, pa.int64())),
+            pa.array([[("k", 0.5)]], pa.map_(STRING, pa.float64())),
+            f"map<string, int64> {WIDE}",
+        ),
+        (
+            pa.array([[2**60, 1]], pa.list_(pa.int64(), 2)),
+            pa.array([[0.5]]),
+            f"fixed_size_list<item: int64>[2] {WIDE}",
+        ),
+        (
+            pa.array([datetime(1, 1, 1)]),
+            pa.array([NOON], pa.timestamp("ns")),
+            "timestamp[us] with times beyond what nanoseconds hold",
+        ),
+        (
+            pa.array([datetime(9999, 1, 1)], pa.timestamp("s")),
+            pa.array([NOON], pa.timestamp("ns")),
+            "timestamp[s] with times beyond what nanoseconds hold",
+        ),
+        (
+            pa.array([2**60], pa.int64()).cast(pa.duration("s")),
+            pa.array([1]).cast(pa.duration("us")),
+            "duration[s] with times beyond what milliseconds hold",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_mark_tells_that_values_do_not_go_into_a_wider_type(large, other, told):
     one, two = pa.table({"c": large}), pa.table({"c": other})
     with pytest.raises(SchemaError) as error:
@@ -294,8 +368,15 @@ def test_a_mark_tells_that_values_do_not_go_into_a_wider_type(large, other, told
 
 def test_values_that_a_wider_type_holds_have_no_mark():
     for cells in (
-        [2**53, 0, None], [], [None], [[2**53]], ["x"], [datetime(1700, 1, 1)], [{"a": 1}], [Decimal(1)],
-    ):  # fmt: skip
+        [2**53, 0, None],
+        [],
+        [None],
+        [[2**53]],
+        ["x"],
+        [datetime(1700, 1, 1)],
+        [{"a": 1}],
+        [Decimal(1)],
+    ):
         assert all(field.metadata is None for field in marked(pa.table({"c": cells})))
     large = pa.table({"c": [2**60, 1], "l": [[2**60], [1]], "s": [{"a": 2**60}, {"a": 1}]})
     assert all(field.metadata for field in marked(large))
@@ -374,7 +455,9 @@ def test_row_that_a_table_cannot_hold_is_named_in_any_cut():
         memory = Memory()
         for first in range(0, len(values), cut):
             memory.take(values[first : first + cut])
-        with pytest.raises(SchemaError, match=r"^row 6: column 'a': int64 and string in one column: give it one type"):
+        with pytest.raises(
+            SchemaError, match=r"^row 6: column 'a': int64 and string in one column: give it one type"
+        ):
             memory.close().table()
 
 
@@ -385,7 +468,10 @@ HIDDEN = pa.array([False, True])
     ("column", "other"),
     [
         (pa.ListArray.from_arrays([0, 2, 3], pa.array([0, 2, 2**53 + 1]), mask=HIDDEN), [[0.5]]),
-        (pa.FixedSizeListArray.from_arrays(pa.array([1, 2**53 + 1]), type=pa.list_(pa.int64(), 1), mask=HIDDEN), [[0.5]]),
+        (
+            pa.FixedSizeListArray.from_arrays(pa.array([1, 2**53 + 1]), type=pa.list_(pa.int64(), 1), mask=HIDDEN),
+            [[0.5]],
+        ),
         (pa.StructArray.from_arrays([pa.array([1, 2**53 + 1])], ["a"], mask=HIDDEN), [{"a": 0.5}]),
     ],
 )

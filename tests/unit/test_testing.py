@@ -57,7 +57,9 @@ def test_equal_inputs_are_one(tmp_path):
 
 
 def test_a_function_with_arguments_and_inputs_that_cannot_be_hashed(tmp_path):
-    script = Script(tmp_path, {2: "raise"}, lambda row, more, times: [row["x"] + more] * times, key=lambda row: row["x"])
+    script = Script(
+        tmp_path, {2: "raise"}, lambda row, more, times: [row["x"] + more] * times, key=lambda row: row["x"]
+    )
     assert script({"x": 1}, 5, times=2) == [6, 6]
     with pytest.raises(ScriptedError):
         script({"x": 2}, 5, times=2)
@@ -85,7 +87,9 @@ def test_a_copy_counts_on_wherever_it_is(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("table", [{1: "rise"}, {1: ["ok", "rise"]}])
 def test_unknown_manner(tmp_path, table):
-    with pytest.raises(bf.errors.UsageError, match=r"^1: unknown manner 'rise': use an exception or one of ok, raise,"):
+    with pytest.raises(
+        bf.errors.UsageError, match=r"^1: unknown manner 'rise': use an exception or one of ok, raise,"
+    ):
         Script(tmp_path, table)
 
 
@@ -164,5 +168,3 @@ def test_across_executors(tmp_path, executor):
     rows = result.errors.select(["record", "error_type", "message", "attempts"]).to_pylist()
     assert [tuple(row.values()) for row in rows] == [(8, "ValueError", "x", 1)]
     assert [script.attempts(x) for x in range(20)] == [2 if x == 13 else 1 for x in range(20)]
-
-

@@ -57,10 +57,26 @@ def test_a_task_is_told_of_with_all_that_hovering_shows():
     timeline(ended("here:7", 1.5, 1.25, at=500, failed=2, retries=3, attempt=2, inputs=4))
     (task,) = rows(timeline)
     assert task == {
-        "track": 0, "start": 1.5, "seconds": 1.25, "read": 0.125, "call": 0.75, "convert": 0.125, "write": 0.125,
-        "attempt": 2, "state": STATES.index("some failed"), "retries": 3, "source": 0, "first": 500, "last": 1500,
-        "spans": 4, "records": 50, "rows": 48, "failed": 2, "nbytes": 1000, "isolating": 0,
-    }  # fmt: skip
+        "track": 0,
+        "start": 1.5,
+        "seconds": 1.25,
+        "read": 0.125,
+        "call": 0.75,
+        "convert": 0.125,
+        "write": 0.125,
+        "attempt": 2,
+        "state": STATES.index("some failed"),
+        "retries": 3,
+        "source": 0,
+        "first": 500,
+        "last": 1500,
+        "spans": 4,
+        "records": 50,
+        "rows": 48,
+        "failed": 2,
+        "nbytes": 1000,
+        "isolating": 0,
+    }
     told = timeline.told()
     assert (told["sources"], told["workers"], told["slots"]) == (["logs/a.jsonl"], ["here:7"], [(0.0, 2)])
     assert told["memory"] == [(3.0, 10**8)]
@@ -93,7 +109,9 @@ def test_thousands_of_tasks_are_summed_up_and_nothing_of_them_is_lost():
     assert len(few.told()["tasks"]) == TASKS
     told = lots.told()
     assert told["tasks"] is None
-    assert sum(row[-1] for track in told["bins"]["tracks"].values() for row in track) == pytest.approx(TASKS + 1, abs=0.5)
+    assert sum(row[-1] for track in told["bins"]["tracks"].values() for row in track) == pytest.approx(
+        TASKS + 1, abs=0.5
+    )
     spent = sum(sum(row[1:-1]) for track in told["bins"]["tracks"].values() for row in track)
     assert spent == pytest.approx(sum(0.05 + 0.02 * ((n * 7919) % 13) / 13 for n in range(TASKS + 1)), rel=1e-3)
     assert sum(row[1] for row in told["flow"]["rows"]) == pytest.approx(50 * (TASKS + 1), rel=1e-3)
@@ -114,7 +132,9 @@ def test_what_is_kept_and_told_does_not_grow_with_the_tasks():
 def test_of_many_workers_fewer_bins_are_told_and_nothing_is_lost():
     told = many(6000, workers=200).told()
     assert sum(len(track) for track in told["bins"]["tracks"].values()) <= CELLS
-    assert sum(row[-1] for track in told["bins"]["tracks"].values() for row in track) == pytest.approx(6000, rel=1e-3)
+    assert sum(row[-1] for track in told["bins"]["tracks"].values() for row in track) == pytest.approx(
+        6000, rel=1e-3
+    )
 
 
 def test_more_workers_than_a_screen_has_rows_share_the_last_one():
@@ -152,13 +172,24 @@ def grouped(*failures):
 
 
 def test_failures_that_are_alike_are_counted_with_the_first_examples():
-    groups = grouped(*(failure(f"number {n}") for n in range(10)), failure(line=4), failure(kind="KeyError"), failure(phase="read"))
+    groups = grouped(
+        *(failure(f"number {n}") for n in range(10)),
+        failure(line=4),
+        failure(kind="KeyError"),
+        failure(phase="read"),
+    )
     told = groups.told()
     assert [(one["phase"], one["error_type"], one["where"], one["count"]) for one in told["groups"]] == [
-        ("call", "ValueError", "steps.py:3 in clean", 10), ("call", "ValueError", "steps.py:4 in clean", 1),
-        ("call", "KeyError", "steps.py:3 in clean", 1), ("read", "ValueError", "steps.py:3 in clean", 1),
-    ]  # fmt: skip
-    assert [example["message"] for example in told["groups"][0]["examples"]] == ["number 0", "number 1", "number 2"]
+        ("call", "ValueError", "steps.py:3 in clean", 10),
+        ("call", "ValueError", "steps.py:4 in clean", 1),
+        ("call", "KeyError", "steps.py:3 in clean", 1),
+        ("read", "ValueError", "steps.py:3 in clean", 1),
+    ]
+    assert [example["message"] for example in told["groups"][0]["examples"]] == [
+        "number 0",
+        "number 1",
+        "number 2",
+    ]
     assert len(told["groups"][0]["examples"][0]["payload"]) == 301
 
 
@@ -171,10 +202,16 @@ def test_groups_and_examples_are_bounded():
 
 
 def test_what_one_line_raises_is_told_apart_by_its_words():
-    groups = grouped(*(failure(message) for message in ["no price", "bad quantity 'x'", "no price", "bad quantity 'y'", "no price"]))
+    groups = grouped(
+        *(
+            failure(message)
+            for message in ["no price", "bad quantity 'x'", "no price", "bad quantity 'y'", "no price"]
+        )
+    )
     assert [(kind.rows, kind.example) for kind in groups.kinds()] == [
-        (3, "a.jsonl, record 7: no price"), (2, "a.jsonl, record 7: bad quantity 'x'"),
-    ]  # fmt: skip
+        (3, "a.jsonl, record 7: no price"),
+        (2, "a.jsonl, record 7: bad quantity 'x'"),
+    ]
 
 
 def test_of_a_line_that_raises_other_words_for_each_record_the_rest_is_one_kind():
@@ -185,11 +222,19 @@ def test_of_a_line_that_raises_other_words_for_each_record_the_rest_is_one_kind(
 
 def test_files_that_broke_off_come_first():
     damage = failure("the file is truncated", "DamagedError", phase="read")._replace(stop=None, traceback="")
-    assert [kind.error_type for kind in grouped(failure(), failure(), damage).kinds()] == ["DamagedError", "ValueError"]
+    assert [kind.error_type for kind in grouped(failure(), failure(), damage).kinds()] == [
+        "DamagedError",
+        "ValueError",
+    ]
 
 
 def test_kinds_are_those_that_differ_in_phase_type_or_place():
-    groups = grouped(failure("odd", line=4), failure(kind="KeyError"), *(failure(f"number {n}") for n in range(3)), failure(phase="read"))
+    groups = grouped(
+        failure("odd", line=4),
+        failure(kind="KeyError"),
+        *(failure(f"number {n}") for n in range(3)),
+        failure(phase="read"),
+    )
     assert [str(kind).split() for kind in groups.kinds()] == [
         ["3", "x", "ValueError", "in", "call:", "a.jsonl,", "record", "7:", "number", "0"],
         ["1", "x", "ValueError", "in", "call:", "a.jsonl,", "record", "7:", "odd"],
@@ -199,11 +244,17 @@ def test_kinds_are_those_that_differ_in_phase_type_or_place():
 
 
 def test_without_a_place_those_are_alike_whose_messages_differ_in_values():
-    messages = ["3 cells, but 2 columns", "4 cells, but 2 columns", "column 'n': 'x' is no int", "column 'n': '' is no int"]
+    messages = [
+        "3 cells, but 2 columns",
+        "4 cells, but 2 columns",
+        "column 'n': 'x' is no int",
+        "column 'n': '' is no int",
+    ]
     groups = grouped(*(failure(message)._replace(traceback="") for message in messages))
     assert [(kind.rows, kind.example) for kind in groups.kinds()] == [
-        (2, "a.jsonl, record 7: 3 cells, but 2 columns"), (2, "a.jsonl, record 7: column 'n': 'x' is no int"),
-    ]  # fmt: skip
+        (2, "a.jsonl, record 7: 3 cells, but 2 columns"),
+        (2, "a.jsonl, record 7: column 'n': 'x' is no int"),
+    ]
 
 
 def test_groups_of_a_flow_are_of_one_step():
@@ -218,8 +269,13 @@ def test_kinds_are_bounded_where_each_record_raises_a_type_of_its_own():
 
 @pytest.mark.parametrize(
     ("traceback", "place"),
-    [("", ""), (None, ""), ("ValueError: x", ""), ('  File "<stdin>", line 2, in f\n', "<stdin>:2 in f"),
-     ('  File "a/b.py", line 2\n    x = (\n', "b.py:2")],
-)  # fmt: skip
+    [
+        ("", ""),
+        (None, ""),
+        ("ValueError: x", ""),
+        ('  File "<stdin>", line 2, in f\n', "<stdin>:2 in f"),
+        ('  File "a/b.py", line 2\n    x = (\n', "b.py:2"),
+    ],
+)
 def test_where_it_was_raised(traceback, place):
     assert raised_at(traceback) == place

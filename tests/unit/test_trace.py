@@ -31,7 +31,16 @@ def test_it_is_valid_against_the_format(count):
 def test_the_check_of_the_format_finds_what_is_wrong():
     good = made(some())
     complete = next(event for event in good["traceEvents"] if event["ph"] == "X")
-    for change in ({"dur": -1}, {"ts": None}, {"ts": "1"}, {"pid": 99}, {"tid": "a"}, {"name": ""}, {"ph": "Q"}, {"args": []}):
+    for change in (
+        {"dur": -1},
+        {"ts": None},
+        {"ts": "1"},
+        {"pid": 99},
+        {"tid": "a"},
+        {"name": ""},
+        {"ph": "Q"},
+        {"args": []},
+    ):
         assert list(trace_format.problems({**good, "traceEvents": [*good["traceEvents"], {**complete, **change}]}))
     astride = {**complete, "ts": complete["ts"] + complete["dur"] / 2}
     assert list(trace_format.problems({**good, "traceEvents": [*good["traceEvents"], astride]}))
@@ -41,11 +50,19 @@ def test_the_check_of_the_format_finds_what_is_wrong():
 
 def test_machines_are_processes_and_workers_threads():
     events = made(some())["traceEvents"]
-    names = {(event["name"], event["pid"], event["tid"]): event["args"]["name"] for event in events if event["name"].endswith("_name")}
+    names = {
+        (event["name"], event["pid"], event["tid"]): event["args"]["name"]
+        for event in events
+        if event["name"].endswith("_name")
+    }
     assert names == {
-        ("process_name", 0, 0): "batchflow", ("process_name", 1, 0): "here", ("process_name", 2, 0): "there",
-        ("thread_name", 1, 1): "here:0", ("thread_name", 1, 2): "here:1", ("thread_name", 2, 3): "there:9",
-    }  # fmt: skip
+        ("process_name", 0, 0): "batchflow",
+        ("process_name", 1, 0): "here",
+        ("process_name", 2, 0): "there",
+        ("thread_name", 1, 1): "here:0",
+        ("thread_name", 1, 2): "here:1",
+        ("thread_name", 2, 3): "there:9",
+    }
 
 
 def test_a_task_is_a_complete_event_with_what_there_is_to_know_of_it():
@@ -55,9 +72,19 @@ def test_a_task_is_a_complete_event_with_what_there_is_to_know_of_it():
     (event,) = (event for event in made(timeline)["traceEvents"] if event["ph"] == "X")
     assert (event["name"], event["ts"], event["dur"], event["pid"], event["tid"]) == ("a.jsonl", 2e6, 1.5e6, 1, 1)
     assert event["args"] == {
-        "source": "logs/a.jsonl", "start": 3000, "stop": 4000, "inputs": 1, "attempt": 1, "state": "ok",
-        "read": 0.15, "call": 0.9, "convert": 0.15, "write": 0.15, "records": 50, "rows": 50,
-    }  # fmt: skip
+        "source": "logs/a.jsonl",
+        "start": 3000,
+        "stop": 4000,
+        "inputs": 1,
+        "attempt": 1,
+        "state": "ok",
+        "read": 0.15,
+        "call": 0.9,
+        "convert": 0.15,
+        "write": 0.15,
+        "records": 50,
+        "rows": 50,
+    }
 
 
 def test_tries_and_deaths_are_instants_and_rates_counters():

@@ -233,7 +233,9 @@ def test_parquet_and_csv_inputs_and_halved_chunks(tmp_path, capsys):
     for source in (bf.read_csv(tmp_path / "a.csv"), bf.read_parquet(tmp_path / "b.parquet")):
         result = bf.map_batches(fn, source, into=f"{tmp_path}/out/", executor="serial", chunk=16, fresh=True)
         assert result.errors["record"].to_pylist() == [18]
-        assert told(tmp_path / "out", capsys, 0) == ["100 records in, 99 rows out, 1 failed: each accounted for once"]
+        assert told(tmp_path / "out", capsys, 0) == [
+            "100 records in, 99 rows out, 1 failed: each accounted for once"
+        ]
 
 
 def test_what_is_no_output(tmp_path, capsys):
@@ -248,7 +250,9 @@ def test_a_run_does_not_go_on_with_what_was_damaged(out, tmp_path):
         )
 
     (out / "part-00001.parquet").unlink()
-    with pytest.raises(errors.LedgerError, match=r"part-00001.parquet is gone, so this output cannot be gone on with"):
+    with pytest.raises(
+        errors.LedgerError, match=r"part-00001.parquet is gone, so this output cannot be gone on with"
+    ):
         run()
     (out.parent / ".out_batchflow/ledger.log").write_text("\n".join(lines(out)[1:]) + "\n")
     with pytest.raises(errors.LedgerError, match="line 1: was changed after it was written"):
@@ -256,7 +260,9 @@ def test_a_run_does_not_go_on_with_what_was_damaged(out, tmp_path):
 
 
 def test_a_file_that_broke_off_is_named_beside_what_is_proved(tmp_path, capsys):
-    (tmp_path / "in.txt.gz").write_bytes(gzip.compress("".join(f"{n * 7919}\n" for n in range(5000)).encode())[:5000])
+    (tmp_path / "in.txt.gz").write_bytes(
+        gzip.compress("".join(f"{n * 7919}\n" for n in range(5000)).encode())[:5000]
+    )
     result = bf.map_records(len, bf.read_text(tmp_path / "in.txt.gz"), into=f"{tmp_path}/out/", executor="serial")
     kept = result.report.rows_out
     assert told(tmp_path / "out", capsys, 0) == [

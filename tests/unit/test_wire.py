@@ -93,7 +93,8 @@ def test_bytes_of_every_size(pair, size, receive):
 
 
 @given(
-    st.lists(st.integers(0, 60_000), max_size=5), st.integers(0, 40_000),
+    st.lists(st.integers(0, 60_000), max_size=5),
+    st.integers(0, 40_000),
     st.sampled_from([receive, receive_ahead]),
 )
 def test_buffers_of_every_size(sizes, text, receive):
@@ -352,7 +353,14 @@ def test_values_of_the_model_come_back_as_what_they_are(protocol):
     task = Task((0, 1), chunk, 2, [1], None, alone=True)
     failure = Failure("a.csv", 1, 5, 2, "x", "call", "ValueError", "bad")
     stats = Stats("here:1", 1.5, spans=(SpanCount("a.csv", 2, 2, 1, 1),))
-    for value in (task, Succeeded((0, 1), stats, (failure,)), Failures.of((failure,)), Failed((0, 1), failure), Piece("p", 1, 2, None), Slice("p", 1)):
+    for value in (
+        task,
+        Succeeded((0, 1), stats, (failure,)),
+        Failures.of((failure,)),
+        Failed((0, 1), failure),
+        Piece("p", 1, 2, None),
+        Slice("p", 1),
+    ):
         again = pickle.loads(pickle.dumps(value, protocol))
         assert again == value
         assert repr(again) == repr(value)  # down to the last one it is of the same class

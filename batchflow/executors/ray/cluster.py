@@ -23,7 +23,7 @@ from batchflow.resources import (
     count_slots,
     format_bytes,
     total_memory,
-)  # fmt: skip
+)
 
 SETTINGS = {
     "RAY_LOG_TO_DRIVER": "0",
@@ -231,8 +231,9 @@ class Cluster:
     def _nodes(self) -> list[Node]:
         nodes = [
             Node(node["NodeID"], node["Resources"], node.get("Labels") or {})
-            for node in self.connect().nodes() if node["Alive"]
-        ]  # fmt: skip
+            for node in self.connect().nodes()
+            if node["Alive"]
+        ]
         return [node for node in nodes if self._labels.items() <= node.labels.items()]
 
     def slots(self, limits: Resources, per_task: Resources) -> int:
@@ -378,9 +379,7 @@ def _refused(
 ) -> str:
     """Return why no node can run a task, with what there is."""
     shown = ("CPU", "GPU", "memory", *(name for name in need if name not in ("CPU", "GPU", "memory")))
-    kinds = Counter(
-        _told({name: node.has[name] for name in shown if node.has.get(name)}) for node in nodes
-    )  # fmt: skip
+    kinds = Counter(_told({name: node.has[name] for name in shown if node.has.get(name)}) for node in nodes)
     there = "; ".join(f"{count:,} with {kind}" for kind, count in kinds.most_common(5)) or "no node"
     where = f" labelled {', '.join(f'{name}={value}' for name, value in labels.items())}" if labels else ""
     waited = "wait_for_nodes= waits for others" if patience is None else f"waited {patience:g} s for another"

@@ -52,10 +52,20 @@ from batchflow.worker.log_records import log_settings
 if TYPE_CHECKING:
     from batchflow.rate import Bucket, Rate
 
-_OWN = frozenset({
-    "num_cpus", "num_gpus", "memory", "resources", "accelerator_type", "max_retries", "retry_exceptions",
-    "num_returns", "max_calls", "enable_task_events",
-})  # fmt: skip
+_OWN = frozenset(
+    {
+        "num_cpus",
+        "num_gpus",
+        "memory",
+        "resources",
+        "accelerator_type",
+        "max_retries",
+        "retry_exceptions",
+        "num_returns",
+        "max_calls",
+        "enable_task_events",
+    }
+)
 """Options of tasks that batchflow sets."""
 _GONE = ("NodeDiedError", "ObjectLostError", "LocalRayletDiedError", "NodeDrainedError")
 """Errors of Ray that are no fault of the work: what it ran on, or what it took, is gone."""
@@ -152,9 +162,13 @@ class Ray(Executor):
         # The scheduler owns all retries; two returns, so that the driver need not fetch the rows. A worker
         # with a GPU serves many tasks too, else setup= would run for each.
         self._perform = ray.remote(
-            max_calls=0, max_retries=0, retry_exceptions=False, num_returns=2, enable_task_events=False,
+            max_calls=0,
+            max_retries=0,
+            retry_exceptions=False,
+            num_returns=2,
+            enable_task_events=False,
             **options,
-        )(perform).options(**self._options)  # fmt: skip
+        )(perform).options(**self._options)
         self._per_task = per_task
         self._slots = slots
 
@@ -190,13 +204,24 @@ class Ray(Executor):
         packed = data, list(buffers), buffers.writable
         notice = Notice(
             self._state(), _count_reloads(), packed, program.waits, folder, program.pieces, mark, log_settings()
-        )  # fmt: skip
+        )
         told = None if buffers or len(data) > _SMALL else pickle.dumps(notice)
         room = self._room(self._slots, self._per_task, program.limits)
         self._jobs[self._loaded] = _Job(
-            os.urandom(8).hex(), told, None if told else ray.put(notice), self._perform, self._per_task, room,
-            program.limits, program.retry, program.bucket, source, program.pieces, mark, program.setup is not None,
-        )  # fmt: skip
+            os.urandom(8).hex(),
+            told,
+            None if told else ray.put(notice),
+            self._perform,
+            self._per_task,
+            room,
+            program.limits,
+            program.retry,
+            program.bucket,
+            source,
+            program.pieces,
+            mark,
+            program.setup is not None,
+        )
         self._tell_anew()
         return self._loaded
 
@@ -219,7 +244,7 @@ class Ray(Executor):
             program.bucket.close()
         if program.mark:
             with suppress(OSError):
-                os.unlink(program.mark)  # noqa: PTH108
+                os.unlink(program.mark)
         self._side.forget(job)
         self._waiting = deque(item for item in self._waiting if item[0] != job)
         take(self._ready, (job,))
@@ -291,7 +316,7 @@ class Ray(Executor):
             sent, parts = without_values(work)  # references among the arguments are fetched where the task runs
             try:
                 pickled, buffers, writable = pack(sent)
-            except Exception as error:  # noqa: BLE001 - records that cannot be pickled
+            except Exception as error:
                 if len(works) == 1:
                     self._ready.append((job, failed(work, "read", error)))
                 return False
@@ -323,13 +348,11 @@ class Ray(Executor):
 
     def _mark(self, job: _Job) -> None:
         """Leave a file by which workers know the folder for pieces, once it is there."""
-        if job.mark and not os.path.exists(job.mark):  # noqa: PTH110
-            with suppress(OSError), open(job.mark, "wb"):  # noqa: PTH123
+        if job.mark and not os.path.exists(job.mark):
+            with suppress(OSError), open(job.mark, "wb"):
                 pass
 
-    def wait(
-        self, jobs: Collection[int] | None = None, timeout: float | None = None
-    ) -> list[tuple[int, Outcome]]:
+    def wait(self, jobs: Collection[int] | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
         """Return the outcomes there are; waits for the first one."""
         while not (taken := take(self._ready, jobs)) and self._busy(jobs):
             if not self._hear(timeout):

@@ -29,7 +29,7 @@ class PositionFile:
         self._path = f"{_prefix(job)}{os.getpid()}-{os.urandom(4).hex()}"
         self.cells: memoryview | None = None
         """Memory for the position, ``None`` where no file can be made."""
-        with suppress(OSError), open(self._path, "x+b") as file:  # noqa: PTH123
+        with suppress(OSError), open(self._path, "x+b") as file:
             file.truncate(_SIZE)
             memory = memoryview(mmap.mmap(file.fileno(), _SIZE))
             self._name = memory[8 * CELLS :]
@@ -44,16 +44,16 @@ class PositionFile:
     def close(self) -> None:
         """Remove the file."""
         with suppress(OSError):
-            os.unlink(self._path)  # noqa: PTH108
+            os.unlink(self._path)
 
 
 def take_position(job: str, name: bytes) -> Position | None:
     """Return where a task broke off whose worker was on this node, and remove the file that tells it."""
-    for path in glob.glob(f"{glob.escape(_prefix(job))}*"):  # noqa: PTH207
-        with suppress(OSError), open(path, "rb") as file:  # noqa: PTH123
+    for path in glob.glob(f"{glob.escape(_prefix(job))}*"):
+        with suppress(OSError), open(path, "rb") as file:
             content = file.read()
             if content[8 * CELLS :] == name:
-                os.unlink(path)  # noqa: PTH108
+                os.unlink(path)
                 return PositionCells(memoryview(bytearray(content[: 8 * CELLS])).cast("Q")).read()
     return None
 

@@ -170,7 +170,7 @@ def _performed(terms: Terms, file: IO[bytes], more: More, parts: Sequence[Any]) 
         )
     except (Overtime, MemoryError) as error:
         return Reply(over(UNKNOWN, error, terms.limits), node), None
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - records that cannot be made again here
+    except (Exception, SystemExit) as error:
         return Reply(failed(UNKNOWN, "read", error), node), None
     unseen = "" if node == terms.here else _unseen(job, work, more.shipment)
     if unseen:
@@ -178,9 +178,7 @@ def _performed(terms: Terms, file: IO[bytes], more: More, parts: Sequence[Any]) 
     return _answer(job, _with_values(work, parts), more.shipment, terms.limits, node)
 
 
-def _answer(
-    job: _Known, work: Work, shipment: Shipment | None, limits: Limits, node: str
-) -> tuple[Reply, Any]:
+def _answer(job: _Known, work: Work, shipment: Shipment | None, limits: Limits, node: str) -> tuple[Reply, Any]:
     if shipment is None:
         return _limited_reply(job, work, _outcome(job, work, limits), limits, node)
     import ray
@@ -203,13 +201,11 @@ def _outcome(job: _Known, work: Work, limits: Limits) -> Outcome:
             return bare(work) if isinstance(work, BARE) else job.loaded.runner().perform(work)
     except (Overtime, MemoryError) as error:
         return over(work, error, limits)
-    except BaseException as error:  # noqa: BLE001 - what is no Exception is a failure all the same
+    except BaseException as error:
         return lost(work, "call", error)
 
 
-def _limited_reply(
-    job: _Known, work: Work, outcome: Outcome, limits: Limits, node: str
-) -> tuple[Reply, Any]:
+def _limited_reply(job: _Known, work: Work, outcome: Outcome, limits: Limits, node: str) -> tuple[Reply, Any]:
     """Return the reply, made inside the time limit: pickling may run code of the user's."""
     try:
         with Guard(None if isinstance(work, BARE) else limits.seconds, None):
@@ -233,7 +229,7 @@ def _reply(job: _Known, work: Work, outcome: Outcome, node: str) -> tuple[Reply,
             return Reply(outcome._replace(payload=None), node, "rows"), rows
     except Overtime:
         raise
-    except BaseException as error:  # noqa: BLE001 - a value that cannot travel
+    except BaseException as error:
         return Reply(lost(work, "convert", error), node), None
     return Reply(outcome, node), None
 
@@ -343,7 +339,7 @@ def _made_ready(job: str, notice: Notice, limits: Limits) -> _Known:
     if any(limits):
         import pyarrow.parquet  # noqa: F401 - what most tasks need is loaded at the expense of none
     opened = ExitStack()
-    sees_output = not notice.mark or os.path.exists(notice.mark)  # noqa: PTH110
+    sees_output = not notice.mark or os.path.exists(notice.mark)
     away = "" if sees_output else opened.enter_context(workshop())
     announce = partial(announce_setup, job)
     position = PositionFile(job)

@@ -192,11 +192,11 @@ class Unpacked:
         """Return the path of a copy on this machine, made when it is first asked for."""
         if not self._folder:
             self._folder = self._opened.enter_context(workshop())
-        folder = os.path.join(self._folder, str(list(self._shipment.files).index(uri)))  # noqa: PTH118
-        path = os.path.join(folder, os.path.basename(uri))  # noqa: PTH118, PTH119
-        if not os.path.exists(path):  # noqa: PTH110
-            os.mkdir(folder)  # noqa: PTH102
-            with open(path, "wb") as copy, self.open(uri) as file:  # noqa: PTH123
+        folder = os.path.join(self._folder, str(list(self._shipment.files).index(uri)))
+        path = os.path.join(folder, os.path.basename(uri))
+        if not os.path.exists(path):
+            os.mkdir(folder)
+            with open(path, "wb") as copy, self.open(uri) as file:
                 while data := file.read(BLOCK_BYTES):
                     copy.write(data)
         return path
@@ -223,7 +223,7 @@ def _is_same(item: Input, folder: str) -> bool:
     if is_uri(item.uri):
         return True
     try:
-        status = os.stat(os.path.join(folder, item.uri))  # noqa: PTH116, PTH118
+        status = os.stat(os.path.join(folder, item.uri))
     except OSError:
         return not item.version  # the driver could not tell either
     return (status.st_size, str(status.st_mtime_ns)) == (item.size, item.version)
@@ -238,9 +238,9 @@ def read_pieces(pieces: Sequence[Piece]) -> list[bytes]:
     for piece in pieces:
         data = b""
         if piece.path:
-            with open(piece.path, "rb") as file:  # noqa: PTH123
+            with open(piece.path, "rb") as file:
                 data = file.read()
-            os.unlink(piece.path)  # noqa: PTH108
+            os.unlink(piece.path)
         found.append(data)
     return found
 
@@ -250,14 +250,14 @@ def write_pieces(pieces: Sequence[Piece], contents: Sequence[Any], folder: str) 
     written: list[Piece] = []
     try:
         for piece, data in zip(pieces, contents, strict=True):
-            path = f"{folder}/{os.path.basename(piece.path)}" if piece.path else ""  # noqa: PTH119
+            path = f"{folder}/{os.path.basename(piece.path)}" if piece.path else ""
             written.append(piece._replace(path=path))
             if path:
-                with open(path, "wb") as file:  # noqa: PTH123
+                with open(path, "wb") as file:
                     file.write(data)
     except BaseException:
         for piece in written:
             with suppress(OSError):
-                os.unlink(piece.path)  # noqa: PTH108
+                os.unlink(piece.path)
         raise
     return written
