@@ -10,40 +10,40 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from batchflow.core.package import __version__ as __version__
+
 if TYPE_CHECKING:
-    from batchflow import errors
     from batchflow.api import map_batches, map_records, stream_batches
-    from batchflow.combining.result import Result
+    from batchflow.combiner.result import Result
+    from batchflow.core.resources import Resources
+    from batchflow.core.retry import Retry
     from batchflow.errors import BatchflowError
     from batchflow.executors import Processes, Ray, Serial
-    from batchflow.flow import Flow
-    from batchflow.job import Job
-    from batchflow.readers import files, read_csv, read_json, read_parquet, read_text, records
-    from batchflow.report import Report
-    from batchflow.resources import Resources
-    from batchflow.retry import Retry
+    from batchflow.flows.flow import Flow
+    from batchflow.io.readers import files, read_csv, read_json, read_parquet, read_text, records
+    from batchflow.jobs.job import Job
+    from batchflow.reporting.report import Report
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "BatchflowError": "errors",
-    "Flow": "flow",
-    "Job": "job",
+    "Flow": "flows.flow",
+    "Job": "jobs.job",
     "Processes": "executors",
     "Ray": "executors",
-    "Report": "report",
-    "Resources": "resources",
-    "Retry": "retry",
-    "Result": "combining.result",
+    "Report": "reporting.report",
+    "Resources": "core.resources",
+    "Retry": "core.retry",
+    "Result": "combiner.result",
     "Serial": "executors",
-    "files": "readers",
+    "files": "io.readers",
     "map_batches": "api",
     "map_records": "api",
-    "read_csv": "readers",
-    "read_json": "readers",
-    "read_parquet": "readers",
-    "read_text": "readers",
-    "records": "readers",
+    "read_csv": "io.readers",
+    "read_json": "io.readers",
+    "read_parquet": "io.readers",
+    "read_text": "io.readers",
+    "records": "io.readers",
     "stream_batches": "api",
 }
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from batchflow.cli import main
+from batchflow.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
-from batchflow.launch import ahead
+from batchflow.executors.processes.launcher import prestarted_fork_server
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from batchflow.combining.result import Result
+    from batchflow.combiner.result import Result
+    from batchflow.core.resources import Resources
+    from batchflow.core.retry import Retry
     from batchflow.executors import Executor
-    from batchflow.job import Job
-    from batchflow.resources import Resources
-    from batchflow.retry import Retry
-    from batchflow.sources import Source
+    from batchflow.io.sources import Source
+    from batchflow.jobs.job import Job
 
 
 def map_records(
@@ -250,12 +250,14 @@ def _ahead(per: str, options: dict[str, Any]) -> AbstractContextManager[None]:
     threads = int(getattr(task, "cpus", None) or 1) or 1
     is_async = getattr(getattr(options["fn"], "__code__", None), "co_flags", 0) & _ASYNC
     waits = bool(options.get("concurrency") or is_async)
-    return ahead(executor, threads=threads, arrow=arrow, rows=writes and per == "record", waits=waits)
+    return prestarted_fork_server(
+        executor, threads=threads, arrow=arrow, rows=writes and per == "record", waits=waits
+    )
 
 
 def _job(options: dict[str, Any]) -> Job:
     """Return a job; options left at ``None`` take its defaults."""
-    from batchflow.job import Job  # only now that a worker is starting
+    from batchflow.jobs.job import Job  # only now that a worker is starting
 
     optional = {"args", "limits", "per_task", "retry"}
     return Job(**{name: value for name, value in options.items() if value is not None or name not in optional})

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from batchflow.flow_run import FlowRun
-    from batchflow.report import Report
+    from batchflow.flows.result import FlowRun
+    from batchflow.reporting.report import Report
 
     StopReason = Literal["max_errors", "all_failed", "setup"]
 

@@ -6,7 +6,8 @@ Their annotations are no text, as those of the values that travel: each process 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
-from batchflow.model import Chunk, Failure, Key, Stats
+from batchflow.core.chunks import Chunk, Key
+from batchflow.core.outcomes import Failure, Stats
 
 STEPS = "steps"
 """What the weight of a flow is counted in."""

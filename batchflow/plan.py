@@ -6,23 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from batchflow.calling import describe, side_by_side
-from batchflow.model import Input
-from batchflow.printable import printable
-from batchflow.rate import Rate, parse_rate
-from batchflow.resources import Resources, format_bytes, parse_bytes
-from batchflow.retry import NEVER, Retry
-from batchflow.sources import Source
-from batchflow.sources.cutting import total_weight
-from batchflow.splitting import AT_ONCE, Pace
-from batchflow.wording import counted
+from batchflow.checkpoint.destination import Destination
+from batchflow.core.chunk_sizing import AT_ONCE, ChunkPacing
+from batchflow.core.chunks import InputFile
+from batchflow.core.functions import describe, side_by_side
+from batchflow.core.rate import Rate, parse_rate
+from batchflow.core.resources import Resources, format_bytes, parse_bytes
+from batchflow.core.retry import NEVER, Retry
+from batchflow.core.text import counted, printable
+from batchflow.io.sources import Source
+from batchflow.io.sources.splitter import total_weight
 
 if TYPE_CHECKING:
-    from batchflow.ledger import History
-    from batchflow.stores import Place, Store
-
-ERRORS = "errors.pq"
-"""The error table in it: Parquet, with a suffix that no ``**/*.parquet`` matches."""
+    from batchflow.checkpoint import History
 
 
 @dataclass(frozen=True)
@@ -58,45 +54,17 @@ class JobSpec:
 
 
 @dataclass(frozen=True)
-class Destination:
-    """Where the output goes."""
-
-    path: Place
-    format: str
-    one_file: bool
-
-    @property
-    def store(self) -> Store:
-        """What works on it."""
-        from batchflow.stores import store_of  # only where there is an output
-
-        return store_of(self.path)
-
-    @property
-    def meta(self) -> Place:
-        """Metadata folder, next to the output: Polars reads every file in the folder of a dataset."""
-        from batchflow.stores import meta_of
-
-        return meta_of(self.path)
-
-    @property
-    def pieces(self) -> Place:
-        """Folder for what is not yet a part."""
-        return self.meta / "pieces"
-
-
-@dataclass(frozen=True)
 class Plan:
     """A job that can run: its inputs are known, its output is possible."""
 
     spec: JobSpec
     source: Source
     """The source with all that the driver had to find out."""
-    inputs: tuple[Input, ...]
+    inputs: tuple[InputFile, ...]
     destination: Destination | None
     chunk_weight: int | None
     """Weight of every chunk where the user fixed it: bytes, or records in memory."""
-    pace: Pace = AT_ONCE
+    pace: ChunkPacing = AT_ONCE
     """What calls that wait ask of the chunks."""
     history: History | None = None
     """What earlier runs did of the output."""
@@ -126,7 +94,7 @@ class Plan:
         return self.size if self.source.in_memory else total_weight(self.inputs)
 
     @property
-    def uncuttable(self) -> list[Input]:
+    def uncuttable(self) -> list[InputFile]:
         """Files that are one chunk each, however large."""
         return [item for item in self.inputs if not self.source.cuttable(item)]
 

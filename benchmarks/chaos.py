@@ -30,7 +30,7 @@ from benchmarks.functions import clean
 from datasets import events_jsonl
 
 _ROOT = Path(__file__).parents[1]
-_COMMAND = [sys.executable, "-m", "batchflow.cli"]
+_COMMAND = [sys.executable, "-m", "batchflow.cli.main"]
 LOST_EACH = 97
 """One record of so many fails by itself, so that the error table has something to keep, too."""
 

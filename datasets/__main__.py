@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from batchflow.resources import format_bytes, parse_bytes
+from batchflow.core.resources import format_bytes, parse_bytes
 from datasets import events_jsonl, sales_csv
 
 KINDS: dict[str, Callable[[int], Path]] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batchflow.sources.files import File
+    from batchflow.io.sources.whole_files import File
 
 ROOT = Path(sysconfig.get_paths()["stdlib"])
 """Folder of the standard library that runs this."""

@@ -12,7 +12,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 import batchflow
-from batchflow.cli import _parser
+from batchflow.cli.main import _parser
 
 project = "batchflow"
 author = "the batchflow contributors"

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from batchflow.exact import MapItems, NanoTime
+from batchflow.io.arrow.exact_types import MapItems, NanoTime
 
 EPOCH = datetime(1970, 1, 1)
 MICROSECOND = timedelta(microseconds=1)

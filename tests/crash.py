@@ -2,12 +2,14 @@
 
 import os
 
-from batchflow.combining import dataset
-from batchflow.ledger import appending as ledgers
-from batchflow.ledger import putting, syncing
-from batchflow.loading import find_output, source_of
-from batchflow.stores import filesystem, objects
-from batchflow.verifying import verify
+from batchflow.checkpoint import file_journal as ledgers
+from batchflow.checkpoint import file_journal as syncing
+from batchflow.checkpoint import object_journal as putting
+from batchflow.checkpoint.verify import verify
+from batchflow.cli.targets import find_output, source_of
+from batchflow.combiner import dataset_writer as dataset
+from batchflow.io.stores import filesystem
+from batchflow.io.stores import object_store as objects
 
 
 class Crash(BaseException):
@@ -54,8 +56,10 @@ def wire(monkeypatch):
     monkeypatch.setattr(dataset, "publish", guarded(publish))
     monkeypatch.setattr(dataset, "_remove", guarded(remove))
     monkeypatch.setattr(dataset, "publish_plan", guarded(dataset.publish_plan))
-    monkeypatch.setattr(dataset.Dataset, "leave", lambda *_: None)
-    monkeypatch.setattr(dataset.Dataset, "close", lambda self, complete: self._ledger and self._ledger.close())
+    monkeypatch.setattr(dataset.DatasetWriter, "leave", lambda *_: None)
+    monkeypatch.setattr(
+        dataset.DatasetWriter, "close", lambda self, complete: self._ledger and self._ledger.close()
+    )
 
     def limit(steps):
         fuse.left = steps
@@ -84,17 +88,17 @@ def wire_store(monkeypatch):
             raise Crash
         system.delete_file(path)
 
-    put = putting.Segments._put
+    put = putting.ObjectJournal._put
     alive = lambda self, **options: None if fuse.left < 0 else put(self, **options)
     monkeypatch.setattr(syncing, "SYNC_SECONDS", 3600)
-    monkeypatch.setattr(putting.Segments, "_put", alive)
+    monkeypatch.setattr(putting.ObjectJournal, "_put", alive)
     monkeypatch.setattr(objects.Objects, "put", guarded(objects.Objects.put))
     monkeypatch.setattr(objects.Objects, "move", guarded(move))
     monkeypatch.setattr(objects.Objects, "remove_all", guarded(objects.Objects.remove_all, twice=False))
-    monkeypatch.setattr(dataset.Dataset, "leave", lambda *_: None)
-    closing = dataset.Dataset.close
+    monkeypatch.setattr(dataset.DatasetWriter, "leave", lambda *_: None)
+    closing = dataset.DatasetWriter.close
     close = lambda self, complete: closing(self, complete=complete and fuse.left >= 0)
-    monkeypatch.setattr(dataset.Dataset, "close", close)
+    monkeypatch.setattr(dataset.DatasetWriter, "close", close)
 
     def limit(steps):
         fuse.left = steps

@@ -24,17 +24,18 @@ OURS = {name for name, kind in vars(batchflow.errors).items() if isinstance(kind
 }
 SEEN = {"MemoryError", "OSError", "TimeoutError", "TypeError", "ValueError", "__init__"}
 """Plain errors, and those of our own that make their message themselves: they become rows of the error table."""
-MAKERS = {"died": 1, "unreadable": 4, "_damaged": 0, "fail": 0, "_failed": 2}
+MAKERS = {"died": 1, "unreadable": 4, "_damaged": 0, "print_error": 0, "_failed": 2}
 """Functions that make or show an error, by the place of the message among their arguments."""
 UNSEEN = {
-    "executors/wire.py",
-    "executors/zygote.py",  # between our own processes
-    "formats/splice.py",
-    "formats/thrift.py",  # a file that cannot be spliced is written anew
+    "executors/processes/wire.py",
+    "executors/processes/zygote.py",
+    "executors/processes/worker.py",  # between our own processes
+    "io/formats/parquet_concat.py",
+    "io/formats/thrift.py",  # a file that cannot be spliced is written anew
     "testing.py",  # scripted by the tests of users
 }
 """Modules whose plain errors nobody sees."""
-YIELDED = "verifying.py"
+YIELDED = "checkpoint/verify.py"
 """What this one yields, ``batchflow verify`` shows."""
 
 

@@ -1,8 +1,8 @@
 """An executor whose order of completion, deaths and failures a test decides."""
 
+from batchflow.core.work import Task
 from batchflow.errors import WorkerDied
 from batchflow.executors.base import Executor
-from batchflow.model import Task
 from batchflow.worker import Runner, lost
 
 

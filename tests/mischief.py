@@ -5,7 +5,7 @@ import os
 import resource
 from collections.abc import Mapping
 
-from batchflow.sources.text import LineSource
+from batchflow.io.sources.text import LineSource
 
 GUILTY = 5
 """The record that misbehaves."""
@@ -129,7 +129,7 @@ class _Short:
 
 def _spoil(method, script, name):
     """Replace a method of the output format until it is called."""
-    from batchflow.formats.parquet import ParquetFormat
+    from batchflow.io.formats.parquet import ParquetFormat
 
     sound = getattr(ParquetFormat, method)
 

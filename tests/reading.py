@@ -9,8 +9,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from batchflow.model import Chunk
-from batchflow.sources import Drawn, Source
+from batchflow.core.chunks import Chunk
+from batchflow.io.sources import KeyedChunk, Source
 
 WHOLE = 10**12
 """Weight that takes all files in one chunk."""
@@ -45,10 +45,10 @@ def ready(source: Source) -> Source:
     return source.prepared(source.inputs())
 
 
-def draw(source: Source, weights: int | Sequence[int] = WHOLE, heavy: int | None = None) -> list[Drawn]:
+def draw(source: Source, weights: int | Sequence[int] = WHOLE, heavy: int | None = None) -> list[KeyedChunk]:
     """Draw all chunks, in the order of drawing."""
     cursor = source.cursor(source.inputs(), heavy)
-    drawn: list[Drawn] = []
+    drawn: list[KeyedChunk] = []
     for weight in cycle([weights] if isinstance(weights, int) else weights):
         before = cursor.frontier
         chunk = cursor.draw(weight)

@@ -1,10 +1,11 @@
 """Events of jobs as large as wanted, by no clock, and what is told of them: for the page, the trace and the time line."""
 
+from batchflow.core.chunks import Chunk, InputFile, Span
+from batchflow.core.outcomes import Failure, SpanCount, Stats
 from batchflow.events import JobStarted, TaskEnded
-from batchflow.grouping import ErrorGroups
-from batchflow.model import Chunk, Failure, Input, Span, SpanCount, Stats
-from batchflow.report import Report
-from batchflow.timeline import Timeline
+from batchflow.reporting.failure_groups import FailureGroups
+from batchflow.reporting.report import Report
+from batchflow.reporting.timeline import Timeline
 
 ENVIRONMENT = {
     "batchflow": "0.1.0",
@@ -62,7 +63,7 @@ def ended(
     inputs=1,
 ):
     """Return the end of a task; phases are shares of its time."""
-    input_ = Input(source, 10**9)
+    input_ = InputFile(source, 10**9)
     chunk = Chunk((Span(input_, at, at + 1000),) * inputs, 1000)
     stats = Stats(
         worker,
@@ -110,7 +111,7 @@ def many(count, workers=8, hear=None):
 
 def told(timeline, errors=(), report=None, **more):
     """Return what is told of a job."""
-    groups = ErrorGroups()
+    groups = FailureGroups()
     groups.add_failures([Failure(**{name: row.get(name) for name in Failure._fields}) for row in errors])
     seconds = more.pop("seconds", timeline.now + 0.5)
     report = report or Report(

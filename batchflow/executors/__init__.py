@@ -13,26 +13,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from batchflow.bootstrap import check_start
+from batchflow.core.bootstrap import check_start
+from batchflow.core.text import did_you_mean
 from batchflow.errors import ExecutorError, UsageError
-from batchflow.suggesting import did_you_mean
 
 if TYPE_CHECKING:
     from batchflow.executors.base import Executor
-    from batchflow.executors.processes import Processes
+    from batchflow.executors.processes.executor import Processes
     from batchflow.executors.ray import Ray
     from batchflow.executors.serial import Serial
 
 __all__ = ["Executor", "Processes", "Ray", "Serial", "choose", "chosen", "turn_of"]
 
-_CLASSES = {"base": "Executor", "processes": "Processes", "ray": "Ray", "serial": "Serial"}
-_NAMES = ("serial", "processes", "ray")
+_CLASSES = {"Executor": "base", "Processes": "processes.executor", "Ray": "ray", "Serial": "serial"}
+_NAMES = {"serial": "Serial", "processes": "Processes", "ray": "Ray"}
 
 
 def __getattr__(name: str) -> Any:
-    for module, kind in _CLASSES.items():
-        if kind == name:
-            return getattr(importlib.import_module(f"batchflow.executors.{module}"), name)
+    if name in _CLASSES:
+        return getattr(importlib.import_module(f"batchflow.executors.{_CLASSES[name]}"), name)
     message = f"module 'batchflow.executors' has no attribute {name!r}"
     raise AttributeError(message)
 
@@ -151,11 +150,11 @@ def choose(executor: Executor | str | None, *, needs_ray: bool = False) -> Execu
             message = f"executor={executor!r} is none: give one like bf.Ray(), or a name: {', '.join(_NAMES)}"
             raise UsageError(message)
         return executor
-    from batchflow.launch import default_name  # a worker process starts no other
+    from batchflow.executors.processes.launcher import default_name  # a worker process starts no other
 
     name = executor or os.environ.get("BATCHFLOW_EXECUTOR") or ("ray" if needs_ray else default_name())
     if name not in _NAMES:
         message = f"unknown executor {name!r}: use one of {', '.join(_NAMES)}{did_you_mean(name, _NAMES)}"
         raise UsageError(message)
-    chosen: Executor = __getattr__(_CLASSES[name])()
+    chosen: Executor = __getattr__(_NAMES[name])()
     return chosen

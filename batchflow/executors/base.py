@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from batchflow.bootstrap import LOADING
-from batchflow.errors import FunctionError, ResourceError
-from batchflow.model import Assemble, Call, Key, Merge, Outcome, Task, Work
-from batchflow.packing import Buffers, Packed, dumps, pack_shared
-from batchflow.pickling import define_main, files, files_by_reference, has_modules_by_value
-from batchflow.resources import Budget, Resources, available_cpus, capped, count_slots, total_memory
-from batchflow.retry import NEVER, Retry
-from batchflow.worker import Guard, Limits, Program, Runner, can_overlap, failed, settle
+from batchflow.core.chunks import Key
+from batchflow.core.outcomes import Outcome
+from batchflow.core.resources import Budget, Resources, available_cpus, capped, count_slots, total_memory
+from batchflow.core.work import Call, CombineTables, Task, WorkItem
+from batchflow.errors import ResourceError
+from batchflow.worker import Program, can_overlap
 
 if TYPE_CHECKING:
-    from batchflow.rate import Bucket, Rate
+    from batchflow.core.rate import Rate, RateLimiter
 
-UNKNOWN = Merge((), ())
+
+UNKNOWN = CombineTables((), ())
 """Stands for work in an outcome where it is not at hand; the driver knows which it sent."""
 BUNDLE_SECONDS = 0.1
 """How long a worker goes on with short work that came together, before it gives back what is done."""
@@ -110,10 +107,10 @@ class Executor(ABC):
         """Forget a program; outcomes of its work that are still under way are dropped."""
 
     @abstractmethod
-    def submit(self, job: int, work: Work) -> None:
+    def submit(self, job: int, work: WorkItem) -> None:
         """Take over one piece of work; returns at once."""
 
-    def submit_all(self, job: int, works: Sequence[Work]) -> None:
+    def submit_all(self, job: int, works: Sequence[WorkItem]) -> None:
         """Take over work that is short, for one worker if that is cheaper."""
         for work in works:
             self.submit(job, work)
@@ -149,11 +146,11 @@ class Executor(ABC):
             Seconds after which to give up; there is no outcome then.
         """
 
-    def bucket(self, rate: Rate) -> Bucket:
+    def bucket(self, rate: Rate) -> RateLimiter:
         """Return what keeps all workers of a job to a rate together; `unload` closes it."""
-        from batchflow.executors.buckets import FileBucket  # a worker makes none
+        from batchflow.executors.rate_limiter import FileRateLimiter  # a worker makes none
 
-        return FileBucket(rate)
+        return FileRateLimiter(rate)
 
     def limited(self, program: Program) -> Program:
         """Return a program with its bucket, if it has a rate."""
@@ -178,135 +175,6 @@ class Executor(ABC):
         self.close()
 
 
-def pickled(program: Program) -> tuple[bytes, Buffers]:
-    """Return a program as bytes and its large buffers, functions of ``__main__`` and closures by value.
-
-    Raises
-    ------
-    FunctionError
-        If something it refers to cannot be pickled.
-    """
-    try:
-        return _dumped(program)
-    except Exception as error:
-        with suppress(Exception), files_by_reference():  # of a file with a lock or a connection at its top
-            if files:
-                return _dumped(program)
-        name = getattr(program.fn, "__qualname__", repr(program.fn))
-        message = (
-            f"{name} cannot be shipped to a worker: {error}; "
-            "make what it refers to inside the function, or in setup="
-        )
-        raise FunctionError(message) from error
-
-
-def _dumped(program: Program) -> tuple[bytes, Buffers]:
-    by_reference = not has_modules_by_value()
-    if program.args:
-        args: Any = pack_shared(dict(program.args), by_reference=by_reference)
-        program = program._replace(args=args)
-    return dumps(program, by_reference=by_reference)
-
-
-class Broken:
-    """Stands for the runner of a program that cannot be unpickled."""
-
-    def __init__(self, error: BaseException) -> None:
-        self._error = error
-
-    def perform(self, work: Work, more: Any = None) -> Outcome:
-        """Return why nothing works."""
-        return failed(work, "worker", self._error)._replace(unloadable=True)
-
-    def close(self) -> None:
-        """Nothing to give back."""
-
-
-class Loaded:
-    """A program on a worker: made again when its first work comes, inside the limits of that.
-
-    Parameters
-    ----------
-    make
-        Makes it again, which may run code of the user's.
-    limits
-        Of one task.
-    waits
-        Whether its calls wait, so that asyncio is needed. It is loaded at the expense of no task: an import
-        that a time limit breaks off leaves half a package behind, which no later task can use.
-    cells
-        Memory that is shared with the driver, for the position of the task at hand.
-    announce
-        Announces the start and the end of ``setup=``, as for `Runner`.
-    """
-
-    def __init__(
-        self,
-        make: Callable[[], Program],
-        limits: Limits,
-        *,
-        waits: bool,
-        cells: memoryview | None = None,
-        announce: Callable[[Task, bool], None] | None = None,
-    ) -> None:
-        self._cells = cells
-        self._announce = announce
-        self.limits = limits
-        self.waits = waits
-        self._make: Callable[[], Program] | None = make
-        self._runner: Runner | Broken
-
-    def runner(self) -> Runner | Broken:
-        """Return what does its work; a program that broke off at a limit is made again the next time."""
-        if self._make is not None:
-            if self.waits:
-                import batchflow.worker.waiting  # noqa: F401
-            try:
-                program = opened(self._opened, self.limits)
-                for fn in (program.fn, program.setup, program.combine):
-                    define_main(fn)
-                self._runner = Runner(program, guarded=True, cells=self._cells, announce=self._announce)
-            except MemoryError:
-                raise
-            except (Exception, SystemExit) as error:
-                self._runner = Broken(error)
-            self._make = None
-            settle()
-        return self._runner
-
-    def _opened(self) -> Program:
-        assert self._make is not None
-        program = self._make()
-        args: Any = program.args
-        return program._replace(args=args.open()) if isinstance(args, Packed) else program
-
-    def close(self) -> None:
-        """Give back what it holds."""
-        if self._make is None:
-            self._runner.close()
-
-
-def opened(make: Callable[[], Any], limits: Limits) -> Any:
-    """Make an object again inside limits; raises what the user's code in it raises, or `Overtime`."""
-    LOADING.append(None)
-    try:
-        with Guard(*limits):
-            return make()
-    except pickle.UnpicklingError as error:
-        raise error.__cause__ or error from None
-    finally:
-        LOADING.pop()
-
-
-def rules_of(work: Work, limits: Limits, retry: Retry) -> tuple[Limits, Retry]:
-    """Return what work is kept to, and when it is tried again: as its job has it, or as it brings along."""
-    if isinstance(work, Assemble):
-        return Limits(work.seconds), NEVER
-    if isinstance(work, Call):
-        return Limits(work.seconds, work.memory), work.retry
-    return limits, retry
-
-
 def take(ready: list[tuple[int, Outcome]], jobs: Collection[int] | None) -> list[tuple[int, Outcome]]:
     """Take the outcomes of some programs, or all of them, off a list."""
     taken = [item for item in ready if jobs is None or item[0] in jobs]
@@ -315,7 +183,7 @@ def take(ready: list[tuple[int, Outcome]], jobs: Collection[int] | None) -> list
     return taken
 
 
-def later_task(waiting: Sequence[Work], index: int) -> Task | None:
+def later_task(waiting: Sequence[WorkItem], index: int) -> Task | None:
     """Return a task that waits for a worker, if its calls may begin beside those before."""
     if index >= len(waiting):
         return None

@@ -8,14 +8,15 @@ from contextlib import suppress
 from functools import partial
 from typing import ClassVar, cast
 
+from batchflow.core.outcomes import Outcome, Succeeded
+from batchflow.core.process_state import go_home, working_directory
+from batchflow.core.resources import Budget, Resources, available_cpus, capped, total_memory
+from batchflow.core.serialization import copied, dumps_out_of_band, pack_shared
+from batchflow.core.work import Call, Task, WorkItem
 from batchflow.executors.base import Executor, later_task
-from batchflow.model import Call, Outcome, Succeeded, Task, Work
-from batchflow.packing import copied, dumps, pack_shared
-from batchflow.process_state import go_home, working_directory
-from batchflow.resources import Budget, Resources, available_cpus, capped, total_memory
-from batchflow.rows import Rows
+from batchflow.io.arrow.rows import Rows
 from batchflow.worker import Program, Runner, lost
-from batchflow.worker.prints import Here
+from batchflow.worker.stdio_capture import DriverCapture
 
 
 class Serial(Executor):
@@ -29,8 +30,8 @@ class Serial(Executor):
         self._runners: dict[int, Runner] = {}
         self._programs: dict[int, Program] = {}
         self._loaded = 0
-        self._queue: deque[tuple[int, Work]] = deque()
-        self._here = Here()
+        self._queue: deque[tuple[int, WorkItem]] = deque()
+        self._here = DriverCapture()
 
     def slots(self, limits: Resources, per_task: Resources) -> int:
         """Return 1, if a task fits at all."""
@@ -63,7 +64,7 @@ class Serial(Executor):
                 bucket.close()
         self._queue = deque(item for item in self._queue if item[0] != job)
 
-    def submit(self, job: int, work: Work) -> None:
+    def submit(self, job: int, work: WorkItem) -> None:
         """Put work into the queue."""
         self._queue.append((job, work))
 
@@ -75,7 +76,7 @@ class Serial(Executor):
                 return [(owner, self._perform(owner, work))]
         return []
 
-    def _perform(self, job: int, work: Work) -> Outcome:
+    def _perform(self, job: int, work: WorkItem) -> Outcome:
         folder = working_directory()
         try:
             with self._here:
@@ -99,7 +100,7 @@ class Serial(Executor):
         self._queue.clear()
 
 
-def _received(work: Work) -> Work:
+def _received(work: WorkItem) -> WorkItem:
     """Return work as a worker would have it: what a function does to its records is seen by nothing else."""
     if isinstance(work, Task) and work.data is not None:
         return work._replace(data=copied(work.data))
@@ -108,12 +109,12 @@ def _received(work: Work) -> Work:
     return work
 
 
-def _sent(work: Work, outcome: Outcome) -> Outcome:
+def _sent(work: WorkItem, outcome: Outcome) -> Outcome:
     """Return an outcome as a worker would send it: rows that cannot be pickled are a failure."""
     if not isinstance(outcome, Succeeded) or not isinstance(outcome.payload, Rows):
         return outcome
     try:
-        dumps(outcome.payload)
+        dumps_out_of_band(outcome.payload)
     except Exception as error:
         return lost(work, "convert", error)
     return outcome

@@ -4,23 +4,30 @@ Nothing here raises to the executor: whatever goes wrong becomes a failure, of a
 at fault, of the chunk where not.
 """
 
-from batchflow.worker.calls import Handle, finished_value, found, value_of
 from batchflow.worker.failures import died, failed, lost, over, placed
-from batchflow.worker.guard import OVERTIME, Guard, Overtime, end_with_parent, settle, too_slow, was_overtime
+from batchflow.worker.limits import (
+    OVERTIME,
+    TaskLimits,
+    TaskTimeout,
+    end_with_parent,
+    settle,
+    too_slow,
+    was_overtime,
+)
 from batchflow.worker.program import Limits, Program
-from batchflow.worker.runner import BARE, CALLS, Runner, bare, can_overlap
+from batchflow.worker.runner import CALLS, PROGRAM_FREE_WORK, Runner, can_overlap, run_without_program
+from batchflow.worker.step_call import StepHandle, finished_value, found, value_of
 
 __all__ = [
-    "BARE",
     "CALLS",
     "OVERTIME",
-    "Guard",
-    "Handle",
+    "PROGRAM_FREE_WORK",
     "Limits",
-    "Overtime",
     "Program",
     "Runner",
-    "bare",
+    "StepHandle",
+    "TaskLimits",
+    "TaskTimeout",
     "can_overlap",
     "died",
     "end_with_parent",
@@ -30,6 +37,7 @@ __all__ = [
     "lost",
     "over",
     "placed",
+    "run_without_program",
     "settle",
     "too_slow",
     "value_of",

@@ -11,13 +11,15 @@ from functools import cache
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from batchflow.core.outcomes import TRACEBACK_LIMIT, TRACEBACKS, Failed, Failure, Phase
+from batchflow.core.package import PACKAGE_DIR
+from batchflow.core.resources import format_bytes
+from batchflow.core.retry import NEVER, Retry
+from batchflow.core.work import CountRecords, Task, WorkItem
 from batchflow.errors import RetryAfter, WorkerDied
-from batchflow.model import TRACEBACK_LIMIT, TRACEBACKS, Failed, Failure, Inspect, Phase, Task, Work
-from batchflow.resources import format_bytes
-from batchflow.retry import NEVER, Retry
-from batchflow.sources.base import Block, explain, show, tell
+from batchflow.io.sources.base import Block, explain, show, tell
 from batchflow.worker import hints
-from batchflow.worker.guard import Overtime, give_back, too_slow
+from batchflow.worker.limits import TaskTimeout, give_back, too_slow
 from batchflow.worker.program import Limits
 
 if TYPE_CHECKING:
@@ -39,7 +41,6 @@ _CAUSE = "\nThe above exception was the direct cause of the following exception:
 _CONTEXT = "\nDuring handling of the above exception, another exception occurred:\n\n"
 _cached_frames: dict[tuple[int, ...], tuple[str, list[CodeType]]] = {}
 """Text of frames by their code objects and instructions, with the code objects."""
-_HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 @cache
@@ -52,10 +53,10 @@ os.register_at_fork(after_in_child=worker_name.cache_clear)
 
 
 def failed(
-    work: Work, phase: Phase, error: BaseException, records: int | None = None, retry: Retry = NEVER
+    work: WorkItem, phase: Phase, error: BaseException, records: int | None = None, retry: Retry = NEVER
 ) -> Failed:
     """Return the outcome of work that gave nothing back."""
-    task = work.task if isinstance(work, Inspect) else work
+    task = work.task if isinstance(work, CountRecords) else work
     span = task.chunk.spans[0] if isinstance(task, Task) else None
     failure = Failure(
         span.input.uri if span else "",
@@ -74,7 +75,7 @@ def failed(
 
 
 def lost(
-    work: Work, phase: Phase, error: BaseException, worker: str | None = None, *, retry: Retry = NEVER
+    work: WorkItem, phase: Phase, error: BaseException, worker: str | None = None, *, retry: Retry = NEVER
 ) -> Failed:
     """Return the outcome of work that broke off; halving finds the record at fault.
 
@@ -87,7 +88,7 @@ def lost(
     return outcome if worker is None else outcome._replace(failure=outcome.failure._replace(worker=worker))
 
 
-def died(work: Work, message: str, worker: str, retry: Retry, *, suspect: bool = False) -> Failed:
+def died(work: WorkItem, message: str, worker: str, retry: Retry, *, suspect: bool = False) -> Failed:
     """Return the outcome of work whose worker ended.
 
     Parameters
@@ -228,12 +229,12 @@ def _frames(trace: TracebackType | None) -> str:
 
 
 def _user_frames(stack: StackSummary) -> StackSummary:
-    return type(stack).from_list([frame for frame in stack if not frame.filename.startswith(_HERE)])
+    return type(stack).from_list([frame for frame in stack if not frame.filename.startswith(PACKAGE_DIR)])
 
 
-def over(work: Work, error: Overtime | MemoryError, limits: Limits, retry: Retry = NEVER) -> Failed:
+def over(work: WorkItem, error: TaskTimeout | MemoryError, limits: Limits, retry: Retry = NEVER) -> Failed:
     """Return the outcome of work that broke off at a limit."""
-    if isinstance(error, Overtime):
+    if isinstance(error, TaskTimeout):
         assert limits.seconds is not None
         slow = too_slow(work, limits.seconds).with_traceback(error.__traceback__)
         return lost(work, "timeout", slow, retry=retry)._replace(limit=limits.seconds)

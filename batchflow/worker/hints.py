@@ -8,7 +8,7 @@ from functools import lru_cache
 from types import CodeType, TracebackType
 from typing import Any
 
-from batchflow.suggesting import did_you_mean
+from batchflow.core.text import did_you_mean
 
 _MOST = 20
 """Columns that are named."""

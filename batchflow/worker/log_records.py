@@ -133,7 +133,7 @@ def _call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
 
 
 def _forward(record: logging.LogRecord) -> None:
-    from batchflow.worker.prints import current_prints
+    from batchflow.worker.stdio_capture import current_prints
 
     prints = current_prints()
     try:
@@ -187,9 +187,9 @@ def handle_records(lines: Iterable[str]) -> tuple[str, ...]:
     lines = tuple(lines)
     if not any(line.startswith(MARK) for line in lines):
         return lines
-    from batchflow.worker.prints import Here
+    from batchflow.worker.stdio_capture import DriverCapture
 
-    here = Here(interactive=False)
+    here = DriverCapture(interactive=False)
     found: list[str] = []
     for line in lines:
         if line.startswith(MARK):

@@ -13,7 +13,7 @@ from itertools import chain, count
 from operator import itemgetter
 from typing import Any
 
-from batchflow.model import Position
+from batchflow.core.outcomes import Position
 
 STRETCH = 128
 """Records that are noted together."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from batchflow.retry import NEVER, Retry
-from batchflow.sources.base import Source
+from batchflow.core.retry import NEVER, Retry
+from batchflow.io.sources.base import Source
 
 if TYPE_CHECKING:
-    from batchflow.rate import Bucket, Rate
+    from batchflow.core.rate import Rate, RateLimiter
 
 
 class Limits(NamedTuple):
@@ -46,7 +46,7 @@ class Program(NamedTuple):
     """Calls at once in one worker; ``None``: one after the other, as fast as can be."""
     rate: Rate | None = None
     """Of all calls of the job."""
-    bucket: Bucket | None = None
+    bucket: RateLimiter | None = None
     """What keeps to it; made by the executor."""
     isolates: bool = True
     """A batch that the function refuses is halved until the records at fault are alone."""

@@ -6,25 +6,26 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from batchflow.core.outcomes import Outcome, Phase, SpanCount, Stats, Succeeded
+from batchflow.core.work import AssemblePart, Call, CombineTables, CountRecords, Task, WorkItem
 from batchflow.errors import WorkerDied
-from batchflow.model import Assemble, Call, Inspect, Merge, Outcome, Phase, SpanCount, Stats, Succeeded, Task, Work
-from batchflow.rows import Rows
-from batchflow.schemas import concat
-from batchflow.sources.base import Block
-from batchflow.sources.records import RecordsSource
-from batchflow.tables import as_table
-from batchflow.worker.assembling import assembled
-from batchflow.worker.batches import BatchRun
-from batchflow.worker.calls import called
+from batchflow.io.arrow.convert import as_table
+from batchflow.io.arrow.rows import Rows
+from batchflow.io.arrow.schema import concat
+from batchflow.io.sources.base import Block
+from batchflow.io.sources.in_memory import RecordsSource
+from batchflow.worker.batch_task import BatchTask
 from batchflow.worker.failures import failed, over, placed, worker_name
-from batchflow.worker.guard import Guard, Overtime
+from batchflow.worker.limits import TaskLimits, TaskTimeout
 from batchflow.worker.program import Program
-from batchflow.worker.records import RecordRun
-from batchflow.worker.run import PASSING, JobState, peak_memory
+from batchflow.worker.record_task import RecordTask
+from batchflow.worker.sinks import assembled
+from batchflow.worker.step_call import called
+from batchflow.worker.task import PASSING, JobState, peak_memory
 
 if TYPE_CHECKING:
-    from batchflow.worker.lanes import Lanes
-    from batchflow.worker.waiting import Overlap, WaitingRun
+    from batchflow.worker.concurrency import ConcurrencyBackend
+    from batchflow.worker.concurrent_task import ConcurrentRecordTask, Overlap
 
 _NOTHING = object()
 
@@ -59,9 +60,9 @@ class Runner:
         self._job = JobState(cells)
         self._announce = announce
         self._waits = program.side_by_side is not None
-        self._lanes: Lanes | None = None
+        self._lanes: ConcurrencyBackend | None = None
         self._overlap: Overlap | None = None
-        self._run: WaitingRun | None = None
+        self._run: ConcurrentRecordTask | None = None
         """The task at hand, if its calls wait."""
         self._overlapped = False
         """Whether the task that broke off last had calls of later ones beside its own."""
@@ -74,7 +75,7 @@ class Runner:
             self._lanes.close(self._client())
             self._lanes = None
 
-    def perform(self, work: Work, more: Callable[[int], Task | None] | None = None) -> Outcome:
+    def perform(self, work: WorkItem, more: Callable[[int], Task | None] | None = None) -> Outcome:
         """Do one piece of work and return what came of it; never raises an `Exception`.
 
         Parameters
@@ -93,17 +94,17 @@ class Runner:
         except Exception as error:
             return failed(work, "worker", error)
         try:
-            if isinstance(work, BARE):
-                return bare(work, guarded=self._guarded)
+            if isinstance(work, PROGRAM_FREE_WORK):
+                return run_without_program(work, guarded=self._guarded)
             if not self._guarded:
                 return self._perform(work)
-            with Guard(*limits, self._seconds_left):
+            with TaskLimits(*limits, self._seconds_left):
                 return self._perform(work)
         except KeyboardInterrupt as error:
             if not self._guarded or not position.in_setup:
                 raise
             return failed(work, "worker", error)._replace(setup=True)  # Ctrl-C is for the driver only
-        except (Overtime, MemoryError) as error:
+        except (TaskTimeout, MemoryError) as error:
             stats = Stats(worker_name(), began, time.time() - began, peak_memory=peak_memory())
             outcome = over(work, error, limits, self._program.retry)
             at = position.read()
@@ -117,18 +118,18 @@ class Runner:
     def _reopen(self) -> None:
         """Make anew what went with a task that broke off; outside the limits of the next one."""
         if self._waits and self._lanes is None:
-            from batchflow.worker.lanes import lanes_of  # with asyncio, 40 ms
+            from batchflow.worker.concurrency import concurrency_backend  # with asyncio, 40 ms
 
-            self._lanes = lanes_of(self._program)
+            self._lanes = concurrency_backend(self._program)
 
-    def _perform(self, work: Work) -> Outcome:
+    def _perform(self, work: WorkItem) -> Outcome:
         phase: Phase = "worker"
         try:
             if isinstance(work, Task):
                 return self._task(work)
-            if isinstance(work, Inspect):
+            if isinstance(work, CountRecords):
                 return self._inspect(work.task)
-            assert isinstance(work, Merge)
+            assert isinstance(work, CombineTables)
             phase = "call"
             return self._merge(work)
         except PASSING:
@@ -140,12 +141,12 @@ class Runner:
     def _task(self, task: Task) -> Outcome:
         if self._lanes is not None:
             return self._waiting(task, self._lanes)
-        run = RecordRun if self._program.per == "record" else BatchRun
+        run = RecordTask if self._program.per == "record" else BatchTask
         return run(self._program, task, self._prepared(task), self._job).outcome()
 
-    def _waiting(self, task: Task, lanes: Lanes) -> Outcome:
+    def _waiting(self, task: Task, lanes: ConcurrencyBackend) -> Outcome:
         """Run a task whose calls wait side by side; where it breaks off, so does all that they wait in."""
-        from batchflow.worker.waiting import Overlap, WaitingRun  # as above
+        from batchflow.worker.concurrent_task import ConcurrentRecordTask, Overlap  # as above
 
         try:
             extra = self._prepared(task)
@@ -154,7 +155,7 @@ class Runner:
             self._overlap.more = self._more if can_overlap(task) else None
             run = self._overlap.take(task, lanes)
             if run is None:
-                run = WaitingRun(self._program, task, extra, self._job, lanes)
+                run = ConcurrentRecordTask(self._program, task, extra, self._job, lanes)
                 run.overlap = self._overlap
             else:
                 run.resume()
@@ -198,7 +199,7 @@ class Runner:
         outcome = outcome._replace(stats=Stats(worker_name(), spans=spans))
         return placed(outcome, *found[0]) if len(found) == 1 else outcome
 
-    def _merge(self, work: Merge) -> Outcome:
+    def _merge(self, work: CombineTables) -> Outcome:
         assert self._program.combine is not None
         began = time.time()
         table = concat(table for part in work.parts for table in part.tables)
@@ -212,7 +213,7 @@ def can_overlap(task: Task) -> bool:
     return task.attempt == 1 and not task.alone
 
 
-BARE = (Assemble, Call)
+PROGRAM_FREE_WORK = (AssemblePart, Call)
 """Work that needs nothing of a job, whatever became of its program."""
 
 
@@ -224,6 +225,6 @@ CALLS = Program(_nothing, RecordsSource(data=None))
 """Of calls only, so that nothing of it has to be sent."""
 
 
-def bare(work: Assemble | Call, *, guarded: bool = True) -> Outcome:
+def run_without_program(work: AssemblePart | Call, *, guarded: bool = True) -> Outcome:
     """Do work that needs nothing of a job."""
     return called(work, guarded=guarded) if isinstance(work, Call) else assembled(work, guarded=guarded)

@@ -4,7 +4,7 @@ import os
 import sys
 
 import batchflow as bf
-from batchflow.combining import dataset
+from batchflow.combiner import dataset_writer as dataset
 from benchmarks.functions import CORES, clean
 from benchmarks.reporting import comparable, parquet_rows, report
 
@@ -25,8 +25,8 @@ class NoLedger:
 
 def unsafe():
     """Take digests and syncs out of a worker."""
-    import batchflow.worker.outlets as outlets
     import batchflow.worker.runner as runner
+    import batchflow.worker.sinks as outlets
 
     outlets.digest = runner.digest = lambda _: ""
     os.fsync = lambda _: None

@@ -8,7 +8,7 @@ from told import Clock, ended, many, told
 
 import batchflow as bf
 from batchflow.events import JobStarted, SlotsChanged
-from batchflow.page import page_of
+from batchflow.reporting.html import page_of
 
 pytestmark = pytest.mark.browser
 

@@ -126,7 +126,7 @@ def test_few_files_of_rays_before_are_kept(own_ray):
         """
         import os, pathlib
         import batchflow as bf
-        from batchflow.executors.ray.messages import folder
+        from batchflow.executors.ray.logs import folder
 
         folder().mkdir()
         for day in range(10, 20):

@@ -10,9 +10,11 @@ import pytest
 from seen import seen
 
 import batchflow as bf
-from batchflow.model import Chunk, Input, Span, Succeeded, Task
-from batchflow.resources import Resources
-from batchflow.sources.records import RecordsSource
+from batchflow.core.chunks import Chunk, InputFile, Span
+from batchflow.core.outcomes import Succeeded
+from batchflow.core.resources import Resources
+from batchflow.core.work import Task
+from batchflow.io.sources.in_memory import RecordsSource
 from batchflow.worker import Program
 
 
@@ -34,7 +36,7 @@ def told(errors):
 
 
 def task(at, data):
-    return Task((0, at), Chunk((Span(Input("records", -1), at, at + len(data)),), len(data)), 1, data)
+    return Task((0, at), Chunk((Span(InputFile("records", -1), at, at + len(data)),), len(data)), 1, data)
 
 
 def drained(executor, count):

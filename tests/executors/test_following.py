@@ -10,13 +10,16 @@ import numpy as np
 import psutil
 import pytest
 
-from batchflow.executors import Processes, members
-from batchflow.executors.permits import Permits
-from batchflow.model import Call, Chunk, Failed, Given, Input, Slot, Span, Succeeded, Task, Unbegun
-from batchflow.packing import Shipped, pack
-from batchflow.resources import Resources
-from batchflow.retry import NEVER
-from batchflow.sources.records import RecordsSource
+from batchflow.core.chunks import Chunk, InputFile, Span
+from batchflow.core.outcomes import Failed, Succeeded
+from batchflow.core.resources import Resources
+from batchflow.core.retry import NEVER
+from batchflow.core.serialization import PickledFunction, pickle_value
+from batchflow.core.work import ArgumentSlot, Call, NotStarted, StepValue, Task
+from batchflow.executors import Processes
+from batchflow.executors.processes import worker_handle as members
+from batchflow.executors.processes.shared_state import StartTokens
+from batchflow.io.sources.in_memory import RecordsSource
 from batchflow.worker import CALLS, Program
 
 
@@ -29,13 +32,13 @@ def note(path, value, *_):
 
 def call(number, fn, *args, earlier=None):
     """Return a call; with the value of an earlier one as its last argument if it takes one."""
-    value = () if earlier is None else (Given(earlier=(earlier,)),)
-    places = () if earlier is None else (Slot((0,)),)
+    value = () if earlier is None else (StepValue(earlier=(earlier,)),)
+    places = () if earlier is None else (ArgumentSlot((0,)),)
     handle = "place"
-    arguments = pack(
+    arguments = pickle_value(
         ((*args, *([handle] if value else [])), {}), lambda one: 0 if value and one is handle else None
     )
-    return Call((number,), Shipped(fn), arguments, value, places, retry=NEVER)
+    return Call((number,), PickledFunction(fn), arguments, value, places, retry=NEVER)
 
 
 class Gate:
@@ -99,7 +102,7 @@ def came(outcome):
     """Return the value of a call, or in a word what became of it."""
     if isinstance(outcome, Failed):
         return outcome.failure.error_type
-    return "not begun" if isinstance(outcome.payload, Unbegun) else outcome.payload.open()
+    return "not begun" if isinstance(outcome.payload, NotStarted) else outcome.payload.open()
 
 
 def line(executor, job, *calls):
@@ -153,7 +156,7 @@ def test_what_was_not_sent_ahead_stays_where_it_is(one, job, gate):
     line(one, job, call(0, gate))
     gate.reached()
     other = one.load(Program(np.sum, RecordsSource(data=None), per="record"))
-    one.submit(other, Task((0, 0), Chunk((Span(Input("records", 1), 0, 1),), 1), 1, [np.ones(100_000)]))
+    one.submit(other, Task((0, 0), Chunk((Span(InputFile("records", 1), 0, 1),), 1), 1, [np.ones(100_000)]))
     assert one.follow(job, [call(1, abs, 1)], (0,)) == 0  # it does not stand last
     assert one.recall(job, (0,)) == []
     gate.open()
@@ -178,7 +181,9 @@ def test_nothing_begins_behind_a_failure(one, job, notes):
 
 @pytest.mark.parametrize("give", [b"x" * 5000, np.zeros(2000)], ids=["large", "buffers"])
 def test_what_takes_a_value_that_was_not_kept_does_not_begin(one, job, notes, give):
-    same = call(0, abs, -1)._replace(fn=Shipped(lambda value: value), arguments=pack(((give,), {})))
+    same = call(0, abs, -1)._replace(
+        fn=PickledFunction(lambda value: value), arguments=pickle_value(((give,), {}))
+    )
     line(one, job, same, call(1, note, notes, 1, earlier=0), call(2, note, notes, 2))
     outcomes = drained(one, 3)
     assert [came(outcomes[at]) for at in (1, 2)] == ["not begun", "not begun"]
@@ -278,8 +283,8 @@ def test_what_waited_behind_a_program_that_is_unloaded_is_gone(one, job, gate, n
 
 def test_each_permit_is_had_by_one_only():
     """Two readers of one pipe: whatever the one has, the other has not."""
-    ours = Permits.make()
-    worker, had, taken = Permits(ours.outlet), [], []
+    ours = StartTokens.make()
+    worker, had, taken = StartTokens(ours.outlet), [], []
     given = threading.Semaphore(0)
 
     def work():
@@ -301,8 +306,8 @@ def test_each_permit_is_had_by_one_only():
 
 
 def test_a_permit_that_was_taken_back_does_not_stand_in_for_a_later_one():
-    ours = Permits.make()
-    worker = Permits(ours.outlet)
+    ours = StartTokens.make()
+    worker = StartTokens(ours.outlet)
     one, two = ours.give(2)
     assert (worker.take(one), ours.take_back()) == (True, [two])
     three, four = ours.give(2)

@@ -17,7 +17,7 @@ from crash import proved
 
 import batchflow as bf
 from batchflow import errors
-from batchflow.brake import DRAIN_SECONDS, exit_as_interrupted
+from batchflow.core.interrupts import DRAIN_SECONDS, exit_as_interrupted
 
 DRIVER = """
     import os, sys, threading
@@ -186,7 +186,7 @@ def test_a_script_ends_with_130_and_a_prompt_stays(monkeypatch):
 
 def test_what_does_not_finish_in_its_grace_is_given_up(tmp_path, monkeypatch):
     """In this process, so that the grace can be short."""
-    monkeypatch.setattr("batchflow.brake.DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr("batchflow.core.interrupts.DRAIN_SECONDS", 0.2)
 
     def fn(n):
         if n == 3:

@@ -9,7 +9,7 @@ import pytest
 import batchflow as bf
 from batchflow.events import Printed
 from batchflow.worker.log_records import LARGEST_TEXT, MARK, encoded, handle_records, log_settings
-from batchflow.worker.prints import RECORDS_LIMIT, Prints
+from batchflow.worker.stdio_capture import RECORDS_LIMIT, LineBuffer
 
 log = logging.getLogger("app.part")
 
@@ -205,7 +205,7 @@ def test_settings_are_none_without_handlers(monkeypatch):
 
 
 def test_large_records_are_cut_and_many_are_counted():
-    prints = Prints()
+    prints = LineBuffer()
     record = logging.makeLogRecord({"msg": "x" * 100_000, "name": "a", "levelname": "INFO"})
     line = encoded(record).encode()
     assert len(line) < LARGEST_TEXT + 1000

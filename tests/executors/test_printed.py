@@ -259,7 +259,7 @@ def test_setup_and_combine_are_heard(executor, heard):
         chunk=2,
         listeners=[heard],
     )
-    assert heard == [("records", ["set up", "combined 2"]), ("merge", ["combined 2"])]
+    assert heard == [("records", ["set up", "combined 2"]), ("combine", ["combined 2"])]
 
 
 def test_steps_of_a_flow_are_heard(executor, heard, capfd):

@@ -8,7 +8,7 @@ import pytest
 from seen import seen
 
 import batchflow as bf
-from batchflow.inflight import SHORT_TASKS
+from batchflow.jobs.work_queue import SHORT_TASKS
 
 MANY = 400
 

@@ -15,7 +15,7 @@ from seen import seen
 import batchflow as bf
 from batchflow.errors import RetryAfter
 from batchflow.testing import Script
-from batchflow.worker.waiting import AHEAD
+from batchflow.worker.concurrent_task import AHEAD
 
 AT_ONCE = bf.Retry(attempts=3, backoff=0)
 
@@ -113,7 +113,7 @@ def test_one_slow_call_does_not_keep_those_behind_its_block_waiting(warm, server
 @pytest.mark.parametrize("concurrency", [1, 3, 50])
 def test_what_waits_for_its_turn_is_bounded(warm, monkeypatch, concurrency):
     """While the first record takes its time, no more than some blocks are begun behind it."""
-    monkeypatch.setattr("batchflow.sources.records._BLOCK_ROWS", 10)
+    monkeypatch.setattr("batchflow.io.sources.in_memory._BLOCK_ROWS", 10)
     seen, behind = [], []
 
     async def fn(n):
@@ -340,7 +340,7 @@ def test_asyncio_is_loaded_at_the_expense_of_no_task(script):
         import batchflow as bf
 
         def loaded():
-            return "batchflow.worker.waiting" in sys.modules
+            return "batchflow.worker.concurrent_task" in sys.modules
 
         class Probe:
             def __reduce__(self):

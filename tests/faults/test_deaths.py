@@ -240,14 +240,15 @@ def test_unload_kills_a_worker_that_hangs(processes, tmp_path):
             file.write(str(os.getpid()))
         threading.Event().wait()
 
-    from batchflow.model import Chunk, Input, Span, Task
-    from batchflow.resources import Resources
-    from batchflow.sources.records import RecordsSource
+    from batchflow.core.chunks import Chunk, InputFile, Span
+    from batchflow.core.resources import Resources
+    from batchflow.core.work import Task
+    from batchflow.io.sources.in_memory import RecordsSource
     from batchflow.worker import Program
 
     processes.start(2, Resources())
     job = processes.load(Program(hang, RecordsSource(data=None)))
-    processes.submit(job, Task((0, 0), Chunk((Span(Input("records", -1), 0, 1),), 1), 1, [1]))
+    processes.submit(job, Task((0, 0), Chunk((Span(InputFile("records", -1), 0, 1),), 1), 1, [1]))
     pid = int(note.read_text())
     processes.unload(job)
     assert gone([pid])
@@ -293,7 +294,7 @@ def test_zygote_of_a_lost_import_path_starts(script):
         """
         import sys
         import batchflow as bf
-        import cloudpickle, batchflow.executors.processes
+        import cloudpickle, batchflow.executors.processes.executor
         bf.map_records(len, bf.records(["a"]), executor="serial")
         sys.path[:] = ["/nowhere"]
         print(bf.map_records(len, bf.records(["a"]), executor="processes").values)

@@ -37,8 +37,8 @@ from seen import seen
 import batchflow as bf
 from batchflow import errors
 from batchflow.cli import main
-from batchflow.printable import printable, printable_json
-from batchflow.stores import meta_of
+from batchflow.core.text import printable, printable_json
+from batchflow.io.stores import meta_of
 
 ENVIRONMENT = os.environ | {"BATCHFLOW_EXECUTOR": "processes"}
 
@@ -184,7 +184,7 @@ def test_bomb_sampled_by_the_driver_leaves_it_small(bombs, script, reader, optio
 
 
 def test_a_cell_without_an_end_does_not_fill_the_driver(tmp_path, monkeypatch):
-    from batchflow.sources import lines
+    from batchflow.io.sources import line_reader as lines
 
     monkeypatch.setattr(lines, "LOOK_BYTES", 1 << 20)
     (tmp_path / "a.csv").write_bytes(b'n\n1\n"' + b"1\n" * 4_000_000)

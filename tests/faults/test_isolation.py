@@ -7,9 +7,9 @@ import threading
 import pytest
 
 import batchflow as bf
+from batchflow.core.chunks import Chunk, InputFile, Span
 from batchflow.events import TaskEnded, TaskStarted
-from batchflow.isolation import records_name
-from batchflow.model import Chunk, Input, Span
+from batchflow.jobs.isolation import records_name
 from batchflow.worker.position import STRETCH, PositionCells
 
 LIMIT = 1.0
@@ -155,13 +155,13 @@ def test_started_tasks_name_what_is_isolated(warm):
 
 
 def test_records_name_says_what_is_known():
-    span = Span(Input("in/a.csv", 100), 0, 100)
+    span = Span(InputFile("in/a.csv", 100), 0, 100)
     later = span._replace(start=50)
     assert records_name(Chunk((span,), 9, 16, 1, 40)) == "record 17 of a.csv"
     assert records_name(Chunk((span,), 9, 16, 5, 40)) == "records from 17 of a.csv"
     assert records_name(Chunk((later,), 9, 16, 1, 40)) == "a record of a.csv after byte 50"
     assert records_name(Chunk((span, later), 9)) == "2 files from a.csv"
-    assert records_name(Chunk((Span(Input("records", 100), 7, 8),), 1)) == "record 8 of records"
+    assert records_name(Chunk((Span(InputFile("records", 100), 7, 8),), 1)) == "record 8 of records"
 
 
 class TestPositionCells:

@@ -15,9 +15,9 @@ from mischief import GUILTY
 from seen import seen
 
 import batchflow as bf
-from batchflow.combining import dataset
-from batchflow.model import Assemble
-from batchflow.stores import meta_of
+from batchflow.combiner import dataset_writer as dataset
+from batchflow.core.work import AssemblePart
+from batchflow.io.stores import meta_of
 from batchflow.testing import Script
 
 RAISES = {"raise": "ScriptedError", "unpicklable raise": "UnpicklableError", "sys.exit": "SystemExit"}
@@ -111,9 +111,9 @@ class Cell:
         def spoilt(key, pieces, schema, path, name, seconds):
             unruly = mischief.UnrulyPath(path)
             unruly.script = self.script
-            return Assemble(key, pieces, schema, unruly, name, seconds)
+            return AssemblePart(key, pieces, schema, unruly, name, seconds)
 
-        monkeypatch.setattr(dataset, "Assemble", spoilt)
+        monkeypatch.setattr(dataset, "AssemblePart", spoilt)
 
 
 def rows_of(result):
@@ -336,7 +336,7 @@ def test_commit_that_always_ends_its_worker(remote, tmp_path, monkeypatch, manne
 @pytest.mark.slow
 def test_a_part_that_hangs_can_be_interrupted(remote, tmp_path, monkeypatch):
     """Nobody need wait for the time that a part may take."""
-    monkeypatch.setattr("batchflow.brake.DRAIN_SECONDS", 0.0)
+    monkeypatch.setattr("batchflow.core.interrupts.DRAIN_SECONDS", 0.0)
     cell = Cell(tmp_path, "commit", "hang", monkeypatch)
     over = threading.Event()
 

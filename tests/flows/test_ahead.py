@@ -9,8 +9,10 @@ import pytest
 from aborted import aborted
 
 import batchflow as bf
-from batchflow import errors, flow_calls, lines
+from batchflow import errors
 from batchflow.executors import Processes
+from batchflow.flows import calls as flow_calls
+from batchflow.flows import calls as lines
 
 ONE = bf.Resources(cpus=1)
 
@@ -206,7 +208,7 @@ def test_a_step_is_told_to_have_begun_while_it_runs(processes, notes):
 
 def test_ctrl_c_begins_nothing_more(processes, sent, notes, patient, monkeypatch):
     """The step that presses it goes on once the driver has heard, and those behind it were taken back by then."""
-    recall = flow_calls.Calls.recall
+    recall = flow_calls.CallQueue.recall
 
     def heard(self):
         recall(self)
@@ -220,7 +222,7 @@ def test_ctrl_c_begins_nothing_more(processes, sent, notes, patient, monkeypatch
         while "heard" not in notes.read():
             os.sched_yield()
 
-    monkeypatch.setattr(flow_calls.Calls, "recall", heard)
+    monkeypatch.setattr(flow_calls.CallQueue, "recall", heard)
     with pytest.raises(errors.InterruptedRun, match="interrupted after 4 of 30 steps") as caught:
         wide(notes, 30, at_3=press).run(executor=processes, limits=ONE)
     assert set(sent) >= {4, 5}

@@ -12,8 +12,9 @@ import pytest
 from aborted import aborted
 
 import batchflow as bf
-from batchflow import conducting, errors
+from batchflow import errors
 from batchflow.executors.ray import Ray
+from batchflow.flows import scheduler as conducting
 
 WAITS = bf.Resources(cpus=0)
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from seen import seen
 
 import batchflow as bf
-from batchflow.sources import text
-from batchflow.sources.base import Decoded
-from batchflow.worker import records
+from batchflow.io.sources import text
+from batchflow.io.sources.base import ReleasableRecords
+from batchflow.worker import record_task as records
 
 KINDS = ("row", "none", "many", "raises", "misfit", "blank", "broken", "mutated")
 """What becomes of a line."""
@@ -108,7 +108,7 @@ def test_records_are_the_same_once_they_are_let_go_of(numbers, data):
         made.append(raw)
         return json.loads(raw)
 
-    rows = Decoded([b"[%d]" % number for number in numbers], decode)
+    rows = ReleasableRecords([b"[%d]" % number for number in numbers], decode)
     expected = [[number] for number in numbers]
     part = data.draw(st.slices(len(numbers)))
     for _ in range(2):

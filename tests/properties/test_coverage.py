@@ -5,10 +5,10 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflow.coverage import Coverage, missing_windows
-from batchflow.model import Chunk, Input, Span
+from batchflow.core.chunks import Chunk, InputFile, Span
+from batchflow.core.coverage import Coverage, missing_windows
 
-ITEM = Input("a", 100)
+ITEM = InputFile("a", 100)
 
 
 @given(st.lists(st.integers(1, 99), unique=True), st.data())

@@ -19,9 +19,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from reading import WHOLE, draw, halves, read, read_chunks, ready
 
-from batchflow.readers import files, read_csv, read_json, read_parquet, read_text, records
-from batchflow.sources import Source, csv_rows, lines, quotes
-from batchflow.sources.quotes import RecordCuts, ends_quoted
+from batchflow.io.readers import files, read_csv, read_json, read_parquet, read_text, records
+from batchflow.io.sources import Source
+from batchflow.io.sources import csv_reader as csv_rows
+from batchflow.io.sources import csv_splits as quotes
+from batchflow.io.sources import line_reader as lines
+from batchflow.io.sources.csv_splits import CsvSplitter, ends_quoted
 
 STEADY = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
@@ -228,7 +231,7 @@ def test_an_open_quote_is_open_where_python_has_it_open(block, quoted):
 def test_cuts_of_csv_tile_the_file(write, content, weights):
     path = write(content * 20)
     (item,) = read_texts(path).inputs()
-    cuts = RecordCuts(item, ",", '"', 0, ("a",))
+    cuts = CsvSplitter(item, ",", '"', 0, ("a",))
     at = 0
     for weight in weights:
         cut = cuts.cut(weight)

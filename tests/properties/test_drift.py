@@ -38,7 +38,7 @@ SHAPES = {
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    from batchflow.sources import records
+    from batchflow.io.sources import in_memory as records
 
     monkeypatch.setattr(records, "_BLOCK_ROWS", 3)
 

@@ -8,9 +8,9 @@ from fake import FakeExecutor
 from hypothesis import HealthCheck, given, settings
 
 import batchflow as bf
-from batchflow.graph import Node
-from batchflow.model import Call, Task
-from batchflow.resources import Budget, Resources
+from batchflow.core.resources import Budget, Resources
+from batchflow.core.work import Call, Task
+from batchflow.reporting.graph.analysis import GraphNode
 
 STEADY = settings(
     derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck), max_examples=150
@@ -186,4 +186,4 @@ def test_an_abort_leaves_every_step_in_a_state(steps, data):
     assert run.ok != failed
     order = {step.name: at for at, step in enumerate(run.steps)}
     assert len(order) == len(steps)
-    assert all(isinstance(node, Node) for node in run._nodes)
+    assert all(isinstance(node, GraphNode) for node in run._nodes)

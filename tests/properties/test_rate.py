@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchflow.core.rate import Rate, parse_rate
 from batchflow.errors import RetryAfter, UsageError
-from batchflow.rate import Rate, parse_rate
 
 rates = st.builds(Rate, st.floats(1e-3, 10), st.integers(1, 20))
 waits = st.lists(st.floats(0, 5), min_size=1, max_size=60)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import batchflow as bf
-from batchflow.model import Task
+from batchflow.core.work import Task
 
 STEADY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 SETS = st.sets(st.integers(0, 39), max_size=40)

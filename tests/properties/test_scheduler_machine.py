@@ -5,13 +5,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import batchflow as bf
+from batchflow.core.outcomes import Position, SpanCount, Stats, Succeeded
+from batchflow.core.work import CountRecords, Task
 from batchflow.errors import WorkerDied
 from batchflow.executors.base import Executor
-from batchflow.model import Inspect, Position, SpanCount, Stats, Succeeded, Task
+from batchflow.jobs.plan_views import program_of
+from batchflow.jobs.planner import make_plan
+from batchflow.jobs.scheduler import Scheduler
 from batchflow.plan import JobSpec
-from batchflow.planning import make_plan
-from batchflow.running import program_of
-from batchflow.scheduler import Scheduler
 from batchflow.worker import died, failed, lost
 
 
@@ -127,7 +128,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(data=st.data(), helped=st.booleans())
     def fails_as_a_whole(self, data, helped):
         work = self.pick(data)
-        if isinstance(work, Inspect):
+        if isinstance(work, CountRecords):
             self.finish(success(work, ()))
         else:
             count = len(records(work))
@@ -187,13 +188,13 @@ def positions(work):
     """Return positions in a task: of one record, of some, or none."""
     size = len(records(work))
     places = st.builds(Position, st.just(0), st.integers(0, size - 1), st.integers(1, size))
-    return st.none() if isinstance(work, Inspect) else st.none() | places
+    return st.none() if isinstance(work, CountRecords) else st.none() | places
 
 
 def success(work, bad):
     """Return the outcome of a task that some of its records failed in, or of a count."""
     data = records(work)
-    if isinstance(work, Inspect):
+    if isinstance(work, CountRecords):
         outcome = failed(work, "worker", WorkerDied(""), len(data))
         if len(data) == 1:
             outcome = outcome._replace(failure=outcome.failure._replace(record=0, payload=str(data[0])))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from seen import seen
 
 import batchflow as bf
-from batchflow.scheduler import AHEAD
+from batchflow.jobs.scheduler import AHEAD
 
 slots = st.integers(1, 5)
 chunks = st.integers(1, 20)  # without a size they follow measured time, which no test can repeat

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import batchflow as bf
-from batchflow.executors.ray import shipping
-from batchflow.executors.ray.shipping import Unpacked, sees, shipped
-from batchflow.model import Input, Span
+from batchflow.core.chunks import InputFile, Span
+from batchflow.executors.ray import file_shipping as shipping
+from batchflow.executors.ray.file_shipping import Unpacked, sees, shipped
 
 LINES = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=12), max_size=40)
 
@@ -137,6 +137,6 @@ def test_objects_are_left_to_the_worker(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"1\n")
     (chunk,) = chunks_of(bf.read_text(str(path)), 100)
-    both = chunk._replace(spans=(*chunk.spans, Span(Input("s3://bucket/b", 10))))
+    both = chunk._replace(spans=(*chunk.spans, Span(InputFile("s3://bucket/b", 10))))
     shipment = shipped(bf.read_text(str(path)), both, bytes, whole=False)
     assert (list(shipment.files), shipment.problems) == ([str(path)], {})

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import batchflow as bf
 from batchflow.errors import OutputError
-from batchflow.formats.lines import encode_rows
+from batchflow.io.formats.json_lines import encode_rows
 
 QUICK = settings(max_examples=60, deadline=None)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
@@ -123,7 +123,7 @@ def test_json_lines_error_while_types_are_inferred_is_no_type(monkeypatch):
     def broken(rows):
         raise NameError("pa")
 
-    monkeypatch.setattr("batchflow.tables.rows_to_table", broken)
+    monkeypatch.setattr("batchflow.io.arrow.convert.rows_to_table", broken)
     with pytest.raises(NameError):
         encode_rows([{"t": datetime(2024, 1, 2)}])
 

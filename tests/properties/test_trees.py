@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import batchflow as bf
-from batchflow.loading import find_output, source_of
-from batchflow.verifying import verify
+from batchflow.checkpoint.verify import verify
+from batchflow.cli.targets import find_output, source_of
 
 NAMES = st.sampled_from(["a", "b", "c.jsonl", "_x", ".y", "d [1]", "é", " "])
 FOLDERS = st.lists(NAMES, max_size=3).map("/".join)

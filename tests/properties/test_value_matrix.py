@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 import batchflow as bf
 from batchflow.errors import SchemaError
-from batchflow.marks import marked
-from batchflow.schemas import conform, table_without_views, unify
-from batchflow.tables import NotTabularError, table_to_rows, values_to_table
+from batchflow.io.arrow.convert import NotTabularError, table_to_rows, values_to_table
+from batchflow.io.arrow.precision import annotated_schema
+from batchflow.io.arrow.schema import conform, table_without_views, unify
 
 STEADY = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 CUTS = (1, 2, 100)
@@ -144,7 +144,7 @@ def test_dictionary_scalars_and_arrays_of_records_are_the_words(tmp_path, column
 def united(one, other):
     """Return the schema of two tables, or the error."""
     try:
-        return unify(unify(None, marked(one)), marked(other))
+        return unify(unify(None, annotated_schema(one)), annotated_schema(other))
     except SchemaError as error:
         return str(error)
 

@@ -5,8 +5,8 @@ import gzip
 import pytest
 
 import batchflow as bf
-from batchflow.sources.listing import list_inputs
-from batchflow.sources.paths import as_paths
+from batchflow.io.sources.listing import list_inputs
+from batchflow.io.sources.paths import as_paths
 
 pytestmark = pytest.mark.cluster
 

@@ -9,9 +9,12 @@ import s3
 from crash import proved
 
 import batchflow as bf
-from batchflow import errors, papers
+from batchflow import errors
 from batchflow.cli import main
-from batchflow.stores import filesystem, objects, place_of, transit
+from batchflow.io.stores import filesystem, place_of
+from batchflow.io.stores import object_store as objects
+from batchflow.io.stores import staging as transit
+from batchflow.reporting import export as papers
 
 pytestmark = pytest.mark.cluster
 
@@ -196,7 +199,7 @@ def test_nothing_is_left_behind(bucket, tmp_path, monkeypatch):
     killed = tmp_path / f"{transit._PREFIX}{transit.os.getuid()}-killed"
     killed.mkdir()
     (killed / "part.parquet").write_bytes(b"x")
-    with transit.workshop() as other:  # of another process that lives
+    with transit.scratch_dir() as other:  # of another process that lives
         run(f"{bucket.uri}/out/")
         assert [str(path) for path in tmp_path.iterdir()] == [other]
     assert list(tmp_path.iterdir()) == []
@@ -331,7 +334,8 @@ def test_a_store_that_fails_in_the_middle_of_a_run(bucket, server, what, before)
 
 def test_reading_while_a_run_makes_one_ledger_of_its_segments(bucket, monkeypatch):
     """Whoever asks for errors during a run gets them, wherever the lines are just then."""
-    from batchflow.ledger import putting, syncing
+    from batchflow.checkpoint import file_journal as syncing
+    from batchflow.checkpoint import object_journal as putting
 
     monkeypatch.setattr(syncing, "SYNC_SECONDS", 3600)
     monkeypatch.setattr(putting, "MANY", 2)

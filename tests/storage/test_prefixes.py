@@ -7,7 +7,7 @@ from crash import proved
 
 import batchflow as bf
 from batchflow import errors
-from batchflow.stores import filesystem
+from batchflow.io.stores import filesystem
 
 pytestmark = pytest.mark.cluster
 

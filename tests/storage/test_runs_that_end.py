@@ -12,8 +12,9 @@ from fake import FakeExecutor
 
 import batchflow as bf
 from batchflow import errors
+from batchflow.checkpoint import file_journal as syncing
+from batchflow.checkpoint import object_journal as putting
 from batchflow.cli import main
-from batchflow.ledger import putting, syncing
 
 pytestmark = pytest.mark.cluster
 
@@ -95,7 +96,7 @@ def test_a_driver_that_is_killed_leaves_what_the_next_one_goes_on_with(bucket, t
     script.write_text(
         "import os, signal, sys\n"
         "import batchflow as bf\n"
-        "from batchflow.ledger import syncing\n"
+        "from batchflow.checkpoint import file_journal as syncing\n"
         "syncing.SYNC_SECONDS = 0.01\n"
         "def fn(n):\n    return n\n"
         "def killed(event):\n"
@@ -137,8 +138,8 @@ def test_two_runs_at_once_are_noticed(bucket, monkeypatch):
 
 
 def test_a_run_that_was_planned_before_another_went_on_is_refused(bucket):
-    from batchflow.ledger import History, Ledger
-    from batchflow.stores import place_of
+    from batchflow.checkpoint import History, Ledger
+    from batchflow.io.stores import place_of
 
     run(f"{bucket.uri}/out/")
     with pytest.raises(

@@ -17,17 +17,17 @@ from seen import seen
 
 import batchflow as bf
 from batchflow.events import TaskEnded
+from batchflow.jobs.planner import make_plan
+from batchflow.jobs.run import JobRun
 from batchflow.plan import JobSpec
-from batchflow.planning import make_plan
-from batchflow.running import Run
-from batchflow.worker.batches import FEW
+from batchflow.worker.batch_task import FEW
 
 TOLD = ["source", "record", "payload", "phase", "error_type", "message"]
 NUMBERS = st.sets(st.integers(0, 199), max_size=12)
 
 
 def run(fn, source, tasks, **options):
-    run_ = Run(make_plan(JobSpec(fn, source, per="batch", **options)), bf.Serial(), [tasks.append])
+    run_ = JobRun(make_plan(JobSpec(fn, source, per="batch", **options)), bf.Serial(), [tasks.append])
     return run_.drive(run_.result())
 
 
@@ -147,7 +147,7 @@ def test_no_record_is_lost_or_doubled_where_a_file_comes_and_goes(tmp_path, gone
     plan = make_plan(job)
     if comes_back:
         here.rename(there)
-    run = Run(plan, bf.Serial(), [])
+    run = JobRun(plan, bf.Serial(), [])
     result = run.drive(run.result())
     left = every if comes_back else [line for line in every if line[0] != gone]
     assert seen(result).table["line"].to_pylist() == left
@@ -173,7 +173,7 @@ def test_rows_of_a_file_that_could_not_be_read_come_where_it_stands(tmp_path):
     job = bf.Job(fn, bf.read_text(tmp_path / "*.txt"), per="batch", into=tmp_path / "out/", executor="serial")
     plan = make_plan(job)
     (tmp_path / "b.txt").rename(there)
-    run = Run(plan, bf.Serial(), [])
+    run = JobRun(plan, bf.Serial(), [])
     assert run.drive(run.result()).errors["record"].to_pylist() == [4, 1, 8]
     there.rename(tmp_path / "b.txt")
     assert job.retry_failed().errors["payload"].to_pylist() == ["a3", "c7"]

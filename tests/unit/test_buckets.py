@@ -8,16 +8,16 @@ import threading
 
 import pytest
 
-from batchflow.executors.buckets import FileBucket
+from batchflow.core.rate import Rate
+from batchflow.executors.rate_limiter import FileRateLimiter
 from batchflow.executors.serial import Serial
-from batchflow.rate import Rate
-from batchflow.sources.records import RecordsSource
+from batchflow.io.sources.in_memory import RecordsSource
 from batchflow.worker import Program
 
 
 @pytest.fixture
 def bucket():
-    made = FileBucket(Rate(3600.0))
+    made = FileRateLimiter(Rate(3600.0))
     yield made
     made.close()
 
@@ -32,7 +32,7 @@ def test_it_is_one_wherever_it_is(bucket):
 
 
 def test_threads_do_not_count_twice():
-    bucket = FileBucket(Rate(3600.0, 50))
+    bucket = FileRateLimiter(Rate(3600.0, 50))
     free = []
     threads = [
         threading.Thread(target=lambda: free.extend(bucket.reserve() == 0 for _ in range(20))) for _ in range(8)
@@ -66,7 +66,7 @@ def test_a_process_that_is_killed_frees_the_lock(bucket):
 def test_without_proc_it_has_a_name_while_it_is_needed(monkeypatch, tmp_path):
     monkeypatch.setattr(os.path, "exists", lambda path: False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    bucket = FileBucket(Rate(3600.0))
+    bucket = FileRateLimiter(Rate(3600.0))
     assert len(os.listdir(tmp_path)) == 1
     assert pickle.loads(pickle.dumps(bucket)).reserve() == 0
     assert bucket.reserve() > 0

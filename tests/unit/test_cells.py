@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflow.sources.cells import CellType, infer
+from batchflow.io.sources.csv_types import CellType, infer
 
 TEXT, INTEGER, REAL, TRUTH = CellType.TEXT, CellType.INTEGER, CellType.REAL, CellType.TRUTH
 DATE, DATETIME = CellType.DATE, CellType.DATETIME

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from batchflow import resources
-from batchflow.cgroups import CgroupLimits, cgroup_limits
+from batchflow.core import resources
+from batchflow.core.cgroups import CgroupLimits, cgroup_limits
 
 V2 = "31 23 0:28 / /sys/fs/cgroup rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate"
 V1 = """32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct

@@ -12,8 +12,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from batchflow import __version__
 from batchflow.cli import main
+from batchflow.core.package import __version__
 
 STEPS = """
 import os

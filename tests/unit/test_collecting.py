@@ -3,12 +3,12 @@
 import gc
 
 import batchflow as bf
-from batchflow.collecting import seldom
+from batchflow.core.garbage_collection import relaxed_gc
 
 
 def test_what_was_set_is_set_again_in_whatever_order_flows_end():
     before = gc.get_threshold()
-    one, other = seldom(), seldom()
+    one, other = relaxed_gc(), relaxed_gc()
     one.__enter__()
     asked = gc.get_threshold()
     other.__enter__()
@@ -22,7 +22,7 @@ def test_a_program_that_switched_it_off_keeps_that():
     before = gc.get_threshold()
     gc.set_threshold(0)
     try:
-        with seldom():
+        with relaxed_gc():
             assert gc.get_threshold()[0] == 0
         assert gc.get_threshold()[0] == 0
     finally:

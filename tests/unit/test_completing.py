@@ -148,7 +148,7 @@ def test_tab(terminal, typed, there):
 
 
 def test_a_module_in_a_package(tmp_path, monkeypatch):
-    from batchflow.completing import flows, functions, outputs
+    from batchflow.cli.completion import flows, functions, outputs
 
     (tmp_path / "package").mkdir()
     (tmp_path / "package/steps.py").write_text(STEPS)

@@ -17,9 +17,9 @@ import pytest
 import zstandard
 from reading import WHOLE, read, writer
 
-from batchflow.readers import read_csv, read_json, read_text
-from batchflow.sources import compression, text
-from batchflow.sources.compression import Decompressed, by_magic, by_suffix, open_text
+from batchflow.io.readers import read_csv, read_json, read_text
+from batchflow.io.sources import compression, text
+from batchflow.io.sources.compression import Decompressed, by_magic, by_suffix, open_text
 
 CODECS: dict[str, Callable[[bytes], bytes]] = {
     "gz": lambda data: gzip.compress(data, mtime=0),

@@ -5,14 +5,14 @@ import re
 import pytest
 
 import batchflow as bf
-from batchflow.counting import JobCount
+from batchflow.reporting.progress.counters import JobProgress
 
 
 class Watched:
     """Counts a job, and keeps the text of each line that differs."""
 
     def __init__(self):
-        self.count = JobCount()
+        self.count = JobProgress()
         self.lines = []
 
     def __call__(self, event):

@@ -14,9 +14,9 @@ from reading import WHOLE, draw, halves, read, read_chunks, ready, writer
 
 import batchflow as bf
 from batchflow.errors import FormatError
-from batchflow.readers import guess, read_csv
-from batchflow.sources import quotes
-from batchflow.sources.cells import CellType
+from batchflow.io.readers import guess, read_csv
+from batchflow.io.sources import csv_splits as quotes
+from batchflow.io.sources.csv_types import CellType
 
 UTF8 = "UTF-8: if the file is in another encoding, pass it, like encoding='latin-1' (--encoding latin-1)"
 

@@ -12,11 +12,11 @@ import pytest
 from reading import WHOLE, count, draw, halves, read, read_chunks, ready, writer
 
 import batchflow as bf
+from batchflow.core.text import counted
 from batchflow.events import ChunkSettled
-from batchflow.readers import files, read_csv, read_json, read_parquet, read_text
-from batchflow.sources.cutting import FILE_WEIGHT, PACK_LIMIT
-from batchflow.sources.window import InputChangedError
-from batchflow.wording import counted
+from batchflow.io.readers import files, read_csv, read_json, read_parquet, read_text
+from batchflow.io.sources.record_window import InputChangedError
+from batchflow.io.sources.splitter import FILE_WEIGHT, PACK_LIMIT
 
 
 @pytest.fixture
@@ -245,10 +245,10 @@ def test_five_thousand_files_are_planned_at_once_and_packed_into_few_chunks(tmp_
 
 
 def test_a_pack_holds_no_more_files_than_its_limit():
-    from batchflow.model import Input
-    from batchflow.sources.cutting import FileCursor
+    from batchflow.core.chunks import InputFile
+    from batchflow.io.sources.splitter import FileCursor
 
-    inputs = [Input(str(at), 1) for at in range(2 * PACK_LIMIT + 5)]
+    inputs = [InputFile(str(at), 1) for at in range(2 * PACK_LIMIT + 5)]
     cursor = FileCursor(read_text("x"), inputs, None)
     packs = [len(cursor.draw(WHOLE).chunk.spans) for _ in range(3)]
     assert packs == [PACK_LIMIT, PACK_LIMIT, 5]

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflow.drawing import mermaid, picture, svg
-from batchflow.graph import Node
-from batchflow.layout import Edge, lay_out
+from batchflow.reporting.graph.analysis import GraphNode
+from batchflow.reporting.graph.layout import Edge, lay_out
+from batchflow.reporting.graph.render import mermaid, picture, svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = st.text(max_size=30) | st.sampled_from(
@@ -28,7 +28,7 @@ def flows(draw, most=14):
         end = draw(st.none() | st.floats(0, 1e6)) if outcome else None
         start = None if end is None else 0.0
         nodes.append(
-            Node(draw(NAMES), tuple(draw(edges)), tuple(draw(edges)), kind, outcome, start, end, draw(NAMES))
+            GraphNode(draw(NAMES), tuple(draw(edges)), tuple(draw(edges)), kind, outcome, start, end, draw(NAMES))
         )
     return nodes
 
@@ -103,10 +103,10 @@ def test_a_step_that_many_ranks_feed_costs_one_lane():
 
 def test_what_became_of_steps_is_told_in_words_too():
     nodes = [
-        Node("fetch", outcome="succeeded", start=0.0, end=2.5),
-        Node("parse", (0,), kind="map", outcome="failed", start=2.5, end=3.0, why="ValueError: <no> & never"),
-        Node("send", (1,), outcome="skipped", why="parse failed"),
-        Node("x" * 50, (), (0,), outcome="cached"),
+        GraphNode("fetch", outcome="succeeded", start=0.0, end=2.5),
+        GraphNode("parse", (0,), kind="map", outcome="failed", start=2.5, end=3.0, why="ValueError: <no> & never"),
+        GraphNode("send", (1,), outcome="skipped", why="parse failed"),
+        GraphNode("x" * 50, (), (0,), outcome="cached"),
     ]
     text = svg(nodes, "sales & more")
     for expected in (
@@ -126,7 +126,7 @@ def test_what_became_of_steps_is_told_in_words_too():
 
 
 def test_the_legend_tells_only_what_occurs():
-    legend = words(svg([Node("a"), Node("b", (0,))]))
+    legend = words(svg([GraphNode("a"), GraphNode("b", (0,))]))
     assert "takes its data" in legend
     assert "a longest chain" in legend
     for other in ("only waits", "many chunks", "succeeded", "critical"):
@@ -135,10 +135,10 @@ def test_the_legend_tells_only_what_occurs():
 
 def big(count=10_000):
     fetch = [
-        Node(f"fetch {i}", outcome="failed" if i in (7, 8) else "succeeded", start=0.0, end=i % 7 + 0.1)
+        GraphNode(f"fetch {i}", outcome="failed" if i in (7, 8) else "succeeded", start=0.0, end=i % 7 + 0.1)
         for i in range(count)
     ]
-    return [*fetch, Node("sum", tuple(range(count)), outcome="skipped")]
+    return [*fetch, GraphNode("sum", tuple(range(count)), outcome="skipped")]
 
 
 def test_alike_steps_of_a_large_flow_share_a_box():
@@ -153,11 +153,11 @@ def test_alike_steps_of_a_large_flow_share_a_box():
 @pytest.mark.parametrize(
     "nodes",
     [
-        [Node(f"step {i}", (i - 1,) if i else ()) for i in range(100_000)],
-        [Node(f"{i}x{chr(97 + i % 26)}", (i - 7, i // 2) if i > 13 else ()) for i in range(5_000)],
-        [Node(chr(97 + i % 26) * (i % 40), (max(0, i - 400),) if i > 400 else ()) for i in range(2_000)],
-        [Node(f"a {i}") for i in range(150)] + [Node(f"b {i}", tuple(range(150))) for i in range(150)],
-        [Node(f"s {i}", tuple(range(i))) for i in range(200)],
+        [GraphNode(f"step {i}", (i - 1,) if i else ()) for i in range(100_000)],
+        [GraphNode(f"{i}x{chr(97 + i % 26)}", (i - 7, i // 2) if i > 13 else ()) for i in range(5_000)],
+        [GraphNode(chr(97 + i % 26) * (i % 40), (max(0, i - 400),) if i > 400 else ()) for i in range(2_000)],
+        [GraphNode(f"a {i}") for i in range(150)] + [GraphNode(f"b {i}", tuple(range(150))) for i in range(150)],
+        [GraphNode(f"s {i}", tuple(range(i))) for i in range(200)],
     ],
     ids=["chain", "mesh", "names", "dense", "all on all"],
 )
@@ -174,10 +174,10 @@ def test_a_large_flow_gives_a_small_picture_of_every_step(nodes):
 
 def test_a_flow_is_told_to_mermaid():
     nodes = [
-        Node('say "hi" #1'),
-        Node("parse", kind="map", outcome="failed", start=0.0, end=1.0),
-        Node("b`%%{x}%%", (0,), (1,)),
-        Node("c\nd", (2, 1)),
+        GraphNode('say "hi" #1'),
+        GraphNode("parse", kind="map", outcome="failed", start=0.0, end=1.0),
+        GraphNode("b`%%{x}%%", (0,), (1,)),
+        GraphNode("c\nd", (2, 1)),
     ]
     assert (
         mermaid(nodes, 'a "b"\n')

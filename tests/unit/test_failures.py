@@ -6,9 +6,11 @@ import traceback
 import pytest
 
 import batchflow as bf
-from batchflow.combining import losses
-from batchflow.grouping import ErrorGroups
-from batchflow.model import MESSAGE_LIMIT, TRACEBACK_LIMIT, Chunk, Failure, Failures, Input, Span, Stats, Task
+from batchflow.core.chunks import Chunk, InputFile, Span
+from batchflow.core.outcomes import MESSAGE_LIMIT, TRACEBACK_LIMIT, Failure, Failures, Stats
+from batchflow.core.work import Task
+from batchflow.jobs import fault_policy as losses
+from batchflow.reporting.failure_groups import FailureGroups
 from batchflow.worker import failures
 
 
@@ -137,7 +139,7 @@ def test_failures_without_traceback_join_their_group():
     text = (
         'Traceback (most recent call last):\n  File "/home/steps.py", line 3, in fn\n    raise\nValueError: no\n'
     )
-    groups = ErrorGroups()
+    groups = FailureGroups()
     groups.add_failures([failure(f"no {n}", text if n < 10 else "") for n in range(500)])
     groups.add_failures([failure("no 1", "")] * 500)
     [group] = groups.commonest()
@@ -145,7 +147,7 @@ def test_failures_without_traceback_join_their_group():
 
 
 def test_scheduler_adds_attempts_and_worker():
-    task = Task((0, 0), Chunk((Span(Input("a.csv", 10), 0, 10),), 10), attempt=3)
+    task = Task((0, 0), Chunk((Span(InputFile("a.csv", 10), 0, 10),), 10), attempt=3)
     one, two = losses.Tracebacks().add(
         [failure("no", ""), failure("no", "")._replace(worker="b", attempts=2)], task, Stats("a")
     )

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pydantic
 import pytest
 
-from batchflow.fingerprint import FingerprintError, examine, fingerprint
+from batchflow.core.fingerprint import FingerprintError, examine, fingerprint
 
 
 def made(code, name="fn"):
@@ -126,7 +126,7 @@ def test_what_refers_to_itself_comes_to_an_end():
 
 
 def test_the_same_in_every_process(tmp_path):
-    code = textwrap.dedent(BASE) + "\nfrom batchflow.fingerprint import fingerprint\nprint(fingerprint(fn))\n"
+    code = textwrap.dedent(BASE) + "\nfrom batchflow.core.fingerprint import fingerprint\nprint(fingerprint(fn))\n"
     (tmp_path / "steps.py").write_text(code)
     digits = {
         subprocess.run(
@@ -264,7 +264,7 @@ if sys.argv[1:]:
     import zipfile
 names = {{"__name__": "steps"}}
 exec({fn!r}, names)
-from batchflow.fingerprint import fingerprint
+from batchflow.core.fingerprint import fingerprint
 print(fingerprint(names["fn"]), file=sys.__stdout__)
 """
     digests = {

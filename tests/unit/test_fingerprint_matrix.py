@@ -381,7 +381,7 @@ HELPERS = {
 }
 SCRIPT = """
 import importlib, json, sys
-from batchflow.fingerprint import examine
+from batchflow.core.fingerprint import examine
 def fn(module):
     def fn(x): return module.V
     return fn

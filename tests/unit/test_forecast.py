@@ -10,13 +10,14 @@ from functools import partial
 import pytest
 
 import batchflow as bf
-from batchflow import forecast as forecasts
-from batchflow import trying
 from batchflow.cli import main
-from batchflow.model import Chunk, Input, Span, Stats
+from batchflow.core.chunks import Chunk, InputFile, Span
+from batchflow.core.outcomes import Stats
+from batchflow.io.sources.base import KeyedChunk
+from batchflow.jobs.planner import make_plan
+from batchflow.jobs.trials import dry_run as trying
+from batchflow.jobs.trials import forecast as forecasts
 from batchflow.plan import JobSpec
-from batchflow.planning import make_plan
-from batchflow.sources.base import Drawn
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def job(fn, source, **options):
 
 
 def ended(weight, seconds, compression=None):
-    chunk = Chunk((Span(Input("a", 9, "", compression)),), weight)
+    chunk = Chunk((Span(InputFile("a", 9, "", compression)),), weight)
     return trying.TaskEnded((0,), 1, weight, Stats(seconds=seconds), ok=True, again=False, chunk=chunk)
 
 
@@ -65,7 +66,7 @@ class TestProblems:
         def full(**_):
             raise OSError(30, "Read-only file system")
 
-        monkeypatch.setattr("batchflow.tryout.tempfile.mkdtemp", full)
+        monkeypatch.setattr("batchflow.jobs.trials.sampling.tempfile.mkdtemp", full)
         told = job(len, text, into=str(tmp_path / "out/") + "/").forecast()
         assert told.problems == (f"cannot write to {tmp_path}/out/: Read-only file system in {tmp_path}",)
 
@@ -111,17 +112,17 @@ class TestSample:
         assert calls.seconds - calls.trial.start == pytest.approx(8000 * 0.005 / calls.slots, rel=0.6)
 
     def test_time_is_told_by_the_largest_pieces(self):
-        budget = trying._Budget()
+        budget = trying._SampleBudget()
         for weight, seconds in ((1, 5.0), (1, 0.01), (1, 0.01), (64, 0.08), (64, 0.12)):
             budget(ended(weight, seconds))
         assert budget.rates == {False: pytest.approx(0.2 / 128)}
 
     def test_what_the_first_task_loads_is_told_once(self):
-        budget = trying._Budget()
+        budget = trying._SampleBudget()
         for weight, seconds in ((1, 0.5), (64, 0.08), (64, 0.12)):
             budget(ended(weight, seconds))
         assert budget.loading == pytest.approx(0.5 - 0.2 / 128)
-        assert trying._Budget().loading == 0
+        assert trying._SampleBudget().loading == 0
 
     def test_the_start_of_workers_is_part_of_the_time(self, tmp_path):
         told = job(lambda row, _: row, bf.records([[1]] * 100), setup=partial(time.sleep, 0.4)).forecast()
@@ -129,13 +130,15 @@ class TestSample:
         assert told.seconds >= told.trial.start
 
     def test_compressed_files_are_told_by_themselves(self):
-        budget = trying._Budget()
+        budget = trying._SampleBudget()
         for weight, seconds, compression in ((64, 0.1, None), (64, 0.1, None), (8, 0.2, "gz"), (8, 0.2, "gz")):
             budget(ended(weight, seconds, compression))
         assert budget.rates == {False: pytest.approx(0.1 / 64), True: pytest.approx(0.2 / 8)}
-        chunk = Chunk((Span(Input("a", 9)),), 200)
-        assert not budget.allows(Drawn((0,), chunk))  # 0.1 s are spent, and it would take 0.3 s more
-        assert budget.allows(Drawn((0,), chunk._replace(weight=2, spans=(Span(Input("a.gz", 9, "", "gz")),))))
+        chunk = Chunk((Span(InputFile("a", 9)),), 200)
+        assert not budget.allows(KeyedChunk((0,), chunk))  # 0.1 s are spent, and it would take 0.3 s more
+        assert budget.allows(
+            KeyedChunk((0,), chunk._replace(weight=2, spans=(Span(InputFile("a.gz", 9, "", "gz")),)))
+        )
 
     def test_time_of_plain_and_compressed_files_together(self, tmp_path):
         lines = "".join(f"{'x' * 200} {n}\n" for n in range(1000)).encode()

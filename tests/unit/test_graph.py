@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflow.explaining import duration, explain, explain_run
-from batchflow.graph import (
-    Node,
+from batchflow.reporting.graph.analysis import (
+    GraphNode,
     critical_path,
     gains,
     implied_waits,
@@ -18,15 +17,16 @@ from batchflow.graph import (
     waiting_chains,
     widest,
 )
+from batchflow.reporting.graph.explain import duration, explain, explain_run
 
 SALES = [
-    Node("fetch north"),
-    Node("fetch south"),
-    Node("fetch east"),
-    Node("combine", (0, 1, 2)),
-    Node("summarise", (3,), (0,)),
-    Node("parse", kind="map"),
-    Node("bind", (5, 3), (3,)),
+    GraphNode("fetch north"),
+    GraphNode("fetch south"),
+    GraphNode("fetch east"),
+    GraphNode("combine", (0, 1, 2)),
+    GraphNode("summarise", (3,), (0,)),
+    GraphNode("parse", kind="map"),
+    GraphNode("bind", (5, 3), (3,)),
 ]
 
 
@@ -35,7 +35,7 @@ def graphs(draw, most=8, measured=False):
     nodes = []
     for index in range(draw(st.integers(1, most))):
         edges = st.lists(st.integers(0, index - 1), max_size=3) if index else st.just([])
-        node = Node(f"step {index}", tuple(draw(edges)), tuple(draw(edges)))
+        node = GraphNode(f"step {index}", tuple(draw(edges)), tuple(draw(edges)))
         if measured:
             start = draw(st.integers(0, 5))
             node = node._replace(start=start, end=start + draw(st.integers(0, 9)), outcome="succeeded")
@@ -78,8 +78,18 @@ def test_the_widest_set_found_can_run_at_once_and_no_rank_is_wider(nodes):
 
 
 def test_the_widest_set_is_also_looked_for_from_the_end():
-    nodes = [Node("a"), Node("b", (0,)), Node("c", (1,)), Node("d", (2,)), Node("e"), Node("f", (4, 3)), Node("g")]
-    assert len(widest([*nodes, Node("h", (0,)), Node("i", (1,))])) == 4  # d, g, h, i: each waits as long as it can
+    nodes = [
+        GraphNode("a"),
+        GraphNode("b", (0,)),
+        GraphNode("c", (1,)),
+        GraphNode("d", (2,)),
+        GraphNode("e"),
+        GraphNode("f", (4, 3)),
+        GraphNode("g"),
+    ]
+    assert (
+        len(widest([*nodes, GraphNode("h", (0,)), GraphNode("i", (1,))])) == 4
+    )  # d, g, h, i: each waits as long as it can
 
 
 @given(graphs())
@@ -135,9 +145,9 @@ def test_steps_of_a_needless_row_wait_for_each_other_and_share_no_data(nodes):
 
 
 def test_a_row_of_waits_is_found_although_each_step_has_data_of_its_own():
-    nodes = [Node("fetch 0"), Node("load 0", (0,))]
+    nodes = [GraphNode("fetch 0"), GraphNode("load 0", (0,))]
     for index in (1, 2, 3):
-        nodes += [Node(f"fetch {index}"), Node(f"load {index}", (2 * index,), (2 * index - 1,))]
+        nodes += [GraphNode(f"fetch {index}"), GraphNode(f"load {index}", (2 * index,), (2 * index - 1,))]
     assert waiting_chains(nodes, []) == [[1, 3, 5, 7]]
     nodes[5] = nodes[5]._replace(needs=(4, 1))
     assert waiting_chains(nodes, []) == [], "load 2 takes the data of load 0: what is left are rows of two"
@@ -145,7 +155,7 @@ def test_a_row_of_waits_is_found_although_each_step_has_data_of_its_own():
 
 def test_short_steps_in_a_row_could_be_one():
     def ran(name, needs=(), seconds=0.001, **more):
-        return Node(name, needs, outcome="succeeded", start=1.0, end=1.0 + seconds, **more)
+        return GraphNode(name, needs, outcome="succeeded", start=1.0, end=1.0 + seconds, **more)
 
     row = [ran("a"), ran("b", (0,)), ran("c", (1,))]
     assert short_chains(row) == [[0, 1, 2]]
@@ -153,7 +163,7 @@ def test_short_steps_in_a_row_could_be_one():
     assert short_chains([*row, ran("d", after=(1,))]) == [[0, 1]], "somebody waits for b"
     assert short_chains([ran("a"), ran("b", (0,), 1.0), ran("c", (1,))]) == []
     assert short_chains([ran("a"), ran("b", (0,), kind="map")]) == []
-    assert short_chains([Node("a"), Node("b", (0,))]) == [], "nothing is known of their time"
+    assert short_chains([GraphNode("a"), GraphNode("b", (0,))]) == [], "nothing is known of their time"
 
 
 def test_alike_steps_have_one_stem():
@@ -192,7 +202,7 @@ def test_a_run_is_explained():
         for node, (a, b) in zip(SALES, times, strict=True)
     ]
     run[6] = run[6]._replace(outcome="failed", why="ValueError: no page \x1b[31m")
-    run += [Node(name, (6,), outcome="skipped", why="bind failed") for name in ("print", "send")]
+    run += [GraphNode(name, (6,), outcome="skipped", why="bind failed") for name in ("print", "send")]
     assert (
         explain_run(run, 4)
         == """\
@@ -211,7 +221,7 @@ skipped         print, send: bind failed"""
 
 
 def test_steps_that_waited_for_a_slot_limit_a_run():
-    run = [Node(f"item {i}", outcome="succeeded", start=float(i // 2), end=i // 2 + 1.0) for i in range(8)]
+    run = [GraphNode(f"item {i}", outcome="succeeded", start=float(i // 2), end=i // 2 + 1.0) for i in range(8)]
     told = explain_run(run, 2)
     assert "slots: 6 ready steps waited for one; enough of them would make it 1.0 s" in told
     assert "no single step" in told
@@ -219,23 +229,30 @@ def test_steps_that_waited_for_a_slot_limit_a_run():
 
 
 def test_a_run_of_which_nothing_was_done_is_explained():
-    assert explain_run([Node("a", outcome="cached"), Node("b", (0,))], 2) == "steps           1 cached, 1 not run"
+    assert (
+        explain_run([GraphNode("a", outcome="cached"), GraphNode("b", (0,))], 2)
+        == "steps           1 cached, 1 not run"
+    )
     assert explain([]) == explain_run([], 1) == "no steps"
 
 
 def test_a_habit_of_waiting_is_told():
-    told = explain([Node(f"load {i}", after=(i - 1,) if i else ()) for i in range(5)])
+    told = explain([GraphNode(f"load {i}", after=(i - 1,) if i else ()) for i in range(5)])
     assert "load 0 > load 1 > load 2 > load 3 > load 4\n" in told
     assert "without any after= the longest chain would have 1 step instead of 5" in told
 
 
 BIG = {
-    "fan": [*(Node(f"item {i}") for i in range(10_000)), Node("sum", tuple(range(10_000)), tuple(range(10_000)))],
-    "chain": [Node(f"step {i}", (i - 1,) if i else ()) for i in range(100_000)],
-    "waits": [Node(f"step {i}", after=(i - 1,) if i else ()) for i in range(10_000)],
-    "mesh": [Node(f"s{i % 7} {i}", (i - 3,) if i > 2 else (), (i // 2,) if i else ()) for i in range(10_000)],
+    "fan": [
+        *(GraphNode(f"item {i}") for i in range(10_000)),
+        GraphNode("sum", tuple(range(10_000)), tuple(range(10_000))),
+    ],
+    "chain": [GraphNode(f"step {i}", (i - 1,) if i else ()) for i in range(100_000)],
+    "waits": [GraphNode(f"step {i}", after=(i - 1,) if i else ()) for i in range(10_000)],
+    "mesh": [GraphNode(f"s{i % 7} {i}", (i - 3,) if i > 2 else (), (i // 2,) if i else ()) for i in range(10_000)],
     "names": [
-        Node("x" * (i % 90) + "\n" + chr(97 + i % 26) * 3, tuple(range(max(0, i - i % 40), i))) for i in range(999)
+        GraphNode("x" * (i % 90) + "\n" + chr(97 + i % 26) * 3, tuple(range(max(0, i - i % 40), i)))
+        for i in range(999)
     ],
 }
 

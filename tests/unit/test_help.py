@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from batchflow.cli import _parser, main
-from batchflow.telling import EXIT_STATUS
+from batchflow.cli.main import _parser, main
+from batchflow.cli.output import EXIT_STATUS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs/command-line.md").read_text()

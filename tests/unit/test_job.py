@@ -24,7 +24,7 @@ from seen import seen
 
 import batchflow as bf
 from batchflow import errors
-from batchflow.formats.parquet import ParquetFormat
+from batchflow.io.formats.parquet import ParquetFormat
 
 SERIAL = "serial"
 
@@ -542,7 +542,7 @@ class TestSinks:
             write(self, table, path)
 
         monkeypatch.setattr(ParquetFormat, "write_piece", fragile)
-        monkeypatch.setattr("batchflow.worker.outlets.PIECE_BYTES", 100)
+        monkeypatch.setattr("batchflow.worker.sinks.PIECE_BYTES", 100)
         result = run(lambda n: n, range(20_000), into=tmp_path / "x.parquet", chunk=10_000)
         assert result.errors.select(["record", "phase", "message"]).to_pylist() == [
             {"record": 14, "phase": "write", "message": "will not write 13"}
@@ -587,7 +587,7 @@ class TestSinks:
         assert result.table.schema == pa.schema([("value", pa.int64())])
 
     def test_one_large_chunk_makes_parts_near_the_target_too(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("batchflow.worker.outlets.PIECE_BYTES", 50_000)
+        monkeypatch.setattr("batchflow.worker.sinks.PIECE_BYTES", 50_000)
         result = run(
             lambda n: os.urandom(100), range(20_000), into=tmp_path / "out/", chunk=20_000, part_size="200kB"
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from reading import WHOLE, read, writer
 
-from batchflow.readers import read_json
+from batchflow.io.readers import read_json
 
 VALUES = [
     {"a": 1, "b": [1, 2.5, None, True, "x"], "c": {"d": {}}},

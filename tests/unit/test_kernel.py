@@ -78,7 +78,9 @@ def test_without_widgets_it_is_a_line_of_text(run):
 
 
 def test_without_widgets_there_are_few_lines_and_no_control_characters(run):
-    run("import sys; sys.modules['ipywidgets'] = None\nfrom batchflow import screen; screen.CELL_SECONDS = 0.001")
+    run(
+        "import sys; sys.modules['ipywidgets'] = None\nfrom batchflow.reporting.progress import terminal as screen; screen.CELL_SECONDS = 0.001"
+    )
     cell = run("bf.map_records(double, bf.records(range(2000)), executor='serial', chunk=1).values[-1]")
     printed, shown = [], []
     for line in cell.texts["stderr"].splitlines():

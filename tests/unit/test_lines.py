@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from reading import WHOLE, draw, halves, read, read_chunks, ready, writer
 
-from batchflow.readers import read_text
+from batchflow.io.readers import read_text
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflow.meter import Meter
+from batchflow.reporting.progress.counters import EtaEstimator
 
 
 class Clock:
@@ -17,7 +17,7 @@ class Clock:
 def simulated(costs, slots, prefetch=1):
     """Run tasks of weight 1 with these costs; yield how long it takes from here, and the meter, at each end."""
     clock = Clock()
-    meter = Meter(len(costs), 0, slots, clock)
+    meter = EtaEstimator(len(costs), 0, slots, clock)
     waiting, running, told = [], [], []
     left = list(reversed(list(enumerate(costs))))
 
@@ -54,11 +54,11 @@ def test_tasks_that_are_alike_end_when_it_says():
 
 def test_nobody_can_tell_before_anything_is_done_or_where_there_is_no_total():
     clock = Clock()
-    meter = Meter(10, 0, 2, clock)
+    meter = EtaEstimator(10, 0, 2, clock)
     meter.begin((0,), 5)
     clock.now += 7
     assert (meter.left, meter.rate, meter.busy) == (None, None, 1)
-    endless = Meter(None, 0, 2, clock)
+    endless = EtaEstimator(None, 0, 2, clock)
     endless.begin((0,), 5)
     clock.now += 2
     endless.end((0,), 5, 2.0)
@@ -67,7 +67,7 @@ def test_nobody_can_tell_before_anything_is_done_or_where_there_is_no_total():
 
 def test_what_earlier_runs_did_is_no_speed_of_this_one():
     clock = Clock()
-    meter = Meter(1000, 900, 1, clock)
+    meter = EtaEstimator(1000, 900, 1, clock)
     meter.begin((0,), 10)
     clock.now += 10
     meter.end((0,), 10, 10.0)
@@ -76,7 +76,7 @@ def test_what_earlier_runs_did_is_no_speed_of_this_one():
 
 def test_a_task_under_way_for_long_is_taken_to_need_as_long_again():
     clock = Clock()
-    meter = Meter(3, 0, 1, clock)
+    meter = EtaEstimator(3, 0, 1, clock)
     for key in range(2):
         meter.begin((key,), 1)
         clock.now += 1
@@ -116,7 +116,7 @@ def test_it_never_says_nothing_is_left_while_somebody_works(costs, slots, prefet
 
 def test_a_task_that_is_tried_again_is_not_done_and_tells_no_speed():
     clock = Clock()
-    meter = Meter(4, 0, 1, clock)
+    meter = EtaEstimator(4, 0, 1, clock)
     meter.begin((0,), 4)
     clock.now += 5
     meter.end((0,), 4, 5.0, ok=False, again=True)
@@ -124,7 +124,7 @@ def test_a_task_that_is_tried_again_is_not_done_and_tells_no_speed():
 
 
 def test_slots_that_come_and_go():
-    meter = Meter(10, 0, 1, Clock())
+    meter = EtaEstimator(10, 0, 1, Clock())
     for key in range(3):
         meter.begin((key,), 1)
     assert meter.busy == 1

@@ -158,13 +158,13 @@ def test_interrupted_run_names_the_command_that_resumes(folder, monkeypatch, cap
     def press(arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("batchflow.commands.run", press)
+    monkeypatch.setattr("batchflow.cli.commands.run", press)
     assert main(["run", "steps.py:size", "in.txt", "--into", "a b/", "--fresh"]) == 130
     assert capsys.readouterr().err.splitlines()[-1].strip() == "batchflow run steps.py:size in.txt --into 'a b/'"
 
 
 def test_job_of_a_cluster_names_commands_that_are_submitted(folder, monkeypatch, capsys):
-    from batchflow.suggesting import command
+    from batchflow.core.text import command
 
     monkeypatch.setenv("BATCHFLOW_JOB", "clean-1")
     assert (

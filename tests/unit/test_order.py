@@ -1,21 +1,23 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflow.combining.order import Numbering, Sequencer, Settled
-from batchflow.model import Chunk, Failure, Input, Span, SpanCount, Stats, Task
+from batchflow.combiner.ordering import RecordNumbering, ReorderBuffer
+from batchflow.core.chunks import Chunk, InputFile, Span
+from batchflow.core.outcomes import Failure, SettledChunk, SpanCount, Stats
+from batchflow.core.work import Task
 
 END = (10**9,)
 
 
 def settled(key, uri="a", start=0, positions=0, failures=(), counted=True, skip=0):
-    chunk = Chunk((Span(Input(uri), start, start + 1),), 1, skip)
+    chunk = Chunk((Span(InputFile(uri), start, start + 1),), 1, skip)
     rows = tuple(Failure(uri, None, None, number, None, "call", "E", "m") for number in failures)
-    return Settled(Task(key, chunk), Stats(spans=(SpanCount(uri, positions),)), rows, counted=counted)
+    return SettledChunk(Task(key, chunk), Stats(spans=(SpanCount(uri, positions),)), rows, counted=counted)
 
 
 @given(st.permutations(range(12)), st.lists(st.integers(0, 11), unique=True, max_size=4))
 def test_whatever_the_completion_order_and_halving_the_output_is_in_input_order(order, halved):
-    sequencer, out = Sequencer(), []
+    sequencer, out = ReorderBuffer(), []
     for number in range(12):
         sequencer.expect((number,))
     for number in order:
@@ -32,7 +34,7 @@ def test_whatever_the_completion_order_and_halving_the_output_is_in_input_order(
 
 
 def test_nothing_is_given_out_before_the_frontier_allows_it():
-    sequencer = Sequencer()
+    sequencer = ReorderBuffer()
     sequencer.expect((5, 0))
     sequencer.settle(settled((5, 0)))
     assert list(sequencer.release((3, 0))) == []
@@ -40,7 +42,7 @@ def test_nothing_is_given_out_before_the_frontier_allows_it():
 
 
 def numbers(*chunks):
-    numbering = Numbering()
+    numbering = RecordNumbering()
     return [[failure.record for failure in numbering.number(chunk).failures] for chunk in chunks]
 
 

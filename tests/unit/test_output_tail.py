@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflow import printed
 from batchflow.events import Printed, Waited
-from batchflow.printed import OUTPUT_LOG, OutputTail
+from batchflow.reporting import task_output as printed
+from batchflow.reporting.task_output import OUTPUT_LOG, OutputTail
 
 
 def nothing():

@@ -9,7 +9,7 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 from told import Clock, ended, many, told
 
-from batchflow.page import embedded, page_of
+from batchflow.reporting.html import embedded, page_of
 
 NASTY = [
     "</script><script>boom()</script>",
@@ -64,7 +64,9 @@ def test_it_loads_nothing():
 def test_the_wheel_holds_what_it_is_drawn_with(tmp_path):
     (wheel,) = WheelBuilder(str(Path(__file__).parents[2])).build(directory=str(tmp_path))
     names = set(ZipFile(wheel).namelist())
-    assert {f"batchflow/page/{name}" for name in ("__init__.py", "page.html", "page.css", "page.js")} <= names
+    assert {
+        f"batchflow/reporting/html/{name}" for name in ("__init__.py", "page.html", "page.css", "page.js")
+    } <= names
 
 
 def test_of_100_000_chunks_it_is_a_fraction_of_the_five_megabytes():

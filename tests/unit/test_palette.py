@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import batchflow.page
+import batchflow.reporting.html
 
-CSS = Path(batchflow.page.__file__).with_name("page.css").read_text()
+CSS = Path(batchflow.reporting.html.__file__).with_name("page.css").read_text()
 THEMES = [dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", CSS, re.S)]
 SEEN = {  # what is seen of linear RGB: Machado, Oliveira and Fernandes, 2009, for the severest case of each
     "all": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],

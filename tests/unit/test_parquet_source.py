@@ -14,8 +14,8 @@ from reading import WHOLE, draw, halves, read, read_chunks, writer
 
 import batchflow as bf
 from batchflow.errors import FormatError
-from batchflow.readers import read_parquet, records
-from batchflow.sources.parquet import exact_instants
+from batchflow.io.readers import read_parquet, records
+from batchflow.io.sources.parquet import exact_instants
 
 TABLE = pa.table(
     {"n": range(100), "s": [f"text {at}" for at in range(100)], "l": [[at] * (at % 3) for at in range(100)]}

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from reading import read, writer
 
+from batchflow.core.chunks import InputFile
 from batchflow.errors import FormatError, InputError
-from batchflow.model import Input
-from batchflow.readers import files, guess, read_text
-from batchflow.sources.listing import list_inputs
-from batchflow.sources.paths import as_paths
-from batchflow.stores import filesystem, uris
+from batchflow.io.readers import files, guess, read_text
+from batchflow.io.sources.listing import list_inputs
+from batchflow.io.sources.paths import as_paths
+from batchflow.io.stores import filesystem
+from batchflow.io.stores import uri as uris
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def names(paths: object, root: Path) -> list[str]:
 
 def test_a_file_tells_its_size_time_and_compression(write):
     path = write("12345", "x.txt.gz")
-    assert list_inputs((path,)).inputs == [Input(path, 5, str(os.stat(path).st_mtime_ns), "gz")]
+    assert list_inputs((path,)).inputs == [InputFile(path, 5, str(os.stat(path).st_mtime_ns), "gz")]
 
 
 def test_a_folder_gives_its_files_by_name_without_hidden_ones(tree):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflow.worker import prints
-from batchflow.worker.prints import LIMIT, Gathered, Here, Prints, Tap
+from batchflow.worker import stdio_capture as prints
+from batchflow.worker.stdio_capture import LIMIT, CapturingStream, DriverCapture, Gathered, LineBuffer
 
 TEXT = st.text(st.sampled_from("ab \n"), max_size=30)
 
@@ -16,7 +16,7 @@ TEXT = st.text(st.sampled_from("ab \n"), max_size=30)
 @given(st.lists(TEXT, max_size=8))
 def test_lines_do_not_depend_on_how_they_are_written(pieces):
     text = "".join(pieces)
-    gathered = Prints()
+    gathered = LineBuffer()
     for piece in pieces:
         gathered.write(piece.encode())
     *lines, rest = text.split("\n")
@@ -28,7 +28,7 @@ def test_lines_do_not_depend_on_how_they_are_written(pieces):
 @given(st.lists(st.sampled_from(["10%", "20", "\r", "\n", "\r\n"]), max_size=12))
 def test_what_is_drawn_again_is_seen_once(pieces):
     """As it would stand on a terminal whose lines are drawn again from their beginning."""
-    gathered = Prints()
+    gathered = LineBuffer()
     for piece in pieces:
         gathered.write(piece.encode())
     expected = [line.rstrip("\r").split("\r")[-1] for line in "".join(pieces).split("\n")]
@@ -37,7 +37,7 @@ def test_what_is_drawn_again_is_seen_once(pieces):
 
 
 def test_a_line_without_an_end_is_bounded_too():
-    gathered = Prints()
+    gathered = LineBuffer()
     for _ in range(1000):
         gathered.write(b"x" * 1000)
     told = gathered.take()
@@ -49,7 +49,7 @@ def test_a_line_without_an_end_is_bounded_too():
 
 
 def test_bars_of_threads_and_lines_of_others_stand_apart():
-    gathered = Prints()
+    gathered = LineBuffer()
     gathered.write(b"main, ")
     other = threading.Thread(target=gathered.write, args=(b"other\n",))
     other.start()
@@ -60,7 +60,7 @@ def test_bars_of_threads_and_lines_of_others_stand_apart():
 
 def test_a_tap_is_a_stream_like_any_other(capfd):
     with open("/dev/stdout", "w", encoding="utf-8") as real:
-        tap = Tap(real, "<stdout>")
+        tap = CapturingStream(real, "<stdout>")
         assert (tap.encoding, tap.isatty(), tap.writable(), tap.readable(), tap.name) == (
             "utf-8",
             False,
@@ -70,7 +70,7 @@ def test_a_tap_is_a_stream_like_any_other(capfd):
         )
         assert tap.fileno() == real.fileno()
         print("before", file=tap)
-        gathered = Prints()
+        gathered = LineBuffer()
         with Gathered(gathered):
             print("inside", file=tap)
             tap.buffer.write(b"bytes\n")
@@ -85,14 +85,14 @@ def test_a_tap_is_a_stream_like_any_other(capfd):
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 def test_a_process_without_streams_prints_nowhere(name, monkeypatch):
     monkeypatch.setattr(sys, name, None)
-    here = Here()
+    here = DriverCapture()
     with here:
         print("x", file=getattr(sys, name))
     assert (getattr(sys, name), here.prints.take()) == (None, ("x",))
 
 
 def test_a_task_that_runs_a_job_where_it_runs_itself_leaves_the_streams_as_they_were():
-    here, before = prints.Here(), (sys.stdout, sys.stderr)
+    here, before = prints.DriverCapture(), (sys.stdout, sys.stderr)
     with here:
         print("a")
         with here:

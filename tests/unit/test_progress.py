@@ -9,15 +9,15 @@ import pytest
 from terminal import Terminal
 
 import batchflow as bf
-from batchflow import screen
-from batchflow.counting import Line
 from batchflow.errors import StoppedError, UsageError
 from batchflow.events import JobEnded, JobStarted, Waited
-from batchflow.progress import Progress
+from batchflow.reporting.progress import terminal as screen
+from batchflow.reporting.progress.counters import ProgressLine
+from batchflow.reporting.progress.listener import Progress
 
 PRELUDE = """
 import os, sys
-import batchflow as bf, batchflow.progress as progress
+import batchflow as bf, batchflow.reporting.progress.listener as progress
 progress.DRAW_SECONDS = progress.STEP_SECONDS = 0
 GATES = {gates!r}
 def gate(name):
@@ -409,8 +409,8 @@ def test_bar_of_a_notebook_is_green_only_without_failures(failed):
         def disp(self, bar_style, check_delay):
             styles.append(bar_style)
 
-    terminal = screen.Terminal()
+    terminal = screen.TerminalDisplay()
     terminal._bar = Bar()
     terminal.draw = lambda line, rows: None
-    terminal.close(Line("4/4 records", 4, 4, failed))
+    terminal.close(ProgressLine("4/4 records", 4, 4, failed))
     assert styles[-1] == ("danger" if failed else "success")

@@ -7,7 +7,7 @@ import pytest
 import batchflow as bf
 from batchflow.errors import ResourceError
 from batchflow.executors.ray import cluster
-from batchflow.executors.ray.cluster import Cluster, Node
+from batchflow.executors.ray.cluster import Cluster, ClusterNode
 
 
 class Nodes(Cluster):
@@ -29,7 +29,7 @@ class Nodes(Cluster):
 
 
 def node(cpus, **more):
-    return Node("", {"CPU": cpus, "memory": 8e9, **more}, {})
+    return ClusterNode("", {"CPU": cpus, "memory": 8e9, **more}, {})
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from reading import WHOLE, draw, halves, read, read_chunks
 
 import batchflow as bf
 from batchflow.errors import InputError
-from batchflow.readers import records
+from batchflow.io.readers import records
 
 
 @pytest.mark.parametrize(

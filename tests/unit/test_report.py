@@ -10,11 +10,12 @@ from itertools import count
 import pytest
 
 import batchflow as bf
-from batchflow import advice, occupancy
-from batchflow.model import Stats
-from batchflow.occupancy import LOSSES, Occupancy
-from batchflow.report import Report
-from batchflow.sources.text import TextSource
+from batchflow.core.outcomes import Stats
+from batchflow.io.sources.text import TextSource
+from batchflow.reporting import advice
+from batchflow.reporting import utilization as occupancy
+from batchflow.reporting.report import Report
+from batchflow.reporting.utilization import LOSSES, SlotUtilization
 
 BURNT = 0.04
 
@@ -39,7 +40,7 @@ class Clock:
 class TestTime:
     def test_each_second_of_each_slot_is_counted_once(self, monkeypatch):
         clock = Clock(monkeypatch)
-        spent = Occupancy()
+        spent = SlotUtilization()
         clock.now = 1.0
         spent.resize(2)
         clock.now = 6.0
@@ -59,7 +60,7 @@ class TestTime:
 
     def test_slots_count_for_as_long_as_they_are_there(self, monkeypatch):
         clock = Clock(monkeypatch)
-        spent = Occupancy()
+        spent = SlotUtilization()
         spent.resize(1)
         clock.now = 10.0
         spent.resize(3)
@@ -68,7 +69,7 @@ class TestTime:
 
     def test_a_worker_whose_clock_is_wrong_began_when_its_task_can_have(self, monkeypatch):
         clock = Clock(monkeypatch)
-        spent = Occupancy()
+        spent = SlotUtilization()
         spent.resize(1)
         clock.now = 5.0
         spent.task(Stats("elsewhere", 1e9 - 3600, 2, call=2))

@@ -10,9 +10,10 @@ import trace_format
 from seen import seen
 
 import batchflow as bf
-from batchflow import errors, papers
+from batchflow import errors
 from batchflow.cli import main
-from batchflow.timeline import STATES
+from batchflow.reporting import export as papers
+from batchflow.reporting.timeline import STATES
 
 
 def clean(line):

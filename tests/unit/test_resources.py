@@ -5,8 +5,8 @@ import sys
 import pytest
 
 import batchflow as bf
+from batchflow.core.resources import Resources, available_cpus, busy_cores, count_slots, format_bytes, parse_bytes
 from batchflow.errors import ResourceError
-from batchflow.resources import Resources, available_cpus, busy_cores, count_slots, format_bytes, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_where_nobody_tells_of_the_cores_the_load_does(monkeypatch, stat):
             raise FileNotFoundError(path)
         return stat
 
-    monkeypatch.setattr("batchflow.resources._read", read)
-    monkeypatch.setattr("batchflow.resources.os.getloadavg", lambda: (1.5, 0, 0))
+    monkeypatch.setattr("batchflow.core.resources._read", read)
+    monkeypatch.setattr("batchflow.core.resources.os.getloadavg", lambda: (1.5, 0, 0))
     assert busy_cores(0.0) == 1.5
 
 

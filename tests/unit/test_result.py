@@ -7,13 +7,13 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
-from batchflow.combining.errors_table import ErrorTable
-from batchflow.combining.result import Result
-from batchflow.formats import format_of
-from batchflow.model import Piece
-from batchflow.plan import Destination
-from batchflow.report import Report
-from batchflow.rows import Rows
+from batchflow.checkpoint.destination import Destination
+from batchflow.combiner.error_table import ErrorTable
+from batchflow.combiner.result import Result
+from batchflow.core.chunks import Piece
+from batchflow.io.arrow.rows import Rows
+from batchflow.io.formats.base import format_of
+from batchflow.reporting.report import Report
 
 
 @pytest.fixture

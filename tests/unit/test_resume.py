@@ -472,16 +472,16 @@ def mend(fn, count, tmp_path, **options):
 
 
 def test_an_interrupt_while_parts_are_mended_changes_none(tmp_path, monkeypatch):
-    from batchflow.mending import Mending
+    from batchflow.jobs.repair import FailedRangeRun
 
     job = mend(({1, 6, 11, 16},), 20, tmp_path, chunk=5, part_size=1)
-    commit = Mending._commit
+    commit = FailedRangeRun._commit
 
     def interrupted(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
         commit(*arguments)
 
-    monkeypatch.setattr(Mending, "_commit", interrupted)
+    monkeypatch.setattr(FailedRangeRun, "_commit", interrupted)
     with pytest.raises(errors.InterruptedRun):
         job.retry_failed()
     monkeypatch.undo()

@@ -10,9 +10,9 @@ from seen import seen
 
 import batchflow as bf
 from batchflow import errors
+from batchflow.core.retry import LONGEST_DELAY, NEVER, Retry
+from batchflow.core.work import Task
 from batchflow.events import TaskEnded
-from batchflow.model import Task
-from batchflow.retry import LONGEST_DELAY, NEVER, Retry
 
 AT_ONCE = {"backoff": 0}
 
@@ -197,7 +197,7 @@ class FlakyFile:
     """A source file whose first reads break off."""
 
     def __init__(self, monkeypatch, times):
-        from batchflow.sources import lines
+        from batchflow.io.sources import line_reader as lines
 
         self.opened = 0
         opened = lines.open_input
@@ -256,7 +256,7 @@ def test_who_died_alone_by_an_outside_hand_is_tried_with_nothing_beside_it():
 
 def test_a_lone_record_that_memory_runs_out_for_is_blamed_the_second_time(monkeypatch):
     """The first time something else may have taken the memory of the machine."""
-    monkeypatch.setattr("batchflow.blame.RESPITE_SECONDS", 0.01)
+    monkeypatch.setattr("batchflow.jobs.fault_policy.RESPITE_SECONDS", 0.01)
     tries = Counter()
 
     class Watched(FakeExecutor):

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchflow as bf
+from batchflow.checkpoint.manifest import job_options, options_of
 from batchflow.cli import main
-from batchflow.job import Job
-from batchflow.loading import find_output
-from batchflow.manifest import job_options, options_of
+from batchflow.cli.targets import find_output
+from batchflow.core.rate import parse_rate
+from batchflow.core.retry import Retry
+from batchflow.jobs.job import Job
 from batchflow.plan import JobSpec
-from batchflow.rate import parse_rate
-from batchflow.retry import Retry
 
 AMOUNTS = st.builds(
     bf.Resources,

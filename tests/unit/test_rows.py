@@ -4,11 +4,11 @@ from array import array
 import pyarrow as pa
 import pytest
 
-from batchflow.combining.errors_table import ErrorTable
-from batchflow.combining.result import Result
+from batchflow.combiner.error_table import ErrorTable
+from batchflow.combiner.result import Result
 from batchflow.errors import FailedRecordsError, SchemaError, StoppedError
-from batchflow.report import Report
-from batchflow.rows import Rows, as_numbers
+from batchflow.io.arrow.rows import Rows, as_numbers
+from batchflow.reporting.report import Report
 
 
 class Thing:

@@ -13,13 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchflow as bf
-from batchflow.bottleneck import Bottleneck, find
 from batchflow.cli import main
-from batchflow.curve import Point, Scaling
 from batchflow.errors import UsageError
-from batchflow.report import Report, SlowChunk
-from batchflow.sampling import PieceCursor, take_sample
-from batchflow.scaling import Law, fit_amdahl, fit_usl
+from batchflow.jobs.trials.sampling import PieceCursor, take_sample
+from batchflow.jobs.trials.scaling_report import Scaling, ScalingPoint
+from batchflow.jobs.trials.speedup import Bottleneck, SpeedupLaw, find, fit_amdahl, fit_usl
+from batchflow.reporting.report import Report, SlowChunk
 
 COUNTS = st.sets(st.integers(2, 64), min_size=2, max_size=6).map(sorted)
 SHARE = st.floats(0, 0.5)
@@ -34,7 +33,7 @@ class TestLaws:
 
     @given(SHARE, st.floats(0, 0.01), COUNTS)
     def test_the_universal_law_finds_what_made_the_points(self, contention, coherency, counts):
-        true = Law(contention, coherency)
+        true = SpeedupLaw(contention, coherency)
         law = fit_usl([(n, true.speedup(n)) for n in [1, *counts]])
         assert law == pytest.approx(true, abs=1e-6)
 
@@ -59,10 +58,10 @@ class TestLaws:
                     assert badness(a, b) >= best * (1 - 1e-6) - 1e-9 or law.contention == 1
 
     def test_where_it_peaks_and_what_it_never_exceeds(self):
-        assert (Law(0.1).peak, Law(0.1).limit) == (math.inf, pytest.approx(10))
-        assert (Law(0, 0.0001).peak, round(Law(0, 0.0001).limit, 1)) == (pytest.approx(100), 50.3)
-        assert Law(0.0).limit == math.inf
-        assert Law(0.0).speedup(7) == 7
+        assert (SpeedupLaw(0.1).peak, SpeedupLaw(0.1).limit) == (math.inf, pytest.approx(10))
+        assert (SpeedupLaw(0, 0.0001).peak, round(SpeedupLaw(0, 0.0001).limit, 1)) == (pytest.approx(100), 50.3)
+        assert SpeedupLaw(0.0).limit == math.inf
+        assert SpeedupLaw(0.0).speedup(7) == 7
 
     def test_too_few_points_make_no_law(self):
         assert fit_amdahl([(1, 1.0)]) is None
@@ -229,7 +228,7 @@ class TestScale:
 
     @pytest.mark.parametrize(("busy", "told"), [(0.1, False), (99.0, True)])
     def test_a_busy_machine_is_told(self, busy, told, monkeypatch):
-        monkeypatch.setattr("batchflow.measuring.busy_cores", lambda _: busy)
+        monkeypatch.setattr("batchflow.jobs.trials.scale.busy_cores", lambda _: busy)
         scaling = bf.Job(str, bf.records(range(10)), executor=bf.Serial()).scale((1,), rounds=1)
         assert ("the machine was busy before (99.0 of " in str(scaling)) is told
 
@@ -298,7 +297,10 @@ def test_what_most_time_is_lost_to_has_a_name(many, name):
 )
 def test_workers_that_start_later_than_the_job_ends_pay_in_no_number(share, told):
     one, two = work(cpu=0.01, call=0.01, task_seconds=0.01), work(2)
-    points = (Point(1, 0.01, 0.01, 0.01, 1.0, False, one), Point(2, 0.006, 0.006, 0.006, 1.7, False, two))
+    points = (
+        ScalingPoint(1, 0.01, 0.01, 0.01, 1.0, False, one),
+        ScalingPoint(2, 0.006, 0.006, 0.006, 1.7, False, two),
+    )
     law = fit_amdahl([(1, 1.0), (2, 1.7)])
     scaling = Scaling(points, 4, share, 1, 0.1, law, None, Bottleneck("start-up", 0.9, ""))
     assert scaling.advice == told

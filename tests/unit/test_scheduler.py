@@ -12,11 +12,11 @@ from seen import seen
 import batchflow as bf
 from batchflow import errors
 from batchflow.cli import main
+from batchflow.core.chunk_sizing import ALONE_LEAST, ALONE_SHARE
+from batchflow.core.work import CountRecords, Task
 from batchflow.errors import StoppedError
 from batchflow.events import ChunkSettled, JobEnded, JobStarted, TaskEnded
-from batchflow.model import Inspect, Task
-from batchflow.scheduler import LISTEN_SECONDS
-from batchflow.splitting import ALONE_LEAST, ALONE_SHARE
+from batchflow.jobs.scheduler import LISTEN_SECONDS
 
 
 def run(fn, data, executor, **options):
@@ -58,13 +58,13 @@ def test_a_chunk_of_a_file_that_dies_is_inspected_and_halved(tmp_path):
     done = [(type(work).__name__, *window(getattr(work, "task", work))) for work in executor.performed]
     assert done == [
         ("Task", 0, None),
-        ("Inspect", 0, None),
+        ("CountRecords", 0, None),
         ("Task", 0, 2),
         ("Task", 2, 2),
-        ("Inspect", 2, 2),
+        ("CountRecords", 2, 2),
         ("Task", 2, 1),
         ("Task", 3, 1),
-        ("Inspect", 2, 1),
+        ("CountRecords", 2, 1),
     ]
 
 
@@ -81,7 +81,7 @@ class Uncountable(FakeExecutor):
 
     def wait(self, job=None, timeout=None):
         done = super().wait(job)
-        if done and isinstance(self.performed[-1], Inspect) and self._dies(self.performed[-1].task):
+        if done and isinstance(self.performed[-1], CountRecords) and self._dies(self.performed[-1].task):
             [(job, outcome)] = done
             return [(job, outcome._replace(records=None, died=True))]
         return done
@@ -97,11 +97,13 @@ def test_a_line_that_nobody_survives_is_found_by_cutting_the_file(tmp_path):
     result = bf.map_records(same, bf.read_text(tmp_path / "a.txt"), executor=executor, chunk="1kB")
     assert seen(result).values == ["a", "bb", "dd", "e"]
     assert places(result) == [(5, 6, 3, "worker")]
-    assert sum(isinstance(work, Inspect) for work in executor.performed) == 3  # of the whole chunk, three times
+    assert (
+        sum(isinstance(work, CountRecords) for work in executor.performed) == 3
+    )  # of the whole chunk, three times
 
 
 def test_a_file_that_nobody_survives_is_not_cut_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr("batchflow.blame.UNCOUNTED", 5)
+    monkeypatch.setattr("batchflow.jobs.fault_policy.UNCOUNTED", 5)
     (tmp_path / "a.txt").write_text("a\n" * 1000)
     (tmp_path / "b.txt").write_text("b\n" * 3)
     executor = Uncountable(1, dies=lambda task: any("a.txt" in span.input.uri for span in task.chunk.spans))
@@ -271,7 +273,7 @@ def test_tables_that_wait_for_their_neighbours_count_too():
 
 
 def test_combining_that_loses_its_worker_is_done_again():
-    from batchflow.model import Merge
+    from batchflow.core.work import CombineTables
     from batchflow.worker import lost
 
     class Mortal(FakeExecutor):
@@ -279,7 +281,7 @@ def test_combining_that_loses_its_worker_is_done_again():
 
         def wait(self, job=None, timeout=None):
             for at, (number, work) in enumerate(self.queue):
-                if isinstance(work, Merge) and self.deaths < self.mortal:
+                if isinstance(work, CombineTables) and self.deaths < self.mortal:
                     self.deaths += 1
                     del self.queue[at]
                     return [(number, lost(work, "worker", errors.WorkerDied("died")))]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchflow.cli import main
-from batchflow.submit.job_server import JobInfo
+from batchflow.cli.submit.job_server import JobInfo
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/command-line.md").read_text()
 STEPS = """
@@ -232,8 +232,8 @@ class Cluster:
 
 
 def test_jobs_of_a_cluster(folder, capsys, monkeypatch):
-    monkeypatch.setattr("batchflow.submit.commands.JobServer", Cluster)
-    monkeypatch.setattr("batchflow.submit.commands.submit", lambda *_: ("batchflow-1", True))
+    monkeypatch.setattr("batchflow.cli.submit.commands.JobServer", Cluster)
+    monkeypatch.setattr("batchflow.cli.submit.commands.submit", lambda *_: ("batchflow-1", True))
 
     def told(*arguments):
         status = main([*arguments, "--json"])
@@ -254,6 +254,6 @@ def test_jobs_of_a_cluster(folder, capsys, monkeypatch):
     status, shape, messages = told("submit", "run", "f.py:clean", "in.csv")
     assert (status, shape["job"]["exit_code"]) == (3, 3)
     assert messages.splitlines()[:2] == ["submitted batchflow-1", "a line"]
-    monkeypatch.setattr("batchflow.submit.commands.submit", lambda *_: ("batchflow-2", False))
+    monkeypatch.setattr("batchflow.cli.submit.commands.submit", lambda *_: ("batchflow-2", False))
     status, shape, _ = told("submit", "run", "f.py:clean", "in.csv")
     assert (status, shape) == (130, {"id": "batchflow-2", "new": False, "job": None})

@@ -16,7 +16,7 @@ import pytest
 from reading import WHOLE, read, writer
 
 from batchflow.errors import FormatError
-from batchflow.readers import read_csv, read_json, read_text
+from batchflow.io.readers import read_csv, read_json, read_text
 
 READERS = [read_text, read_csv, read_json]
 LINES = b'{"a": 1}\n' * 2000

@@ -22,10 +22,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflow.formats import splice as splicing
-from batchflow.formats import thrift
-from batchflow.formats.splice import splice
-from batchflow.formats.thrift import Elements, Type
+from batchflow.io.formats import parquet_concat as splicing
+from batchflow.io.formats import thrift
+from batchflow.io.formats.parquet_concat import splice
+from batchflow.io.formats.thrift import Elements, Type
 
 EPOCH = dt.datetime(1970, 1, 1)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflow.splitting import (
+from batchflow.core.chunk_sizing import (
     ALONE_LEAST,
     ALONE_SECONDS,
     ALONE_SHARE,
@@ -15,8 +15,8 @@ from batchflow.splitting import (
     FLOOR_SECONDS,
     GROWTH,
     TARGET_SECONDS,
+    ChunkPacing,
     ChunkSizer,
-    Pace,
 )
 
 
@@ -140,32 +140,32 @@ def test_an_unknown_total_never_shrinks_for_the_end():
 
 
 def test_chunks_keep_the_calls_of_a_worker_busy():
-    sizes = play(100_000, 2, rate=2_000, first=4, pace=Pace(calls=200))
+    sizes = play(100_000, 2, rate=2_000, first=4, pace=ChunkPacing(calls=200))
     assert sizes[0] == 800
     assert min(sizes[:-1]) >= 200
     assert max(sizes) == 4_000
 
 
 def test_few_records_are_spread_over_all_workers_that_wait():
-    assert play(300, 2, rate=1_000, first=4, pace=Pace(calls=100)) == [100, 100, 100]
-    assert play(5_000, 1, rate=4_000, first=4, pace=Pace(calls=200)) == [800, 4_200]
+    assert play(300, 2, rate=1_000, first=4, pace=ChunkPacing(calls=100)) == [100, 100, 100]
+    assert play(5_000, 1, rate=4_000, first=4, pace=ChunkPacing(calls=200)) == [800, 4_200]
 
 
 def test_records_of_a_file_have_a_weight():
-    sizes = play(10_000_000, 2, rate=200_000, first=4_000, pace=Pace(calls=200, record=100.0))
+    sizes = play(10_000_000, 2, rate=200_000, first=4_000, pace=ChunkPacing(calls=200, record=100.0))
     assert sizes[0] == 80_000
     assert min(sizes[:-1]) >= 20_000
 
 
 def test_a_chunk_is_no_more_than_a_rate_allows_in_its_time():
-    assert max(play(1_000, 2, rate=50, first=4, pace=Pace(calls=100, most=250.0))) == 125
-    assert set(play(20, 2, rate=0.1, first=4, pace=Pace(most=0.5))) == {1}
-    assert max(play(100_000, 2, rate=100_000, first=4_000, pace=Pace(record=100.0, most=250.0))) == 12_500
+    assert max(play(1_000, 2, rate=50, first=4, pace=ChunkPacing(calls=100, most=250.0))) == 125
+    assert set(play(20, 2, rate=0.1, first=4, pace=ChunkPacing(most=0.5))) == {1}
+    assert max(play(100_000, 2, rate=100_000, first=4_000, pace=ChunkPacing(record=100.0, most=250.0))) == 12_500
 
 
 def test_batches_that_wait_for_their_turn_grow_until_it_is_worth_it():
     """A call of any size takes a second here, most of which it waits."""
-    sizer, sizes = ChunkSizer(10_000_000, 2, 64, pace=Pace(gap=0.5)), []
+    sizer, sizes = ChunkSizer(10_000_000, 2, 64, pace=ChunkPacing(gap=0.5)), []
     for _ in range(12):
         sizes.append(sizer.next())
         sizer.drawn(sizes[-1])

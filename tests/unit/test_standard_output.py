@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batchflow.telling import json_lines
+from batchflow.cli.output import json_lines
 
 STEPS = r"""
 import ctypes, os, subprocess

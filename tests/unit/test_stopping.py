@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import batchflow as bf
-from batchflow import running, setup_failures
 from batchflow.cli import main
 from batchflow.errors import ChangedError, StoppedError
-from batchflow.worker import run
+from batchflow.jobs import run as running
+from batchflow.jobs import setup_failures
+from batchflow.worker import task as run
 
 
 def no_licence():

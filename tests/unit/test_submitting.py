@@ -15,22 +15,22 @@ from typing import ClassVar
 import pytest
 import ray
 
-from batchflow.arguments import add_flow, add_job, add_retry, add_scale, add_submit
 from batchflow.cli import main
+from batchflow.cli.parser import add_flow, add_job, add_retry, add_scale, add_submit
+from batchflow.cli.submit.job_server import JobInfo, JobServer
+from batchflow.cli.submit.log_follower import LogPrinter
+from batchflow.cli.submit.package import CodePackage, restore_mtimes
+from batchflow.cli.submit.request import _environment, build_request
 from batchflow.errors import ExecutorError, UsageError
 from batchflow.events import JobEnded, JobStarted
-from batchflow.progress import Progress
-from batchflow.screen import MARK
-from batchflow.submit.following import Log
-from batchflow.submit.job_server import JobInfo, JobServer
-from batchflow.submit.order import _environment, order
-from batchflow.submit.parcel import Parcel, arrived
+from batchflow.reporting.progress.listener import Progress
+from batchflow.reporting.progress.terminal import MARK
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setattr("batchflow.submit.commands.PATIENCE", 0)
+    monkeypatch.setattr("batchflow.cli.submit.commands.PATIENCE", 0)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # so that what a test sets is gone after it
     (tmp_path / "code/data").mkdir(parents=True)
     (tmp_path / "code/steps.py").write_text("def clean(row):\n    return row\n")
@@ -57,7 +57,7 @@ def ordered(*arguments):
     add(parser)
     add_submit(parser)
     parser.set_defaults(submitted=arguments[0])
-    return order(parser.parse_args(arguments[1:]), parser)
+    return build_request(parser.parse_args(arguments[1:]), parser)
 
 
 def test_scale_goes_along_with_its_numbers_and_takes_no_output(folder):
@@ -93,11 +93,11 @@ def test_scale_goes_along_with_its_numbers_and_takes_no_output(folder):
 
 
 def test_the_parcel_is_the_folder_without_what_nobody_needs(folder, tmp_path):
-    parcel = Parcel(folder)
+    parcel = CodePackage(folder)
     assert list(parcel.files) == ["other.py", "steps.py", "data/a.csv"]
-    assert list(Parcel(folder, ["data/", "other*"]).files) == ["steps.py"]
+    assert list(CodePackage(folder, ["data/", "other*"]).files) == ["steps.py"]
     parcel.write(tmp_path / "one.zip")
-    Parcel(folder).write(tmp_path / "two.zip")
+    CodePackage(folder).write(tmp_path / "two.zip")
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
     with zipfile.ZipFile(tmp_path / "one.zip") as archive:
         assert archive.namelist() == [".batchflow-times.json", "other.py", "steps.py", "data/a.csv"]
@@ -106,11 +106,11 @@ def test_the_parcel_is_the_folder_without_what_nobody_needs(folder, tmp_path):
 
 def test_files_have_their_times_again_where_they_arrive(folder, tmp_path, monkeypatch):
     os.utime(folder / "data/a.csv", ns=(5, 10**18 + 7))
-    Parcel(folder).write(tmp_path / "one.zip")
+    CodePackage(folder).write(tmp_path / "one.zip")
     with zipfile.ZipFile(tmp_path / "one.zip") as archive:
         archive.extractall(tmp_path / "there")
     monkeypatch.chdir(tmp_path / "there")
-    arrived()
+    restore_mtimes()
     assert os.stat("data/a.csv").st_mtime_ns == 10**18 + 7
 
 
@@ -120,8 +120,8 @@ def test_a_folder_that_is_too_large_is_refused_with_what_makes_it_so(folder):
     with pytest.raises(
         UsageError, match=r"has 600 MiB and more, 600 of it in 'data', and a cluster takes 500 MiB of"
     ):
-        Parcel(folder)
-    assert "steps.py" in Parcel(folder, ["data/large"]).files
+        CodePackage(folder)
+    assert "steps.py" in CodePackage(folder, ["data/large"]).files
 
 
 def test_the_id_tells_what_is_to_be_done(folder, monkeypatch):
@@ -208,7 +208,7 @@ def test_batchflow_goes_along_unless_it_is_asked_for(folder, tmp_path):
     def shipped(*packages):
         options = [word for package in packages for word in ("--pip", package)]
         modules = _environment(ordered("run", "steps.py:clean", "/x", *options), tmp_path).get("py_modules", ())
-        assert [os.path.exists(f"{module}/cli.py") for module in modules] in ([], [True])
+        assert [os.path.exists(f"{module}/cli/main.py") for module in modules] in ([], [True])
         return bool(modules)
 
     assert shipped("polars", "batchflowers")
@@ -368,17 +368,17 @@ def followed(breaks):
 
 
 def test_a_connection_that_breaks_costs_no_line_and_doubles_none(monkeypatch):
-    monkeypatch.setattr("batchflow.submit.job_server._TURN", 0)
+    monkeypatch.setattr("batchflow.cli.submit.job_server._TURN", 0)
     job, heard = followed([2, 0, 1])
     assert heard == "one\ntwo\nthree\nthe rest\n"
     assert (job.exit_status, job.seconds) == (3, 2)
-    monkeypatch.setattr("batchflow.submit.job_server.PATIENCE", -1)
+    monkeypatch.setattr("batchflow.cli.submit.job_server.PATIENCE", -1)
     with pytest.raises(ExecutorError, match="may go on: batchflow logs x --follow"):
         followed([1, 1, 1])
 
 
 def test_a_connection_that_is_gone_without_a_word_does_not_hold_up_who_follows(monkeypatch):
-    monkeypatch.setattr("batchflow.submit.job_server._SILENCE", 0.01)
+    monkeypatch.setattr("batchflow.cli.submit.job_server._SILENCE", 0.01)
     job, heard = followed(["silent"])
     assert heard == "one\ntwo\nthree\nthe rest\n"
     assert job.over
@@ -406,7 +406,7 @@ class Terminal(io.StringIO):
 
 def test_progress_is_drawn_in_place_and_cleared_for_lines():
     lines, terminal = [], Terminal()
-    log = Log(lines.append, terminal)
+    log = LogPrinter(lines.append, terminal)
     log.hear(
         "Running entrypoint for job x: y\n2026-01-01 1 INFO job_manager.py -- begins\na\tb\x1b[31m\n" + MARK + "1"
     )
@@ -415,14 +415,14 @@ def test_progress_is_drawn_in_place_and_cleared_for_lines():
     assert lines == ["a       b\\x1b[31m", "second", "last"]
     assert terminal.getvalue() == "\r\x1b[K10 %\r\x1b[K20 %\r\x1b[K"
     lines, nobody = [], io.StringIO()
-    log = Log(lines.append, nobody)
+    log = LogPrinter(lines.append, nobody)
     log.hear(f"one\n{MARK}10 %\ntwo\n")
     assert (lines, nobody.getvalue()) == (["one", "two"], "")
 
 
 def test_what_a_job_lacked_is_told():
     def why(code, text=""):
-        log = Log(lambda _: None, io.StringIO())
+        log = LogPrinter(lambda _: None, io.StringIO())
         log.hear(text)
         return log.why(JobInfo("x", "FAILED", None, None, "", None, code, "no such image"))
 
@@ -460,7 +460,7 @@ def test_jobs_in_lines_and_in_json(capsys, monkeypatch):
         JobInfo("raysubmit_1", "PENDING", None, None, "echo \x1b", None, None, ""),
     ]
     monkeypatch.setattr(
-        "batchflow.submit.commands.JobServer", lambda _: type("Fake", (), {"jobs": lambda _: jobs})()
+        "batchflow.cli.submit.commands.JobServer", lambda _: type("Fake", (), {"jobs": lambda _: jobs})()
     )
     assert main(["jobs"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
@@ -538,8 +538,8 @@ AGENT = b"No available agent to submit job, please try again later."
     ],
 )
 def test_submit_waits_for_a_cluster_that_starts(folder, capsys, monkeypatch, starting_head, kind, refusal, why):
-    monkeypatch.setattr("batchflow.submit.commands.PATIENCE", 60)
-    monkeypatch.setattr("batchflow.submit.job_server._TURN", 0.001)
+    monkeypatch.setattr("batchflow.cli.submit.commands.PATIENCE", 60)
+    monkeypatch.setattr("batchflow.cli.submit.job_server._TURN", 0.001)
     monkeypatch.setitem(StartingHead.refusals, kind, [refusal] * 3)
     address = f"http://127.0.0.1:{starting_head.server_port}"
     assert (
@@ -553,8 +553,8 @@ def test_submit_waits_for_a_cluster_that_starts(folder, capsys, monkeypatch, sta
 
 
 def test_submit_waits_for_a_port_that_opens(folder, capsys, monkeypatch):
-    monkeypatch.setattr("batchflow.submit.commands.PATIENCE", 60)
-    monkeypatch.setattr("batchflow.submit.job_server._TURN", 0.001)
+    monkeypatch.setattr("batchflow.cli.submit.commands.PATIENCE", 60)
+    monkeypatch.setattr("batchflow.cli.submit.job_server._TURN", 0.001)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -575,8 +575,8 @@ def test_submit_waits_for_a_port_that_opens(folder, capsys, monkeypatch):
 
 
 def test_submit_gives_up_after_its_patience(folder, capsys, monkeypatch, starting_head):
-    monkeypatch.setattr("batchflow.submit.commands.PATIENCE", 0.05)
-    monkeypatch.setattr("batchflow.submit.job_server._TURN", 0.001)
+    monkeypatch.setattr("batchflow.cli.submit.commands.PATIENCE", 0.05)
+    monkeypatch.setattr("batchflow.cli.submit.job_server._TURN", 0.001)
     monkeypatch.setitem(StartingHead.refusals, "submit", [(500, AGENT)] * 1000)
     address = f"http://127.0.0.1:{starting_head.server_port}"
     assert main(["submit", "run", "steps.py:clean", "/x.csv", "--into", "/out/", "--address", address]) == 2
@@ -584,7 +584,7 @@ def test_submit_gives_up_after_its_patience(folder, capsys, monkeypatch, startin
 
 
 def test_submit_does_not_wait_for_a_refusal_of_another_kind(folder, capsys, monkeypatch, starting_head):
-    monkeypatch.setattr("batchflow.submit.commands.PATIENCE", 60)
+    monkeypatch.setattr("batchflow.cli.submit.commands.PATIENCE", 60)
     monkeypatch.setitem(StartingHead.refusals, "submit", [(400, b"no such resource")])
     address = f"http://127.0.0.1:{starting_head.server_port}"
     assert main(["submit", "run", "steps.py:clean", "/x.csv", "--into", "/out/", "--address", address]) == 2

@@ -8,7 +8,7 @@ import pytest
 
 import batchflow as bf
 from batchflow.cli import main
-from batchflow.suggesting import did_you_mean
+from batchflow.core.text import did_you_mean
 
 
 @pytest.mark.parametrize(

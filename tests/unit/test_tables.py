@@ -14,11 +14,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from batchflow.arrays import kinds_of
 from batchflow.errors import SchemaError
-from batchflow.marks import marked, unmarked
-from batchflow.schemas import concat, conform, unify
-from batchflow.tables import (
+from batchflow.io.arrow.arrays import kinds_of
+from batchflow.io.arrow.convert import (
     NotTabularError,
     as_table,
     rows_to_table,
@@ -26,7 +24,9 @@ from batchflow.tables import (
     table_to_values,
     values_to_table,
 )
-from batchflow.worker.outlets import Memory, Tables
+from batchflow.io.arrow.precision import annotated_schema, unmarked
+from batchflow.io.arrow.schema import concat, conform, unify
+from batchflow.worker.sinks import MemorySink, TableSink
 
 NOON = datetime(2024, 2, 29, 12)
 
@@ -353,16 +353,16 @@ WIDE = "with whole numbers beyond 2**53"
 def test_a_mark_tells_that_values_do_not_go_into_a_wider_type(large, other, told):
     one, two = pa.table({"c": large}), pa.table({"c": other})
     with pytest.raises(SchemaError) as error:
-        unify(marked(one), marked(two), "this record")
+        unify(annotated_schema(one), annotated_schema(two), "this record")
     assert (
         str(error.value)
         == f"column 'c' is {other.type} in this record, but {told} before: give it one type in the function"
     )
     with pytest.raises(SchemaError, match=r"^column 'c' is .* with (whole|times)"):
-        unify(marked(two), marked(one))
-    both = unify(unify(None, marked(one)), marked(pa.table({"c": pa.nulls(1), "d": [1]})))
+        unify(annotated_schema(two), annotated_schema(one))
+    both = unify(unify(None, annotated_schema(one)), annotated_schema(pa.table({"c": pa.nulls(1), "d": [1]})))
     with pytest.raises(SchemaError):  # the mark stays
-        unify(both, marked(two))
+        unify(both, annotated_schema(two))
     assert all(field.metadata is None for field in unmarked(both))
 
 
@@ -377,12 +377,18 @@ def test_values_that_a_wider_type_holds_have_no_mark():
         [{"a": 1}],
         [Decimal(1)],
     ):
-        assert all(field.metadata is None for field in marked(pa.table({"c": cells})))
+        assert all(field.metadata is None for field in annotated_schema(pa.table({"c": cells})))
     large = pa.table({"c": [2**60, 1], "l": [[2**60], [1]], "s": [{"a": 2**60}, {"a": 1}]})
-    assert all(field.metadata for field in marked(large))
-    assert all(field.metadata is None for field in marked(large.slice(1)))  # nor do those beside a slice count
+    assert all(field.metadata for field in annotated_schema(large))
+    assert all(
+        field.metadata is None for field in annotated_schema(large.slice(1))
+    )  # nor do those beside a slice count
     assert (
-        unify(marked(pa.table({"c": [2**60]})), marked(pa.table({"c": pa.array([1], pa.int8())}))).field(0).type
+        unify(
+            annotated_schema(pa.table({"c": [2**60]})), annotated_schema(pa.table({"c": pa.array([1], pa.int8())}))
+        )
+        .field(0)
+        .type
         == pa.int64()
     )
 
@@ -418,14 +424,14 @@ def test_kinds_of_an_array_are_those_of_its_elements():
     assert kinds_of(np.arange(0)) == set()
 
 
-@pytest.mark.parametrize("outlet", [Tables])
+@pytest.mark.parametrize("outlet", [TableSink])
 @pytest.mark.parametrize("wide_at", [0, 1, 2])
 def test_a_table_of_the_same_types_is_looked_at_once_another_type_comes(outlet, wide_at):
     """Numbers too large for a float stand in one of three tables: whichever it is, floats do not go with them."""
     out = outlet()
     for at in range(3):
         out.add(pa.table({"x": [2**53 + 1 if at == wide_at else at]}))
-    assert out.schema == marked(pa.table({"x": [2**53 + 1]}))
+    assert out.schema == annotated_schema(pa.table({"x": [2**53 + 1]}))
     assert out.schema.field("x").metadata
     with pytest.raises(SchemaError, match=r"double.*int64 with whole numbers beyond 2\*\*53"):
         out.fit_in(pa.table({"x": [0.5]}))
@@ -433,7 +439,7 @@ def test_a_table_of_the_same_types_is_looked_at_once_another_type_comes(outlet, 
     assert out.schema.field("x").metadata
 
 
-@pytest.mark.parametrize("outlet", [Memory, Tables])
+@pytest.mark.parametrize("outlet", [MemorySink, TableSink])
 def test_what_is_dropped_is_held_no_more(outlet):
     out = outlet()
     before = pa.total_allocated_bytes()
@@ -452,7 +458,7 @@ def test_zones_that_are_equal_have_one_name(zone):
 def test_row_that_a_table_cannot_hold_is_named_in_any_cut():
     values = [{"a": 1}] * 5 + [{"a": "x"}] * 3
     for cut in (1, 2, 5, 8):
-        memory = Memory()
+        memory = MemorySink()
         for first in range(0, len(values), cut):
             memory.take(values[first : first + cut])
         with pytest.raises(

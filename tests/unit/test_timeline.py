@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from told import Clock, ended, many
 
-from batchflow.bins import BINS, Bins
+from batchflow.core.outcomes import Failure
 from batchflow.events import JobStarted, SlotsChanged
-from batchflow.grouping import COUNTED, EXAMPLES, SHOWN, WORDINGS, ErrorGroups, raised_at
-from batchflow.model import Failure
-from batchflow.timeline import CELLS, COLUMNS, MARKS, SLOWEST, STATES, TASKS, TRACKS
+from batchflow.reporting.failure_groups import COUNTED, EXAMPLES, SHOWN, WORDINGS, FailureGroups, raised_at
+from batchflow.reporting.timeline import BINS, CELLS, COLUMNS, MARKS, SLOWEST, STATES, TASKS, TRACKS, Bins
 
 moments = st.floats(0, 1e5)
 lengths = st.floats(0, 1e4)
@@ -166,7 +165,7 @@ def failure(message="bad", kind="ValueError", line=3, phase="call"):
 
 
 def grouped(*failures):
-    groups = ErrorGroups()
+    groups = FailureGroups()
     groups.add_failures(failures)
     return groups
 
@@ -259,7 +258,7 @@ def test_without_a_place_those_are_alike_whose_messages_differ_in_values():
 
 def test_groups_of_a_flow_are_of_one_step():
     rows = [failure()._asdict() | {"step": step} for step in ("a", "b", "a")]
-    groups = ErrorGroups.of(pa.Table.from_pylist(rows))
+    groups = FailureGroups.of(pa.Table.from_pylist(rows))
     assert [(one.count, one.examples[0]["step"]) for one in groups.commonest()] == [(2, "a"), (1, "b")]
 
 

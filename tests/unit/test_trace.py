@@ -6,8 +6,8 @@ import pytest
 import trace_format
 from told import Clock, ended, many, told
 
-from batchflow.timeline import TASKS
-from batchflow.trace import trace
+from batchflow.reporting.chrome_trace import trace
+from batchflow.reporting.timeline import TASKS
 
 
 def made(timeline, **more):

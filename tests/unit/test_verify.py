@@ -11,8 +11,8 @@ from crash import proved
 
 import batchflow as bf
 from batchflow import errors
+from batchflow.checkpoint.history import link_of
 from batchflow.cli import main
-from batchflow.ledger.history import link_of
 
 
 @pytest.fixture

@@ -17,23 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchflow as bf
-from batchflow.executors import wire
-from batchflow.executors.base import pickled
-from batchflow.model import (
-    Chunk,
-    Failed,
-    Failure,
-    Failures,
-    Input,
-    Piece,
-    Slice,
-    Span,
-    SpanCount,
-    Stats,
-    Succeeded,
-    Task,
-)
-from batchflow.packing import dumps
+from batchflow.core.chunks import Chunk, InputFile, Piece, Slice, Span
+from batchflow.core.outcomes import Failed, Failure, Failures, SpanCount, Stats, Succeeded
+from batchflow.core.serialization import dumps_out_of_band
+from batchflow.core.work import Task
+from batchflow.executors.processes import wire
+from batchflow.executors.program_loading import pickled
 from batchflow.worker import Program
 
 
@@ -54,12 +43,12 @@ def send(to, value):
 
 def receive(source):
     """Wait for an object as a worker does."""
-    return wire.Inbox(source, shares=True).receive()
+    return wire.MessageReader(source, shares=True).receive()
 
 
 def receive_ahead(source):
     """Wait for an object as the driver does."""
-    return wire.Inbox(source).receive()
+    return wire.MessageReader(source).receive()
 
 
 @pytest.mark.parametrize("size", [40, 41, wire.INLINE_BYTES])
@@ -112,14 +101,14 @@ def test_several_objects_one_after_the_other(pair, shares):
     values = [1, "x" * 50_000, None, b"y" * 100, "z" * 200_000]
     for value in values:
         send(pair[0], value)
-    inbox = wire.Inbox(pair[1], shares=shares)
+    inbox = wire.MessageReader(pair[1], shares=shares)
     assert [inbox.receive() for _ in values] == values
 
 
 def test_small_objects_that_are_sent_together(pair):
     values = [1, "x" * 2000, None]
     wire.send_together(pair[0], map(wire.pack, values))
-    inbox = wire.Inbox(pair[1])
+    inbox = wire.MessageReader(pair[1])
     got = [inbox.receive()]
     while inbox.has_whole:
         got.append(inbox.receive())
@@ -133,7 +122,7 @@ def test_objects_that_arrive_together_or_in_pieces(sizes, data):
     before = files()
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        inbox = wire.Inbox(theirs)
+        inbox = wire.MessageReader(theirs)
         got = []
         for value in values:
             send(ours, value)
@@ -152,7 +141,7 @@ def test_what_was_read_and_not_asked_for_is_given_back(pair):
     before = files()
     for value in (1, b"x" * 100_000):
         send(pair[0], value)
-    inbox = wire.Inbox(pair[1])
+    inbox = wire.MessageReader(pair[1])
     assert inbox.receive() == 1
     inbox.close()
     assert files() <= before
@@ -167,7 +156,7 @@ def yields(monkeypatch):
 
 
 def waits_at(source):
-    selector = wire.Wakeful()
+    selector = wire.SpinningSelector()
     selector.register(source, selectors.EVENT_READ, "data")
     return selector
 
@@ -176,7 +165,7 @@ def often(selector, source):
     """Wait many times for what is there, and take it."""
     for _ in range(20):
         assert [key.data for key, _ in selector.select()] == ["data"]
-    wire.Inbox(source).receive()
+    wire.MessageReader(source).receive()
 
 
 def test_who_was_answered_soon_of_late_is_awake(pair, yields, monkeypatch):
@@ -204,7 +193,7 @@ def test_who_is_awake_sleeps_after_a_moment(pair, yields, monkeypatch):
     assert [key.data for key, _ in selector.select()] == ["data"]
     sender.join()
     assert yields
-    wire.Inbox(pair[1]).receive()
+    wire.MessageReader(pair[1]).receive()
     del yields[:]
     assert selector.select(0.01) == []  # that came late
     assert yields == []
@@ -215,7 +204,7 @@ def test_descriptors_that_were_read_ahead_do_not_go_to_children(pair):
         return subprocess.run(["ls", "/proc/self/fd"], close_fds=False, capture_output=True, check=True).stdout
 
     before = child()
-    inbox = wire.Inbox(pair[1])
+    inbox = wire.MessageReader(pair[1])
     for value in (1, b"x" * 100_000):
         send(pair[0], value)
     assert inbox.receive() == 1
@@ -305,7 +294,7 @@ def _explode():
 
 
 def test_an_object_that_cannot_be_made_again_leaves_the_next_one_whole(pair):
-    inbox = wire.Inbox(pair[1])
+    inbox = wire.MessageReader(pair[1])
     send(pair[0], Bomb())
     send(pair[0], 1)
     with pytest.raises(pickle.UnpicklingError, match="OSError: bomb") as caught:
@@ -318,7 +307,7 @@ def test_lambdas_and_local_classes_travel():
     class Local:
         x = 5
 
-    value, buffers = dumps((Local, lambda n: n + 1))
+    value, buffers = dumps_out_of_band((Local, lambda n: n + 1))
     assert buffers == []
     local, fn = pickle.loads(value)
     assert (local.x, fn(1)) == (5, 2)
@@ -328,10 +317,10 @@ def test_what_main_defines_travels_by_value(tmp_path):
     code = """
 import sys
 import batchflow as bf
-from batchflow.executors import wire
-from batchflow.executors.base import pickled
-from batchflow.model import Chunk, Failed, Failure, Input, Piece, Slice, Span, SpanCount, Stats, Succeeded, Task
-from batchflow.packing import dumps
+from batchflow.executors.processes import wire
+from batchflow.executors.program_loading import pickled
+from batchflow.core.chunks import Chunk, InputFile as Input, Piece, Slice, Span; from batchflow.core.outcomes import Failed, Failure, SpanCount, Stats, Succeeded; from batchflow.core.work import Task
+from batchflow.core.serialization import dumps_out_of_band as dumps
 from batchflow.worker import Program
 
 class Point:
@@ -349,7 +338,7 @@ sys.stdout.buffer.write(data)
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_values_of_the_model_come_back_as_what_they_are(protocol):
-    chunk = Chunk((Span(Input("a.csv", 9, "v", "gz"), 1, 5, ["head"]), Span(Input("b.csv"))), 7, 1, 2, 3)
+    chunk = Chunk((Span(InputFile("a.csv", 9, "v", "gz"), 1, 5, ["head"]), Span(InputFile("b.csv"))), 7, 1, 2, 3)
     task = Task((0, 1), chunk, 2, [1], None, alone=True)
     failure = Failure("a.csv", 1, 5, 2, "x", "call", "ValueError", "bad")
     stats = Stats("here:1", 1.5, spans=(SpanCount("a.csv", 2, 2, 1, 1),))

@@ -13,17 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from batchflow.core.resources import WAITING, Resources, available_cpus, count_slots, format_bytes, total_memory
 from batchflow.errors import ExecutorError, ResourceError
-from batchflow.executors.ray.messages import Messages
-from batchflow.launch import has_rays_parent, is_ray_running
-from batchflow.resources import (
-    WAITING,
-    Resources,
-    available_cpus,
-    count_slots,
-    format_bytes,
-    total_memory,
-)
+from batchflow.executors.processes.launcher import has_rays_parent, is_ray_running
+from batchflow.executors.ray.logs import RayLogs
 
 SETTINGS = {
     "RAY_LOG_TO_DRIVER": "0",
@@ -59,7 +52,7 @@ _HINT = 0.001
 _log = logging.getLogger("batchflow")
 
 
-class Node(NamedTuple):
+class ClusterNode(NamedTuple):
     """A node that is alive."""
 
     id: str
@@ -96,7 +89,7 @@ class Cluster:
         self._debugger: str | None = None
         """What `breakpoint` did before Ray put its own there, which needs a Ray."""
         self._temporary: str | None = None
-        self._messages = Messages()
+        self._messages = RayLogs()
         self._fitted: dict[str, int] = {}
         """Tasks that fitted when there was room the last time, by what was asked."""
         self._unfit: dict[str, float] = {}
@@ -148,7 +141,7 @@ class Cluster:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "address": address}
         if address is None:
             options |= {"address": "local", "include_dashboard": False, "_temp_dir": self._folder()}
-            self._messages = Messages()
+            self._messages = RayLogs()
             self._messages.open()
             options["logging_level"] = "INFO" if self._messages.path else "ERROR"
         self._debugger = os.environ.get(_DEBUGGER)
@@ -228,9 +221,9 @@ class Cluster:
         """Return the nodes that tasks may run on."""
         return [node.id for node in self._nodes()]
 
-    def _nodes(self) -> list[Node]:
+    def _nodes(self) -> list[ClusterNode]:
         nodes = [
-            Node(node["NodeID"], node["Resources"], node.get("Labels") or {})
+            ClusterNode(node["NodeID"], node["Resources"], node.get("Labels") or {})
             for node in self.connect().nodes()
             if node["Alive"]
         ]
@@ -375,7 +368,7 @@ def _told(need: Mapping[str, float]) -> str:
 
 
 def _refused(
-    need: Mapping[str, float], nodes: list[Node], labels: Mapping[str, str], patience: float | None
+    need: Mapping[str, float], nodes: list[ClusterNode], labels: Mapping[str, str], patience: float | None
 ) -> str:
     """Return why no node can run a task, with what there is."""
     shown = ("CPU", "GPU", "memory", *(name for name in need if name not in ("CPU", "GPU", "memory")))

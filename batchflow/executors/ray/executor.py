@@ -19,19 +19,26 @@ from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from batchflow.core.outcomes import Failed, Outcome, Position, Succeeded
+from batchflow.core.process_state import ProcessState
+from batchflow.core.resources import Budget, Resources, capped
+from batchflow.core.work import AssemblePart, Call, CountRecords, Task, WorkItem
 from batchflow.errors import ExecutorError, UsageError
-from batchflow.executors.base import Executor, pickled, rules_of, take
-from batchflow.executors.modules import ImportedModules
+from batchflow.executors.base import Executor, take
+from batchflow.executors.imported_modules import ImportedModules
+from batchflow.executors.processes.launcher import has_rays_parent
+from batchflow.executors.program_loading import pickled
 from batchflow.executors.ray.cluster import Cluster, is_client, request_of
-from batchflow.executors.ray.driver_side import DriverSide
+from batchflow.executors.ray.file_shipping import Shipment, shipped, write_pieces
+from batchflow.executors.ray.inflight import LocalAssembler, _answers, _death, _Job, _Sent
 from batchflow.executors.ray.positions import take_position, task_name
 from batchflow.executors.ray.remote import (
-    More,
-    Notice,
+    ProgramNotice,
     Reply,
-    Terms,
+    TaskExtras,
+    TaskHeader,
     pack,
     perform,
     repack,
@@ -39,18 +46,12 @@ from batchflow.executors.ray.remote import (
     unpack,
     without_values,
 )
-from batchflow.executors.ray.shipping import Shipment, shipped, write_pieces
-from batchflow.launch import has_rays_parent
-from batchflow.model import Assemble, Call, Failed, Inspect, Outcome, Position, Succeeded, Task, Work
-from batchflow.process_state import ProcessState
-from batchflow.resources import Budget, Resources, capped
-from batchflow.retry import Retry
-from batchflow.sources import Source
-from batchflow.worker import Limits, Program, died, failed, lost, too_slow, was_overtime
+from batchflow.worker import Limits, Program, failed
 from batchflow.worker.log_records import log_settings
 
 if TYPE_CHECKING:
-    from batchflow.rate import Bucket, Rate
+    from batchflow.core.rate import Rate, RateLimiter
+
 
 _OWN = frozenset(
     {
@@ -67,8 +68,6 @@ _OWN = frozenset(
     }
 )
 """Options of tasks that batchflow sets."""
-_GONE = ("NodeDiedError", "ObjectLostError", "LocalRayletDiedError", "NodeDrainedError")
-"""Errors of Ray that are no fault of the work: what it ran on, or what it took, is gone."""
 
 
 class Ray(Executor):
@@ -122,14 +121,14 @@ class Ray(Executor):
         self._jobs: dict[int, _Job] = {}
         self._told: dict[int, bytes] = {}
         self._tellings = time.monotonic_ns()
-        self._waiting: deque[tuple[int, Work]] = deque()
+        self._waiting: deque[tuple[int, WorkItem]] = deque()
         self._running: dict[Any, _Sent] = {}
         self._searches: dict[Any, _Search] = {}
         """Tasks that look on each node for the position of one whose worker ended."""
         self._count: Counter[int] = Counter()
         """Tasks of each job that run, or whose position is looked for."""
         self._ready: list[tuple[int, Outcome]] = []
-        self._side = DriverSide()
+        self._side = LocalAssembler()
 
     # --- what there is -------------------------------------------------------------------------------
 
@@ -202,7 +201,7 @@ class Ray(Executor):
         mark = f"{program.pieces}/{os.urandom(8).hex()}.here" if local else ""
         folder = None if source is None else program.folder
         packed = data, list(buffers), buffers.writable
-        notice = Notice(
+        notice = ProgramNotice(
             self._state(), _count_reloads(), packed, program.waits, folder, program.pieces, mark, log_settings()
         )
         told = None if buffers or len(data) > _SMALL else pickle.dumps(notice)
@@ -228,11 +227,11 @@ class Ray(Executor):
     def _state(self) -> ProcessState:
         return ProcessState.capture(self._cluster.environment, nested=True)
 
-    def bucket(self, rate: Rate) -> Bucket:
+    def bucket(self, rate: Rate) -> RateLimiter:
         """Return what keeps all workers of a job to a rate together."""
-        from batchflow.executors.ray.buckets import RayBucket
+        from batchflow.executors.ray.rate_limiter import RayRateLimiter
 
-        return RayBucket.make(rate)
+        return RayRateLimiter.make(rate)
 
     def unload(self, job: int) -> None:
         """Forget a program and cancel its tasks."""
@@ -266,12 +265,12 @@ class Ray(Executor):
 
     # --- work on its way -----------------------------------------------------------------------------
 
-    def submit(self, job: int, work: Work) -> None:
+    def submit(self, job: int, work: WorkItem) -> None:
         """Submit one remote task, or keep it until there is room for it."""
         self._waiting.append((job, work))
         self._dispatch()
 
-    def submit_all(self, job: int, works: Sequence[Work]) -> None:
+    def submit_all(self, job: int, works: Sequence[WorkItem]) -> None:
         """Submit short work as one remote task, unless each of it needs attention of its own."""
         known = self._jobs[job]
         apart = known.ships or known.writes or any(known.limits) or self._count[job] + len(works) > known.room
@@ -279,7 +278,7 @@ class Ray(Executor):
             super().submit_all(job, works)
 
     def _dispatch(self) -> None:
-        kept: deque[tuple[int, Work]] = deque()
+        kept: deque[tuple[int, WorkItem]] = deque()
         for job, work in self._waiting:
             if self._count[job] < self._jobs[job].room:
                 self._begin(job, work)
@@ -287,25 +286,25 @@ class Ray(Executor):
                 kept.append((job, work))
         self._waiting = kept
 
-    def _begin(self, job: int, work: Work) -> None:
+    def _begin(self, job: int, work: WorkItem) -> None:
         """Send work to where it can be done, with what is known by now to be needed there."""
         known = self._jobs[job]
-        if isinstance(work, Assemble) and known.writes:
+        if isinstance(work, AssemblePart) and known.writes:
             self._side.submit(job, work)
         else:
             self._send(job, [work], self._shipment(known, work) if known.ships else None)
 
-    def _shipment(self, job: _Job, work: Work, *, whole: bool = False) -> Shipment | None:
+    def _shipment(self, job: _Job, work: WorkItem, *, whole: bool = False) -> Shipment | None:
         """Return the files of a chunk, for a worker that does not see them."""
         import ray
 
-        task = work.task if isinstance(work, Inspect) else work
+        task = work.task if isinstance(work, CountRecords) else work
         if not isinstance(task, Task) or job.source is None:
             return None
         shipment = shipped(job.source, task.chunk, ray.put, whole=whole)
         return shipment if shipment.files else None
 
-    def _send(self, job: int, works: Sequence[Work], shipment: Shipment | None) -> bool:
+    def _send(self, job: int, works: Sequence[WorkItem], shipment: Shipment | None) -> bool:
         """Send work as one task of Ray; returns whether that can be, where it is several pieces."""
         known = self._jobs[job]
         pickles = [self._terms(job)]
@@ -326,7 +325,7 @@ class Ray(Executor):
         self._mark(known)
         rest: tuple[Any, ...] = ()
         if parts or known.notice is not None or buffers or shipment is not None:
-            rest = tuple(More(known.notice, buffers, writable, shipment)), *parts
+            rest = tuple(TaskExtras(known.notice, buffers, writable, shipment)), *parts
         head, rows = known.perform.remote(b"".join(pickles), *rest)
         self._running[head] = _Sent(job, works, rows, time.monotonic())
         self._count[job] += len(works)
@@ -342,7 +341,7 @@ class Ray(Executor):
         if job not in self._told:
             known = self._jobs[job]
             alive = tuple(other.key for other in self._jobs.values())
-            terms = Terms(known.key, known.told, self._tellings, alive, known.limits, self._cluster.here)
+            terms = TaskHeader(known.key, known.told, self._tellings, alive, known.limits, self._cluster.here)
             self._told[job] = pickle.dumps(terms)
         return self._told[job]
 
@@ -470,7 +469,7 @@ class Ray(Executor):
 
     def _do_otherwise(self, job: _Job, sent: _Sent, reply: Reply) -> None:
         """Do work that a worker could not, since it does not see all that the driver sees."""
-        if isinstance(sent.work, Assemble):
+        if isinstance(sent.work, AssemblePart):
             self._jobs[sent.job] = job._replace(writes=True)
             self._side.submit(sent.job, sent.work)
             return
@@ -543,52 +542,6 @@ _TURN_SECONDS = 0.05
 """How long Ray is waited for where something runs beside it too."""
 
 
-class _Job(NamedTuple):
-    """What the tasks of a job need."""
-
-    key: str
-    """What workers know it by."""
-    told: bytes | None
-    """What they are told of it, pickled,"""
-    notice: Any
-    """or where that is large a reference to it."""
-    perform: Any
-    """The remote function, with the request of one task."""
-    per_task: Resources
-    room: int
-    """Tasks that may be at Ray."""
-    limits: Limits
-    retry: Retry
-    bucket: Bucket | None
-    source: Source | None
-    """Where it reads files."""
-    pieces: str
-    mark: str
-    has_setup: bool
-    ships: bool = False
-    """Whether some worker did not see the input."""
-    writes: bool = False
-    """Whether some worker did not see the output, so that parts are put together beside the driver."""
-
-
-class _Sent(NamedTuple):
-    """A task that is at Ray."""
-
-    job: int
-    works: Sequence[Work]
-    """One piece of work, or some short ones."""
-    rows: Any
-    """Reference to what the last one gives back."""
-    since: float
-    """`time.monotonic` when it was sent."""
-
-    @property
-    def work(self) -> Work:
-        """The only one."""
-        (work,) = self.works
-        return work
-
-
 @dataclass(eq=False)
 class _Search:
     """A task whose worker ended, while its position is looked for."""
@@ -599,18 +552,6 @@ class _Search:
     """Nodes that have not answered."""
     since: float
     """`time.monotonic` when it was known that the worker ended."""
-
-
-def _answers(heads: list[Any]) -> list[Any]:
-    """Return what workers said, or why there is nothing; all at once, since each call takes Ray its time."""
-    import ray
-
-    try:
-        return list(ray.get(heads))
-    except ray.exceptions.RayError as error:
-        if len(heads) == 1:
-            return [error]
-        return [answer for head in heads for answer in _answers([head])]
 
 
 def _lost(job: _Job, sent: _Sent, error: Exception) -> Failed:
@@ -625,28 +566,3 @@ def _lost(job: _Job, sent: _Sent, error: Exception) -> Failed:
     if in_setup:
         internal_kv._internal_kv_del(key)
     return outcome._replace(setup=in_setup)
-
-
-def _death(job: _Job, sent: _Sent, error: Exception) -> Failed:
-    """Return the outcome of work that Ray lost, with what it tells of the cause.
-
-    Ray does not hand over how a worker ended. It is innocent until tried alone, for Ray's own memory watch may
-    have picked it; and altogether where its node is gone.
-    """
-    import ray
-
-    limits, retry = rules_of(sent.work, job.limits, job.retry)
-    seconds = limits.seconds
-    gone = any(kind.__name__ in _GONE for kind in type(error).__mro__)
-    if seconds and not gone and was_overtime(sent.since, seconds):
-        outcome = lost(sent.work, "timeout", too_slow(sent.work, seconds), "", retry=retry)
-        return outcome._replace(limit=seconds)
-    cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    set_up = isinstance(error, ray.exceptions.RuntimeEnvSetupError)
-    what = "its environment cannot be made" if set_up else "the Ray worker died"
-    message = f"{what}: {type(error).__name__}: {cause}"
-    suspect = not isinstance(error, ray.exceptions.WorkerCrashedError)
-    outcome = died(sent.work, message, "", retry, suspect=suspect)
-    if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return outcome._replace(failure=outcome.failure._replace(phase="memory"), helped=False)
-    return outcome._replace(gone=gone)

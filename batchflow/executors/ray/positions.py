@@ -9,7 +9,8 @@ import tempfile
 from contextlib import suppress
 from typing import Any
 
-from batchflow.model import Position, Task
+from batchflow.core.outcomes import Position
+from batchflow.core.work import Task
 from batchflow.worker.position import CELLS, PositionCells
 
 _NAME = 256

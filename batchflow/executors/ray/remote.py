@@ -15,25 +15,38 @@ from functools import cache, partial
 from itertools import islice
 from typing import IO, Any, Literal, NamedTuple
 
-from batchflow.executors.base import BUNDLE_SECONDS, UNKNOWN, Loaded, opened
+from batchflow.core.outcomes import Outcome, Succeeded
+from batchflow.core.process_state import ProcessState
+from batchflow.core.serialization import Pickled, dumps_out_of_band, forget_functions, private_buffers
+from batchflow.core.work import AssemblePart, Call, CombineTables, CountRecords, Task, WorkItem
+from batchflow.executors.base import BUNDLE_SECONDS, UNKNOWN
+from batchflow.executors.program_loading import LoadedProgram, opened
+from batchflow.executors.ray.file_shipping import Shipment, Unpacked, read_pieces, sees
 from batchflow.executors.ray.positions import PositionFile
-from batchflow.executors.ray.shipping import Shipment, Unpacked, read_pieces, sees
-from batchflow.keeping import Kept
-from batchflow.model import Assemble, Call, Inspect, Merge, Outcome, Succeeded, Task, Work
-from batchflow.packing import Packed, dumps, forget_functions, private_buffers
-from batchflow.process_state import ProcessState
-from batchflow.rows import Rows
-from batchflow.stores.transit import workshop
-from batchflow.worker import BARE, Guard, Limits, Overtime, Program, bare, end_with_parent, failed, lost, over
+from batchflow.io.arrow.rows import Rows
+from batchflow.io.step_cache import CachedValue
+from batchflow.io.stores.staging import scratch_dir
+from batchflow.worker import (
+    PROGRAM_FREE_WORK,
+    Limits,
+    Program,
+    TaskLimits,
+    TaskTimeout,
+    end_with_parent,
+    failed,
+    lost,
+    over,
+    run_without_program,
+)
 from batchflow.worker.log_records import LogSettings
 from batchflow.worker.log_records import install as install_logging
-from batchflow.worker.prints import Gathered, Prints, install
+from batchflow.worker.stdio_capture import Gathered, LineBuffer, install
 
 Unseen = Literal["", "input", "more input", "output"]
 """What of the driver's disk a worker does not see."""
 
 
-class Notice(NamedTuple):
+class ProgramNotice(NamedTuple):
     """What a worker is told of a job, beside its program."""
 
     state: ProcessState
@@ -52,7 +65,7 @@ class Notice(NamedTuple):
     log_settings: LogSettings | None
 
 
-class Terms(NamedTuple):
+class TaskHeader(NamedTuple):
     """What goes along with each piece of work of a job, pickled before it: an argument more takes Ray 10 µs."""
 
     job: str
@@ -68,7 +81,7 @@ class Terms(NamedTuple):
     """Node of the driver, which sees all that the driver sees."""
 
 
-class More(NamedTuple):
+class TaskExtras(NamedTuple):
     """What goes along with some work only, since Ray takes its time for anything but bytes."""
 
     notice: Any = None
@@ -104,8 +117,8 @@ class Reply(NamedTuple):
 class _Known(NamedTuple):
     """A job on a worker."""
 
-    loaded: Loaded
-    notice: Notice
+    loaded: LoadedProgram
+    notice: ProgramNotice
     opened: ExitStack
     away: str
     """Folder for pieces of a worker that does not see that of the driver."""
@@ -120,7 +133,7 @@ class _Known(NamedTuple):
 
 _jobs: dict[str, _Known] = {}
 """The jobs under way, by what they are known by."""
-_prints = Prints()
+_prints = LineBuffer()
 _newest = [0]
 """Number of the newest terms so far."""
 
@@ -138,14 +151,14 @@ def perform(message: bytes, *rest: Any) -> tuple[bytes, Any]:
         If there is any: the fields of a `More`, then what other tasks gave, which Ray has fetched.
     """
     file = io.BytesIO(message)
-    told: Terms = pickle.load(file)
+    told: TaskHeader = pickle.load(file)
     more, *parts = rest or ((),)
     replies: list[Reply] = []
     rows: Any = None
     until = time.monotonic() + BUNDLE_SECONDS
     with _tapped():  # other tasks of the user's program may run in this process
         while not replies or (file.tell() < len(message) and replies[-1].goes_on and time.monotonic() < until):
-            reply, rows = _performed(told, file, More(*more), parts)
+            reply, rows = _performed(told, file, TaskExtras(*more), parts)
             if _prints and reply.outcome is not None:
                 reply = reply._replace(outcome=reply.outcome._replace(printed=_prints.take()))
             replies.append(reply)
@@ -161,14 +174,14 @@ def _tapped() -> Gathered:
     return Gathered(_prints)
 
 
-def _performed(terms: Terms, file: IO[bytes], more: More, parts: Sequence[Any]) -> tuple[Reply, Any]:
+def _performed(terms: TaskHeader, file: IO[bytes], more: TaskExtras, parts: Sequence[Any]) -> tuple[Reply, Any]:
     node = _node()
     job = _known(terms, more.notice)
     try:
-        work: Work = opened(
+        work: WorkItem = opened(
             partial(pickle.load, file, buffers=private_buffers(more.buffers, more.writable)), terms.limits
         )
-    except (Overtime, MemoryError) as error:
+    except (TaskTimeout, MemoryError) as error:
         return Reply(over(UNKNOWN, error, terms.limits), node), None
     except (Exception, SystemExit) as error:
         return Reply(failed(UNKNOWN, "read", error), node), None
@@ -178,7 +191,9 @@ def _performed(terms: Terms, file: IO[bytes], more: More, parts: Sequence[Any]) 
     return _answer(job, _with_values(work, parts), more.shipment, terms.limits, node)
 
 
-def _answer(job: _Known, work: Work, shipment: Shipment | None, limits: Limits, node: str) -> tuple[Reply, Any]:
+def _answer(
+    job: _Known, work: WorkItem, shipment: Shipment | None, limits: Limits, node: str
+) -> tuple[Reply, Any]:
     if shipment is None:
         return _limited_reply(job, work, _outcome(job, work, limits), limits, node)
     import ray
@@ -191,63 +206,67 @@ def _answer(job: _Known, work: Work, shipment: Shipment | None, limits: Limits, 
     return _limited_reply(job, work, outcome, limits, node)
 
 
-def _outcome(job: _Known, work: Work, limits: Limits) -> Outcome:
+def _outcome(job: _Known, work: WorkItem, limits: Limits) -> Outcome:
     job.notice.state.go_home()
     if isinstance(work, Task):
         job.position.begin(work)
     try:
         with warnings.catch_warnings():  # filters of the driver are not for Ray's own code
             job.notice.state.apply_filters()
-            return bare(work) if isinstance(work, BARE) else job.loaded.runner().perform(work)
-    except (Overtime, MemoryError) as error:
+            return (
+                run_without_program(work)
+                if isinstance(work, PROGRAM_FREE_WORK)
+                else job.loaded.runner().perform(work)
+            )
+    except (TaskTimeout, MemoryError) as error:
         return over(work, error, limits)
     except BaseException as error:
         return lost(work, "call", error)
 
 
-def _limited_reply(job: _Known, work: Work, outcome: Outcome, limits: Limits, node: str) -> tuple[Reply, Any]:
+def _limited_reply(job: _Known, work: WorkItem, outcome: Outcome, limits: Limits, node: str) -> tuple[Reply, Any]:
     """Return the reply, made inside the time limit: pickling may run code of the user's."""
     try:
-        with Guard(None if isinstance(work, BARE) else limits.seconds, None):
+        with TaskLimits(None if isinstance(work, PROGRAM_FREE_WORK) else limits.seconds, None):
             return _reply(job, work, outcome, node)
-    except Overtime as error:
+    except TaskTimeout as error:
         return Reply(over(work, error, limits)._replace(stats=outcome.stats), node), None
 
 
-def _reply(job: _Known, work: Work, outcome: Outcome, node: str) -> tuple[Reply, Any]:
+def _reply(job: _Known, work: WorkItem, outcome: Outcome, node: str) -> tuple[Reply, Any]:
     """Part an outcome from its rows, or from its pieces where these must travel."""
     if not isinstance(outcome, Succeeded):
         return Reply(outcome, node), None
     try:
         if job.away and isinstance(work, Task) and outcome.payload:
             return Reply(outcome, node, "pieces"), read_pieces(outcome.payload)
-        if isinstance(outcome.payload, Rows | Packed):
+        if isinstance(outcome.payload, Rows | Pickled):
             rows = pack(outcome.payload)
             pickle.loads(rows[0], buffers=rows[1])  # the driver could not tell any more whose fault it is
             if not rows[1] and len(rows[0]) <= INLINE_BYTES and not isinstance(work, Call):
                 return Reply(outcome._replace(payload=rows), node), None
             return Reply(outcome._replace(payload=None), node, "rows"), rows
-    except Overtime:
+    except TaskTimeout:
         raise
     except BaseException as error:
         return Reply(lost(work, "convert", error), node), None
     return Reply(outcome, node), None
 
 
-def _unseen(job: _Known, work: Work, shipment: Shipment | None) -> Unseen:
+def _unseen(job: _Known, work: WorkItem, shipment: Shipment | None) -> Unseen:
     """Return what this worker needs to see for some work, and does not."""
-    if isinstance(work, Assemble):
+    if isinstance(work, AssemblePart):
         return "output" if job.away else ""
-    chunk = work.chunk if isinstance(work, Task) else work.task.chunk if isinstance(work, Inspect) else None
+    chunk = work.chunk if isinstance(work, Task) else work.task.chunk if isinstance(work, CountRecords) else None
     folder = job.notice.folder
     if chunk is None or folder is None or shipment is not None or sees(chunk, folder):
         return ""
     return "input"
 
 
-def without_values(work: Work) -> tuple[Work, tuple[Any, ...]]:
+def without_values(work: WorkItem) -> tuple[WorkItem, tuple[Any, ...]]:
     """Return work without what other tasks gave, and that apart."""
-    if isinstance(work, Merge):
+    if isinstance(work, CombineTables):
         return work._replace(parts=()), work.parts
     if isinstance(work, Call) and work.values:
         bare = [given._replace(payloads=(None,) * len(given.payloads)) for given in work.values]
@@ -255,13 +274,15 @@ def without_values(work: Work) -> tuple[Work, tuple[Any, ...]]:
     return work, ()
 
 
-def _with_values(work: Work, parts: Sequence[Any]) -> Work:
+def _with_values(work: WorkItem, parts: Sequence[Any]) -> WorkItem:
     """Return work with what other tasks gave."""
-    if isinstance(work, Merge):
+    if isinstance(work, CombineTables):
         return work._replace(parts=tuple(map(unpack, parts)))
     if not isinstance(work, Call):
         return work
-    left = (part if isinstance(part, Packed | Kept) else unpack(part) for part in parts)  # of the driver's own
+    left = (
+        part if isinstance(part, Pickled | CachedValue) else unpack(part) for part in parts
+    )  # of the driver's own
     values = [given._replace(payloads=tuple(islice(left, len(given.payloads)))) for given in work.values]
     return work._replace(values=tuple(values))
 
@@ -272,7 +293,7 @@ Carried = tuple[bytes, list[Any], bytes]
 
 def pack(value: Any) -> Carried:
     """Return a value as Ray carries it: what is large beside the pickle is not copied again."""
-    pickled, buffers = dumps(value)
+    pickled, buffers = dumps_out_of_band(value)
     return pickled, list(buffers), buffers.writable
 
 
@@ -296,7 +317,7 @@ def _node() -> str:
     return node
 
 
-def _known(terms: Terms, reference: Any) -> _Known:
+def _known(terms: TaskHeader, reference: Any) -> _Known:
     """Return a job, made ready once by each worker process; those that ended are dropped."""
     if terms.number > _newest[0]:
         _newest[0] = terms.number
@@ -310,10 +331,10 @@ def _known(terms: Terms, reference: Any) -> _Known:
     return _jobs[terms.job]
 
 
-def _fetched(reference: Any) -> Notice:
+def _fetched(reference: Any) -> ProgramNotice:
     import ray
 
-    notice: Notice = ray.get(reference)
+    notice: ProgramNotice = ray.get(reference)
     return notice
 
 
@@ -332,7 +353,7 @@ def _forget_stale(reloads: Mapping[str, int]) -> None:
         importlib.invalidate_caches()
 
 
-def _made_ready(job: str, notice: Notice, limits: Limits) -> _Known:
+def _made_ready(job: str, notice: ProgramNotice, limits: Limits) -> _Known:
     notice.state.apply(same_machine=False)
     _forget_stale(notice.reloads)
     install_logging(notice.log_settings)
@@ -340,11 +361,11 @@ def _made_ready(job: str, notice: Notice, limits: Limits) -> _Known:
         import pyarrow.parquet  # noqa: F401 - what most tasks need is loaded at the expense of none
     opened = ExitStack()
     sees_output = not notice.mark or os.path.exists(notice.mark)
-    away = "" if sees_output else opened.enter_context(workshop())
+    away = "" if sees_output else opened.enter_context(scratch_dir())
     announce = partial(announce_setup, job)
     position = PositionFile(job)
     make = partial(_program, notice, away)
-    loaded = Loaded(make, limits, waits=notice.waits, cells=position.cells, announce=announce)
+    loaded = LoadedProgram(make, limits, waits=notice.waits, cells=position.cells, announce=announce)
     return _Known(loaded, notice, opened, away, position)
 
 
@@ -366,6 +387,6 @@ def setup_key(job: str, task: Task | None = None) -> str:
     return f"batchflow setup {job} " + ("" if task is None else f"{task.key} {task.attempt}")
 
 
-def _program(notice: Notice, away: str) -> Program:
+def _program(notice: ProgramNotice, away: str) -> Program:
     program: Program = unpack(notice.program)
     return program._replace(pieces=away) if away else program

@@ -1,0 +1,35 @@
+"""What is done of an output, line after line; each line vouches for all lines before it.
+
+::
+
+    {"run": 1, "plan": digest of plan.json, ...}                     a run began
+    {"schema": 0, "arrow": base64}                                   columns and types, by number
+    {"chunk": 0, "ranges": [...], "pieces": [...], "errors": [...]}  a chunk is done; its rows are in pieces
+    {"part": "part-00000.parquet", "chunks": [[0, 25], ...], ...}    its rows are, or are about to be, in a part
+    {"void": [0]}                                                    not done after all: the rows are gone
+    {"together": [...]}                                              parts and chunks that change at one stroke
+    {"end": true, "errors": digest of errors.pq}                     everything is done
+
+100 or more errors are stored by column: `{"count": 4000, "bytes": of the JSON, "zstd": base64}`.
+A later line for the same chunk or part takes the place of the earlier one. A part is written down
+once it is whole under its temporary name, and gets its final name afterwards: whatever dies between
+the two, the next run does the renaming. Of a line that was half written when the machine stopped
+nothing is taken; a line that was changed is found, since no later one goes with it.
+"""
+
+from batchflow.checkpoint.history import LEDGER, DoneChunk, DonePart, History
+from batchflow.checkpoint.ledger import Ledger, refuse_busy
+from batchflow.checkpoint.ledger_reader import has_ledger, is_begun, ledger_size, read_ledger
+
+__all__ = [
+    "LEDGER",
+    "DoneChunk",
+    "DonePart",
+    "History",
+    "Ledger",
+    "has_ledger",
+    "is_begun",
+    "ledger_size",
+    "read_ledger",
+    "refuse_busy",
+]

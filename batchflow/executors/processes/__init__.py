@@ -1,0 +1,1 @@
+"""Embedded worker processes of one machine."""

@@ -1,0 +1,1 @@
+"""Task graphs: build, schedule, result."""

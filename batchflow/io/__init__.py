@@ -1,0 +1,1 @@
+"""Reading and writing: sources and their splitter, Arrow conversion, output formats, stores."""

@@ -1,0 +1,1 @@
+"""Python values to Arrow and back, without loss."""

@@ -1,0 +1,1 @@
+"""Output formats: Parquet, CSV, JSON Lines, Arrow IPC."""

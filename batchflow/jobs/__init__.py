@@ -1,0 +1,1 @@
+"""One job: plan, schedule, resume, repair."""

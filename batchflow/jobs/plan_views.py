@@ -1,0 +1,173 @@
+"""Views of a plan: as a program, a manifest, the context of a report, the record of a job."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from batchflow.checkpoint.manifest import _comparable, _entry, options_of
+from batchflow.core.chunks import InputFile
+from batchflow.core.fingerprint import examine
+from batchflow.core.functions import side_by_side
+from batchflow.core.process_state import working_directory
+from batchflow.core.rate import parse_rate
+from batchflow.core.resources import Resources
+from batchflow.plan import JobSpec, Plan
+from batchflow.reporting.failure_groups import FailureGroups
+from batchflow.reporting.flow_record import environment
+from batchflow.reporting.report import Report, ReportContext
+from batchflow.reporting.timeline import Timeline
+from batchflow.worker import Program
+
+_INPUTS = 5
+_DEFAULTS = {field.name: field.default for field in fields(JobSpec)}
+_LIMITS = (
+    "retry",
+    "timeout",
+    "concurrency",
+    "rate",
+    "max_errors",
+    "isolate",
+    "chunk",
+    "part_size",
+    "version",
+    "fresh",
+)
+
+
+def job_record(plan: Plan, report: Report, timeline: Timeline, errors: FailureGroups) -> dict[str, Any]:
+    """Return everything that is told of a run of a job."""
+    return {
+        **report.as_dict(),
+        "plan": told_plan(plan),
+        "environment": environment(),
+        "timeline": timeline.told(),
+        "errors": errors.told(),
+    }
+
+
+def told_plan(plan: Plan) -> dict[str, Any]:
+    """Return what a job was to do, as plain values; no value of ``args=``, which may be a secret."""
+    spec = plan.spec
+    fn = spec.fn
+    return {
+        "function": f"{getattr(fn, '__module__', '?')}.{getattr(fn, '__qualname__', type(fn).__qualname__)}",
+        "per": spec.per,
+        "source": plan.source.kind,
+        "inputs": len(plan.inputs),
+        "size": plan.size,
+        "in_memory": plan.source.in_memory,
+        "first": [item.uri for item in plan.inputs[:_INPUTS]],
+        "output": None if plan.destination is None else str(plan.destination.path),
+        "format": None if plan.destination is None else plan.destination.format,
+        "limits": _amounts(spec.limits),
+        "per_task": _amounts(spec.per_task),
+        "options": {name: str(getattr(spec, name)) for name in _LIMITS if getattr(spec, name) != _DEFAULTS[name]},
+    }
+
+
+def _amounts(resources: Resources) -> dict[str, Any]:
+    """Return those of some resources that were asked for."""
+    amounts = resources._asdict().items()
+    return {name: str(amount) for name, amount in amounts if amount}
+
+
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def manifest(
+    spec: JobSpec, source: Mapping[str, Any], inputs: Sequence[InputFile], format_name: str
+) -> dict[str, Any]:
+    """Return a job as plain values; no function, no value of ``args=``, which may be a secret.
+
+    Parameters
+    ----------
+    source
+        Kind and options of the source.
+    """
+    functions = examine(spec.fn, spec.setup)
+    return {
+        "batchflow": 2,
+        "function": _place(spec.fn),
+        "fingerprint": _comparable(functions),
+        "packages": functions.packages,
+        "python": _PYTHON,
+        "version": spec.version,
+        "setup": spec.setup and _place(spec.setup),
+        "args": {name: _comparable(examine(value)) for name, value in sorted(spec.args.items())},
+        "per": spec.per,
+        "source": dict(source),
+        "format": format_name,
+        "folder": str(Path.cwd()),
+        "options": options_of(spec),
+        "inputs": [_entry(item) for item in inputs],
+    }
+
+
+def _place(fn: Callable[..., Any]) -> dict[str, str | None]:
+    """Return what a function can be loaded by again: module, name and file."""
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(fn))
+    except (TypeError, ValueError, OSError):
+        file = None
+    known = file and os.path.isfile(file)
+    return {
+        "module": getattr(fn, "__module__", None),
+        "name": name,
+        "file": os.path.abspath(file) if file and known else None,
+    }
+
+
+def terms_of(plan: Plan) -> ReportContext:
+    """Return what was asked of a job, as far as its report speaks of it."""
+    spec, destination = plan.spec, plan.destination
+    return ReportContext(
+        plan.source.kind,
+        spec.per,
+        spec.chunk,
+        side_by_side(spec.fn, spec.concurrency),
+        spec.rate is not None,
+        1 if spec.per_task.cpus is None else spec.per_task.cpus,
+        spec.per_task.nbytes,
+        "" if destination is None else f"{destination.path}{'' if destination.one_file else '/'}",
+        "" if destination is None else f"{destination.meta}/",
+        spec.version or "",
+        getattr(spec.fn, "__name__", ""),
+        plan.doubts,
+        dict(plan.source.summary()),
+    )
+
+
+def program_of(plan: Plan, *, tables: bool = False) -> Program:
+    """Return what the workers need to know of a plan.
+
+    Parameters
+    ----------
+    tables
+        The rows of each chunk are one table, which must go with those of other chunks.
+    """
+    spec, destination = plan.spec, plan.destination
+    return Program(
+        spec.fn,
+        plan.source.shipped(),
+        spec.per,
+        spec.setup,
+        spec.args,
+        spec.combine,
+        destination.format if destination else None,
+        str(destination.pieces) if destination else "",
+        tables,
+        spec.retry,
+        spec.timeout,
+        spec.per_task.nbytes,
+        working_directory(),
+        side_by_side(spec.fn, spec.concurrency),
+        None if spec.rate is None else parse_rate(spec.rate),
+        isolates=spec.isolates,
+    )

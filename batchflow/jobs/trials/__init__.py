@@ -1,0 +1,1 @@
+"""Dry run, forecast, and scaling measurements."""

@@ -1,0 +1,1 @@
+"""The graph of a flow: analysis, text, drawing."""

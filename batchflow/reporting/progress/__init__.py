@@ -1,0 +1,1 @@
+"""Progress on a terminal, in a log, in a notebook."""
