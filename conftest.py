@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import compileall
-import gzip
-import json
-import random
+import runpy
 from pathlib import Path
 
 import pytest
@@ -17,16 +15,8 @@ def pytest_sessionstart() -> None:
 
 
 @pytest.fixture
-def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make ``logs/`` with two files of calls, one line of them damaged, and go there."""
-    rng = random.Random(7)
-    lines = [
-        json.dumps({"path": rng.choice(["/", "/cart", "/search"]), "ms": rng.randrange(200)}) for _ in range(5000)
-    ]
-    (tmp_path / "logs").mkdir()
-    with gzip.open(tmp_path / "logs/a.jsonl.gz", "wt") as file:
-        file.write("\n".join(lines[:2500]) + "\n")
-    lines[2500 + 1706] = '{"path": /cart}'
-    (tmp_path / "logs/b.jsonl").write_text("\n".join(lines[2500:]) + "\n")
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write the data of the documents into an empty folder, and go there."""
     monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(Path(__file__).with_name("docs") / "make_data.py"), run_name="__main__")
     return tmp_path
