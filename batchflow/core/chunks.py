@@ -2,39 +2,27 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
+
+from batchflow.core.compact_pickle import CompactPickle
 
 Key: TypeAlias = tuple[int, ...]
 """Place of a chunk in the input: sorts as the input does, halves of a chunk between their neighbours."""
 
-_Kind = TypeVar("_Kind", bound=type)
 
-_TRAVELLERS: list[type] = []
-
-
-def _traveller(kind: _Kind) -> _Kind:
-    """Pickle a class by its number: pickle takes half of its time to look up names of classes."""
-    number = len(_TRAVELLERS)
-    _TRAVELLERS.append(kind)
-
-    def reduce(self: tuple[Any, ...]) -> tuple[Any, ...]:
-        return _made, (number, *self)
-
-    kind.__reduce__ = reduce  # type: ignore[method-assign,assignment]
-    return kind
+def _rebuild(number: int, *fields: Any) -> Any:
+    """Return the object that was pickled by the number of its class."""
+    return tuple.__new__(_COMPACT.classes[number], fields)
 
 
-def _made(number: int, *fields: Any) -> Any:
-    """Return what was pickled by the number of its class."""
-    kind: Any = _TRAVELLERS[number]
-    return tuple.__new__(kind, fields)
+_COMPACT = CompactPickle(_rebuild)
 
 
 UNKNOWN_VERSION = "unknown:"
 """Begins the version of records that cannot be compared with others."""
 
 
-@_traveller
+@_COMPACT
 class InputFile(NamedTuple):
     """One file or object of a source, or the whole of an in-memory source."""
 
@@ -55,7 +43,7 @@ class InputFile(NamedTuple):
         return self.place or self.uri
 
 
-@_traveller
+@_COMPACT
 class Span(NamedTuple):
     """A contiguous range of one input, in the unit of its source (bytes, rows or records)."""
 
@@ -75,7 +63,7 @@ class Span(NamedTuple):
         return self.start == 0 and self.stop is None
 
 
-@_traveller
+@_COMPACT
 class Chunk(NamedTuple):
     """A contiguous range of a source: the unit of work, retry and resume.
 
@@ -108,7 +96,7 @@ class Chunk(NamedTuple):
         return one, two
 
 
-@_traveller
+@_COMPACT
 class Piece(NamedTuple):
     """The rows of one chunk on disk, not yet part of the output."""
 
@@ -127,7 +115,7 @@ class Piece(NamedTuple):
         return self.path.rpartition("/")[2]
 
 
-@_traveller
+@_COMPACT
 class Slice(NamedTuple):
     """Some rows of a finished part, on their way into the part that takes its place."""
 

@@ -9,14 +9,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias, overload
 
-from batchflow.core.chunks import Chunk, Key, _traveller
+from batchflow.core.chunks import Chunk, Key
+from batchflow.core.compact_pickle import CompactPickle
 from batchflow.core.work import Task
 
 Phase: TypeAlias = Literal["read", "call", "convert", "write", "timeout", "memory", "worker"]
 """Where a record or chunk failed."""
 
 
-@_traveller
+def _rebuild(number: int, *fields: Any) -> Any:
+    """Return the object that was pickled by the number of its class."""
+    return tuple.__new__(_COMPACT.classes[number], fields)
+
+
+_COMPACT = CompactPickle(_rebuild)
+
+
+@_COMPACT
 class Position(NamedTuple):
     """Records of a chunk among which the function was when its task broke off."""
 
@@ -29,7 +38,7 @@ class Position(NamedTuple):
     """Since the function was called for the first one."""
 
 
-@_traveller
+@_COMPACT
 class Failure(NamedTuple):
     """One row of the error table, of a record or of a whole chunk."""
 
@@ -119,7 +128,7 @@ class Failures(Sequence[Failure]):
         return Failures, (self.columns,)
 
 
-@_traveller
+@_COMPACT
 class SpanCount(NamedTuple):
     """What became of the records of one span."""
 
@@ -131,7 +140,7 @@ class SpanCount(NamedTuple):
     failed: int = 0
 
 
-@_traveller
+@_COMPACT
 class Stats(NamedTuple):
     """What one task did; times in seconds."""
 
@@ -182,7 +191,7 @@ class Stats(NamedTuple):
         return sum(span.failed for span in self.spans)
 
 
-@_traveller
+@_COMPACT
 class Succeeded(NamedTuple):
     """Outcome of a task that read its chunk to the end; single records may have failed."""
 
@@ -201,7 +210,7 @@ class Succeeded(NamedTuple):
     """For each span with selected records, an array of the rows that each of them gave; -1: it was not read."""
 
 
-@_traveller
+@_COMPACT
 class Failed(NamedTuple):
     """Outcome of a task that gave nothing back."""
 

@@ -2,10 +2,19 @@
 
 from typing import Any, NamedTuple, TypeAlias
 
-from batchflow.core.chunks import Chunk, Key, Piece, Slice, _traveller
+from batchflow.core.chunks import Chunk, Key, Piece, Slice
+from batchflow.core.compact_pickle import CompactPickle
 
 
-@_traveller
+def _rebuild(number: int, *fields: Any) -> Any:
+    """Return the object that was pickled by the number of its class."""
+    return tuple.__new__(_COMPACT.classes[number], fields)
+
+
+_COMPACT = CompactPickle(_rebuild)
+
+
+@_COMPACT
 class Task(NamedTuple):
     """One attempt at one chunk."""
 

@@ -382,3 +382,17 @@ def test_a_module_that_is_to_go_by_value_does(tmp_path, monkeypatch):
         del sys.modules["unseen"]
     monkeypatch.undo()
     assert pickle.loads(data, buffers=buffers).fn(4) == 8
+
+
+@pytest.mark.parametrize("first", ["work", "outcomes"])
+def test_pickled_task_is_itself_whatever_is_imported_first(first):
+    task = Task((0, 1), Chunk((Span(InputFile("a.csv")),), 1), 2)
+    failure = Failure("a.csv", 1, 5, 2, "x", "call", "ValueError", "bad")
+    code = (
+        f"import sys, pickle, batchflow.core.{first}\n"
+        "print(*(type(value).__name__ for value in pickle.load(sys.stdin.buffer)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps([task, failure]), capture_output=True, check=True
+    )
+    assert done.stdout.split() == [b"Task", b"Failure"]
