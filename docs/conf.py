@@ -12,7 +12,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 import batchflow
-from batchflow.cli.main import _parser
+from batchflow.cli.main import build_parser
 
 project = "batchflow"
 author = "the batchflow contributors"
@@ -48,7 +48,7 @@ class Commands(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return a section for each command."""
         os.environ["COLUMNS"] = "84"
-        return [self._section(parser) for parser in _commands(_parser())]
+        return [self._section(parser) for parser in _commands(build_parser())]
 
     def _section(self, parser: argparse.ArgumentParser) -> nodes.Node:
         told = nodes.literal_block("", parser.format_help(), language="text")

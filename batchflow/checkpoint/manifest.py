@@ -85,7 +85,7 @@ def _load_exception(name: str) -> Any:
         raise FunctionError(message) from error
 
 
-def _comparable(found: Fingerprint) -> str:
+def comparable_digest(found: Fingerprint) -> str:
     """Return a fingerprint as it is stored; one that is unknown says why."""
     return found.digest or f"{_UNKNOWN}{found.unknown}"
 
@@ -133,7 +133,7 @@ def read_plan(meta: Place) -> tuple[dict[str, Any], str]:
     return plan, digest_of(data)
 
 
-def _entry(item: InputFile) -> dict[str, Any]:
+def input_entry(item: InputFile) -> dict[str, Any]:
     """Return an input as plain values: its canonical place, and the spelling that people know it by."""
     place = {"place": item.place} if item.place else {}
     return {"uri": item.uri, **place, "size": item.size, "version": item.version}

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     open_standard_descriptors()
-    parser = _parser()
+    parser = build_parser()
     if "_ARGCOMPLETE" in os.environ:
         from batchflow.cli.completion import complete
 
@@ -169,7 +169,8 @@ def _arrive() -> None:
         restore_mtimes()
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
+    """Return the parser of the command line."""
     meanings = "".join(f"\n  {status:<4} {text}" for status, text in EXIT_STATUS.items())
     parser = Parser(
         prog="batchflow",

@@ -39,7 +39,8 @@ def _files(destination: Destination) -> dict[str, int | None]:
     return {str(path / name): parts[name] for name in sorted(parts, key=lambda name: (len(name), name))}
 
 
-def _dataset(destination: Destination, kind: Any, schema: pa.Schema | None = None) -> Any:
+def open_dataset(destination: Destination, kind: Any, schema: pa.Schema | None = None) -> Any:
+    """Return an output as a dataset of Arrow, with its parts in input order."""
     import pyarrow.dataset as ds
 
     files = list(_files(destination))
@@ -49,7 +50,7 @@ def _dataset(destination: Destination, kind: Any, schema: pa.Schema | None = Non
     return ds.dataset([filesystem(file)[1] for file in files], schema, kind, filesystem=system)
 
 
-def _unread(count: int, schema: pa.Schema | None) -> Any:
+def unread_rows(count: int, schema: pa.Schema | None) -> Any:
     """Return a scanner of rows that text does not show: there are none, or they have no columns."""
     import pyarrow as pa
     import pyarrow.dataset as ds
@@ -63,7 +64,8 @@ def _block(destination: Destination) -> int:
     return max(1, min(BLOCK, max(size or 0 for size in _files(destination).values())))
 
 
-def _csv(destination: Destination, schema: pa.Schema | None) -> Any:
+def csv_scanner(destination: Destination, schema: pa.Schema | None) -> Any:
+    """Return a scanner of the rows of a CSV output, with the types that it was written from."""
     import pyarrow as pa
     import pyarrow.csv as pacsv
     import pyarrow.dataset as ds
@@ -78,13 +80,13 @@ def _csv(destination: Destination, schema: pa.Schema | None) -> Any:
         read_options=pacsv.ReadOptions(block_size=_block(destination)),
     )
     if schema is None:
-        return _dataset(destination, kind).scanner()
+        return open_dataset(destination, kind).scanner()
     parsed = pa.schema([(field.name, _parsed_csv(field.type)) for field in schema])
     columns = {field.name: ds.field(field.name) for field in schema}
     for field in parsed:
         if field.type != schema.field(field.name).type:
             columns[field.name] = columns[field.name].cast(schema.field(field.name).type)
-    return _dataset(destination, kind, parsed).scanner(columns=columns)
+    return open_dataset(destination, kind, parsed).scanner(columns=columns)
 
 
 def _is_text(kind: Any) -> bool:
@@ -106,13 +108,14 @@ def _parsed_csv(kind: Any) -> Any:
     return pa.string() if pa.types.is_decimal256(kind) else kind
 
 
-def _json(destination: Destination, schema: pa.Schema | None) -> Any:
+def json_scanner(destination: Destination, schema: pa.Schema | None) -> Any:
+    """Return a scanner of the rows of a JSON Lines output, with the types that it was written from."""
     import pyarrow as pa
     import pyarrow.dataset as ds
     import pyarrow.json as pajson
 
     if schema is None or not is_noted(schema):
-        return ds.dataset(_json_table(destination, schema)).scanner()
+        return ds.dataset(json_table(destination, schema)).scanner()
     kind = ds.JsonFileFormat(read_options=pajson.ReadOptions(block_size=_block(destination)))
     parsed = pa.schema([(field.name, _leaves(field.type, _parsed)) for field in schema])
     columns = {field.name: ds.field(field.name) for field in schema}
@@ -120,10 +123,11 @@ def _json(destination: Destination, schema: pa.Schema | None) -> Any:
         shown = _leaves(schema.field(field.name).type, _shown)
         if shown != field.type:
             columns[field.name] = columns[field.name].cast(shown)
-    return _dataset(destination, kind, parsed).scanner(columns=columns)
+    return open_dataset(destination, kind, parsed).scanner(columns=columns)
 
 
-def _unreadable(destination: Destination, error: Exception) -> OutputError:
+def unreadable_output(destination: Destination, error: Exception) -> OutputError:
+    """Return the error of an output that cannot be parsed."""
     reason = printable(str(error).partition("\n")[0])
     path = destination.path
     return OutputError(f"cannot read {path}: {reason}; find the damage: batchflow verify {quote(str(path))}")
@@ -146,10 +150,11 @@ def _json_rows(destination: Destination) -> Iterator[list[Any]]:
                     yield decoder.decode_lines(text + feed)
                 yield decoder.decode_lines(rest)
     except msgspec.DecodeError as error:
-        raise _unreadable(destination, error) from error
+        raise unreadable_output(destination, error) from error
 
 
-def _json_table(destination: Destination, schema: pa.Schema | None) -> pa.Table:
+def json_table(destination: Destination, schema: pa.Schema | None) -> pa.Table:
+    """Return the rows of a JSON Lines output, parsed by Python, as a table."""
     """Return the lines of an output as a table, as Python reads them: no one type is known of each column."""
     import pyarrow as pa
 
@@ -175,7 +180,8 @@ def _typed(column: Any, kind: Any) -> Any:
         return None
 
 
-def _json_values(destination: Destination, schema: pa.Schema | None) -> list[Any]:
+def json_values(destination: Destination, schema: pa.Schema | None) -> list[Any]:
+    """Return the values of a JSON Lines output, as Python parses them."""
     """Return what the function returned, with the keys that each record has; times and dates by their column."""
     import pyarrow as pa
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Self
 from batchflow.checkpoint.destination import Destination
 from batchflow.combiner.error_table import _LOOK, _SHOWN, ErrorTable, describe_errors
 from batchflow.combiner.failure_notice import FailureNotice
-from batchflow.combiner.output_reader import _csv, _dataset, _json, _json_table, _json_values, _unread, _unreadable
+from batchflow.combiner.output_reader import (
+    csv_scanner,
+    json_scanner,
+    json_table,
+    json_values,
+    open_dataset,
+    unread_rows,
+    unreadable_output,
+)
 from batchflow.errors import FailedRecordsError, UsageError
 from batchflow.io.arrow.convert import table_to_values
 from batchflow.io.arrow.rows import Rows
@@ -118,7 +126,7 @@ class Result:
         """What the function gave back, in input order: dicts, scalars, or any other objects."""
         self._notice.warn()
         if self._destination is not None and self._destination.format == "jsonl":
-            return _json_values(self._destination, self._schema)
+            return json_values(self._destination, self._schema)
         if self._destination is not None or self._tabular:
             return table_to_values(self.table)
         return Rows(segment for rows in self._rows for segment in rows.segments).values()
@@ -142,19 +150,19 @@ class Result:
             table: pa.Table = self._scanner(destination).to_table()
         except pa.ArrowInvalid as error:
             if destination.format == "jsonl":  # lines whose text Arrow does not parse
-                return _json_table(destination, self._schema)
-            raise _unreadable(destination, error) from error
+                return json_table(destination, self._schema)
+            raise unreadable_output(destination, error) from error
         return table
 
     def _scanner(self, destination: Destination) -> Any:
         """Return what reads an output on disk, a `pyarrow.dataset.Scanner`."""
         if destination.format in ("parquet", "arrow"):  # these tell their columns and types themselves
-            return _dataset(destination, destination.format).scanner()
+            return open_dataset(destination, destination.format).scanner()
         if self.report.rows_out == 0 or (self._schema is not None and not self._schema.names):
-            return _unread(self.report.rows_out, self._schema)
+            return unread_rows(self.report.rows_out, self._schema)
         if destination.format == "csv":
-            return _csv(destination, self._schema)
-        return _json(destination, self._schema)
+            return csv_scanner(destination, self._schema)
+        return json_scanner(destination, self._schema)
 
     def save_report(self, path: str | os.PathLike[str]) -> None:
         """Write what the run was like: one page as ``.html``, values as ``.json``, a trace as ``.trace.json``.

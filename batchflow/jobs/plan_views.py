@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from batchflow.checkpoint.manifest import _comparable, _entry, options_of
+from batchflow.checkpoint.manifest import comparable_digest, input_entry, options_of
 from batchflow.core.chunks import InputFile
 from batchflow.core.fingerprint import examine
 from batchflow.core.functions import side_by_side
@@ -94,18 +94,18 @@ def manifest(
     return {
         "batchflow": 2,
         "function": _place(spec.fn),
-        "fingerprint": _comparable(functions),
+        "fingerprint": comparable_digest(functions),
         "packages": functions.packages,
         "python": _PYTHON,
         "version": spec.version,
         "setup": spec.setup and _place(spec.setup),
-        "args": {name: _comparable(examine(value)) for name, value in sorted(spec.args.items())},
+        "args": {name: comparable_digest(examine(value)) for name, value in sorted(spec.args.items())},
         "per": spec.per,
         "source": dict(source),
         "format": format_name,
         "folder": str(Path.cwd()),
         "options": options_of(spec),
-        "inputs": [_entry(item) for item in inputs],
+        "inputs": [input_entry(item) for item in inputs],
     }
 
 

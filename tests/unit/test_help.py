@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from batchflow.cli.main import _parser, main
+from batchflow.cli.main import build_parser, main
 from batchflow.cli.output import EXIT_STATUS
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ def commands(parser, above=()):
                 yield from commands(sub, (*above, name))
 
 
-COMMANDS = dict(commands(_parser()))
+COMMANDS = dict(commands(build_parser()))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -58,7 +58,7 @@ def examples():
 @pytest.mark.parametrize("line", dict.fromkeys(examples()))
 def test_examples_are_right(line):
     _, *words = shlex.split(line)
-    assert _parser().parse_args(words).verb == words[0]
+    assert build_parser().parse_args(words).verb == words[0]
 
 
 def test_each_exit_status_is_told_the_same_everywhere():
@@ -67,7 +67,7 @@ def test_each_exit_status_is_told_the_same_everywhere():
         for status, text in re.findall(r"^\| (\d+) \| (.*) \|$", DOCUMENT, re.MULTILINE)
     }
     assert told == EXIT_STATUS
-    shown = _parser().format_help()
+    shown = build_parser().format_help()
     for status, text in EXIT_STATUS.items():
         assert f"  {status:<4} {text}\n" in shown
 

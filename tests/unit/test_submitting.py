@@ -20,7 +20,7 @@ from batchflow.cli.parser import add_flow, add_job, add_retry, add_scale, add_su
 from batchflow.cli.submit.job_server import JobInfo, JobServer
 from batchflow.cli.submit.log_follower import LogPrinter
 from batchflow.cli.submit.package import CodePackage, restore_mtimes
-from batchflow.cli.submit.request import _environment, build_request
+from batchflow.cli.submit.request import build_request, runtime_environment
 from batchflow.errors import ExecutorError, UsageError
 from batchflow.events import JobEnded, JobStarted
 from batchflow.reporting.progress.listener import Progress
@@ -207,7 +207,9 @@ def test_the_command_is_the_one_that_was_typed_with_paths_of_the_parcel(folder, 
 def test_batchflow_goes_along_unless_it_is_asked_for(folder, tmp_path):
     def shipped(*packages):
         options = [word for package in packages for word in ("--pip", package)]
-        modules = _environment(ordered("run", "steps.py:clean", "/x", *options), tmp_path).get("py_modules", ())
+        modules = runtime_environment(ordered("run", "steps.py:clean", "/x", *options), tmp_path).get(
+            "py_modules", ()
+        )
         assert [os.path.exists(f"{module}/cli/main.py") for module in modules] in ([], [True])
         return bool(modules)
 

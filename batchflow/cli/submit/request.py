@@ -211,7 +211,7 @@ def submit(order: SubmitRequest, cluster: JobServer) -> tuple[str, bool]:
         with tempfile.TemporaryDirectory(prefix="bf-submit-") as folder:
             parcel = Path(folder, "parcel.zip")
             order.parcel.write(parcel)
-            if cluster.begin(job_id, _entrypoint(order), _environment(order, parcel), what):
+            if cluster.begin(job_id, _entrypoint(order), runtime_environment(order, parcel), what):
                 return job_id, True
 
 
@@ -220,7 +220,7 @@ def _entrypoint(order: SubmitRequest) -> str:
     return f"exec python -m batchflow.cli {order.what}"
 
 
-def _environment(order: SubmitRequest, parcel: Path) -> dict[str, Any]:
+def runtime_environment(order: SubmitRequest, parcel: Path) -> dict[str, Any]:
     """Return Ray's ``runtime_env``."""
     stopping = {
         # Ctrl-C and not SIGTERM: it is heard by the driver, and does not end the workers before they are done.

@@ -38,7 +38,7 @@ from batchflow.worker.recent_values import NOT_BEGUN, RecentValues
 from batchflow.worker.stdio_capture import LineBuffer
 
 
-def _flush() -> None:
+def flush_output() -> None:
     """Write out what was printed: a worker may be killed at any time."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):  # none, gone, or closed by the user's function
@@ -190,7 +190,7 @@ class Worker:
         except BaseException as error:
             return lost(work, "call", error)
         finally:
-            _flush()
+            flush_output()
             if os.getpid() != self._pid:
                 os._exit(0)  # a fork that the function made and did not end: its parent answers, and once
 

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from batchflow.core.bootstrap import DEPTH, depth
 from batchflow.executors.processes.shared_state import StartTokens, WorkerCounters
-from batchflow.executors.processes.worker import Worker, _flush
+from batchflow.executors.processes.worker import Worker, flush_output
 from batchflow.worker import (
     end_with_parent,
 )
@@ -189,7 +189,7 @@ class ForkServer:
 
             traceback.print_exc()
         finally:
-            _flush()
+            flush_output()
             os._exit(status)
 
     def _work(self, driver: socket.socket, tally: WorkerCounters, permits: StartTokens) -> None:

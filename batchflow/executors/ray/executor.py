@@ -32,7 +32,7 @@ from batchflow.executors.processes.launcher import has_rays_parent
 from batchflow.executors.program_loading import pickled
 from batchflow.executors.ray.cluster import Cluster, is_client, request_of
 from batchflow.executors.ray.file_shipping import Shipment, shipped, write_pieces
-from batchflow.executors.ray.inflight import LocalAssembler, _answers, _death, _Job, _Sent
+from batchflow.executors.ray.inflight import LocalAssembler, RayJob, SentTask, death_outcome, read_replies
 from batchflow.executors.ray.positions import take_position, task_name
 from batchflow.executors.ray.remote import (
     ProgramNotice,
@@ -118,11 +118,11 @@ class Ray(Executor):
         self._per_task = Resources()
         self._slots = 1
         self._loaded = 0
-        self._jobs: dict[int, _Job] = {}
+        self._jobs: dict[int, RayJob] = {}
         self._told: dict[int, bytes] = {}
         self._tellings = time.monotonic_ns()
         self._waiting: deque[tuple[int, WorkItem]] = deque()
-        self._running: dict[Any, _Sent] = {}
+        self._running: dict[Any, SentTask] = {}
         self._searches: dict[Any, _Search] = {}
         """Tasks that look on each node for the position of one whose worker ended."""
         self._count: Counter[int] = Counter()
@@ -206,7 +206,7 @@ class Ray(Executor):
         )
         told = None if buffers or len(data) > _SMALL else pickle.dumps(notice)
         room = self._room(self._slots, self._per_task, program.limits)
-        self._jobs[self._loaded] = _Job(
+        self._jobs[self._loaded] = RayJob(
             os.urandom(8).hex(),
             told,
             None if told else ray.put(notice),
@@ -294,7 +294,7 @@ class Ray(Executor):
         else:
             self._send(job, [work], self._shipment(known, work) if known.ships else None)
 
-    def _shipment(self, job: _Job, work: WorkItem, *, whole: bool = False) -> Shipment | None:
+    def _shipment(self, job: RayJob, work: WorkItem, *, whole: bool = False) -> Shipment | None:
         """Return the files of a chunk, for a worker that does not see them."""
         import ray
 
@@ -327,7 +327,7 @@ class Ray(Executor):
         if parts or known.notice is not None or buffers or shipment is not None:
             rest = tuple(TaskExtras(known.notice, buffers, writable, shipment)), *parts
         head, rows = known.perform.remote(b"".join(pickles), *rest)
-        self._running[head] = _Sent(job, works, rows, time.monotonic())
+        self._running[head] = SentTask(job, works, rows, time.monotonic())
         self._count[job] += len(works)
         return True
 
@@ -345,7 +345,7 @@ class Ray(Executor):
             self._told[job] = pickle.dumps(terms)
         return self._told[job]
 
-    def _mark(self, job: _Job) -> None:
+    def _mark(self, job: RayJob) -> None:
         """Leave a file by which workers know the folder for pieces, once it is there."""
         if job.mark and not os.path.exists(job.mark):
             with suppress(OSError), open(job.mark, "wb"):
@@ -372,7 +372,7 @@ class Ray(Executor):
         done, _ = ray.wait(heads, num_returns=1, timeout=0 if self._ready else timeout) if heads else ([], [])
         if done:
             done, _ = ray.wait(heads, num_returns=len(heads), timeout=0)  # whatever else is done by now
-        for head, answer in zip(done, _answers(done), strict=True):
+        for head, answer in zip(done, read_replies(done), strict=True):
             if head in self._searches:
                 self._searched(head, answer)
             elif head in self._running:
@@ -399,7 +399,7 @@ class Ray(Executor):
         # One by one, since any of them may have to do with the end of the worker.
         self._waiting += [(sent.job, work) for work in sent.works[len(replies) :]]
 
-    def _find_position(self, sent: _Sent, outcome: Failed) -> None:
+    def _find_position(self, sent: SentTask, outcome: Failed) -> None:
         """Take over that a worker ended: its node, which Ray does not name, tells which record it was at."""
         work = sent.work
         nodes = [] if outcome.gone or outcome.setup else self._cluster.node_ids()
@@ -441,7 +441,7 @@ class Ray(Executor):
                 self._end_search(search)
         return max(0.0, min((s.since + _SEARCH_SECONDS - now for s in self._searches.values()), default=0.0))
 
-    def _take_reply(self, sent: _Sent, reply: Reply) -> None:
+    def _take_reply(self, sent: SentTask, reply: Reply) -> None:
         import ray
 
         job = self._jobs[sent.job]
@@ -452,7 +452,7 @@ class Ray(Executor):
         if outcome is not None:
             self._ready.append((sent.job, outcome))
 
-    def _outcome(self, job: _Job, sent: _Sent, reply: Reply) -> Outcome | None:
+    def _outcome(self, job: RayJob, sent: SentTask, reply: Reply) -> Outcome | None:
         """Return the outcome of work, ``None`` where it is to be done in another way."""
         if reply.outcome is None:
             self._do_otherwise(job, sent, reply)
@@ -467,7 +467,7 @@ class Ray(Executor):
             rows = self._kept(rows)
         return outcome._replace(payload=rows)
 
-    def _do_otherwise(self, job: _Job, sent: _Sent, reply: Reply) -> None:
+    def _do_otherwise(self, job: RayJob, sent: SentTask, reply: Reply) -> None:
         """Do work that a worker could not, since it does not see all that the driver sees."""
         if isinstance(sent.work, AssemblePart):
             self._jobs[sent.job] = job._replace(writes=True)
@@ -477,7 +477,7 @@ class Ray(Executor):
         whole = reply.unseen == "more input"
         self._send(sent.job, [sent.work], self._shipment(job, sent.work, whole=whole))
 
-    def _with_pieces(self, job: _Job, sent: _Sent, outcome: Succeeded) -> Outcome:
+    def _with_pieces(self, job: RayJob, sent: SentTask, outcome: Succeeded) -> Outcome:
         """Write the pieces of a worker that does not see the output."""
         import ray
 
@@ -554,9 +554,9 @@ class _Search:
     """`time.monotonic` when it was known that the worker ended."""
 
 
-def _lost(job: _Job, sent: _Sent, error: Exception) -> Failed:
+def _lost(job: RayJob, sent: SentTask, error: Exception) -> Failed:
     """Return the outcome of work that Ray lost, and whether its worker died in ``setup=``."""
-    outcome = _death(job, sent, error)
+    outcome = death_outcome(job, sent, error)
     if not job.has_setup or not isinstance(sent.work, Task):
         return outcome
     from ray.experimental import internal_kv

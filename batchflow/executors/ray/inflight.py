@@ -71,7 +71,7 @@ _GONE = ("NodeDiedError", "ObjectLostError", "LocalRayletDiedError", "NodeDraine
 """Errors of Ray that are no fault of the work: what it ran on, or what it took, is gone."""
 
 
-class _Job(NamedTuple):
+class RayJob(NamedTuple):
     """What the tasks of a job need."""
 
     key: str
@@ -99,7 +99,7 @@ class _Job(NamedTuple):
     """Whether some worker did not see the output, so that parts are put together beside the driver."""
 
 
-class _Sent(NamedTuple):
+class SentTask(NamedTuple):
     """A task that is at Ray."""
 
     job: int
@@ -117,7 +117,7 @@ class _Sent(NamedTuple):
         return work
 
 
-def _answers(heads: list[Any]) -> list[Any]:
+def read_replies(heads: list[Any]) -> list[Any]:
     """Return what workers said, or why there is nothing; all at once, since each call takes Ray its time."""
     import ray
 
@@ -126,10 +126,10 @@ def _answers(heads: list[Any]) -> list[Any]:
     except ray.exceptions.RayError as error:
         if len(heads) == 1:
             return [error]
-        return [answer for head in heads for answer in _answers([head])]
+        return [answer for head in heads for answer in read_replies([head])]
 
 
-def _death(job: _Job, sent: _Sent, error: Exception) -> Failed:
+def death_outcome(job: RayJob, sent: SentTask, error: Exception) -> Failed:
     """Return the outcome of work that Ray lost, with what it tells of the cause.
 
     Ray does not hand over how a worker ended. It is innocent until tried alone, for Ray's own memory watch may
