@@ -1,1 +1,1 @@
-"""Reading and writing: sources and their splitter, Arrow conversion, output formats, stores."""
+"""Input and output: sources, chunk splitter, Arrow conversion, output formats and stores."""

@@ -1,4 +1,4 @@
-"""The public readers: each describes an input and reads nothing yet."""
+"""Public readers: each describes an input without reading it."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ if TYPE_CHECKING:
 
 
 def _tuple(paths: Paths) -> tuple[str, ...]:
-    """Return one path or many as text."""
-    from batchflow.io.sources.paths import as_paths  # records in memory need none
+    """Return one or more paths as text."""
+    from batchflow.io.sources.paths import as_paths  # not needed for records in memory
 
     return as_paths(paths)
 
 
 def read_text(paths: Paths, *, encoding: str = "utf-8") -> Source:
-    """Describe text files; a record is a line as `str`, without its line ending.
+    """Describe text files; each record is one line as `str`, without its line ending.
 
     Parameters
     ----------
     paths
-        A path, folder, glob (with ``**``), URI, or a list of them. A file counts once, whatever leads to
-        it, and the output of the job is no input. Compressed files (gz, bz2, zst, lz4, xz) are known by
-        suffix or by their first bytes.
+        A path, folder, glob (with ``**``), URI, or a list of them. A file matched more than once counts once,
+        and the output of the job is never an input. Compressed files (gz, bz2, zst, lz4, xz) are recognized
+        by suffix or by their first bytes.
     encoding
-        Of the text, any of Python's. Files in encodings based on ASCII with one byte for each character are
-        cut like UTF-8; of others each file is one chunk.
+        Encoding of the text: any that Python supports. Files in single-byte encodings based on ASCII are split
+        like UTF-8; in other encodings each file is one chunk.
 
     Returns
     -------
     Source
-        In `map_batches` a table with the column ``value``.
+        In `map_batches`, a table with the column ``value``.
 
     Raises
     ------
     FormatError
-        If Python has no such encoding.
+        If Python does not support the encoding.
     """
     from batchflow.io.sources.text import TextSource
     from batchflow.io.sources.text_encoding import check_encoding
@@ -51,24 +51,24 @@ def read_text(paths: Paths, *, encoding: str = "utf-8") -> Source:
 
 
 def read_json(paths: Paths, *, types: Any = None, encoding: str = "utf-8") -> Source:
-    """Describe JSON Lines files; a record is what is on one line, most often a `dict`.
+    """Describe JSON Lines files; each record is the value on one line, usually a `dict`.
 
     Parameters
     ----------
     paths
-        As for `read_text`. Blank lines are no records.
+        As for `read_text`. Blank lines are skipped.
     types
-        In `map_batches`, of columns: a mapping from column to type (`str`, `int`, `float`, `bool`,
-        `datetime.date`, `datetime.datetime` or a type of pyarrow), or a `pyarrow.Schema`. Other columns and
-        their types are inferred once for all files, as by `read_csv`. A record with another field, or with
-        a value that does not fit, is a read error; a column of `str` holds other values as JSON text.
+        Column types in `map_batches`: a mapping from column to type (`str`, `int`, `float`, `bool`,
+        `datetime.date`, `datetime.datetime` or a pyarrow type), or a `pyarrow.Schema`. Types of other columns
+        are inferred once for all files, as by `read_csv`. A record with an unexpected field or a value that
+        does not fit is a read error; a `str` column stores other values as JSON text.
     encoding
         As for `read_text`.
 
     Raises
     ------
     FormatError
-        If a type is none that a column can have, or Python has no such encoding.
+        If a type cannot be a column type, or Python does not support the encoding.
     """
     from batchflow.io.sources.json_lines import JsonSource
     from batchflow.io.sources.text_encoding import check_encoding
@@ -90,7 +90,7 @@ def read_csv(
     columns: Sequence[str] | None = None,
     encoding: str = "utf-8",
 ) -> Source:
-    r"""Describe CSV files, read exactly as Python's `csv` module reads them; a record is a `dict`.
+    r"""Describe CSV files, parsed exactly as Python's `csv` module does; each record is a `dict`.
 
     Parameters
     ----------
@@ -98,22 +98,22 @@ def read_csv(
         As for `read_text`.
     types
         ``None``: int, float, bool or str for each column, inferred once for all files from the first 1,000
-        records of five of them: the first and the last by name that have records, and three between. A
-        column that none of these has is text. ``str``: every cell is text. A mapping from column to type
-        (also `datetime.date`, `datetime.datetime`), or a `pyarrow.Schema`, for some columns or all. A cell
-        that does not fit is a read error of its record, and so is one that an inferred type would change:
-        ``02134``, ``+33``, 20 digits in a column of floats. An empty cell is ``None``, in a text column ``""``.
+        records of five files: the first and last non-empty ones by name and three in between. A column
+        that none of these has is text. ``str``: every cell is text. A mapping from column to type (also
+        `datetime.date`, `datetime.datetime`), or a `pyarrow.Schema`, for some or all columns. A cell that
+        does not fit is a read error of its record, and so is a cell that an inferred type would change:
+        ``02134``, ``+33``, 20 digits in a float column. An empty cell is ``None``, in a text column ``""``.
     delimiter, quote
-        One character each; ``quote=None``: quotes are text.
+        One character each; ``quote=None`` treats quotes as text.
     columns
-        Names of the columns, for files without a header line.
+        Column names, for files without a header line.
     encoding
         As for `read_text`.
 
     Raises
     ------
     FormatError
-        If a type or a character is none that CSV can have, or Python has no such encoding.
+        If a type or character is not valid for CSV, or Python does not support the encoding.
     """
     from batchflow.io.sources.csv import CsvSource, column_types
     from batchflow.io.sources.text_encoding import check_encoding
@@ -127,14 +127,14 @@ def read_csv(
 
 
 def read_parquet(paths: Paths, *, columns: Sequence[str] | None = None) -> Source:
-    """Describe Parquet files; a record is a row as `dict`.
+    """Describe Parquet files; each record is one row as a `dict`.
 
     Parameters
     ----------
     paths
         As for `read_text`.
     columns
-        Names of the columns to read; ``None``: all.
+        Columns to read; ``None``: all.
     """
     from batchflow.io.sources.parquet import ParquetSource
 
@@ -142,12 +142,12 @@ def read_parquet(paths: Paths, *, columns: Sequence[str] | None = None) -> Sourc
 
 
 def files(paths: Paths) -> Source:
-    """Describe whole files; a record is a `File` with ``uri``, ``size``, ``open()``, ``read_text()``.
+    """Describe whole files; each record is a `File` with ``uri``, ``size``, ``open()``, ``read_text()``.
 
     Parameters
     ----------
     paths
-        As for `read_text`; compressed files are given as they are.
+        As for `read_text`; compressed files are not decompressed.
     """
     from batchflow.io.sources.whole_files import WholeFiles
 
@@ -157,12 +157,12 @@ def files(paths: Paths) -> Source:
 def records(data: Iterable[Any] | Any) -> Source:
     """Describe records in memory: a list, range, generator, Arrow table, pandas or Polars frame.
 
-    A generator is read as the work goes on, once, and never held as a whole.
+    A generator is consumed once as the job proceeds and is never held as a whole.
 
     Raises
     ------
     InputError
-        If the data cannot be iterated over, or is text, bytes or a mapping.
+        If the data is not iterable, or is text, bytes or a mapping.
     """
     from batchflow.io.sources.in_memory import as_records
 
@@ -170,14 +170,14 @@ def records(data: Iterable[Any] | Any) -> Source:
 
 
 def again(options: Mapping[str, Any], paths: Sequence[str]) -> Source | None:
-    """Return the source that an earlier run described; ``None`` where it was in the memory of a program.
+    """Rebuild the source of an earlier run; ``None`` if it was in the memory of a program.
 
     Parameters
     ----------
     options
-        What `Source.options` gave then.
+        Value of `Source.options` in the earlier run.
     paths
-        Of its inputs.
+        Paths of its inputs.
     """
     if options["kind"] not in _READERS:
         return None
@@ -206,7 +206,7 @@ _READERS: dict[str, Callable[..., Source]] = {
     "files": files,
 }
 _OPTIONS = {"text": ("encoding",), "json": ("encoding", "types")}
-"""Options that readers other than that of CSV share with it."""
+"""Options that other readers share with the CSV reader."""
 _KINDS = {
     "txt": "text",
     "log": "text",
@@ -227,28 +227,28 @@ def guess(
     options: Mapping[str, Any] | None = None,
     output: Place | None = None,
 ) -> Source:
-    """Return the source for paths by the kind that was named, or that suffixes show: theirs, or of what is there.
+    """Return the source for paths, by the named kind or by the suffixes of the paths or of the files in them.
 
     Parameters
     ----------
     kind
-        Of the input, if it is named.
+        Kind of the input, if named.
     options
-        Of the reader, as its arguments.
+        Arguments for the reader.
     output
-        Of the job, whose files are none of its inputs.
+        Output of the job, whose files are never inputs.
 
     Raises
     ------
     FormatError
-        If no kind is known for them, or more than one.
+        If the kind is unknown or ambiguous.
     InputError
-        If a path that shows none matches no file.
+        If a path whose suffix shows no kind matches no file.
     """
     names = _tuple(paths)
     seen: Sequence[str] = names
-    if kind is None and _kinds(names) == {""}:  # folders, patterns like ``in/*.gz``
-        from batchflow.io.sources.listing import list_inputs  # others are listed later
+    if kind is None and _kinds(names) == {""}:  # folders and patterns like ``in/*.gz``
+        from batchflow.io.sources.listing import list_inputs  # other inputs are listed later
 
         seen = [item.uri for item in list_inputs(names, output).inputs]
     kinds = {kind} if kind else _kinds(seen)
@@ -273,7 +273,7 @@ def guess(
 
 
 def _odd(names: Sequence[str]) -> str:
-    """Return which files differ in kind, one of each."""
+    """Describe which files differ in kind, with one example of each."""
     firsts: dict[str, str] = {}
     for name in names:
         firsts.setdefault(min(_kinds([name])), name)
@@ -281,7 +281,7 @@ def _odd(names: Sequence[str]) -> str:
 
 
 def _kinds(names: Iterable[str]) -> set[str]:
-    """Return the kinds that suffixes show, an empty word for one that is not known."""
+    """Return the kinds that suffixes show, with ``""`` for unknown ones."""
     from batchflow.io.sources.compression import by_suffix
 
     plain = (name.rpartition(".")[0] if by_suffix(name) else name for name in names)

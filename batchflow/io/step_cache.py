@@ -1,7 +1,7 @@
-"""What steps of a flow gave, kept on disk: tables as Arrow or Parquet, anything else as JSON, never as pickles.
+"""Disk cache of step results: tables as Arrow or Parquet, other values as JSON, never as pickles.
 
-A file stands there only when it is whole. Its name, or the note beside it, tells the function and the
-arguments that it came of, so whoever would get the same need not run again.
+A cached file appears only once it is complete. A note next to it records the key of the function and
+arguments that produced it, so an identical step need not run again.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SUFFIXES: Final = (".arrow", ".parquet", ".json")
 
 
 class CachedValue(NamedTuple):
-    """A value on disk."""
+    """A cached value on disk."""
 
     path: str
     digest: str
-    """Of the file: that of another value is another."""
+    """SHA-256 hash of the file."""
 
     def open(self) -> Any:
-        """Return the value."""
+        """Read and return the value."""
         if self.path.endswith(".json"):
             with open(self.path, encoding="utf-8") as file:
                 return json.load(file)
@@ -46,37 +46,37 @@ class CachedValue(NamedTuple):
 
 
 class CacheEntry(NamedTuple):
-    """Where a step keeps what it gives."""
+    """Cache location of one step's value."""
 
     path: str
-    """Without a suffix where that follows the kind of the value."""
+    """Path of the value; without a suffix, the kind of the value decides the suffix."""
     key: str
-    """Digits of what the value comes of; ``""``: nobody can tell."""
+    """Hash of the function and arguments that produce the value; ``""`` if they cannot be compared."""
 
     @property
     def _note(self) -> str:
-        """File beside the value that tells what it comes of and what it is."""
+        """Path of the note that records the key and hash of the value."""
         folder, name = os.path.split(self.path)
         return os.path.join(folder, f".{name}_batchflow.json")
 
     def find(self) -> CachedValue | None:
-        """Return the value that is kept here, if it is of this key and was not changed since."""
+        """Return the cached value if it has this key and its file is unchanged."""
         try:
             with open(self._note, encoding="utf-8") as file:
                 note = json.load(file)
             if self.key and note["key"] == self.key and digest(note["path"]) == note["digest"]:
                 return CachedValue(note["path"], note["digest"])
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # nothing is kept here, or nothing that can be relied on
+            pass  # nothing cached, or nothing trustworthy
         return None
 
     def keep(self, value: Any) -> CachedValue:
-        """Write a value; a frame is kept as a table.
+        """Write a value to the cache; a frame is stored as a table.
 
         Raises
         ------
         SchemaError
-            If it is neither a table nor what JSON gives back as it is.
+            If it is neither a table nor a value that survives a JSON round trip.
         """
         kept = self._write(value)
         note = {"key": self.key, "path": kept.path, "digest": kept.digest}
@@ -120,7 +120,7 @@ def _write_table(table: pa.Table, path: str) -> None:
 
 
 def _write_json(value: Any, path: str) -> None:
-    """Write what JSON gives back as it is, but for tuples, which it makes lists of."""
+    """Write a value as JSON if it survives the round trip; only tuples may become lists."""
     try:
         text = json.dumps(value)
         lossless = json.loads(text) == _as_lists(value)
@@ -143,7 +143,7 @@ def _as_lists(value: Any) -> Any:
 
 
 def _replace(path: str, data: bytes) -> None:
-    """Write a small file, which is the old or the new one at any time."""
+    """Replace a small file atomically."""
     new = f"{path}.{os.urandom(8).hex()}.new"
     with open(new, "wb") as file:
         file.write(data)

@@ -1,7 +1,7 @@
-"""All code that runs where the data is: read a chunk, call the function, convert, write.
+"""Worker-side code: read a chunk, call the function, convert and write the results.
 
-Nothing here raises to the executor: whatever goes wrong becomes a failure, of a record where one is
-at fault, of the chunk where not.
+Nothing here raises to the executor. Every error becomes a failure of the record at fault, or of the whole
+chunk if no single record is.
 """
 
 from batchflow.worker.failures import died, failed, lost, over, placed

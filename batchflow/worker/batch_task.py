@@ -1,4 +1,4 @@
-"""A task that calls the function with tables of some records."""
+"""Task that calls the function with tables of records."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ if TYPE_CHECKING:
     from batchflow.worker.invocation import RateGate
 
 BATCH_BYTES = 8_000_000
-"""Bytes of a table that a batch function gets, at most by one block; larger chunks are several calls."""
+"""Soft limit on the bytes of one batch, exceeded by at most one block; larger chunks take several calls."""
 FEW = 64
-"""Records among which the worker itself looks for those at fault; of more the scheduler makes halves, that others
-may help. So a mistake that every record meets costs a call or two for each, and no task."""
+"""Records up to which the worker isolates failing records itself. Larger chunks are halved by the scheduler, so
+that other workers share the work. An error on every record costs a call or two for each, but no extra task.
+"""
 
 
 class _Refusal(NamedTuple):
-    """Why a table could not be taken through."""
+    """Error of a batch, with the phase in which it occurred."""
 
     phase: Phase
     error: BaseException
 
 
 class BatchTask(TaskRun):
-    """Calls the function once for each table of some records."""
+    """Task that calls the function once per table of records."""
 
     def __init__(
         self, program: Program, task: Task, extra: tuple[Any, ...], state: JobState | None = None
@@ -47,12 +48,12 @@ class BatchTask(TaskRun):
         super().__init__(program, task, extra, state)
         self._gate: RateGate | None = None
         if program.bucket is not None:
-            from batchflow.worker.invocation import RateGate  # with asyncio, 40 ms
+            from batchflow.worker.invocation import RateGate  # imports asyncio, 40 ms
 
             self._gate = RateGate(program.bucket)
 
     def work(self) -> Failed | None:
-        """Gather blocks into tables, call, and take over what comes back."""
+        """Group blocks into tables, call the function and store the results."""
         for blocks in self._batches():
             filled = [block for block in blocks if len(block.rows)]
             first = len(self.failures) - len(blocks[0].failures)
@@ -65,7 +66,7 @@ class BatchTask(TaskRun):
         return None
 
     def _batches(self) -> Iterator[list[Block]]:
-        """Yield what one call takes; a block with failures goes by itself, so that they have their place."""
+        """Yield the blocks of each call; a block with failures is called alone, to keep its failures in order."""
         if self.tallies is not None:
             for block in self.blocks:
                 yield from ([part] for part in self._neighbours(block))
@@ -88,7 +89,7 @@ class BatchTask(TaskRun):
             yield gathered
 
     def _neighbours(self, block: Block) -> Iterator[Block]:
-        """Yield the selected records of a block that are next to each other in the input: their rows are, too."""
+        """Yield the selected records of a block in runs that are adjacent in the input, as their rows must be."""
         only = block.span.only or ()
         numbers = [only[number + self.task.chunk.skip] for number in block.numbers]
         starts = [at for at in range(1, len(numbers)) if numbers[at] != numbers[at - 1] + 1]
@@ -98,13 +99,13 @@ class BatchTask(TaskRun):
             yield block._replace(rows=rows, numbers=kept, failures=failures)
 
     def _isolate(self, blocks: Sequence[Block], refusal: _Refusal, tries: int = 1) -> _Refusal | None:
-        """Call the function with halves, and halves of them, of what it refused, until those at fault are alone.
+        """Bisect a failing batch until the records at fault are alone.
 
         Returns
         -------
         _Refusal or None
-            Why the chunk fails as a whole nevertheless: the job wants it so, another try may help it, or there
-            is no time for more in this task.
+            Reason why the chunk still fails as a whole: the job does not isolate, a retry may help, or too little
+            time is left in this task.
         """
         if not self.program.isolates or self.program.retry.again(refusal.error, self.task.attempt):
             return refusal
@@ -127,7 +128,7 @@ class BatchTask(TaskRun):
         return None
 
     def _is_late(self) -> bool:
-        """Whether calls have to wait for their turn, or half of the task's time is over: each may take as long."""
+        """Whether calls are rate-limited or half of the time limit has passed, as each call may take as long."""
         limit = self.program.timeout
         return self._gate is not None or (limit is not None and time.time() - self.started > limit / 2)
 
@@ -136,7 +137,7 @@ class BatchTask(TaskRun):
         return concat(block.rows if is_tabular(block.rows) else source.table(block.rows) for block in blocks)
 
     def _call(self, blocks: Sequence[Block]) -> _Refusal | None:
-        """Call the function with one table and take over what it gives; return why that cannot be, if so."""
+        """Call the function with one table and store its result; return the error, if any."""
         phase: Phase = "convert"
         try:
             table = self._table(blocks)
@@ -172,7 +173,7 @@ def _records(blocks: Sequence[Block]) -> int:
 
 
 def _halves(blocks: Sequence[Block]) -> tuple[list[Block], list[Block]]:
-    """Return the records of blocks in two halves."""
+    """Split the records of blocks into two halves."""
     halves: tuple[list[Block], list[Block]] = [], []
     left = _records(blocks) // 2
     for block in blocks:

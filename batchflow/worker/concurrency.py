@@ -1,8 +1,8 @@
-"""Where the calls of a worker run that wait side by side: its own thread, a pool of them, an asyncio loop.
+"""Concurrency backends of a worker: inline calls, a thread pool, or an asyncio event loop.
 
-Whoever runs a task begins calls and waits until some have landed. It does so as an iterator that stops
-wherever it has to wait, since waiting is a different thing in each of them. All of it stays in the main
-thread, where a task that takes too long is told so by a signal.
+A task starts calls and waits until some have finished. It is written as an iterator that yields wherever it
+must wait, because each backend waits differently. The iterator always runs in the main thread, where a
+signal can interrupt a task that takes too long.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from batchflow.worker.program import Program
 from batchflow.worker.task import PASSING
 
 ARRIVAL_SECONDS = 0.05
-"""Interval of the checks for tasks that arrived while calls are waited for and more could run."""
+"""Interval of the checks for newly arrived tasks while calls are pending and more could run."""
 
 
 class ConcurrencyBackend(ABC):
-    """Where calls run side by side, for as long as a worker has the program of the job."""
+    """Runs concurrent calls, for as long as a worker has the program of the job."""
 
     holds_setup: ClassVar[bool] = False
-    """Whether the value of ``setup=`` ends with them."""
+    """Whether closing the backend also ends the value of ``setup=``."""
 
     def __init__(self, program: Program, count: int) -> None:
         self.count = count
         self.landed: deque[RecordCall] = deque()
-        """Calls that ended, until whoever began them takes them off."""
+        """Finished calls that the task has not collected yet."""
         self._program = program
         self._gate = RateGate(program.bucket)
         self._caller: RetryingCaller
@@ -47,72 +47,72 @@ class ConcurrencyBackend(ABC):
 
     @property
     def full(self) -> bool:
-        """Whether so many calls are on their way that one has to land before another one begins."""
+        """Whether all slots are busy, so that a call must finish before another can start."""
         return self._flying >= self.count
 
     def make(self, setup: Callable[[], Any]) -> Any:
-        """Return the value of ``setup=``, made where it will be used."""
+        """Return the value of ``setup=``, created in the context that uses it."""
         return setup()
 
     def ready(self, extra: tuple[Any, ...]) -> None:
-        """Take over what follows the record in each call."""
+        """Set the arguments that follow the record in each call."""
         self._caller = RetryingCaller(self._program, extra, self._gate, self._sleep)
 
     def _sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
     def suspects(self, calls: Sequence[RecordCall]) -> Sequence[RecordCall]:
-        """Return the calls among these that may keep the task from going on at this moment."""
+        """Return the calls that may be blocking the task at this moment."""
         return calls
 
     @abstractmethod
     def begin(self, call: RecordCall) -> None:
-        """Begin a call."""
+        """Start a call."""
 
     @abstractmethod
     def run(self, steps: Iterator[None]) -> None:
-        """Go through an iterator, waiting at each step until a call has landed; raises what ends a task."""
+        """Advance an iterator, waiting at each step until a call finishes; raises errors that end the task."""
 
     @abstractmethod
     def settle(self) -> None:
-        """Give up what is on its way, of a task that cannot be kept."""
+        """Abandon all pending calls of a task that failed."""
 
     @abstractmethod
     def close(self, value: Any = None, *, broken: bool = False) -> None:
-        """Give up what is on its way and end for good.
+        """Abandon all pending calls and shut down.
 
         Parameters
         ----------
         value
-            Of ``setup=``: a client that can be closed asynchronously is.
+            Value of ``setup=``; if it has an async ``aclose`` or ``close``, that is awaited.
         broken
-            A task of this worker broke off, and its limits hold on until all of it has ended.
+            Whether a task of this worker was aborted; its limits then apply until all its calls have ended.
         """
 
 
 class InlineBackend(ConcurrencyBackend):
-    """One call after the other, in this thread."""
+    """Backend that makes one call at a time in the current thread."""
 
     def begin(self, call: RecordCall) -> None:
-        """Call the function."""
+        """Call the function immediately."""
         self._caller.call(call)
         self.landed.append(call)
 
     def run(self, steps: Iterator[None]) -> None:
-        """Go through an iterator, which never has to wait."""
+        """Advance an iterator that never has to wait."""
         for _ in steps:
             pass
 
     def settle(self) -> None:
-        """Drop the calls that nobody took: nothing is on its way."""
+        """Drop uncollected calls; none are pending."""
         self.landed.clear()
 
     def close(self, value: Any = None, *, broken: bool = False) -> None:
-        """Nothing to end."""
+        """Do nothing: there is nothing to shut down."""
 
 
 class ThreadBackend(ConcurrencyBackend):
-    """A pool of threads, for plain functions."""
+    """Thread pool for plain functions."""
 
     def __init__(self, program: Program, count: int) -> None:
         super().__init__(program, count)
@@ -125,7 +125,7 @@ class ThreadBackend(ConcurrencyBackend):
             thread.start()
 
     def _work(self) -> None:
-        with suppress(TaskTimeout):  # which comes a moment too late for the call that it was meant for
+        with suppress(TaskTimeout):  # may arrive just after the call that it was meant for
             while (call := self._begun.get()) is not None:
                 self._busy.add(threading.get_ident())
                 try:
@@ -140,12 +140,12 @@ class ThreadBackend(ConcurrencyBackend):
             raise TaskTimeout
 
     def begin(self, call: RecordCall) -> None:
-        """Hand a call to the next thread that is free."""
+        """Hand a call to the next free thread."""
         self._flying += 1
         self._begun.put(call)
 
     def run(self, steps: Iterator[None]) -> None:
-        """Go through an iterator."""
+        """Advance an iterator, waiting at each step until a call finishes."""
         for _ in steps:
             with suppress(queue.Empty):
                 self._land(self._ended.get(timeout=None if self.full else ARRIVAL_SECONDS))
@@ -159,7 +159,7 @@ class ThreadBackend(ConcurrencyBackend):
         self.landed.append(call)
 
     def settle(self) -> None:
-        """Drop the calls that no thread has begun, and wait for the others."""
+        """Drop the calls that no thread has started and wait for the others."""
         with suppress(queue.Empty):
             while True:
                 self._begun.get_nowait()
@@ -170,7 +170,7 @@ class ThreadBackend(ConcurrencyBackend):
         self.landed.clear()
 
     def close(self, value: Any = None, *, broken: bool = False) -> None:
-        """Let the threads end; those of a task that broke off are interrupted, or the process goes with them."""
+        """Shut down the threads; those of an aborted task are interrupted, or else the process ends with them."""
         del value
         self._over.set()
         with suppress(queue.Empty):
@@ -186,7 +186,7 @@ class ThreadBackend(ConcurrencyBackend):
 
 
 def _interrupt(thread: int) -> None:
-    """Have a thread told that its time is over, but not in the middle of an import."""
+    """Raise `TaskTimeout` in a thread, but not in the middle of an import."""
     end = time.monotonic() + GRACE
     while is_importing(sys._current_frames().get(thread)) and time.monotonic() < end:
         time.sleep(IMPORT_SECONDS)
@@ -197,7 +197,7 @@ _END = object()
 
 
 class AsyncioBackend(ConcurrencyBackend):
-    """An asyncio loop, for async functions; it lives on between tasks, and with it what ``setup=`` made."""
+    """asyncio event loop for async functions; it outlives tasks, and so do objects that ``setup=`` created."""
 
     holds_setup: ClassVar[bool] = True
 
@@ -206,17 +206,17 @@ class AsyncioBackend(ConcurrencyBackend):
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._hear)
         self._tasks: dict[Any, RecordCall] = {}
-        """Tasks of asyncio and the call that each is at."""
+        """Calls by the asyncio task that is running them."""
         self._steps: Iterator[None] = iter(())
         self._over: asyncio.Future[None] | None = None
         self._broken: BaseException | None = None
         self._seeks = False
-        """A lane whose call has landed is looking for the next one,"""
+        """Whether a lane whose call finished is looking for its next one."""
         self._found: RecordCall | None = None
-        """which is this: so a lane goes on, where each call with a task of its own would cost twice as much."""
+        """Next call of that lane. Reusing a lane costs half as much as a new asyncio task for each call."""
 
     def make(self, setup: Callable[[], Any]) -> Any:
-        """Return the value of ``setup=``, which may be async; either way it is called inside the loop."""
+        """Return the value of ``setup=``, which may be async; it is always called inside the loop."""
 
         async def made() -> Any:
             value = setup()
@@ -225,7 +225,7 @@ class AsyncioBackend(ConcurrencyBackend):
         return self._run(made())
 
     def begin(self, call: RecordCall) -> None:
-        """Begin a call, in the lane that looks for one or in a new one."""
+        """Start a call in the lane that is looking for one, or in a new lane."""
         self._flying += 1
         if self._seeks:
             self._seeks, self._found = False, call
@@ -235,7 +235,7 @@ class AsyncioBackend(ConcurrencyBackend):
         task.add_done_callback(self._tasks.pop)
 
     def suspects(self, calls: Sequence[RecordCall]) -> Sequence[RecordCall]:
-        """Return the call that has the loop if any has it, since it keeps all others waiting."""
+        """Return the call that is blocking the loop, if any; otherwise all calls."""
         task = asyncio.current_task(self._loop)
         return calls if task is None else [call for call in calls if call is self._tasks.get(task)]
 
@@ -252,12 +252,12 @@ class AsyncioBackend(ConcurrencyBackend):
             call = self._go_on()
 
     def _go_on(self) -> RecordCall | None:
-        """Have the iterator go on, since a call has landed; returns the first one that it begins."""
+        """Advance the iterator after a call has finished; return the first call that it starts."""
         self._seeks = True
         try:
             if self._broken is None:
                 over = next(self._steps, _END) is _END
-                found, self._found = self._found, None  # which else held its block until the next one
+                found, self._found = self._found, None  # a kept reference would hold the block until the next call
                 if over:
                     self._end()
                 return found
@@ -281,21 +281,21 @@ class AsyncioBackend(ConcurrencyBackend):
             self._over.set_result(None)
 
     def _hear(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Take over what was raised where asyncio called something; it would go on as if it were nothing."""
+        """Record an error raised in a callback of asyncio, which would otherwise only log it."""
         error = context.get("exception")
         if isinstance(error, PASSING):
             self._broken = error
             self._end()
-        elif not loop.is_closed():  # what was left open then is told of nobody
+        elif not loop.is_closed():  # after closing, leftovers are ignored
             loop.default_exception_handler(context)
 
     def run(self, steps: Iterator[None]) -> None:
-        """Go through an iterator.
+        """Advance an iterator inside the loop.
 
         Raises
         ------
         RuntimeError
-            If the function cancelled the tasks of the loop or stopped it.
+            If the function cancelled tasks of the loop or stopped it.
         """
         drive = self._loop.create_task(self._drive(steps))
         try:
@@ -323,7 +323,7 @@ class AsyncioBackend(ConcurrencyBackend):
             raise self._broken
 
     def _run(self, coroutine: Awaitable[Any]) -> Any:
-        """Run the loop until a coroutine ends: in another thread, where this one has a loop running already."""
+        """Run a coroutine in the loop; in another thread if this thread already runs a loop."""
         if not _is_looping():
             return self._loop.run_until_complete(coroutine)
         from concurrent.futures import ThreadPoolExecutor  # in a notebook, without worker processes
@@ -332,7 +332,7 @@ class AsyncioBackend(ConcurrencyBackend):
             return pool.submit(self._loop.run_until_complete, coroutine).result()
 
     def settle(self) -> None:
-        """Cancel what is on its way, and give it a moment to end."""
+        """Cancel all pending calls and give them a moment to end."""
         self._steps, self._found = iter(()), None
         if self._tasks:
             for task in self._tasks:
@@ -343,15 +343,15 @@ class AsyncioBackend(ConcurrencyBackend):
         self.landed.clear()
 
     def close(self, value: Any = None, *, broken: bool = False) -> None:
-        """Cancel what is on its way, close the client that ``setup=`` made, and the loop."""
+        """Cancel all pending calls, close the client that ``setup=`` created and close the loop."""
         self.settle()
-        with suppress(Exception, asyncio.CancelledError):  # it is over: nobody is left to be told
+        with suppress(Exception, asyncio.CancelledError):  # too late to report errors
             self._run(_closed(value))
         self._loop.close()
 
 
 def _is_looping() -> bool:
-    """Whether this thread runs a loop, as that of a notebook does."""
+    """Whether this thread already runs an event loop, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -373,7 +373,7 @@ async def _closed(value: Any) -> None:
 
 
 def concurrency_backend(program: Program) -> ConcurrencyBackend:
-    """Return where the calls of a job run."""
+    """Return the concurrency backend for a job."""
     count = program.side_by_side or 1
     if is_async(program.fn):
         return AsyncioBackend(program, count)

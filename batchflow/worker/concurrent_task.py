@@ -1,4 +1,4 @@
-"""A task whose calls wait side by side: a window of them slides over its records, across blocks."""
+"""Task with concurrent calls: a sliding window over its records, across blocks."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from batchflow.worker.record_task import RecordTask
 from batchflow.worker.task import PASSING, JobState
 
 AHEAD = 4
-"""Records behind the block that is waited for, as a multiple of the calls at once, before no more are read."""
+"""Read-ahead limit: finished records waiting for an earlier block, as a multiple of the concurrent calls."""
 LOOK_SECONDS = 0.01
-"""After what time an event loop that is busy at the time limit is looked at again,"""
+"""Seconds until an event loop that is busy at the time limit is checked again."""
 LOOKS = 20
-"""so many times at most: one that a call blocks is never found idle."""
+"""Maximum number of such checks; a loop that a call blocks is never found idle."""
 
 
 class _Group:
-    """A block whose calls have begun, or are about to."""
+    """Block whose calls have started or are about to."""
 
     def __init__(self, block: Block, rows: Sequence[Any], unread: list[Failure]) -> None:
         self.block = block
@@ -34,16 +34,16 @@ class _Group:
         self.calls = [RecordCall(self, at, record) for at, record in enumerate(rows)]
         self.left = len(self.calls)
         self.seconds = 0.0
-        """That its calls took, together."""
+        """Total seconds of its calls."""
 
 
 class Overlap:
-    """Tasks after the one at hand, whose calls begin while its last ones are waited for.
+    """Later tasks whose calls start while the last calls of the current task are pending.
 
     Attributes
     ----------
     more
-        Returns one of the tasks that wait, by its index, ``None`` if it may not begin yet.
+        Returns a waiting task by its index; ``None`` if it may not start yet.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Overlap:
         self.more: Callable[[int], Task | None] | None = None
 
     def fill(self, lanes: ConcurrencyBackend, make: Callable[[Task], ConcurrentRecordTask]) -> None:
-        """Begin calls of later tasks as long as there are free lanes."""
+        """Start calls of later tasks while there are free lanes."""
         while not lanes.full:
             if not self.runs or self.runs[-1].begun:
                 task = self.more(len(self.runs)) if self.more is not None else None
@@ -64,7 +64,7 @@ class Overlap:
                 return
 
     def take(self, task: Task, lanes: ConcurrencyBackend) -> ConcurrentRecordTask | None:
-        """Return the run of a task, if it has begun; others that came to nothing are given up."""
+        """Return the run of a task if it has started; otherwise discard all started runs."""
         if self.runs and self.runs[0].task.key == task.key:
             return self.runs.popleft()
         if self.runs:
@@ -72,18 +72,18 @@ class Overlap:
         return None
 
     def settle(self, lanes: ConcurrencyBackend) -> None:
-        """Give up all calls on their way; tasks whose calls had begun start again in their turn."""
+        """Abandon all pending calls; the tasks that they belong to start over in their turn."""
         self.runs.clear()
         lanes.settle()
 
 
 class ConcurrentRecordTask(RecordTask):
-    """Calls the function for some records at once; everything else is as if they came one after the other.
+    """Task with several calls at once; results are the same as for sequential calls.
 
     Parameters
     ----------
     lanes
-        Where the calls run.
+        Backend that runs the calls.
     """
 
     fine: ClassVar[bool] = False
@@ -96,7 +96,7 @@ class ConcurrentRecordTask(RecordTask):
         self._groups: deque[_Group] = deque()
         self._held = 0
         self.begun: bool = False
-        """Whether all calls have begun."""
+        """Whether all calls have started."""
         self._progress = self._steps()
         self._problem: BaseException | None = None
         self._seconds = 0.0
@@ -105,7 +105,7 @@ class ConcurrentRecordTask(RecordTask):
         lanes.ready(extra)
 
     def advance(self) -> None:
-        """Begin calls before the turn of this run, as long as there are free lanes."""
+        """Start calls before the turn of this run, while there are free lanes."""
         try:
             next(self._progress, None)
         except PASSING:
@@ -114,18 +114,18 @@ class ConcurrentRecordTask(RecordTask):
             self._problem, self.begun = error, True
 
     def stats(self) -> Stats:
-        """Return what the task did so far."""
+        """Return the statistics of the task so far."""
         lanes = self._seconds / self._lanes.count if self._lanes.count > 1 else 0.0
         return super().stats()._replace(lanes=lanes)
 
     def work(self) -> None:
-        """Call, block after block, without waiting for one before the next."""
+        """Call the function for block after block, without waiting between blocks."""
         try:
             if self._problem is not None:
                 raise self._problem
             self._lanes.run(self._together())
         except PASSING:
-            raise  # whoever has the lanes ends them
+            raise  # the runner closes the backend
         except BaseException:
             if self.overlap is None:
                 self._lanes.settle()
@@ -135,10 +135,10 @@ class ConcurrentRecordTask(RecordTask):
             raise
 
     def seconds_left(self, limit: float) -> float:
-        """Return the seconds that the longest call has left of a time limit; notes which it is if there are none.
+        """Return the seconds left until the longest call reaches the limit; note its record if none are left.
 
-        Where many calls take longer than the limit none is noted: they may slow each other down, so the task is
-        halved. Nor is one noted while another call has the event loop.
+        If many calls exceed the limit, no record is noted: they may slow each other down, so the task is halved.
+        Nor is a record noted while another call has the event loop.
         """
         now = time.monotonic()
         calls = [call for group in list(self._groups) for call in group.calls if call.entered]
@@ -160,12 +160,12 @@ class ConcurrentRecordTask(RecordTask):
         return LOOK_SECONDS if self._looks <= LOOKS else 0.0
 
     def _together(self) -> Iterator[None]:
-        """Go through the own steps, and once all calls have begun through those of later tasks."""
+        """Advance the steps of this task and, once all its calls have started, those of later tasks."""
         for _ in self._progress:
             if self.begun and self.overlap is not None:
                 self.overlap.fill(self._lanes, self._later)
                 if self._groups and not self._groups[0].left:
-                    continue  # its last call landed as others began
+                    continue  # its last call finished while others were being started
             yield
 
     def _later(self, task: Task) -> ConcurrentRecordTask:
@@ -174,7 +174,7 @@ class ConcurrentRecordTask(RecordTask):
         return run
 
     def _steps(self) -> Iterator[None]:
-        """Begin the calls; stops wherever one has to land before it goes on."""
+        """Start the calls; yield whenever a call must finish first."""
         for block in self.blocks:
             group = self._opened(block)
             for call in group.calls:
@@ -194,7 +194,7 @@ class ConcurrentRecordTask(RecordTask):
             self._land()
 
     def _opened(self, block: Block) -> _Group:
-        """Return a block as it is called; what could not be read of it is told when its turn has come."""
+        """Open a block for its calls; read failures are reported in the turn of the block."""
         unread = self.unread(block)
         group = _Group(*self.readable(block, unread), unread)
         self._groups.append(group)
@@ -202,11 +202,11 @@ class ConcurrentRecordTask(RecordTask):
         return group
 
     def _crowded(self) -> bool:
-        """Whether much is done that waits for its turn."""
+        """Whether too many finished records are waiting for their turn."""
         return bool(self._groups) and self._held - len(self._groups[0].calls) > AHEAD * self._lanes.count
 
     def _land(self) -> None:
-        """Take over the calls that have landed, and hand over the blocks whose turn it is."""
+        """Collect finished calls and hand over the blocks whose turn it is."""
         while self._lanes.landed:
             call = self._lanes.landed.popleft()
             call.group.left -= 1
@@ -229,5 +229,5 @@ class ConcurrentRecordTask(RecordTask):
                 self.fail(block, call.at, "call", call.error, call.tries)
         self.add(block, 0, len(self.failures) - first - len(group.unread))
         self.clock.lap("call")
-        group.calls.clear()  # which know it: nothing waits for the garbage collector
+        group.calls.clear()  # breaks the reference cycle, so that memory is freed at once
         self.keep(block, values, owners, first, before)

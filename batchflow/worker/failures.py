@@ -1,4 +1,4 @@
-"""Failures as values: whose record, in which phase, with the user's part of the traceback."""
+"""Failures as values: record, phase, and the user's part of the traceback."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
 
 _HOST = socket.gethostname()
 _FRAMES = 50
-"""Innermost frames of a traceback that are shown."""
+"""Maximum number of innermost frames in a traceback."""
 _HEAD = 500
-"""Characters of the start of a long traceback that are kept; its end tells most."""
+"""Characters kept from the start of a long traceback; the rest comes from its end, which is most useful."""
 _CHAIN = 8
-"""Exceptions that led to each other, whose traceback is made from cached frames."""
+"""Maximum length of an exception chain whose traceback is built from cached frames."""
 _MOST_FRAMES = 256
 _SUGGESTING = (NameError, AttributeError, ImportError)
 _UNUSUAL = (SyntaxError, BaseExceptionGroup, *(_SUGGESTING if sys.version_info >= (3, 12) else ()))
-"""Exceptions whose traceback has more than the message: carets, other exceptions, or suggestions."""
+"""Exceptions whose traceback shows more than the message: carets, sub-exceptions or suggestions."""
 _BARE = ("__main__", "builtins")
 _CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
 _CONTEXT = "\nDuring handling of the above exception, another exception occurred:\n\n"
 _cached_frames: dict[tuple[int, ...], tuple[str, list[CodeType]]] = {}
-"""Text of frames by their code objects and instructions, with the code objects."""
+"""Text of frames, with their code objects, by the ids of code objects and instruction offsets."""
 
 
 @cache
 def worker_name() -> str:
-    """Return what names this process in reports: host and process number."""
+    """Return the name of this process in reports: host and process id."""
     return f"{_HOST}:{os.getpid()}"
 
 
@@ -55,7 +55,7 @@ os.register_at_fork(after_in_child=worker_name.cache_clear)
 def failed(
     work: WorkItem, phase: Phase, error: BaseException, records: int | None = None, retry: Retry = NEVER
 ) -> Failed:
-    """Return the outcome of work that gave nothing back."""
+    """Return the outcome of failed work."""
     task = work.task if isinstance(work, CountRecords) else work
     span = task.chunk.spans[0] if isinstance(task, Task) else None
     failure = Failure(
@@ -77,40 +77,40 @@ def failed(
 def lost(
     work: WorkItem, phase: Phase, error: BaseException, worker: str | None = None, *, retry: Retry = NEVER
 ) -> Failed:
-    """Return the outcome of work that broke off; halving finds the record at fault.
+    """Return the outcome of work that was aborted; halving then finds the record at fault.
 
     Parameters
     ----------
     worker
-        Name of the worker, where it is not this process.
+        Name of the worker, if it is not this process.
     """
     outcome = failed(work, phase, error, None, retry)._replace(died=True)
     return outcome if worker is None else outcome._replace(failure=outcome.failure._replace(worker=worker))
 
 
 def died(work: WorkItem, message: str, worker: str, retry: Retry, *, suspect: bool = False) -> Failed:
-    """Return the outcome of work whose worker ended.
+    """Return the outcome of work whose worker died.
 
     Parameters
     ----------
     suspect
-        Whether the cause may lie outside of the work.
+        Whether the cause may be outside of the work.
     """
     return lost(work, "worker", WorkerDied(message), worker, retry=retry)._replace(suspect=suspect)
 
 
 class TracebackCount:
-    """Tracebacks of the failures of one job in one process, without those that no error table keeps.
+    """Traceback limiter for the failures of one job in one process.
 
-    The scheduler drops tracebacks of a kind beyond the first `TRACEBACKS` of the job. One process need
-    neither format nor send more than so many.
+    The scheduler keeps only the first `TRACEBACKS` tracebacks of a kind per job. A process therefore need not
+    format or send more than that many.
     """
 
     def __init__(self) -> None:
         self._kinds: Counter[tuple[type, int, int]] = Counter()
 
     def of(self, error: BaseException) -> str:
-        """Return the traceback of an error, or nothing."""
+        """Return the traceback of an error, or ``""`` over the limit."""
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
@@ -131,7 +131,7 @@ def of_record(
     hint: Callable[[BaseException, Any], str] = hints.of_record,
     traceback: Callable[[BaseException], str] | None = None,
 ) -> Failure:
-    """Return the failure of one record of a block, with a hint at what it came of."""
+    """Return the failure of one record of a block, with a hint at its cause."""
     number = block.numbers[at]
     start, stop = block.locate(number)
     kind = type(error).__name__
@@ -152,11 +152,11 @@ def of_record(
         None,
         0,
     )
-    return tuple.__new__(Failure, fields)  # a tenth of what a failing record costs
+    return tuple.__new__(Failure, fields)  # saves a tenth of the cost of a failing record
 
 
 def placed(outcome: Failed, block: Block, at: int) -> Failed:
-    """Return an outcome with the place of the one record that it is about."""
+    """Return an outcome with the location of the one record that it concerns."""
     number = block.numbers[at]
     start, stop = block.locate(number)
     failure = outcome.failure._replace(
@@ -166,15 +166,15 @@ def placed(outcome: Failed, block: Block, at: int) -> Failed:
 
 
 def user_traceback(error: BaseException) -> str:
-    """Return a traceback of the user's frames only, without those of batchflow, at most `TRACEBACK_LIMIT` long."""
+    """Return a traceback of the user's frames only, at most `TRACEBACK_LIMIT` characters long."""
     plain = _plain_traceback(error)
     text = _any_traceback(error) if plain is None else plain
     return text if len(text) <= TRACEBACK_LIMIT else f"{text[:_HEAD]}…\n{text[_HEAD + 2 - TRACEBACK_LIMIT :]}"
 
 
 def _any_traceback(error: BaseException) -> str:
-    """Return the traceback of an exception that has notes, a syntax error or other exceptions in it."""
-    import traceback  # only where something failed
+    """Return the traceback of any exception, including notes, syntax errors and exception groups."""
+    import traceback  # only needed after a failure
 
     summary = traceback.TracebackException.from_exception(error, limit=-_FRAMES)
     summary.stack = _user_frames(summary.stack)
@@ -182,7 +182,7 @@ def _any_traceback(error: BaseException) -> str:
 
 
 def _plain_traceback(error: BaseException, depth: int = 0) -> str | None:
-    """Return the traceback that `_any_traceback` does, at a tenth of its cost; ``None`` if it takes more.
+    """Build the same traceback as `_any_traceback` at a tenth of its cost; ``None`` if that is impossible.
 
     Thousands of records fail at the same line, so the text of the frames is cached.
     """
@@ -204,11 +204,11 @@ def _plain_traceback(error: BaseException, depth: int = 0) -> str | None:
 
 
 def _frames(trace: TracebackType | None) -> str:
-    """Return the lines of the user's frames."""
+    """Return the formatted frames of the user's code."""
     where: list[int] = []
     first = trace
     while trace is not None:
-        where += id(trace.tb_frame.f_code), trace.tb_lasti  # a code object takes long to hash
+        where += id(trace.tb_frame.f_code), trace.tb_lasti  # hashing a code object is slow
         trace = trace.tb_next
     key = tuple(where)
     cached = _cached_frames.get(key)
@@ -222,7 +222,7 @@ def _frames(trace: TracebackType | None) -> str:
         _cached_frames.clear()
     codes = []
     while first is not None:
-        codes.append(first.tb_frame.f_code)  # held, so that no other code gets its id
+        codes.append(first.tb_frame.f_code)  # kept alive, so that no other code object reuses its id
         first = first.tb_next
     _cached_frames[key] = text, codes
     return text
@@ -233,7 +233,7 @@ def _user_frames(stack: StackSummary) -> StackSummary:
 
 
 def over(work: WorkItem, error: TaskTimeout | MemoryError, limits: Limits, retry: Retry = NEVER) -> Failed:
-    """Return the outcome of work that broke off at a limit."""
+    """Return the outcome of work that exceeded a limit."""
     if isinstance(error, TaskTimeout):
         assert limits.seconds is not None
         slow = too_slow(work, limits.seconds).with_traceback(error.__traceback__)
@@ -245,12 +245,12 @@ def over(work: WorkItem, error: TaskTimeout | MemoryError, limits: Limits, retry
 
 
 def forget(error: BaseException) -> None:
-    """Let go of what a function held when it raised, all of which hangs on the frames of its traceback."""
+    """Release the objects that a function held when it raised: the traceback refers to them through its frames."""
     error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
 def _too_much(error: MemoryError, cap: int | None) -> MemoryError:
-    """Return what a task is told to have failed of that took too much memory."""
+    """Return the error that reports a task over its memory limit."""
     told = f": {error}" if str(error) else ""
     over = f"the task took more than per_task memory={format_bytes(cap)}" if cap else "there is no more memory"
     return MemoryError(f"{over}{told}").with_traceback(error.__traceback__)

@@ -1,4 +1,4 @@
-"""What a mistake in a function may come of: a column that is not there, or a table where it expects a record."""
+"""Hints at common mistakes in a function: a missing column, or a table instead of a record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from batchflow.core.text import did_you_mean
 
 _MOST = 20
-"""Columns that are named."""
+"""Maximum number of columns to list."""
 _VARIABLE = ("LOAD_FAST", "LOAD_DEREF")
 
 
@@ -19,16 +19,16 @@ _DELIMITERS = ";\t|,"
 _MISSING = (
     r"""Field "(.*)" does not exist in schema|Column '(.*)' not found|No match for FieldRef\.Name\((.*?)\)"""
 )
-"""As Arrow and Polars tell of a column that a table has not."""
+"""Messages of Arrow and Polars about a missing column."""
 _OF_RECORDS = "; map_records calls the function with one record, map_batches (--per batch) with a table of many"
 _OF_TABLES = "; map_batches (--per batch) calls the function with a table of many records, map_records with one"
 
 
 def of_record(error: BaseException, record: Any) -> str:
-    """Return the end of the message of an error that a function of records raised.
+    """Return a hint to append to the error message of a function of records.
 
-    Nothing is said unless it is sure that it was the record that the function used wrongly, and nothing
-    of the user's own. It costs nothing until a function has raised.
+    A hint is given only if the function certainly misused the record and not an object of its own. It costs
+    nothing unless a function raises.
     """
     if not isinstance(record, dict):
         return ""
@@ -41,7 +41,7 @@ def of_record(error: BaseException, record: Any) -> str:
 
 
 def of_batch(error: BaseException, record: Any) -> str:
-    """Return the end of the message of an error that a function of batches raised, of which this is a record."""
+    """Return a hint to append to the error message of a function of batches, given one of its records."""
     told = str(error)
     if not isinstance(record, dict):
         return ""
@@ -56,7 +56,7 @@ def of_batch(error: BaseException, record: Any) -> str:
 
 
 def _looked_for(key: str, error: BaseException, record: dict[Any, Any]) -> bool:
-    """Whether an error came of ``row["amout"]``, where ``row`` is the record."""
+    """Whether an error was raised by ``row["amout"]``, with ``row`` being the record."""
     trace = _last(error)
     if trace is None:
         return False
@@ -82,7 +82,7 @@ def _of_pandas(error: BaseException) -> bool:
 
 
 def _last(error: BaseException) -> TracebackType | None:
-    """Return where an error was raised."""
+    """Return the innermost entry of a traceback."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -91,7 +91,7 @@ def _last(error: BaseException) -> TracebackType | None:
 
 @lru_cache(64)
 def _columns(key: str, names: tuple[Any, ...]) -> str:
-    """Return the columns that there are instead of one, and what helps."""
+    """List the existing columns, with a suggestion for the missing one."""
     columns = [str(column) for column in names]
     more = f", and {len(columns) - _MOST:,} more" if len(columns) > _MOST else ""
     there = f"the columns are {', '.join(columns[:_MOST])}{more}"
@@ -99,7 +99,7 @@ def _columns(key: str, names: tuple[Any, ...]) -> str:
 
 
 def _delimited(key: str, columns: Sequence[str]) -> str:
-    """Return what to say where the only column is a line of a CSV file that has another delimiter."""
+    """Suggest another delimiter if the only column is an undivided line of a CSV file."""
     for mark in _DELIMITERS if len(columns) == 1 else "":
         if key in columns[0].split(mark):
             return f"; is the file delimited by {mark!r}? Pass delimiter={mark!r} (--delimiter)"
@@ -108,8 +108,8 @@ def _delimited(key: str, columns: Sequence[str]) -> str:
 
 @lru_cache(64)
 def _subscripted(code: CodeType, at: int, key: str) -> str | None:
-    """Return the name of the variable in ``name["key"]``, if that is what an instruction is the end of."""
-    import dis  # only where something failed
+    """Return the variable name in ``name["key"]``, if that expression ends at an instruction."""
+    import dis  # only needed after a failure
 
     before: list[dis.Instruction] = []
     for one in dis.get_instructions(code):
