@@ -18,7 +18,7 @@ from batchflow.io.sources import Source
 from batchflow.io.sources.splitter import total_weight
 
 if TYPE_CHECKING:
-    from batchflow.checkpoint import History
+    from batchflow.checkpoint.history import History
 
 
 @dataclass(frozen=True)

@@ -16,20 +16,3 @@ once it is whole under its temporary name, and gets its final name afterwards: w
 the two, the next run does the renaming. Of a line that was half written when the machine stopped
 nothing is taken; a line that was changed is found, since no later one goes with it.
 """
-
-from batchflow.checkpoint.history import LEDGER, DoneChunk, DonePart, History
-from batchflow.checkpoint.ledger import Ledger, refuse_busy
-from batchflow.checkpoint.ledger_reader import has_ledger, is_begun, ledger_size, read_ledger
-
-__all__ = [
-    "LEDGER",
-    "DoneChunk",
-    "DonePart",
-    "History",
-    "Ledger",
-    "has_ledger",
-    "is_begun",
-    "ledger_size",
-    "read_ledger",
-    "refuse_busy",
-]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from batchflow.checkpoint import DoneChunk, DonePart, History
 from batchflow.checkpoint.destination import Destination
+from batchflow.checkpoint.history import DoneChunk, DonePart, History
 from batchflow.core.chunks import InputFile, Key, Piece
 from batchflow.core.coverage import key_of
 from batchflow.errors import LedgerError

@@ -9,8 +9,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from batchflow.checkpoint import LEDGER, DoneChunk, DonePart, History, ledger_size, refuse_busy
 from batchflow.checkpoint.destination import ERRORS, Destination
+from batchflow.checkpoint.history import LEDGER, DoneChunk, DonePart, History
+from batchflow.checkpoint.ledger import refuse_busy
+from batchflow.checkpoint.ledger_reader import ledger_size
 from batchflow.checkpoint.manifest import difference, inputs_of
 from batchflow.checkpoint.recovery import in_order, part_file, part_sizes
 from batchflow.core.chunks import Chunk, InputFile

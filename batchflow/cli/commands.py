@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 def _job(arguments: argparse.Namespace) -> Job:
     """Return the job that the arguments describe."""
-    from batchflow.checkpoint.destination import canonical_place
+    from batchflow.checkpoint.destination_checks import canonical_place
     from batchflow.cli.targets import load_function
     from batchflow.io.readers import guess
     from batchflow.jobs.job import Job

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from batchflow.checkpoint import LEDGER, History
-from batchflow.checkpoint.destination import ERRORS, Destination, canonical_place
+from batchflow.checkpoint.destination import ERRORS, Destination
+from batchflow.checkpoint.destination_checks import canonical_place
+from batchflow.checkpoint.history import LEDGER, History
 from batchflow.checkpoint.manifest import inputs_of
 from batchflow.core.bootstrap import LOADING
 from batchflow.core.pickle_by_value import files

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batchflow.checkpoint import DoneChunk, DonePart, History, Ledger, refuse_busy
 from batchflow.checkpoint.destination import ERRORS, Destination
+from batchflow.checkpoint.history import DoneChunk, DonePart, History
+from batchflow.checkpoint.ledger import Ledger, refuse_busy
 from batchflow.checkpoint.manifest import digest_of, publish_plan, write_plan
 from batchflow.checkpoint.recovery import behind, in_order, part_file, part_sizes, publish, recover
 from batchflow.combiner.error_table import ErrorTable

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
-from batchflow.checkpoint import DoneChunk, DonePart
+from batchflow.checkpoint.history import DoneChunk, DonePart
 from batchflow.core.chunks import Chunk, Key, Piece, Slice
 from batchflow.core.outcomes import Failure, SettledChunk, SpanCount
 from batchflow.io.sources import ChunkCursor, KeyedChunk, Source

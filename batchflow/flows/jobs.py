@@ -18,7 +18,6 @@ from batchflow.flows.step_state import RunningJob, StepState, build_call, job_di
 from batchflow.io.readers import records
 from batchflow.io.sources import Source
 from batchflow.jobs.planner import make_plan
-from batchflow.jobs.resume import finished
 from batchflow.jobs.run import JobRun, StopSignal
 from batchflow.plan import JobSpec
 from batchflow.worker import finished_value, found
@@ -122,6 +121,8 @@ class JobSet:
             step.digest = job_digest(step, source)
         plan = make_plan(JobSpec(source=source, args=args, **spec.job))
         if plan.finished:
+            from batchflow.jobs.resume import finished  # only for a job with nothing left to do
+
             return finished(plan, self._listeners)
         listeners = [*self._listeners, self._watch(spec.name)]
         run = JobRun(plan, self._executor, listeners, self._stop, self._budget, lazy=True)

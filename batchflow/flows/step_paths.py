@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
-from batchflow.checkpoint.destination import canonical_place
+from batchflow.checkpoint.destination_checks import canonical_place
 from batchflow.core.text import printable
 from batchflow.errors import UsageError
 from batchflow.io.sources.listing import place_of_root

@@ -12,7 +12,6 @@ from batchflow.errors import UsageError
 from batchflow.events import Listener
 from batchflow.executors import Executor, chosen
 from batchflow.jobs.planner import make_plan
-from batchflow.jobs.resume import finished
 from batchflow.jobs.run import JobRun
 from batchflow.plan import JobSpec, Plan
 from batchflow.reporting.progress.listener import Progress
@@ -86,6 +85,8 @@ class Job(JobSpec):
         plan = make_plan(self)
         with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor, relaxed_gc():
             if plan.finished:
+                from batchflow.jobs.resume import finished  # only for a job with nothing left to do
+
                 return self._with_job(finished(plan, self.listeners))
             run = self._run_of(plan, executor)
             return self._with_job(run.drive(run.result()))
@@ -109,6 +110,8 @@ class Job(JobSpec):
         history = failed_chunks(plan)
         with chosen(self.executor, needs_ray=self.per_task.needs_ray) as executor:
             if history.ended and not any(done.failures for done in history.chunks.values()):
+                from batchflow.jobs.resume import finished  # only for a job with nothing left to do
+
                 return self._with_job(finished(plan, self.listeners))
             return self._with_job(self._run_of(plan, executor).mended())
 

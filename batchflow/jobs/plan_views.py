@@ -1,25 +1,17 @@
-"""Views of a plan: as a program, a manifest, the context of a report, the record of a job."""
+"""Views of a plan: as a program, the context of a report, the record of a job."""
 
 from __future__ import annotations
 
-import inspect
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
-from batchflow.checkpoint.manifest import comparable_digest, input_entry, options_of
-from batchflow.core.chunks import InputFile
-from batchflow.core.fingerprint import examine
 from batchflow.core.functions import side_by_side
 from batchflow.core.process_state import working_directory
 from batchflow.core.rate import parse_rate
 from batchflow.core.resources import Resources
 from batchflow.plan import JobSpec, Plan
+from batchflow.reporting.environment import environment
 from batchflow.reporting.failure_groups import FailureGroups
-from batchflow.reporting.flow_record import environment
 from batchflow.reporting.report import Report, ReportContext
 from batchflow.reporting.timeline import Timeline
 from batchflow.worker import Program
@@ -75,53 +67,6 @@ def _amounts(resources: Resources) -> dict[str, Any]:
     """Return those of some resources that were asked for."""
     amounts = resources._asdict().items()
     return {name: str(amount) for name, amount in amounts if amount}
-
-
-_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-def manifest(
-    spec: JobSpec, source: Mapping[str, Any], inputs: Sequence[InputFile], format_name: str
-) -> dict[str, Any]:
-    """Return a job as plain values; no function, no value of ``args=``, which may be a secret.
-
-    Parameters
-    ----------
-    source
-        Kind and options of the source.
-    """
-    functions = examine(spec.fn, spec.setup)
-    return {
-        "batchflow": 2,
-        "function": _place(spec.fn),
-        "fingerprint": comparable_digest(functions),
-        "packages": functions.packages,
-        "python": _PYTHON,
-        "version": spec.version,
-        "setup": spec.setup and _place(spec.setup),
-        "args": {name: comparable_digest(examine(value)) for name, value in sorted(spec.args.items())},
-        "per": spec.per,
-        "source": dict(source),
-        "format": format_name,
-        "folder": str(Path.cwd()),
-        "options": options_of(spec),
-        "inputs": [input_entry(item) for item in inputs],
-    }
-
-
-def _place(fn: Callable[..., Any]) -> dict[str, str | None]:
-    """Return what a function can be loaded by again: module, name and file."""
-    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-    try:
-        file = inspect.getsourcefile(inspect.unwrap(fn))
-    except (TypeError, ValueError, OSError):
-        file = None
-    known = file and os.path.isfile(file)
-    return {
-        "module": getattr(fn, "__module__", None),
-        "name": name,
-        "file": os.path.abspath(file) if file and known else None,
-    }
 
 
 def terms_of(plan: Plan) -> ReportContext:

@@ -53,7 +53,7 @@ def make_plan(spec: JobSpec, *, known_only: bool = False, output: Place | None =
         inputs = tuple(listing.inputs)
         weights = _weights(spec, source, inputs)
         return Plan(spec, source.prepared(inputs), inputs, None, *weights, left_out=listing.left_out)
-    from batchflow.checkpoint.destination import canonical_place, destination_of
+    from batchflow.checkpoint.destination_checks import canonical_place, destination_of
     from batchflow.jobs.resume import resume_plan
 
     # Before the destination is looked at: that it exists must not lead to the advice to remove what is read.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from batchflow.checkpoint import DoneChunk, DonePart, History, refuse_busy
+from batchflow.checkpoint.history import DoneChunk, DonePart, History
+from batchflow.checkpoint.ledger import refuse_busy
 from batchflow.checkpoint.recovery import in_order, part_file
 from batchflow.combiner.dataset_writer import DatasetWriter
 from batchflow.combiner.patching import (

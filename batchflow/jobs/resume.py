@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from batchflow.checkpoint import History, is_begun, read_ledger
 from batchflow.checkpoint.destination import Destination
+from batchflow.checkpoint.history import History
+from batchflow.checkpoint.ledger_reader import is_begun, read_ledger
 from batchflow.checkpoint.manifest import (
     PLAN,
     check_same,
@@ -29,7 +30,8 @@ from batchflow.errors import LedgerError
 from batchflow.events import ChunkSettled, JobEnded, Listener
 from batchflow.io.sources import Source
 from batchflow.io.stores import is_uri
-from batchflow.jobs.plan_views import manifest, terms_of
+from batchflow.jobs.manifest import manifest
+from batchflow.jobs.plan_views import terms_of
 from batchflow.plan import JobSpec, Plan
 from batchflow.reporting.report import ReportBuilder
 

@@ -32,7 +32,7 @@ from batchflow.reporting.timeline import Timeline
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from batchflow.checkpoint import DoneChunk
+    from batchflow.checkpoint.history import DoneChunk
     from batchflow.combiner.dataset_writer import DatasetWriter
     from batchflow.reporting.task_output import OutputTail
 

@@ -1,13 +1,12 @@
-"""Flow run as plain values, with the environment that it ran in."""
+"""Flow run as plain values."""
 
 from __future__ import annotations
 
 import heapq
-import os
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from batchflow.reporting.environment import environment
 from batchflow.reporting.failure_groups import FailureGroups
 from batchflow.reporting.graph.analysis import GraphNode, critical_path
 from batchflow.reporting.graph.explain import explain_run
@@ -16,29 +15,6 @@ from batchflow.reporting.report import Report
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-_VERSIONS = ("pyarrow", "ray", "pandas", "polars", "numpy", "torch")
-"""Of these, if they are loaded."""
-
-
-def environment() -> dict[str, Any]:
-    """Return what to know of this process and its machine, as plain values."""
-    from batchflow.core.package import __version__
-    from batchflow.core.resources import available_cpus, total_memory
-
-    system = os.uname()
-    return {
-        "batchflow": __version__,
-        "python": f"{sys.implementation.name} {sys.version.split()[0]}",
-        "platform": f"{system.sysname} {system.release} {system.machine}",
-        "host": system.nodename,
-        "cpus": available_cpus(),
-        "memory": total_memory(),
-        "versions": {
-            name: str(getattr(sys.modules[name], "__version__", "?")) for name in _VERSIONS if name in sys.modules
-        },
-    }
 
 
 STEPS = 4000

@@ -138,7 +138,8 @@ def test_two_runs_at_once_are_noticed(bucket, monkeypatch):
 
 
 def test_a_run_that_was_planned_before_another_went_on_is_refused(bucket):
-    from batchflow.checkpoint import History, Ledger
+    from batchflow.checkpoint.history import History
+    from batchflow.checkpoint.ledger import Ledger
     from batchflow.io.stores import place_of
 
     run(f"{bucket.uri}/out/")

@@ -208,7 +208,7 @@ def output_of(spec: JobSpec) -> Place | None:
     """Return the output of a job, whatever is there."""
     if spec.into is None:
         return None
-    from batchflow.checkpoint.destination import canonical_place
+    from batchflow.checkpoint.destination_checks import canonical_place
 
     return canonical_place(os.fspath(spec.into))
 
