@@ -57,8 +57,8 @@ def test_one_record_kills_its_worker(remote, die):
         assert int(pid) not in (0, os.getpid())
     else:
         assert "WorkerCrashedError" in row["message"]
-    # The chunk, the chunk with the start of each record noted, the record alone. Ray halves: 8, 4, 2, 1 records.
-    assert row["attempts"] == (3 if remote.name == "processes" else 4)
+    # The chunk, the chunk with the start of each record noted, the record alone.
+    assert row["attempts"] == 3
 
 
 def test_several_records_kill_their_workers(remote):

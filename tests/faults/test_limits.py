@@ -57,8 +57,7 @@ def test_a_record_that_hangs_costs_itself_only(remote, hang):
     assert told(result) == [(3, "2", "timeout", "TimeoutError")]
     [row] = result.errors.to_pylist()
     assert row["message"] == "the task took longer than timeout=0.3 seconds"
-    # On Ray nothing is left of a worker that had to be killed, so its chunk is halved.
-    assert row["attempts"] == (2 if remote.name == "ray" and hang in (count_in_c, swallow) else 1)
+    assert row["attempts"] == 1
 
 
 class HangsInReduce:

@@ -48,8 +48,8 @@ def test_a_record_that_rays_memory_watch_kills_costs_itself_only(script, monkeyp
     monkeypatch.setitem(os.environ, "RAY_memory_monitor_refresh_ms", "50")
     values, errors, message = script(CODE.format(hog=4_500_000_000)).stdout.splitlines()
     assert values == str([n for n in range(12) if n != 5])
-    # 6, 3, 2 and 1 records, and twice more with nothing beside it
+    # the chunk, the chunk with the start of each record noted, the record, and the record with nothing beside it
     assert errors == str(
-        [{"record": 6, "payload": "5", "phase": "memory", "error_type": "WorkerDied", "attempts": 6}]
+        [{"record": 6, "payload": "5", "phase": "memory", "error_type": "WorkerDied", "attempts": 4}]
     )
     assert "OutOfMemoryError" in message
