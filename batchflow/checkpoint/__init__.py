@@ -1,4 +1,4 @@
-"""What is done of an output, line after line; each line vouches for all lines before it.
+"""Ledger of an output: an append-only log in which each line is hash-chained to the lines before it.
 
 ::
 

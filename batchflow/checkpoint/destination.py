@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 ERRORS = "errors.pq"
-"""The error table in it: Parquet, with a suffix that no ``**/*.parquet`` matches."""
+"""Name of the error table: Parquet, with a suffix that no ``**/*.parquet`` matches."""
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where the output goes."""
+    """Destination of an output."""
 
     path: Place
     format: str
@@ -25,7 +25,7 @@ class Destination:
 
     @property
     def store(self) -> Store:
-        """What works on it."""
+        """Store that holds the output."""
         from batchflow.io.stores import store_of  # only where there is an output
 
         return store_of(self.path)
@@ -39,5 +39,5 @@ class Destination:
 
     @property
     def pieces(self) -> Place:
-        """Folder for what is not yet a part."""
+        """Folder for rows that are not yet in a part."""
         return self.meta / "pieces"

@@ -1,4 +1,4 @@
-"""Journal of an output on a disk: one locked file, appended to, and its background fsync."""
+"""Journal of an output on a disk: one locked, append-only file with background fsync."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from batchflow.io.stores import output_of
 
 
 class Journal(Protocol):
-    """What keeps the lines of a ledger."""
+    """Storage of the lines of a ledger."""
 
     @property
     def marks(self) -> dict[str, Any]:
-        """What the line of a run says of its driver, for what keeps no second one away."""
+        """Fields that identify the driver in the line of a run, for journals without a lock."""
 
     def write(self, data: bytes) -> None:
-        """Take whole lines."""
+        """Append whole lines."""
 
     def soon(self, paths: Iterable[str]) -> None:
-        """Have pieces, and then all lines, synced before long."""
+        """Schedule an fsync of pieces, then of all lines."""
 
     def sync(self, *, ended: bool = False) -> None:
-        """Return when all lines so far can be relied on; after the last one where the job has ended."""
+        """Block until all lines so far are durable; ``ended`` marks the last one of the job."""
 
     def sync_pieces(self, paths: Iterable[str]) -> None:
-        """Return when pieces can be relied on."""
+        """Block until pieces are durable."""
 
     def refuse_others(self) -> None:
         """Raise `DestinationError` if another run has taken over."""
 
     def close(self) -> None:
-        """Sync all lines and give the ledger free."""
+        """Sync all lines and release the ledger."""
 
 
 class FileJournal(Journal):
-    """One file that no other run can open meanwhile.
+    """Locked file that no other run can open.
 
     Raises
     ------
@@ -62,7 +62,7 @@ class FileJournal(Journal):
         self._syncer = BackgroundSync(self._sync)
 
     def _check_tail(self, meta: Path, history: History) -> None:
-        """Cut off a line that was half written; refuse lines that came meanwhile."""
+        """Truncate a half-written line; refuse lines of another run."""
         with (meta / LEDGER).open("rb") as file:
             file.seek(history.size)
             more = next(whole_lines(file), None)
@@ -73,7 +73,7 @@ class FileJournal(Journal):
 
     @property
     def marks(self) -> dict[str, Any]:
-        """Nothing: there is a lock."""
+        """No fields: the file is locked."""
         return {}
 
     def write(self, data: bytes) -> None:
@@ -83,7 +83,7 @@ class FileJournal(Journal):
             data = data[os.write(self._file, data) :]
 
     def soon(self, paths: Iterable[str]) -> None:
-        """Have files, and then the ledger, synced by another thread."""
+        """Schedule an fsync of files, then of the ledger, on another thread."""
         self._syncer.soon(paths)
 
     def _sync(self, paths: list[str]) -> None:
@@ -91,21 +91,21 @@ class FileJournal(Journal):
         os.fsync(self._file)
 
     def sync(self, *, ended: bool = False) -> None:
-        """Return when everything written so far is on disk."""
+        """Block until everything written so far is on disk."""
         del ended
         self._syncer.check()
         os.fsync(self._file)
 
     def sync_pieces(self, paths: Iterable[str]) -> None:
-        """Return when pieces are on disk."""
+        """Block until pieces are on disk."""
         for path in paths:
             _sync_file(path)
 
     def refuse_others(self) -> None:
-        """Do nothing: there is a lock."""
+        """Do nothing: the file is locked."""
 
     def close(self) -> None:
-        """Sync and give the ledger free."""
+        """Sync and release the ledger."""
         self._syncer.close()
         fcntl.flock(self._file, fcntl.LOCK_UN)  # a fork that the function left running may hold it too
         os.close(self._file)
@@ -129,12 +129,12 @@ def _lock(file: int, meta: Path) -> None:
 
 
 def busy(meta: Any) -> DestinationError:
-    """Return the refusal of an output that another run is writing to."""
+    """Return the error for an output that another run is writing to."""
     return DestinationError(f"another run is writing to {output_of(meta)}: wait for its end, or write elsewhere")
 
 
 def gone_on(meta: Any) -> DestinationError:
-    """Return the refusal of an output that another run went on with since it was planned."""
+    """Return the error for an output that another run resumed since it was planned."""
     return DestinationError(f"another run has gone on with {output_of(meta)} meanwhile: run this one again")
 
 
@@ -150,11 +150,11 @@ def _sync_file(path: str) -> None:
 
 
 SYNC_SECONDS = 0.5
-"""How often what was written down is synced, at least; a part always is before it is visible."""
+"""Maximum seconds between syncs; a part is always synced before it is visible."""
 
 
 class BackgroundSync:
-    """A thread that syncs, so that the loop of the job need not wait for a disk or a store.
+    """Background fsync of ledger and pieces.
 
     Parameters
     ----------
@@ -171,12 +171,12 @@ class BackgroundSync:
         self._error: Exception | None = None
 
     def check(self) -> None:
-        """Raise what kept something from being synced: the kernel tells of it only once."""
+        """Raise the error of a failed sync; the kernel reports it only once."""
         if self._error is not None:
             raise self._error
 
     def soon(self, paths: Iterable[str]) -> None:
-        """Have files, and then the ledger, synced within `SYNC_SECONDS`, and what syncing itself takes."""
+        """Schedule an fsync of files, then of the ledger, within `SYNC_SECONDS` plus its duration."""
         with self._lock:
             self._paths.extend(paths)
         if self._thread is None:
@@ -195,7 +195,7 @@ class BackgroundSync:
                 self._error = error
 
     def close(self) -> None:
-        """Sync what is left and end the thread."""
+        """Sync the remaining paths and end the thread."""
         self._ending.set()
         if self._thread is not None:
             self._thread.join()

@@ -1,4 +1,4 @@
-"""What a ledger says, and how its lines vouch for each other."""
+"""Contents of a ledger, and the hash chain of its lines."""
 
 from __future__ import annotations
 
@@ -12,65 +12,65 @@ from batchflow.core.outcomes import Failure, Stats
 
 LEDGER = "ledger.log"
 LINK = 16
-"""Digits of a line that vouch for it and those before."""
+"""Length of the hash in each line, in hexadecimal digits."""
 
 
 def link_of(before: str, text: str) -> str:
-    """Return the digits that vouch for a line, and for the lines before by theirs."""
+    """Return the hash of a line, chained to the hash of the line before."""
     return hashlib.sha256(f"{before}{text}".encode()).hexdigest()[:LINK]
 
 
 class DoneChunk(NamedTuple):
-    """A chunk that came to its end."""
+    """Finished chunk."""
 
     chunk: Chunk
     stats: Stats
     failures: Sequence[Failure]
-    """Numbered within their spans."""
+    """Failures, numbered within their spans."""
     pieces: tuple[Piece, ...]
     counted: bool = True
-    """Whether it is known how many records it has."""
+    """Whether its number of records is known."""
 
 
 class DonePart(NamedTuple):
-    """A part of the output."""
+    """Part of the output."""
 
     name: str
     rows: int
     nbytes: int
     digest: str
     schema: Any
-    """Its `pyarrow.Schema`."""
+    """Schema of the part, a `pyarrow.Schema`."""
     chunks: tuple[tuple[int, int], ...]
-    """Numbers of the chunks whose rows it holds, in input order, and how many rows of each."""
+    """Chunks whose rows it holds, in input order: number and rows of each."""
     temporary: str
-    """Name, in the folder of pieces, that it has before it is visible."""
+    """Name in the folder of pieces before the part is visible."""
 
 
 @dataclass
 class History:
-    """All that a ledger says."""
+    """Parsed contents of a ledger."""
 
     chunks: dict[int, DoneChunk] = field(default_factory=dict)
     parts: dict[str, DonePart] = field(default_factory=dict)
-    """By name, in the order of their numbers."""
+    """Parts by name, in the order of their numbers."""
     plans: list[str] = field(default_factory=list)
     """Digests of the plans of all runs."""
     schemas: list[Any] = field(default_factory=list)
     ended: bool = False
-    """Whether everything that was planned is done."""
+    """Whether all planned work is done."""
     errors: str = ""
-    """Digest of the error table, once all is done."""
+    """Digest of the error table, once all work is done."""
     complete: set[str] = field(default_factory=set)
-    """Identities of the inputs that a finished run covered to their ends."""
+    """Identities of the inputs that a finished run covered completely."""
     mends: bool = False
-    """Whether the last run was one that tried again what had failed, after everything was done."""
+    """Whether the last run retried failures after all work was done."""
     link: str = ""
     size: int = 0
     """Bytes of the whole lines."""
 
     def void(self, numbers: Iterable[int]) -> None:
-        """Forget chunks: their inputs are not complete any more."""
+        """Drop chunks, and mark their inputs incomplete."""
         for number in numbers:
             self.complete -= {span.input.identity for span in self.chunks.pop(number).chunk.spans}
 

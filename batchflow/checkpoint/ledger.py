@@ -1,4 +1,4 @@
-"""Writes a ledger: each line linked to the one before, all of them synced before long."""
+"""Writer of a ledger: hash-chained lines, synced in the background."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from batchflow.core.outcomes import Failure, Failures
 from batchflow.io.stores import Place
 
 _MANY = 100
-"""Failures of a chunk that are stored by column and compressed."""
+"""Failures per chunk from which they are stored by column and compressed."""
 
 
 def refuse_busy(meta: Place) -> None:
@@ -34,7 +34,7 @@ def _journal(meta: Place, history: History) -> Journal:
 
 
 class Ledger:
-    """The ledger of an output, open for one run; no other run can open it meanwhile.
+    """Ledger of an output, open exclusively for one run.
 
     Parameters
     ----------
@@ -68,26 +68,26 @@ class Ledger:
         self.sync()
 
     def number(self) -> int:
-        """Return the number of a new chunk."""
+        """Return a new chunk number."""
         self._chunks += 1
         return self._chunks - 1
 
     def chunk(self, number: int, done: DoneChunk) -> None:
-        """Write down a chunk; what it left on disk is synced soon, by another thread."""
+        """Record a chunk; its files are synced in the background."""
         self._write(self._chunk_lines(number, done))
         self._journal.soon([piece.path for piece in done.pieces if piece.path])
 
     def void(self, numbers: Iterable[int]) -> None:
-        """Write down that chunks are not done after all, since their rows are gone."""
+        """Record that chunks are void, since their rows are gone."""
         self._write([{"void": sorted(numbers)}])
         self.sync()
 
     def sync_pieces(self, pieces: Iterable[Piece]) -> None:
-        """Return when pieces are on disk."""
+        """Block until pieces are on disk."""
         self._journal.sync_pieces(piece.path for piece in pieces)
 
     def parts(self, parts: Iterable[DonePart], chunks: Mapping[int, DoneChunk] | None = None) -> None:
-        """Write down parts that are whole, and chunks that they change, at one stroke; then it is on disk."""
+        """Record whole parts, and the chunks that they change, atomically and durably."""
         changed = [line for number, done in (chunks or {}).items() for line in self._chunk_lines(number, done)]
         lines = [*changed, *(line for part in parts for line in self._part_lines(part))]
         self._write([{"together": lines}] if chunks else lines)  # of one line, all counts or nothing
@@ -106,7 +106,7 @@ class Ledger:
         }
 
     def end(self, errors: str) -> None:
-        """Write down that everything is done."""
+        """Record that all work is done."""
         self._write([{"end": True, "errors": errors}])
         self._journal.sync(ended=True)
 
@@ -135,7 +135,7 @@ class Ledger:
         }
 
     def _new_schemas(self, schemas: Iterable[Any]) -> Iterator[dict[str, Any]]:
-        """Yield a line for each schema that has none yet."""
+        """Yield a line for each schema that has no number yet."""
         for schema in schemas:
             if not any(schema.equals(known, check_metadata=True) for known in self._schemas):
                 self._schemas.append(schema)
@@ -146,7 +146,7 @@ class Ledger:
         return next(at for at, known in enumerate(self._schemas) if schema.equals(known, check_metadata=True))
 
     def _write(self, lines: Iterable[dict[str, Any]]) -> None:
-        """Append lines in one write, each linked to the one before."""
+        """Append lines in one write, each chained to the one before."""
         written = []
         for line in lines:
             text = _json(line)
@@ -155,15 +155,15 @@ class Ledger:
         self._journal.write("".join(written).encode())
 
     def sync(self) -> None:
-        """Return when everything written so far is on disk."""
+        """Block until everything written so far is on disk."""
         self._journal.sync()
 
     def refuse_others(self) -> None:
-        """Raise `DestinationError` if another run has taken over; where there is a lock, none can."""
+        """Raise `DestinationError` if another run has taken over, which a lock rules out."""
         self._journal.refuse_others()
 
     def close(self) -> None:
-        """Sync and give the ledger free."""
+        """Sync and release the ledger."""
         self._journal.close()
 
 

@@ -1,4 +1,4 @@
-"""Reading and verifying a ledger, on a disk or in segments on an object store."""
+"""Reader and verifier of a ledger, on a disk or in segments on an object store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TAIL = len(',"chain":""}') + LINK
 
 
 def read_ledger(meta: Place, inputs: Mapping[str, InputFile] | None = None) -> History:
-    """Return what the ledger in a folder says.
+    """Parse and verify the ledger in a folder.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def _opened(meta: Place) -> IO[bytes]:
 
 
 def is_begun(meta: Place) -> bool:
-    """Whether a run has begun in a folder: what died before left a ledger without a whole line, or none."""
+    """Whether a run has begun in a folder; a run that died earlier left no whole line."""
     if isinstance(meta, Uri):
         return has_ledger(meta)
     try:
@@ -76,19 +76,19 @@ def is_begun(meta: Place) -> bool:
 
 
 def has_ledger(meta: Place) -> bool:
-    """Whether there is a ledger in a folder, whatever it says."""
+    """Whether a folder has a ledger, valid or not."""
     store = store_of(meta)
     return store.size(meta / LEDGER) is not None or (isinstance(meta, Uri) and bool(store.sizes(meta / FOLDER)))
 
 
 def ledger_size(meta: Place) -> int:
-    """Return the bytes of a ledger, those behind its last whole line too."""
+    """Return the bytes of a ledger, including those after its last whole line."""
     with _opened(meta) as file:
         return file.seek(0, io.SEEK_END)
 
 
 def whole_lines(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield lines up to one that a crash cut off: it has no end, or blocks of zeros that never were written."""
+    """Yield lines up to one that a crash cut off: it has no end, or blocks of zeros."""
     for line in file:
         if not line.endswith(b"\n") or b"\0" in line:
             return
@@ -96,7 +96,7 @@ def whole_lines(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _checked(line: bytes, before: str, place: str) -> str:
-    """Return a line without its link, if it goes with the lines before it."""
+    """Return a line without its hash, if it matches the lines before it."""
     text = line[: -_TAIL - 1].decode("utf-8", "replace") + "}"
     link = line[-LINK - 3 : -3].decode("utf-8", "replace")
     if link != link_of(before, text):
@@ -106,7 +106,7 @@ def _checked(line: bytes, before: str, place: str) -> str:
 
 
 class _Reader:
-    """Adds line after line to a history."""
+    """Parser that adds ledger lines to a history."""
 
     def __init__(self, history: History, pieces: Place, inputs: Mapping[str, InputFile]) -> None:
         self._history = history
@@ -114,7 +114,7 @@ class _Reader:
         self._inputs = inputs
 
     def take(self, line: dict[str, Any]) -> None:
-        """Add what one line says; its first key tells what that is."""
+        """Add one line; its first key is its type."""
         ended, self._history.ended = self._history.ended, False
         kind = next(iter(line))
         if kind == "run":
@@ -219,11 +219,11 @@ def _schema_from(text: str) -> pa.Schema:
 
 
 FOLDER = "ledger"
-"""Of the segments, beside the whole ledger."""
+"""Folder of the segments, next to the whole ledger."""
 _THREADS = 16
-"""Segments read at once."""
+"""Segments read concurrently."""
 _LOOKS = 3
-"""Times that lines are read which a run is just moving."""
+"""Maximum attempts to read lines that a run is merging."""
 _NAME = re.compile(r"(\d{15})\.log")
 
 
@@ -247,7 +247,7 @@ def read_all(meta: Uri) -> bytes:
 
 
 def _look(meta: Uri) -> bytes | None:
-    """Return all lines, ``None`` if some are missing."""
+    """Return all lines, or ``None`` if some are missing."""
     store = store_of(meta)
     names = map(_NAME.fullmatch, store.sizes(meta / FOLDER))  # before what they may just become part of
     starts = sorted(int(name[1]) for name in names if name)
@@ -262,5 +262,5 @@ def _look(meta: Uri) -> bytes | None:
 
 
 def segment(meta: Uri, start: int) -> Uri:
-    """Return the name of the segment that begins at a byte."""
+    """Return the name of the segment that starts at a byte offset."""
     return meta / FOLDER / f"{start:015d}.log"

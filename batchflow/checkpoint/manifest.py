@@ -1,4 +1,4 @@
-"""What an output was made of: written down beside it as ``plan.json``, and compared with what comes later."""
+"""Manifest of an output: ``plan.json`` next to it, compared with the plans of later runs."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _load_exception(name: str) -> Any:
 
 
 def comparable_digest(found: Fingerprint) -> str:
-    """Return a fingerprint as it is stored; one that is unknown says why."""
+    """Return a fingerprint as it is stored; an unknown one has a reason."""
     return found.digest or f"{_UNKNOWN}{found.unknown}"
 
 
@@ -99,17 +99,17 @@ def encoded(plan: Mapping[str, Any]) -> bytes:
 
 
 def digest_of(data: bytes) -> str:
-    """Return what the ledger keeps of a plan's file."""
+    """Return the digest of a plan's file for the ledger."""
     return hashlib.sha256(data).hexdigest()[:32]
 
 
 def write_plan(meta: Place, data: bytes) -> None:
-    """Write a plan under its temporary name, for good when this returns; `publish_plan` gives it the right one."""
+    """Write a plan durably under its temporary name; `publish_plan` renames it."""
     store_of(meta).put(meta / _NEW, data)
 
 
 def publish_plan(meta: Place) -> None:
-    """Let the plan take the place of the one before, now that the ledger knows it."""
+    """Replace the previous plan, after the ledger has recorded the new one."""
     store_of(meta).move(meta / _NEW, meta / PLAN)
 
 
@@ -134,13 +134,13 @@ def read_plan(meta: Place) -> tuple[dict[str, Any], str]:
 
 
 def input_entry(item: InputFile) -> dict[str, Any]:
-    """Return an input as plain values: its canonical place, and the spelling that people know it by."""
+    """Return an input as plain values: its canonical location and the user's spelling."""
     place = {"place": item.place} if item.place else {}
     return {"uri": item.uri, **place, "size": item.size, "version": item.version}
 
 
 def respelled(entries: Sequence[dict[str, Any]], before: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the entries of inputs, those that an earlier plan has in its spelling."""
+    """Return the entries of inputs, in the spelling of an earlier plan if it has them."""
     known = {item.get("place", item["uri"]): item for item in before["inputs"]}
     old = [known.get(entry.get("place", entry["uri"]), entry) for entry in entries]
     return [
@@ -150,14 +150,14 @@ def respelled(entries: Sequence[dict[str, Any]], before: Mapping[str, Any]) -> l
 
 
 def inputs_of(plan: Mapping[str, Any]) -> list[InputFile]:
-    """Return the inputs that a plan names, as they were."""
+    """Return the inputs that a plan names, in their recorded state."""
     now, then = os.getcwd(), plan["folder"]
     sent = is_sent(then) or is_sent(now)
     return [_input(item, then, here=now == then or sent, sent=sent) for item in plan["inputs"]]
 
 
 def _input(entry: Mapping[str, Any], folder: str, *, here: bool, sent: bool) -> InputFile:
-    """Return an input under its recorded spelling if that leads to it from here, else under its canonical one."""
+    """Return an input under its recorded spelling if that resolves to it, else under its canonical one."""
     uri, place = entry["uri"], entry.get("place", "")
     compression = by_suffix(uri)
     if place and not is_uri(uri) and os.path.isabs(place):
@@ -168,7 +168,7 @@ def _input(entry: Mapping[str, Any], folder: str, *, here: bool, sent: bool) -> 
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
-    """Refuse to go on with an output that another function, or one with other options, began.
+    """Refuse to resume an output of another function or of other options.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
 
 
 def _check_functions(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
-    """Refuse a function, or a value of ``args=``, that is another one or cannot be compared."""
+    """Refuse a function or a value of ``args=`` that differs or cannot be compared."""
     go_on = _go_on(before["version"])
     then, args = before["args"], now["args"]
     names = sorted(name for name in then.keys() | args.keys() if then.get(name) != args.get(name))
@@ -209,7 +209,7 @@ def _check_functions(before: Mapping[str, Any], now: Mapping[str, Any], where: s
 
 
 def _upgrades(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return what else may be the change: another version of Python or of a package that the function uses."""
+    """Return another possible cause: a changed version of Python or of a package that the function uses."""
     then = {"Python": before["python"], **before["packages"]}
     versions = {"Python": now["python"], **now["packages"]}
     other = [
@@ -233,7 +233,7 @@ def _go_on(version: str | None) -> str:
 
 
 def _told(value: Any, other: Any) -> str:
-    """Return a value in words; of options those that differ from another one's."""
+    """Describe a value; of options, only those that differ from another value's."""
     if not isinstance(value, dict):
         return repr(value)
     differing = [name for name in value if name not in other or value[name] != other[name]]
@@ -243,7 +243,7 @@ def _told(value: Any, other: Any) -> str:
 def merged_inputs(
     before: Sequence[InputFile], now: Sequence[InputFile], where: str, folder: str
 ) -> tuple[InputFile, ...]:
-    """Return the inputs of earlier runs as they are now, and behind them those that are new.
+    """Return the inputs of earlier runs in their current state, then the new ones.
 
     One that is gone stays in the list: what was made of it is part of the output.
 
@@ -268,12 +268,12 @@ def merged_inputs(
 
 
 def _under(identity: str, item: InputFile | None) -> InputFile | None:
-    """Return an input under the identity that the ledger has for it."""
+    """Return an input under its identity in the ledger."""
     return item and item._replace(place="" if identity == item.uri else identity)
 
 
 def _moved(identity: str, folder: str) -> str:
-    """Return the identity of an input here, if Ray sent the folder that paths of one of the jobs start in."""
+    """Return the identity of an input here, if Ray sent the folder that relative paths start from."""
     here = os.getcwd()
     if is_sent(here) and not is_sent(folder):
         return identity.removeprefix(f"{folder}/")
@@ -283,7 +283,7 @@ def _moved(identity: str, folder: str) -> str:
 
 
 def difference(before: InputFile, now: InputFile) -> str:
-    """Return in words how an input has changed."""
+    """Describe how an input has changed."""
     if now.version.startswith(UNKNOWN_VERSION):
         return "its records cannot be compared with those of then"
     if before.size != now.size:

@@ -1,4 +1,4 @@
-"""The journal of an output on an object store: one segment for what came between two syncs.
+"""Journal of an output on an object store: one segment per sync.
 
 A store has no locks. A driver that is about to write looks whether what it wrote last is still its own
 and whether the next name is free: if not, another run writes to the same output, and this one stops. Two
@@ -21,11 +21,11 @@ from batchflow.checkpoint.ledger_reader import FOLDER, read_all, segment
 from batchflow.io.stores import Uri, store_of
 
 MANY = 500
-"""Segments that are written as one: so a look at them takes one request, and reading them seconds."""
+"""Segments merged into one object, so that a listing takes one request and a read takes seconds."""
 
 
 class ObjectJournal(Journal):
-    """Lines on an object store.
+    """Journal on an object store.
 
     Raises
     ------
@@ -38,7 +38,7 @@ class ObjectJournal(Journal):
         self._store = store_of(meta)
         self._all = tempfile.TemporaryFile()  # noqa: SIM115 - what becomes one object in the end; it has no name
         self._size = self._all.write(read_all(meta))
-        """Bytes of the lines that are at the store."""
+        """Bytes of the lines at the store."""
         if self._size != history.size:
             self._all.close()
             raise gone_on(meta)
@@ -51,29 +51,29 @@ class ObjectJournal(Journal):
 
     @property
     def marks(self) -> dict[str, Any]:
-        """A number of its own, so that two drivers never write the same lines."""
+        """Random number of this driver, so that two drivers never write the same lines."""
         return {"driver": os.urandom(8).hex()}
 
     def write(self, data: bytes) -> None:
-        """Take lines."""
+        """Append lines."""
         self._syncer.check()
         with self._lock:
             self._pending += data
 
     def soon(self, paths: Iterable[str]) -> None:
-        """Have the lines put by another thread; pieces are there already."""
+        """Schedule an upload of the lines on another thread; pieces are there already."""
         self._syncer.soon(paths)
 
     def sync(self, *, ended: bool = False) -> None:
-        """Return when everything written so far is at the store."""
+        """Block until everything written so far is at the store."""
         self._syncer.check()
         self._put(ended=ended)
 
     def sync_pieces(self, paths: Iterable[str]) -> None:
-        """Do nothing: objects are there to stay once they are there."""
+        """Do nothing: objects are durable once written."""
 
     def _put(self, *, ended: bool = False) -> None:
-        """Put what is new as a segment, or everything as one object."""
+        """Upload new lines as a segment, or all lines as one object."""
         with self._lock:
             if not self._pending:
                 return
@@ -89,7 +89,7 @@ class ObjectJournal(Journal):
                 self._fold()
 
     def _fold(self) -> None:
-        """Make one object of all lines."""
+        """Merge all lines into one object."""
         self._all.flush()
         with mmap.mmap(self._all.fileno(), 0, access=mmap.ACCESS_READ) as lines:
             self._store.write(self._meta / LEDGER, lines)
@@ -102,7 +102,7 @@ class ObjectJournal(Journal):
             self._check_alone()
 
     def _check_alone(self) -> None:
-        """Raise `DestinationError` if somebody else writes to the same ledger."""
+        """Raise `DestinationError` if another run writes to the same ledger."""
         new = segment(self._meta, self._size)
         mine = self._last is None or self._content(self._last[0]) == self._last[1]
         taken = self._content(new)  # by ourselves, if an error or Ctrl-C came when it was there already
@@ -117,7 +117,7 @@ class ObjectJournal(Journal):
             return None
 
     def close(self) -> None:
-        """Put what is left."""
+        """Upload the remaining lines."""
         self._syncer.close()
         try:
             if self._alone:

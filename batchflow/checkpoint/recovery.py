@@ -1,4 +1,4 @@
-"""Brings the folder of an output back to what its ledger says, after a run that did not come to its end."""
+"""Recovery of an output folder to the state of its ledger after an interrupted run."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from batchflow.io.stores import Place, Uri
 
 
 def part_file(destination: Destination, name: str) -> Place:
-    """Return where a part stands."""
+    """Return the path of a part."""
     return destination.path if destination.one_file else destination.path / name
 
 
 def publish(destination: Destination, part: DonePart) -> None:
-    """Give a part that is written down its final name; on disk when this returns."""
+    """Rename a recorded part to its final name; durable when this returns."""
     destination.store.move(destination.pieces / part.temporary, part_file(destination, part.name))
 
 
 def recover(destination: Destination, history: History) -> dict[int, DoneChunk]:
-    """Finish what a run had begun, remove what it left behind, and return the chunks that are done.
+    """Complete recorded renames, remove leftovers, and return the finished chunks.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def recover(destination: Destination, history: History) -> dict[int, DoneChunk]:
 
 
 def behind(pieces: Sequence[Piece], rows: int) -> list[Piece]:
-    """Return the pieces of a chunk behind so many of its rows, which are in parts."""
+    """Return the pieces of a chunk after its first rows, which are in parts."""
     left = []
     for piece in pieces:
         if rows <= 0 or not piece.rows:
@@ -64,14 +64,14 @@ _ANEW = "fresh=True (--fresh) makes all of it again"
 
 
 def check_parts(destination: Destination, history: History) -> None:
-    """Raise `LedgerError` if a part is gone or of another size than it was when it was written."""
+    """Raise `LedgerError` if a part is missing or its size has changed."""
     sizes = part_sizes(destination)
     for part in history.parts.values():
         _check_size(destination, part, sizes.get(part.name))
 
 
 def part_sizes(destination: Destination) -> dict[str, int | None]:
-    """Return the bytes of all that a reader of the output would see, by name."""
+    """Return the sizes of all files that a reader of the output would see, by name."""
     path = destination.path
     if destination.one_file:
         size = destination.store.size(path)
@@ -91,7 +91,7 @@ def _check_size(destination: Destination, part: DonePart, size: int | None) -> N
 
 
 def _is_whole(piece: Piece, destination: Destination, there: dict[str, int | None]) -> bool:
-    """Whether a piece is what was written: on a disk it may have its size and not its bytes."""
+    """Whether a piece is intact: on a disk it may have its size and not its bytes."""
     if not piece.path:
         return True  # it has no rows
     if there.get(piece.name) != piece.nbytes:

@@ -1,4 +1,4 @@
-"""Proves, without running anything, that an output and its errors cover the input exactly once.
+"""Verification that an output and its errors cover the input exactly once.
 
 Each check yields what is wrong, in one line each; nothing yielded is the proof.
 """
@@ -25,7 +25,7 @@ from batchflow.io.sources import Source
 def verify(
     destination: Destination, plan: Mapping[str, Any], history: History, source: Source | None
 ) -> Iterator[str]:
-    """Yield all that is wrong with an output.
+    """Yield each problem of an output.
 
     Parameters
     ----------
@@ -52,14 +52,14 @@ def verify(
 
 
 def gone_inputs(plan: Mapping[str, Any], source: Source | None) -> Iterator[str]:
-    """Yield a note for each input that is gone, which is no fault of an output."""
+    """Yield a note for each missing input, which is not a problem of the output."""
     for item in inputs_of(plan):
         if source is not None and source.described(item.uri) is None and not _was_nothing(item):
             yield f"the input {item.uri} is gone: what was made of it stays"
 
 
 def _was_nothing(item: InputFile) -> bool:
-    """Whether an input was not there when the job was planned: a link that leads nowhere."""
+    """Whether an input did not exist when the job was planned: a dangling link."""
     return item == item._replace(size=0, version="")
 
 
@@ -72,7 +72,7 @@ def _unended(destination: Destination) -> str:
 
 
 def proof(counts: Mapping[str, int]) -> str:
-    """Return in words what `accounted` counted, where the checks found nothing wrong."""
+    """Return the counts of `accounted` in words, after checks that found no problem."""
     more = f", and {counts['uncounted']:,} ranges that nobody could read" if counts["uncounted"] else ""
     if counts["damaged"]:
         more += f", and what nobody can read, behind the damage of {counted(counts['damaged'], 'file')}"
@@ -94,7 +94,7 @@ def accounted(history: History) -> dict[str, int]:
 
 
 def _changed_inputs(source: Source, inputs: list[InputFile]) -> Iterator[str]:
-    """Look whether each input that is still there is what it was."""
+    """Yield each existing input that has changed."""
     for item in inputs:
         now = source.described(item.uri)
         if now is not None and (now.size, now.version) != (item.size, item.version):
@@ -102,7 +102,7 @@ def _changed_inputs(source: Source, inputs: list[InputFile]) -> Iterator[str]:
 
 
 def _tiles(source: Source | None, inputs: list[InputFile], history: History) -> Iterator[str]:
-    """Look whether the chunks cover each input from end to end, without gap or overlap."""
+    """Check that the chunks cover each input from end to end, without gap or overlap."""
     chunks = [done.chunk for done in history.chunks.values()]
     coverage = Coverage(chunks)
     for item in inputs:
@@ -140,7 +140,7 @@ def _tile(item: InputFile, ranges: list[tuple[int, int | None]], extent: int | N
 
 
 def _windows(parts: list[Chunk]) -> Iterator[str]:
-    """Look whether the parts of a halved chunk cover it once."""
+    """Check that the parts of a halved chunk cover it once."""
     for skip, take in missing_windows(parts):
         yield f"records {skip} to {skip + take} of {_name(parts[0])} are missing"
     counted = sum(part.take or 0 for part in parts)
@@ -150,7 +150,7 @@ def _windows(parts: list[Chunk]) -> Iterator[str]:
 
 
 def _accounts(history: History) -> Iterator[str]:
-    """Look whether each row that a chunk gave is in one part, and in one only."""
+    """Check that each row of a chunk is in exactly one part."""
     in_parts = history.committed()
     for number, done in history.chunks.items():
         stats = done.stats
@@ -165,7 +165,7 @@ def _accounts(history: History) -> Iterator[str]:
 
 
 def _order(inputs: list[InputFile], history: History) -> Iterator[str]:
-    """Look whether the parts, one after the other, hold the chunks in the order of the input."""
+    """Check that the parts, in sequence, hold the chunks in input order."""
     known = {item.identity for item in inputs}
     chunks = {
         number: done
@@ -183,7 +183,7 @@ def _order(inputs: list[InputFile], history: History) -> Iterator[str]:
 
 
 def _check_failures(done: DoneChunk) -> Iterator[str]:
-    """Look whether the error table tells of what failed."""
+    """Check that the error table lists the failures of a chunk."""
     single = sum(failure.record is not None for failure in done.failures)
     if done.stats.failed and not done.failures:
         yield f"{done.stats.failed} records of {_name(done.chunk)} failed, but no error tells why"
@@ -204,7 +204,7 @@ def _check_part(destination: Destination, part: DonePart, size: int | None) -> I
 
 
 def _strangers(destination: Destination, sizes: Mapping[str, int | None], history: History) -> Iterator[str]:
-    """Look for files beside the parts that a reader of the folder would take for some."""
+    """Find other files in the folder that a reader would treat as parts."""
     if destination.one_file:
         return
     for name in sorted(sizes):

@@ -1,4 +1,4 @@
-"""Parts on disk: pieces gathered in input order, put together near a target size, visible only when whole."""
+"""Writer of output parts: gathers pieces in input order up to a target size; parts are visible once whole."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ if TYPE_CHECKING:
 
 _PART_NAME = re.compile(r"part-\d{5,}\.(parquet|csv|jsonl|arrow)")
 PATIENCE = 300.0
-"""Seconds that the writing of a part may take however small it is,"""
+"""Minimum seconds allowed for the writing of a part."""
 LEAST_SPEED = 1_000_000
-"""and bytes a second that it must write if it is not: a disk that does less hangs."""
+"""Minimum write speed in bytes per second; a slower disk is treated as hung."""
 _PART = 1 << 41
-"""Keys of parts: above those of chunks and merges."""
+"""First key of parts, above those of chunks and merges."""
 
 
 class PendingPiece(NamedTuple):
-    """Rows that wait for their part."""
+    """Rows waiting to be written to a part."""
 
     number: int
-    """Of their chunk, in the ledger."""
+    """Ledger number of their chunk."""
     piece: Piece
 
 
 @dataclass
 class _PartInProgress:
-    """A part on its way."""
+    """Part that is being assembled."""
 
     pieces: Sequence[Piece | Slice]
     then: Callable[[DonePart], None]
     removes: bool
-    """Whether its pieces are of no use once it is there."""
+    """Whether its pieces are deleted after assembly."""
     whole: DonePart | None = None
 
 
 class DatasetWriter:
-    """Turns the pieces of settled chunks into parts of an output folder, or into one file.
+    """Writes the pieces of settled chunks as parts of an output folder, or as one file.
 
     Parameters
     ----------
@@ -95,30 +95,30 @@ class DatasetWriter:
         self._assembled = 0
         self._made: deque[_PartInProgress] = deque()
         self._numbers: dict[Key, int] = {}
-        """Of the chunks that are done and not yet added, in the ledger."""
+        """Ledger numbers of the chunks that are done and not yet added."""
         self._committed: dict[int, int] = {}
         """Rows of chunks, by number, that earlier runs put into parts."""
         self._ledger: Ledger | None = None
 
     @property
     def schema(self) -> pa.Schema | None:
-        """Columns and types of all rows so far."""
+        """Schema of all rows so far."""
         schema = self._fitting.schema
         return None if schema is None else unmarked(schema)
 
     @property
     def parts(self) -> list[DonePart]:
-        """The parts that are visible, in order."""
+        """Visible parts, in order."""
         return list(self._parts.values())
 
     @property
     def ledger(self) -> Ledger:
-        """What is written down; open."""
+        """The open ledger."""
         assert self._ledger is not None
         return self._ledger
 
     def open(self, *, mends: bool = False) -> list[SettledChunk]:
-        """Make the folders, or take over what earlier runs left in them; returns the chunks that are done.
+        """Create the folders, or recover those of earlier runs; returns the finished chunks.
 
         Parameters
         ----------
@@ -140,7 +140,7 @@ class DatasetWriter:
             raise _cannot_write(path, error) from error
 
     def _make(self) -> None:
-        """Make the folders; where a new output cannot have them there is nothing to go on with."""
+        """Create the folders; a new output without them cannot be written."""
         destination = self._destination
         try:
             destination.store.make(destination.pieces)
@@ -153,7 +153,7 @@ class DatasetWriter:
             raise DestinationError(message) from error
 
     def _clear(self) -> None:
-        """Remove what an earlier run of ours made, and nothing else; the plan refused what is not ours."""
+        """Delete the output of an earlier run, and nothing else; the plan refused other files."""
         destination = self._destination
         refuse_busy(destination.meta)
         names = part_sizes(destination)
@@ -181,7 +181,7 @@ class DatasetWriter:
         ]
 
     def _schema_of(self, history: History) -> pa.Schema | None:
-        """Return the schema of a whole output, with the marks of its rows, which no part shows."""
+        """Return the schema of a whole output, with the row marks that no part shows."""
         schema = next((part.schema for part in reversed(history.parts.values()) if part.rows), None)
         pieces = (piece for chunk in history.chunks.values() for piece in chunk.pieces)
         for one in {id(piece.schema): piece.schema for piece in pieces}.values():
@@ -189,7 +189,7 @@ class DatasetWriter:
         return schema
 
     def note(self, settled: SettledChunk) -> None:
-        """Write down that a chunk is done, whichever of those before it are not."""
+        """Record a finished chunk, in any order."""
         number = self._numbers.get(settled.key)
         if number is None:
             number = self._numbers[settled.key] = self.ledger.number()
@@ -201,7 +201,7 @@ class DatasetWriter:
             raise _cannot_write(self._destination.path, error) from error
 
     def add(self, settled: SettledChunk) -> SettledChunk | None:
-        """Take over the pieces of the next chunk, in input order.
+        """Add the pieces of the next chunk, in input order.
 
         Returns what became of it: it may have failed for its types, and ``None`` means that it is done
         once more and comes again.
@@ -223,14 +223,14 @@ class DatasetWriter:
         return fitted
 
     def fitted(self, settled: SettledChunk) -> SettledChunk | None:
-        """Return a chunk as it is, if its rows go with those before, or as failed; ``None``: it comes again."""
+        """Return a chunk that fits the rows before it, or that failed; ``None`` if it is reprocessed."""
         fitted = self._fitting.fit(settled, [piece.schema for piece in settled.payload or ()])
         if fitted is not settled:
             _remove(settled.payload)
         return fitted
 
     def _once_more(self, task: Task) -> None:
-        """Have a chunk done once more, as another one: what is written down of it counts no more."""
+        """Reprocess a chunk under a new number and void its ledger entry."""
         task = self._with_data(task)
         number = self._numbers.pop(task.key, None)
         if number is not None:
@@ -238,7 +238,7 @@ class DatasetWriter:
         self._again(task)
 
     def _with_data(self, task: Task) -> Task:
-        """Return a task with the records that travel with it, which the ledger of an earlier run has not."""
+        """Return a task with the in-memory records that the ledger of an earlier run lacks."""
         if task.data is not None:
             return task
         try:
@@ -250,7 +250,7 @@ class DatasetWriter:
             raise OutputError(message) from error
 
     def _cut_part(self) -> None:
-        """Have the gathered pieces put together as the next part."""
+        """Assemble the gathered pieces into the next part."""
         name = f"part-{self._begun:05d}{self._format.suffix}"
         before: Sequence[Slice] = ()
         rows: dict[int, int] = {}
@@ -271,7 +271,7 @@ class DatasetWriter:
     def assemble(
         self, part: DonePart, pieces: Sequence[Piece | Slice], then: Callable[[DonePart], None] | None = None
     ) -> None:
-        """Have pieces put together as a part, which then takes the place of the one of that name.
+        """Assemble pieces into a part, which replaces any part of the same name.
 
         Parameters
         ----------
@@ -298,7 +298,7 @@ class DatasetWriter:
         self._delegate(work, done)
 
     def _commit_in_order(self) -> None:
-        """Commit the parts that are whole, but none before those in front of it: what is visible has no gap."""
+        """Commit whole parts in order, so that the visible output has no gap."""
         while self._made and self._made[0].whole is not None:
             made = self._made.popleft()
             assert made.whole is not None
@@ -306,7 +306,7 @@ class DatasetWriter:
             _remove(piece for piece in made.pieces if isinstance(piece, Piece) and made.removes)
 
     def commit(self, parts: Sequence[DonePart], changed: Mapping[int, DoneChunk] | None = None) -> None:
-        """Write down parts that are whole, with chunks that they change, and make them visible."""
+        """Record whole parts and the chunks that they change, and make the parts visible."""
         try:
             self.ledger.parts(parts, changed)
             for part in parts:
@@ -325,7 +325,7 @@ class DatasetWriter:
         return OutputError(f"cannot write {file}: {failure.error_type}: {printable(failure.message)}; {GO_ON}")
 
     def flush(self) -> None:
-        """Have what is left put together as the last part; an output without rows is a part without rows."""
+        """Assemble the remaining pieces into the last part; an output without rows has one empty part."""
         if self._fitting.schema is None and self._parts:
             self._fitting.schema = self.parts[-1].schema
         if not (self.schema and self.schema.names) and (self._format.keeps_schema or not self._begun):
@@ -334,7 +334,7 @@ class DatasetWriter:
             self._cut_part()
 
     def unite(self) -> None:
-        """Have parts written again that lack a column, or a type, which only later ones brought."""
+        """Rewrite parts that lack a column or a type which later parts have."""
         if self.schema is None:
             return
         for part in list(self._parts.values()):
@@ -343,7 +343,7 @@ class DatasetWriter:
                 self.assemble(part._replace(schema=self.schema), [old])
 
     def finish(self, errors: ErrorTable, papers: Mapping[str, bytes]) -> None:
-        """Write the error table and the papers beside the parts, and then that everything is done."""
+        """Write the error table and the reports next to the parts, then record the end of the job."""
         try:
             table = self._write_tables(errors, papers)
             self.ledger.end(self._destination.store.digest(table))
@@ -364,13 +364,13 @@ class DatasetWriter:
         return meta / ERRORS
 
     def leave(self, errors: ErrorTable, papers: Mapping[str, bytes]) -> None:
-        """Write the tables of a run that did not come to its end."""
+        """Write the tables of an interrupted run."""
         if self._ledger is not None:
             with suppress(OSError):  # the disk is full, and the reason for the end is on its way already
                 self._write_tables(errors, papers)
 
     def close(self, *, complete: bool) -> None:
-        """Give the output free; what is needed to go on with it stays."""
+        """Release the output; files needed to resume stay."""
         if self._ledger is None:
             return
         try:
@@ -389,7 +389,7 @@ def _cannot_write(path: Place, error: OSError) -> OutputError:
 
 
 def _patience(pieces: Iterable[Piece | Slice]) -> float:
-    """Return the seconds after which a part that is still not written must be on a disk that hangs."""
+    """Return the timeout in seconds for the writing of a part."""
     nbytes = sum(piece.nbytes for piece in pieces if isinstance(piece, Piece))
     for place in {place_of(piece.path) for piece in pieces if isinstance(piece, Slice)}:
         with suppress(OSError):  # whoever reads it tells that it is gone
@@ -398,14 +398,14 @@ def _patience(pieces: Iterable[Piece | Slice]) -> float:
 
 
 def _remove(pieces: Any) -> None:
-    """Remove the files of pieces; of a store they all go in the end, a thousand in each request."""
+    """Delete the files of pieces; at a store they are deleted at the end, a thousand per request."""
     for piece in pieces or ():
         if piece.path and not is_uri(piece.path):
             Path(piece.path).unlink(missing_ok=True)
 
 
 def _unknown_columns(kind: Format) -> pa.Schema:
-    """Return the schema of an output without rows whose columns nobody knows.
+    """Return the schema of an output without rows whose columns are unknown.
 
     One column of nulls, named like that of scalars: DuckDB refuses a Parquet file without columns, and
     pandas, Polars and Arrow a CSV file without a header. JSON Lines has no header.

@@ -1,4 +1,4 @@
-"""The error table: one row for each record or chunk that failed, and why."""
+"""Error table: one row for each failed record or chunk, with the reason."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def error_schema() -> pa.Schema:
 
 
 class ErrorTable:
-    """Collects failures, a thousand at a time as Arrow: 100 bytes a row and no Python object."""
+    """Collector of failures, converted to Arrow a thousand at a time: 100 bytes a row and no Python object."""
 
     def __init__(self) -> None:
         self._batches: list[pa.RecordBatch] = []
         self._recent: list[Failures] = []
         self._waiting = 0
-        """Rows of these."""
+        """Number of rows not yet converted."""
         self.rows: int = 0
 
     def add(self, failures: Sequence[Failure]) -> None:
-        """Take over some failures."""
+        """Add failures."""
         if not failures:
             return
         self._recent.append(Failures.of(failures))
@@ -79,7 +79,7 @@ class ErrorTable:
 
 
 def joined(errors: Sequence[tuple[str, pa.Table]]) -> pa.Table:
-    """Return the error table of a flow from those of its steps, with the name of the step in front."""
+    """Return the error table of a flow from those of its steps, with the step name as first column."""
     import pyarrow as pa
 
     schema = pa.schema([pa.field("step", pa.string()), *error_schema()])
@@ -103,25 +103,25 @@ def _array(cells: Sequence[Any], kind: pa.DataType) -> pa.Array[Any]:
 
 
 def _clean(cell: Any) -> Any:
-    """Return a cell that Arrow takes: text may hold half of a surrogate pair, which UTF-8 cannot."""
+    """Return a cell that Arrow accepts: text may hold an unpaired surrogate, which UTF-8 cannot encode."""
     if isinstance(cell, str) and not cell.isascii():
         return cell.encode("utf-8", "backslashreplace").decode()
     return cell
 
 
 _LOOK = "{name}.errors lists them, and max_errors= says how many may fail without this warning"
-"""Ends a warning."""
+"""Last sentence of the warning."""
 _SHOWN = 5
-"""Errors that are shown in a notebook."""
+"""Maximum errors shown in a notebook."""
 
 
 def unseen_errors_of_flow(errors: pa.Table) -> str:
-    """Return the warning about failures of a flow that nobody has looked at."""
+    """Return the warning about errors of a flow that were not looked at."""
     return f"{describe_errors(errors)}; {_LOOK.format(name='run')}"
 
 
 def describe_errors(errors: pa.Table) -> str:
-    """Return in one line how many records failed, and the first one as an example."""
+    """Return one line with the number of failed records and the first error as an example."""
     first = errors.slice(0, 1).to_pylist()[0]
     number = f", record {first['record']}" if first["record"] is not None else ""
     more = f"{errors.num_rows:,} records failed, the first one" if errors.num_rows > 1 else "1 record failed"

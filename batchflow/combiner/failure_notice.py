@@ -1,4 +1,4 @@
-"""One warning for rows that are used although records failed and nobody has looked at the errors."""
+"""Warning about rows that are used before the errors were looked at."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from batchflow.errors import FailedRecordsWarning
 
 
 class FailureNotice:
-    """Warns once when rows are used, unless the failures were looked at before.
+    """Warns once when rows are used before the errors were looked at.
 
     Parameters
     ----------
@@ -23,18 +23,18 @@ class FailureNotice:
         self._message = message
 
     def dismiss(self) -> None:
-        """Note that the failures were looked at."""
+        """Suppress the warning, because the errors were looked at."""
         self._message = None
 
     def warn(self) -> None:
-        """Warn of the failures at the line of the user that uses the rows."""
+        """Emit the warning at the user's line that uses the rows."""
         message, self._message = self._message, None
         if message is not None:
             warnings.warn(message(), FailedRecordsWarning, stacklevel=_user_level())
 
 
 def _user_level() -> int:
-    """Return the ``stacklevel`` of the first frame that is not ours, counted from `FailureNotice.warn`."""
+    """Return the ``stacklevel`` of the first frame outside batchflow, counted from `FailureNotice.warn`."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE_DIR):
         level, frame = level + 1, frame.f_back

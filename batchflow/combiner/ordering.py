@@ -1,4 +1,4 @@
-"""Completion order inside, input order outside."""
+"""Conversion from completion order to input order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from batchflow.core.outcomes import Failures, SettledChunk
 
 
 class ReorderBuffer:
-    """Gives chunks out in the order of their keys, however they come in.
+    """Buffer that releases chunks in the order of their keys.
 
     A chunk is held until every chunk before it is settled; those are the ones expected, and the ones
     not drawn yet, which begin at the cursor's frontier.
@@ -21,30 +21,30 @@ class ReorderBuffer:
         self._gone: set[Key] = set()
         self._held: list[tuple[Key, SettledChunk]] = []
         self.nbytes: int = 0
-        """Of the rows that wait in memory."""
+        """Bytes of the buffered rows."""
 
     def __len__(self) -> int:
         return len(self._held)
 
     def expect(self, key: Key) -> None:
-        """Hold back everything behind a key until it is settled or split, even if it was settled before."""
+        """Hold back all later keys until a key is settled or split, even if it was settled before."""
         self._gone.discard(key)
         heapq.heappush(self._expected, key)
 
     def split(self, key: Key, into: list[Key]) -> None:
-        """Expect several keys in the place of one."""
+        """Replace an expected key by several."""
         self._gone.add(key)
         for part in into:
             self.expect(part)
 
     def settle(self, settled: SettledChunk) -> None:
-        """Take over a chunk that came to its end."""
+        """Add a finished chunk."""
         self._gone.add(settled.key)
         self.nbytes += settled.stats.held
         heapq.heappush(self._held, (settled.key, settled))
 
     def release(self, frontier: Key) -> Iterator[SettledChunk]:
-        """Yield, in order, what nothing can come before any more; whoever takes it may expect more."""
+        """Yield, in order, the chunks that no pending key precedes; the consumer may expect more keys."""
         while self._held and self._held[0][0] < min(frontier, self._first_expected(frontier)):
             settled = heapq.heappop(self._held)[1]
             self.nbytes -= settled.stats.held
@@ -57,14 +57,14 @@ class ReorderBuffer:
 
 
 class RecordNumbering:
-    """Counts the records of each input through its chunks, in input order."""
+    """Numbering of the records of each input across its chunks, in input order."""
 
     def __init__(self) -> None:
         self._used: dict[str, int | None] = {}
-        """Numbers used up in each input of the chunk at hand, ``None`` where nobody could count them."""
+        """Record numbers used so far in each input of the current chunk, ``None`` if unknown."""
 
     def number(self, settled: SettledChunk) -> SettledChunk:
-        """Return a chunk whose failures have the numbers of their records, counted from 1.
+        """Return a chunk whose failures have record numbers, counted from 1.
 
         Where a chunk before was lost before its records could be counted, numbers stay unknown.
         """

@@ -1,4 +1,4 @@
-"""Output of a job, read back as Arrow tables and Python values."""
+"""Reader of job outputs, as Arrow tables and Python values."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 BLOCK = 64 << 20
-"""Bytes of CSV or JSON Lines parsed at a time at most; no row may be larger."""
+"""Maximum bytes of CSV or JSON Lines parsed at a time, and so of a row."""
 
 
 def _files(destination: Destination) -> dict[str, int | None]:
-    """Return file or parts, with their sizes, in the order of their numbers, which outgrow their five digits."""
+    """Return the file or the parts with their sizes, in numeric order."""
     path = destination.path
     if destination.one_file:
         return {str(path): destination.store.size(path)}
@@ -51,7 +51,7 @@ def open_dataset(destination: Destination, kind: Any, schema: pa.Schema | None =
 
 
 def unread_rows(count: int, schema: pa.Schema | None) -> Any:
-    """Return a scanner of rows that text does not show: there are none, or they have no columns."""
+    """Return a scanner of rows that text cannot represent: there are none, or they have no columns."""
     import pyarrow as pa
     import pyarrow.dataset as ds
 
@@ -60,7 +60,7 @@ def unread_rows(count: int, schema: pa.Schema | None) -> Any:
 
 
 def _block(destination: Destination) -> int:
-    """Return the bytes that are parsed at a time: a row must fit into them, and Arrow's own 1 MB is soon full."""
+    """Return the block size of the parser in bytes; a row must fit into a block."""
     return max(1, min(BLOCK, max(size or 0 for size in _files(destination).values())))
 
 
@@ -100,7 +100,7 @@ def _is_text(kind: Any) -> bool:
 
 
 def _parsed_csv(kind: Any) -> Any:
-    """Return the type as which Arrow's CSV reader takes a cell."""
+    """Return the type as which Arrow's CSV reader parses a cell."""
     import pyarrow as pa
 
     if pa.types.is_float16(kind):
@@ -137,7 +137,7 @@ _DECODED_BYTES = 8 << 20
 
 
 def _json_rows(destination: Destination) -> Iterator[list[Any]]:
-    """Yield the objects on the lines of an output, some thousand at a time."""
+    """Yield the objects of an output in JSON Lines, some thousand at a time."""
     import msgspec
 
     decoder = msgspec.json.Decoder()
@@ -155,7 +155,7 @@ def _json_rows(destination: Destination) -> Iterator[list[Any]]:
 
 def json_table(destination: Destination, schema: pa.Schema | None) -> pa.Table:
     """Return the rows of a JSON Lines output, parsed by Python, as a table."""
-    """Return the lines of an output as a table, as Python reads them: no one type is known of each column."""
+    """Return the lines of an output as a table, parsed by Python: its columns have no single known type."""
     import pyarrow as pa
 
     table = concat(rows_to_table(rows) for rows in _json_rows(destination))
@@ -167,7 +167,7 @@ def json_table(destination: Destination, schema: pa.Schema | None) -> pa.Table:
 
 
 def _typed(column: Any, kind: Any) -> Any:
-    """Return a column of times, dates or decimals, which JSON shows as text; ``None`` if it is no such column."""
+    """Convert a column of times, dates or decimals from its JSON text; ``None`` for other types."""
     import pyarrow as pa
 
     types = pa.types
@@ -182,7 +182,7 @@ def _typed(column: Any, kind: Any) -> Any:
 
 def json_values(destination: Destination, schema: pa.Schema | None) -> list[Any]:
     """Return the values of a JSON Lines output, as Python parses them."""
-    """Return what the function returned, with the keys that each record has; times and dates by their column."""
+    """Return the values of the function with the keys of each record; times and dates typed by column."""
     import pyarrow as pa
 
     rows = [row for some in _json_rows(destination) for row in some]
@@ -200,7 +200,7 @@ def json_values(destination: Destination, schema: pa.Schema | None) -> list[Any]
 
 
 def _leaves(kind: Any, change: Callable[[Any], Any]) -> Any:
-    """Return a type, nested or not, with what its lists and structs hold at last changed."""
+    """Return a type with the innermost types of its lists and structs replaced."""
     import pyarrow as pa
 
     types = pa.types
@@ -213,7 +213,7 @@ def _leaves(kind: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _parsed(kind: Any) -> Any:
-    """Return the type as which Arrow's JSON reader takes a cell that our writer made of another one."""
+    """Return the type as which Arrow's JSON reader parses a cell that our writer converted."""
     import pyarrow as pa
 
     types = pa.types
@@ -225,7 +225,7 @@ def _parsed(kind: Any) -> Any:
 
 
 def _shown(kind: Any) -> Any:
-    """Return the type of a cell as JSON shows it: bytes (in base 64), times of day and durations are text."""
+    """Return the JSON type of a cell: bytes (in base64), times of day and durations are text."""
     import pyarrow as pa
 
     types = pa.types

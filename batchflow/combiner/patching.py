@@ -1,4 +1,4 @@
-"""Only what failed, tried again: what now succeeds goes to its place in the parts, the rest stays an error.
+"""Retry of failed records: new rows are inserted at their position in the parts, the rest stay errors.
 
 ::
 
@@ -24,24 +24,24 @@ from batchflow.io.sources.base import is_rest
 
 
 class FailedRange(NamedTuple):
-    """Failed records of a done chunk, as a chunk to be tried: read in one go, whatever lies between them."""
+    """Failed records of a finished chunk, retried as one chunk whatever lies between them."""
 
     key: Key
-    """Place among all holes."""
+    """Position among all failed ranges."""
     number: int
-    """Of the done chunk in the ledger."""
+    """Ledger number of the finished chunk."""
     failures: Sequence[Failure]
-    """Of single records, or one of the rest of a span; none: the whole chunk is tried."""
+    """Failures of single records, or the failure of the rest of a span; none: retry the whole chunk."""
     chunk: Chunk
 
     @property
     def is_rest(self) -> bool:
-        """Whether it is about all of a span from a record on, which could not be read."""
+        """Whether it covers the rest of a span that could not be read."""
         return self.chunk.spans[0].only is None
 
 
 def find_holes(chunks: Sequence[tuple[int, DoneChunk]], source: Source) -> Iterator[FailedRange]:
-    """Yield what is to be tried again, in input order."""
+    """Yield the failed ranges to retry, in input order."""
     at = 0
     for number, done in chunks:
         for failures, chunk in _parts(done, source):
@@ -50,7 +50,7 @@ def find_holes(chunks: Sequence[tuple[int, DoneChunk]], source: Source) -> Itera
 
 
 def _parts(done: DoneChunk, source: Source) -> Iterator[tuple[tuple[Failure, ...], Chunk]]:
-    """Yield what failed of a chunk: records together, but by itself what nobody could read to its end."""
+    """Yield the failures of a chunk: records together, each unreadable rest of a span by itself."""
     if any(failure.record is None for failure in done.failures):
         yield (), done.chunk._replace(weight=max(1, done.stats.rows_in))
         return
@@ -63,7 +63,7 @@ def _parts(done: DoneChunk, source: Source) -> Iterator[tuple[tuple[Failure, ...
 
 
 class FailedRangeCursor(ChunkCursor):
-    """Draws the holes, one after the other."""
+    """Cursor over the failed ranges, one at a time."""
 
     def __init__(self, holes: Sequence[FailedRange], source: Source) -> None:
         self._holes = holes
@@ -77,7 +77,7 @@ class FailedRangeCursor(ChunkCursor):
         return (self._next,)
 
     def draw(self, weight: int) -> KeyedChunk | None:
-        """Return the next hole, whatever it weighs."""
+        """Return the next failed range, regardless of its weight."""
         del weight
         if self._next == len(self._holes):
             return None
@@ -87,10 +87,10 @@ class FailedRangeCursor(ChunkCursor):
 
 
 class NewRows(NamedTuple):
-    """Some rows of a piece on their way to their place."""
+    """Rows of a piece to be inserted."""
 
     row: int
-    """Old rows of their chunk before them."""
+    """Rows of the old chunk before them."""
     piece: Piece
     start: int
     stop: int
@@ -98,23 +98,23 @@ class NewRows(NamedTuple):
 
 @dataclass
 class Patch:
-    """What became of one done chunk of which something was tried again."""
+    """Result of the retries of one finished chunk."""
 
     number: int
-    """Of the chunk in the ledger."""
+    """Ledger number of the chunk."""
     done: DoneChunk
-    """As it was; of a chunk that was tried as a whole, as it is."""
+    """Chunk before the retry; for a chunk retried as a whole, after it."""
     rows: list[NewRows] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
-    """Those of the new rows, and those that tell columns and types only."""
+    """Pieces of the new rows, and pieces that hold a schema only."""
     added: int = 0
     _hole: Key = ()
     _used: int = 0
-    """Numbers used up so far by what came of the hole at hand."""
+    """Record numbers used so far by the results of the current range."""
 
     def fill(self, hole: FailedRange, settled: SettledChunk) -> None:
-        """Take over what came of a hole, or of a part of it; holes and their parts come in order."""
+        """Add the result of a failed range or of a part of it; ranges and parts come in order."""
         pieces = tuple(settled.payload or ())
         self.pieces += pieces
         if hole.is_rest:
@@ -123,7 +123,7 @@ class Patch:
             self._fill_records(hole, settled, pieces)
 
     def _fill_records(self, hole: FailedRange, settled: SettledChunk, pieces: Sequence[Piece]) -> None:
-        """Take over what came of single records."""
+        """Add the results of single records."""
         olds = _by_number(hole)
         news = _by_record(settled.failures)
         chunk, rows = settled.chunk, _Rows(pieces)
@@ -156,7 +156,7 @@ class Patch:
                 self.rows.append(NewRows(row, piece, start, stop))
 
     def _fill_rest(self, hole: FailedRange, settled: SettledChunk, pieces: Sequence[Piece]) -> None:
-        """Take over what came of the rest of a span."""
+        """Add the result of the rest of a span."""
         (old,) = hole.failures
         if hole.key != self._hole:
             self._hole, self._used = hole.key, 0
@@ -171,7 +171,7 @@ class Patch:
         self._insert(old.row, ((piece, 0, piece.rows) for piece in pieces if piece.rows))
 
     def _count(self, more: SpanCount) -> None:
-        """Add to the count of a span."""
+        """Add to the record count of a span."""
         spans = tuple(
             SpanCount(count.uri, *(one + two for one, two in zip(count[1:], more[1:], strict=True)))
             if count.uri == more.uri
@@ -182,12 +182,12 @@ class Patch:
 
     @property
     def changed(self) -> DoneChunk:
-        """The chunk as it is now."""
+        """Chunk after the retry."""
         return self.done._replace(failures=tuple(self.failures), pieces=(*self.done.pieces, *self.pieces))
 
 
 class _Rows:
-    """Rows of some pieces, taken from the first one on."""
+    """Sequential reader of rows in pieces."""
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self._pieces = iter(pieces)
@@ -195,7 +195,7 @@ class _Rows:
         self._at = 0
 
     def take(self, count: int) -> Iterator[tuple[Piece, int, int]]:
-        """Yield where the next rows are: piece, first row, and the one behind the last."""
+        """Yield the locations of the next rows: piece, first row, end row."""
         while count:
             if self._piece is None or self._at == self._piece.rows:
                 self._piece, self._at = next(self._pieces), 0
@@ -207,7 +207,7 @@ class _Rows:
 
 
 def _by_number(hole: FailedRange) -> dict[tuple[str, int], Failure]:
-    """Return the failures of a hole by input and number, as its chunk selects them."""
+    """Return the failures of a range by input and number, as its chunk selects them."""
     failures: dict[str, list[Failure]] = {}
     for failure in hole.failures:
         failures.setdefault(failure.source, []).append(failure)
@@ -219,14 +219,14 @@ def _by_number(hole: FailedRange) -> dict[tuple[str, int], Failure]:
 
 
 def _by_record(failures: Sequence[Failure]) -> dict[tuple[str, int | None], Failure]:
-    """Return new failures by input and record; what is about all of a chunk has neither."""
+    """Return new failures by input and record; a failure of the whole chunk has neither."""
     return {
         ("", None) if failure.record is None else (failure.source, failure.record): failure for failure in failures
     }
 
 
 def _renewed(new: Failure, old: Failure, added: int) -> Failure:
-    """Return the failure of a record that failed again: where it is stays, and attempts add up."""
+    """Return the failure of a record that failed again, with its old location and summed attempts."""
     return new._replace(
         source=old.source,
         start=old.start,
@@ -239,7 +239,7 @@ def _renewed(new: Failure, old: Failure, added: int) -> Failure:
 
 
 def _renumbered(failure: Failure, old: Failure, used: int, added: int) -> Failure:
-    """Return a failure of a hole as one of its chunk: its number counts on, and so do its attempts."""
+    """Return a failure of a range as one of its chunk: number and attempts are added to the old ones."""
     if failure.record is None:  # of the one record that the hole is about
         failure = failure._replace(record=0, payload=old.payload, start=old.start, stop=old.stop)
     record = (failure.record or 0) + used + (old.record or 0)
@@ -248,7 +248,7 @@ def _renumbered(failure: Failure, old: Failure, used: int, added: int) -> Failur
 
 
 def replaced(hole: FailedRange, number: int, done: DoneChunk, settled: SettledChunk) -> Patch:
-    """Return the patch of a chunk that was tried as a whole, or of a part of one."""
+    """Return the patch of a chunk that was retried as a whole, or of a part of one."""
     pieces = list(settled.payload or ())
     weight = max(1, done.chunk.weight * settled.chunk.weight // hole.chunk.weight)
     chunk = settled.chunk._replace(weight=weight)
@@ -261,19 +261,19 @@ def replaced(hole: FailedRange, number: int, done: DoneChunk, settled: SettledCh
 
 
 class Insertion(NamedTuple):
-    """New rows of a chunk on their way into a part."""
+    """New rows of a chunk to be inserted into a part."""
 
     row: int
     """Rows of the part before them."""
     number: int
-    """Of their chunk."""
+    """Ledger number of their chunk."""
     news: NewRows
 
 
 def insertions(
     parts: Sequence[DonePart], order: Sequence[int], patches: Sequence[Patch]
 ) -> dict[str, list[Insertion]]:
-    """Return, for each part that changes, what is put into it, in order.
+    """Return the insertions into each part that changes, in order.
 
     Parameters
     ----------
@@ -304,7 +304,7 @@ def insertions(
 
 
 def _place(stretches: list[tuple[DonePart, int, int]] | None, row: int) -> tuple[DonePart, int] | None:
-    """Return part and row of a row of a chunk, ``None`` where the chunk is in no part yet."""
+    """Return part and row of a row of a chunk, or ``None`` if the chunk is in no part yet."""
     if not stretches:
         return None
     ends = list(accumulate(rows for _, _, rows in stretches))
@@ -316,7 +316,7 @@ def _place(stretches: list[tuple[DonePart, int, int]] | None, row: int) -> tuple
 def _behind(
     sequence: list[tuple[int, DonePart, int]], place: int, parts: Sequence[DonePart]
 ) -> tuple[DonePart, int]:
-    """Return where rows go whose chunk had none: behind those of the chunk before it."""
+    """Return the insertion point of rows whose chunk had none: after those of the chunk before it."""
     at = bisect_right(sequence, place, key=lambda item: item[0])
     if at == 0:
         return parts[0], 0
@@ -327,7 +327,7 @@ def _behind(
 def patched(
     part: DonePart, path: str, news: Sequence[Insertion], order: Sequence[int]
 ) -> tuple[DonePart, list[Piece | Slice]]:
-    """Return a part with new rows, and what it is put together from.
+    """Return a part with new rows, and the slices that it is assembled from.
 
     Parameters
     ----------

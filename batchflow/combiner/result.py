@@ -1,4 +1,4 @@
-"""What a job gives back: rows, the error table, the report."""
+"""Result of a job: rows, error table, report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Result:
-    """What a job gave back.
+    """Result of a job.
 
     Offers the Arrow PyCapsule stream, so ``duckdb.from_arrow(result)``, ``polars.DataFrame(result)``
     and ``pyarrow.table(result)`` take it as it is.
@@ -82,11 +82,11 @@ class Result:
         self._tabular = tabular
         self._table: pa.Table | None = None
         self._job: Any = None
-        """That gave it, of an output on disk."""
+        """Job that wrote the output, if it is on disk."""
         self._notice = FailureNotice(self._unseen if warns and errors.rows else None)
 
     def _unseen(self) -> str:
-        """Return the warning about failures that nobody has looked at."""
+        """Return the warning about errors that were not looked at."""
         return f"{describe_errors(self._errors.table())}; {_LOOK.format(name='result')}"
 
     @property
@@ -97,7 +97,7 @@ class Result:
 
     @property
     def path(self) -> Path | str | None:
-        """The folder or file that was written, or its URI; ``None`` for a result in memory."""
+        """Path or URI of the output; ``None`` for a result in memory."""
         if self._destination is None:
             return None
         path = self._destination.path
@@ -123,7 +123,7 @@ class Result:
 
     @property
     def values(self) -> list[Any]:
-        """What the function gave back, in input order: dicts, scalars, or any other objects."""
+        """Return values of the function in input order: dicts, scalars, or any other objects."""
         self._notice.warn()
         if self._destination is not None and self._destination.format == "jsonl":
             return json_values(self._destination, self._schema)
@@ -155,7 +155,7 @@ class Result:
         return table
 
     def _scanner(self, destination: Destination) -> Any:
-        """Return what reads an output on disk, a `pyarrow.dataset.Scanner`."""
+        """Return the `pyarrow.dataset.Scanner` of an output on disk."""
         if destination.format in ("parquet", "arrow"):  # these tell their columns and types themselves
             return open_dataset(destination, destination.format).scanner()
         if self.report.rows_out == 0 or (self._schema is not None and not self._schema.names):
@@ -165,7 +165,7 @@ class Result:
         return json_scanner(destination, self._schema)
 
     def save_report(self, path: str | os.PathLike[str]) -> None:
-        """Write what the run was like: one page as ``.html``, values as ``.json``, a trace as ``.trace.json``.
+        """Write the report: one page as ``.html``, values as ``.json``, a trace as ``.trace.json``.
 
         The trace is for ``chrome://tracing`` and Perfetto. Of an output on disk it is that of its last run,
         which is in its metadata folder as well (``.clean_batchflow/``, next to ``clean/``).
@@ -193,7 +193,7 @@ class Result:
         return self
 
     def retry_failed(self, fn: Callable[..., Any] | None = None, *, version: str | None = None) -> Result:
-        """Run again only what failed of an output, with all options of its job.
+        """Retry only the failed records of an output, with all options of its job.
 
         Parameters
         ----------
@@ -221,7 +221,7 @@ class Result:
         return result
 
     def _repr_html_(self) -> str:
-        """Show the result in a notebook: what was done, the first rows, the first errors."""
+        """Return the notebook view: summary, first rows, first errors."""
         from batchflow.reporting.notebook import line, page, table
 
         where = f"in {self.path}" if self.path else "in memory"

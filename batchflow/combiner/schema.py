@@ -1,4 +1,4 @@
-"""The schema of all rows so far, in input order, and what becomes of a chunk that does not go with it."""
+"""Reconciliation of the schema of a chunk with that of all rows before it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SchemaReconciler:
-    """Knows the schema of the rows before, however the input was cut, and holds each chunk against it.
+    """Compares each chunk with the schema of all rows before it, however the input was split.
 
     A chunk was converted before those in front of it were known. If its types do not go with theirs, it
     is done once more with their schema given, and the records at fault fail alone; only where the
@@ -49,7 +49,7 @@ class SchemaReconciler:
 
     @property
     def schema(self) -> pa.Schema | None:
-        """Columns and types of all rows so far, with marks."""
+        """Schema of all rows so far, with marks."""
         return self._schemas[0]
 
     @schema.setter
@@ -57,7 +57,7 @@ class SchemaReconciler:
         self._schemas[0] = schema
 
     def fit(self, settled: SettledChunk, *stages: Iterable[pa.Schema]) -> SettledChunk | None:
-        """Return a chunk as it is if it goes with the rows before; as failed; or ``None``: it comes again.
+        """Return a chunk that fits the rows before it, or that failed; ``None`` if it is reprocessed.
 
         Parameters
         ----------
@@ -89,7 +89,7 @@ def name_of(settled: SettledChunk) -> str:
 
 
 def _refused(settled: SettledChunk, error: SchemaError) -> SettledChunk:
-    """Return a chunk whose rows cannot be kept as failed."""
+    """Return a chunk as failed because its rows have an incompatible schema."""
     span = settled.chunk.spans[0]
     failure = Failure(
         span.input.uri,

@@ -1,4 +1,4 @@
-"""``combine=``: neighbouring tables into a smaller one, as a tree, on the workers."""
+"""Tree reduction for ``combine=``: workers merge neighbouring tables into a smaller one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from batchflow.core.work import CombineTables, WorkItem
 from batchflow.errors import BatchflowError
 
 ARITY = 8
-"""Tables that are merged at a time."""
+"""Tables per merge."""
 _LEVEL = 1 << 40
-"""Keys of merges: above those of chunks."""
+"""First key of merges, above those of chunks."""
 
 
 class ReductionTree:
@@ -33,11 +33,11 @@ class ReductionTree:
         self._finishing = False
 
     def add(self, payload: Any, nbytes: int) -> None:
-        """Take over the next table, in input order."""
+        """Add the next table, in input order."""
         self._append(0, _Node(payload, nbytes))
 
     def nbytes(self) -> int:
-        """Return the bytes of the tables that wait for their neighbours."""
+        """Return the bytes of the tables not yet merged."""
         return sum(node.nbytes for level in self._levels for node in level)
 
     def _append(self, level: int, node: _Node) -> None:
@@ -69,7 +69,7 @@ class ReductionTree:
         self._delegate(CombineTables(key, tuple(node.payload for node in nodes)), done)
 
     def finish(self) -> bool:
-        """Merge what is left, bottom up; false while there is still something to wait for."""
+        """Merge the remaining tables bottom up; false while a merge is running."""
         nodes = [node for level in reversed(self._levels) for node in level]
         if not all(node.ready for node in nodes):
             return False
@@ -83,13 +83,13 @@ class ReductionTree:
 
     @property
     def payload(self) -> Any:
-        """The one payload left, ``None`` where there was no input."""
+        """Remaining payload, or ``None`` if there was no input."""
         nodes = [node for level in self._levels for node in level]
         return nodes[0].payload if nodes else None
 
 
 class _Node:
-    """One table of the tree, or the promise of one."""
+    """Table of the tree, finished or pending."""
 
     __slots__ = ("nbytes", "payload", "ready")
 

@@ -1,4 +1,4 @@
-"""Where tasks run: in this process, in worker processes, or on Ray; one small contract.
+"""Executors: tasks in this process, in worker processes, or on Ray, behind one small interface.
 
 The executors load when they are first used: a worker process imports this package and needs none.
 """
@@ -37,7 +37,7 @@ def __getattr__(name: str) -> Any:
 
 
 class Turn:
-    """Lets one thread at a time use an executor: a job waits for those of other threads.
+    """Exclusive use of an executor by one thread; jobs of other threads wait.
 
     Within its thread a job may begin while another one runs: two streams, say, or a job in a listener.
     """
@@ -45,20 +45,20 @@ class Turn:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._owner = 0
-        """Identifier of the thread that has it."""
+        """Identifier of the owning thread."""
         self._jobs = 0
         self._streams = 0
         _turns.add(self)
 
     def fork(self) -> None:
-        """Free, in a fork, what threads of the parent had that are not here."""
+        """Release, in a fork, what threads of the parent held."""
         self._changed = threading.Condition()
         if self._owner != threading.get_ident():
             self._jobs = self._streams = 0
 
     @contextmanager
     def taken(self, *, streams: bool = False) -> Iterator[None]:
-        """Have the executor for this thread.
+        """Acquire the executor for this thread.
 
         Parameters
         ----------
@@ -107,7 +107,7 @@ def _streamed_elsewhere() -> ExecutorError:
 
 
 def turn_of(executor: Executor) -> Turn:
-    """Return what keeps the threads that use an executor apart."""
+    """Return the lock of an executor that serializes its threads."""
     turn: Turn = vars(executor).setdefault("_turn", Turn())
     return turn
 
@@ -116,7 +116,7 @@ def turn_of(executor: Executor) -> Turn:
 def chosen(
     executor: Executor | str | None, *, needs_ray: bool = False, streams: bool = False
 ) -> Iterator[Executor]:
-    """Give the executor to use, as `choose` does, and close it again unless it is warm.
+    """Yield the executor that `choose` returns, and close it afterwards unless it is warm.
 
     Parameters
     ----------

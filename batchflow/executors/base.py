@@ -1,4 +1,4 @@
-"""The contract of executors: load a program, submit work, wait for outcomes, close."""
+"""Executor interface: load a program, submit work, wait for outcomes, close."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 UNKNOWN = CombineTables((), ())
-"""Stands for work in an outcome where it is not at hand; the driver knows which it sent."""
+"""Placeholder for the work in an outcome; the driver knows which work it sent."""
 BUNDLE_SECONDS = 0.1
-"""How long a worker goes on with short work that came together, before it gives back what is done."""
+"""Seconds that a worker spends on a batch of short work before it returns the finished results."""
 
 
 class Executor(ABC):
-    """Where tasks run.
+    """Abstract base class of executors.
 
     An executor never raises for work: whatever happens to it, each piece of work submitted has one
     outcome. Used as a context manager it stays warm for many jobs; otherwise each job starts and
@@ -34,19 +34,19 @@ class Executor(ABC):
 
     name: ClassVar[str]
     prefetch: ClassVar[int]
-    """Tasks that wait beside each running one, so that a worker need not wait for the driver."""
+    """Tasks queued per running one, so that no worker waits for the driver."""
     overlap: ClassVar[int] = 0
-    """Tasks that wait beside each running one if calls wait: theirs begin as the last ones are waited for."""
+    """Tasks queued per running one of I/O-bound calls; their calls start while earlier ones are awaited."""
     elastic: ClassVar[bool] = False
-    """Whether there is room for more tasks, or for fewer, as time goes by."""
+    """Whether the number of task slots changes during a job."""
     bundle: ClassVar[int] = 1
-    """Pieces of short work that it likes to have together, at most."""
+    """Maximum pieces of short work in one batch."""
     ahead: ClassVar[int] = 0
-    """Short calls that may be sent ahead to the worker of another one, at most."""
+    """Maximum short calls sent ahead to the worker of another call."""
     warm: bool = False
 
     def slots(self, limits: Resources, per_task: Resources) -> int:
-        """Return how many tasks of a job may run side by side.
+        """Return how many tasks of a job may run concurrently.
 
         Raises
         ------
@@ -59,11 +59,11 @@ class Executor(ABC):
         return count_slots(limits, per_task, available_cpus(), total_memory())
 
     def budget(self, limits: Resources) -> Budget:
-        """Return what may be in use at the same time, by all the work of a flow."""
+        """Return the resources that all work of a flow may use concurrently."""
         return Budget(capped(limits, available_cpus(), total_memory()))
 
     def tasks_ahead(self, program: Program) -> int:
-        """Return how many tasks may wait beside each running one so that their calls can begin.
+        """Return how many queued tasks per running one may start their calls early.
 
         What the calls of these give counts against the memory of the running one: then it is but one.
         """
@@ -72,19 +72,19 @@ class Executor(ABC):
         return self.overlap if program.memory is None else min(1, self.overlap)
 
     def grow(self, workers: int) -> None:  # noqa: B027 - there is nothing to do where they come by themselves
-        """Have at least so many workers, where each is made by hand."""
+        """Ensure a minimum number of workers, if the executor creates each one itself."""
 
     def resize(self, job: int, slots: int) -> None:  # noqa: B027 - only an elastic one need do anything
-        """Let so many tasks of a program run side by side from now on."""
+        """Set the number of tasks of a program that may run concurrently."""
 
     @property
     def logs(self) -> str:
-        """File or folder of messages of the engine, if they do not go to the terminal."""
+        """Log file or folder of the engine, if its messages do not go to the terminal."""
         return ""
 
     @abstractmethod
     def start(self, slots: int, per_task: Resources, workers: int | None = None) -> None:
-        """Make ready for this many tasks side by side; what is started already is kept.
+        """Prepare for this many concurrent tasks; workers already started are kept.
 
         Parameters
         ----------
@@ -94,7 +94,7 @@ class Executor(ABC):
 
     @abstractmethod
     def load(self, program: Program) -> int:
-        """Ship a program to the workers, or make it ready to be; return its number.
+        """Send a program to the workers, or prepare it for sending; return its number.
 
         Raises
         ------
@@ -104,19 +104,19 @@ class Executor(ABC):
 
     @abstractmethod
     def unload(self, job: int) -> None:
-        """Forget a program; outcomes of its work that are still under way are dropped."""
+        """Unload a program and drop the outcomes of its running work."""
 
     @abstractmethod
     def submit(self, job: int, work: WorkItem) -> None:
-        """Take over one piece of work; returns at once."""
+        """Submit one piece of work; returns at once."""
 
     def submit_all(self, job: int, works: Sequence[WorkItem]) -> None:
-        """Take over work that is short, for one worker if that is cheaper."""
+        """Submit short work, to one worker if that is cheaper."""
         for work in works:
             self.submit(job, work)
 
     def follow(self, job: int, calls: Sequence[Call], last: Key) -> int:
-        """Send calls ahead, to be done by the worker of another one after it; returns how many could be.
+        """Send calls ahead to the worker of another call; returns how many were sent.
 
         One is not begun where the one before it failed, or a value is not there that was to come from it, or
         the worker is gone: its outcome is `Unbegun` then.
@@ -131,12 +131,12 @@ class Executor(ABC):
         return 0
 
     def recall(self, job: int, key: Key) -> list[Key]:
-        """Take back what was sent ahead to the worker of some work and did not begin; return the keys."""
+        """Recall work sent ahead to a worker that has not started; return the keys."""
         return []
 
     @abstractmethod
     def wait(self, jobs: Collection[int] | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
-        """Return the outcomes there are, each with the number of its program; waits for the first one.
+        """Wait for outcomes and return them, each with the number of its program.
 
         Parameters
         ----------
@@ -147,22 +147,22 @@ class Executor(ABC):
         """
 
     def bucket(self, rate: Rate) -> RateLimiter:
-        """Return what keeps all workers of a job to a rate together; `unload` closes it."""
+        """Return the limiter that holds all workers of a job to one rate; `unload` closes it."""
         from batchflow.executors.rate_limiter import FileRateLimiter  # a worker makes none
 
         return FileRateLimiter(rate)
 
     def limited(self, program: Program) -> Program:
-        """Return a program with its bucket, if it has a rate."""
+        """Return a program with its rate limiter, if it has a rate."""
         return program if program.rate is None else program._replace(bucket=self.bucket(program.rate))
 
     def fetch(self, payload: Any) -> Any:
-        """Return the rows that a payload of an outcome stands for."""
+        """Return the rows that the payload of an outcome refers to."""
         return payload
 
     @abstractmethod
     def close(self) -> None:
-        """Stop all workers and remove all that was made; may be called again."""
+        """Stop all workers and remove all resources; idempotent."""
 
     def __enter__(self) -> Self:
         self.warm = True
@@ -176,7 +176,7 @@ class Executor(ABC):
 
 
 def take(ready: list[tuple[int, Outcome]], jobs: Collection[int] | None) -> list[tuple[int, Outcome]]:
-    """Take the outcomes of some programs, or all of them, off a list."""
+    """Remove from a list the outcomes of some programs, or all of them, and return them."""
     taken = [item for item in ready if jobs is None or item[0] in jobs]
     if taken:
         ready[:] = [item for item in ready if jobs is not None and item[0] not in jobs]
@@ -184,7 +184,7 @@ def take(ready: list[tuple[int, Outcome]], jobs: Collection[int] | None) -> list
 
 
 def later_task(waiting: Sequence[WorkItem], index: int) -> Task | None:
-    """Return a task that waits for a worker, if its calls may begin beside those before."""
+    """Return a queued task whose calls may start alongside the running ones."""
     if index >= len(waiting):
         return None
     work = waiting[index]

@@ -1,4 +1,4 @@
-"""Modules of the user that were reloaded or edited after workers had imported them."""
+"""Detection of user modules that were reloaded or edited after workers imported them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _LIBRARIES = tuple(os.path.join(prefix, "lib") for prefix in (sys.prefix, sys.ba
 
 
 class ImportedModules:
-    """Modules of the user that this process has imported, with the state of their files."""
+    """User modules imported by this process, with the state of their files."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
-        """Names of all modules that were looked at, of libraries too."""
+        """Names of all modules inspected so far, including libraries."""
         self._states: dict[str, tuple[Any, int]] = {}
-        """Import and time of change of each file of the user."""
+        """Import and modification time of each user file."""
 
     def update(self) -> list[str]:
-        """Note new modules, and return the names of those that were reloaded or edited since the last call."""
+        """Record new modules, and return the names of those reloaded or edited since the last call."""
         for name in sys.modules.keys() - self._seen:
             self._seen.add(name)
             if _is_of_user(_spec(name)):
@@ -45,7 +45,7 @@ def _is_of_user(spec: Any) -> bool:
 
 
 def _state(name: str) -> tuple[Any, int]:
-    """Return the import of a module, which each reload replaces, and the time of change of its file."""
+    """Return the import of a module, which each reload replaces, and the modification time of its file."""
     spec = _spec(name)
     with suppress(OSError):
         return spec, os.stat(spec.origin).st_mtime_ns

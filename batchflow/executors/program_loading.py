@@ -1,4 +1,4 @@
-"""Programs on a worker: pickled once, loaded once, and a failure to load as the outcome of each task."""
+"""Programs on a worker: pickled once and loaded once; a failure to load is the outcome of each task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from batchflow.worker import Limits, Program, Runner, TaskLimits, failed, settle
 
 
 def pickled(program: Program) -> tuple[bytes, Buffers]:
-    """Return a program as bytes and its large buffers, functions of ``__main__`` and closures by value.
+    """Pickle a program to bytes and large buffers; functions of ``__main__`` and closures go by value.
 
     Raises
     ------
@@ -48,21 +48,21 @@ def _dumped(program: Program) -> tuple[bytes, Buffers]:
 
 
 class BrokenProgram:
-    """Stands for the runner of a program that cannot be unpickled."""
+    """Stand-in for the runner of a program that cannot be unpickled."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
     def perform(self, work: WorkItem, more: Any = None) -> Outcome:
-        """Return why nothing works."""
+        """Return the load failure as the outcome of the work."""
         return failed(work, "worker", self._error)._replace(unloadable=True)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to release."""
 
 
 class LoadedProgram:
-    """A program on a worker: made again when its first work comes, inside the limits of that.
+    """Program on a worker, deserialized within the limits of its first task.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class LoadedProgram:
         self._runner: Runner | BrokenProgram
 
     def runner(self) -> Runner | BrokenProgram:
-        """Return what does its work; a program that broke off at a limit is made again the next time."""
+        """Return the runner of the program; a load interrupted by a limit is repeated on the next call."""
         if self._make is not None:
             if self.waits:
                 import batchflow.worker.concurrent_task  # noqa: F401
@@ -120,13 +120,13 @@ class LoadedProgram:
         return program._replace(args=args.open()) if isinstance(args, Pickled) else program
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Release the resources of the program."""
         if self._make is None:
             self._runner.close()
 
 
 def opened(make: Callable[[], Any], limits: Limits) -> Any:
-    """Make an object again inside limits; raises what the user's code in it raises, or `Overtime`."""
+    """Deserialize an object within limits; raises what the user's code in it raises, or `Overtime`."""
     LOADING.append(None)
     try:
         with TaskLimits(*limits):
@@ -138,7 +138,7 @@ def opened(make: Callable[[], Any], limits: Limits) -> Any:
 
 
 def rules_of(work: WorkItem, limits: Limits, retry: Retry) -> tuple[Limits, Retry]:
-    """Return what work is kept to, and when it is tried again: as its job has it, or as it brings along."""
+    """Return the limits and retry policy of work: its own, else those of its job."""
     if isinstance(work, AssemblePart):
         return Limits(work.seconds), NEVER
     if isinstance(work, Call):

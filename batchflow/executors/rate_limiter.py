@@ -1,4 +1,4 @@
-"""The rate of a job on one machine: eight bytes that its workers share, and a lock that dies with its holder."""
+"""Rate limiter for one machine: eight shared bytes, and a lock that is released if its holder dies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STATE = struct.Struct("<d")
 
 
 class SharedRateLimiter:
-    """A bucket as any process of this machine uses it.
+    """Rate limiter as used by any process of this machine.
 
     The clock is `time.monotonic`, which is one for all processes. The kernel takes the lock off a
     process that is killed, and eight bytes are written or not: there is nothing to repair.
@@ -50,7 +50,7 @@ class SharedRateLimiter:
                 fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def reserve(self) -> float:
-        """Return 0 where a call may start now, which is counted; else the seconds after which to ask again."""
+        """Reserve a start: return 0 if a call may start now, else the seconds until the next attempt."""
         with self._locked() as file:
             (due,) = _STATE.unpack(os.pread(file, _STATE.size, 0))
             seconds, due = self._rate.take(due, time.monotonic())
@@ -59,13 +59,13 @@ class SharedRateLimiter:
         return seconds
 
     def pause(self, seconds: float) -> None:
-        """Let no call start for a while."""
+        """Block all starts for some seconds."""
         with self._locked() as file:
             (due,) = _STATE.unpack(os.pread(file, _STATE.size, 0))
             os.pwrite(file, _STATE.pack(self._rate.paused(due, time.monotonic() + seconds)), 0)
 
     def close(self) -> None:
-        """Close the file, here."""
+        """Close the file in this process."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -76,7 +76,7 @@ class SharedRateLimiter:
 
 
 class FileRateLimiter(SharedRateLimiter):
-    """A bucket as the driver makes it: in a file without a name, which others reach through ``/proc``."""
+    """Rate limiter created by the driver, in an unnamed file that workers open through ``/proc``."""
 
     def __init__(self, rate: Rate) -> None:
         file = wire.anonymous_file()

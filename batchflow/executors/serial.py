@@ -1,4 +1,4 @@
-"""Tasks in this process, one after the other: for a debugger, and as the measure of the others."""
+"""In-process executor: one task at a time, for debugging and as the baseline of other executors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from batchflow.worker.stdio_capture import DriverCapture
 
 
 class Serial(Executor):
-    """Runs tasks in this process, so that a breakpoint in the function stops where it stands."""
+    """Runs tasks in this process, so that breakpoints in the function work."""
 
     name: ClassVar[str] = "serial"
     prefetch: ClassVar[int] = 0
@@ -38,11 +38,11 @@ class Serial(Executor):
         return min(1, super().slots(limits, per_task))
 
     def budget(self, limits: Resources) -> Budget:
-        """Return what may be in use at the same time: one task, so that none is begun in vain."""
+        """Return the budget of a flow: one task at a time."""
         return Budget(capped(limits, available_cpus(), total_memory()), 1)
 
     def start(self, slots: int, per_task: Resources, workers: int | None = None) -> None:
-        """Nothing to start."""
+        """Do nothing: there is nothing to start."""
 
     def load(self, program: Program) -> int:
         """Keep a program; its arguments are copied, and arrays in them read-only, as they are for each worker."""
@@ -56,7 +56,7 @@ class Serial(Executor):
         return self._loaded
 
     def unload(self, job: int) -> None:
-        """Forget a program and its work."""
+        """Unload a program and drop its work."""
         if job in self._runners:
             self._runners.pop(job).close()
             bucket = self._programs.pop(job).bucket
@@ -65,11 +65,11 @@ class Serial(Executor):
         self._queue = deque(item for item in self._queue if item[0] != job)
 
     def submit(self, job: int, work: WorkItem) -> None:
-        """Put work into the queue."""
+        """Append work to the queue."""
         self._queue.append((job, work))
 
     def wait(self, jobs: Collection[int] | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
-        """Do the next piece of work."""
+        """Run the next piece of work and return its outcome."""
         for at, (owner, work) in enumerate(self._queue):
             if jobs is None or owner in jobs:
                 del self._queue[at]
@@ -88,20 +88,20 @@ class Serial(Executor):
         return outcome._replace(printed=prints.take()) if prints else outcome
 
     def _later(self, job: int, index: int) -> Task | None:
-        """Return one of the tasks of a job that wait."""
+        """Return a queued task of a job."""
         waiting = [work for owner, work in self._queue if owner == job]
         task = later_task(waiting, index)
         return None if task is None else cast("Task", _received(task))
 
     def close(self) -> None:
-        """Forget everything."""
+        """Drop all programs and work."""
         for job in list(self._runners):
             self.unload(job)
         self._queue.clear()
 
 
 def _received(work: WorkItem) -> WorkItem:
-    """Return work as a worker would have it: what a function does to its records is seen by nothing else."""
+    """Return a copy of work, as a worker would receive it; the driver never sees the function's changes."""
     if isinstance(work, Task) and work.data is not None:
         return work._replace(data=copied(work.data))
     if isinstance(work, Call) and any(given.rows for given in work.values):
@@ -110,7 +110,7 @@ def _received(work: WorkItem) -> WorkItem:
 
 
 def _sent(work: WorkItem, outcome: Outcome) -> Outcome:
-    """Return an outcome as a worker would send it: rows that cannot be pickled are a failure."""
+    """Return an outcome as a worker would send it; rows that cannot be pickled are a failure."""
     if not isinstance(outcome, Succeeded) or not isinstance(outcome.payload, Rows):
         return outcome
     try:

@@ -1,1 +1,1 @@
-"""One job: plan, schedule, resume, repair."""
+"""Execution of one job: planning, scheduling, resume, repair."""

@@ -1,4 +1,4 @@
-"""What happens to lost work: retry, split, run alone, or give up."""
+"""Fault policy: retry, split, run alone, or give up lost work."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from batchflow.core.work import CountRecords, Task, WorkItem
 from batchflow.errors import ExecutorError
 
 DEATHS = 3
-"""Workers that may die of work which calls the function on no record, before it is given up."""
+"""Worker deaths before work that calls the function on no record is given up."""
 BARREN = 100
-"""Tasks that may break off, or not even begin, before any has succeeded: then it is no record's fault."""
+"""Failed starts and lost tasks before the first success, after which the job is aborted."""
 UNCOUNTED = 100
-"""Cuts of a chunk whose records nobody can count, at most: three lines in a gigabyte are found with as many."""
+"""Maximum splits of a chunk whose records cannot be counted: enough for three bad lines in a gigabyte."""
 RESPITE_SECONDS = 1.0
-"""In which whatever else took the memory of the machine may have given it back."""
+"""Seconds for other processes of the machine to release memory before a retry."""
 LOSSES = 3
-"""Nodes that may go while they are at a chunk, before it may have to do with that."""
+"""Node losses during a chunk before the chunk itself is suspected."""
 
 
 class FaultPolicy:
-    """Counts what each chunk of a job was excused.
+    """Counter of the losses excused for each chunk of a job.
 
     Parameters
     ----------
@@ -34,17 +34,17 @@ class FaultPolicy:
 
     def __init__(self, *, proven: bool) -> None:
         self._barren: int | None = None if proven else 0
-        """Tasks that broke off, as long as none has succeeded."""
+        """Tasks lost, as long as none has succeeded."""
         self._deaths: dict[Key, int] = {}
         self._losses: Counter[Key] = Counter()
-        """Nodes that went, by the chunk they were at."""
+        """Lost nodes by chunk."""
         self._pressed: set[Key] = set()
-        """Records that memory ran out for while nothing else ran."""
+        """Records that ran out of memory while nothing else ran."""
         self._uncounted: Counter[Key] = Counter()
-        """Cuts of each chunk whose records nobody could count."""
+        """Splits of each chunk whose records could not be counted."""
 
     def is_unlucky(self, work: WorkItem, outcome: Outcome) -> bool:
-        """Whether work that no record is at fault for lost its worker, most likely by somebody else."""
+        """Whether work without a culprit record lost its worker, most likely for an external reason."""
         deaths = self._deaths.pop(work.key, 0) + 1
         if isinstance(work, Task) or not isinstance(outcome, Failed) or not outcome.died or deaths == DEATHS:
             return False
@@ -54,18 +54,18 @@ class FaultPolicy:
         return True
 
     def is_stranded(self, task: Task, outcome: Outcome) -> bool:
-        """Whether a task is lost only because its node went, as far as anybody can tell."""
+        """Whether a task was lost only because its node was lost."""
         if not isinstance(outcome, Failed) or not outcome.gone or self._losses[task.key] == LOSSES:
             return False
         self._losses[task.key] += 1
         return True
 
     def tries(self, task: Task) -> int:
-        """Return how often a chunk was tried, but for those times when its node went."""
+        """Return the number of attempts of a chunk, without those lost with their node."""
         return task.attempt - self._losses[task.key]
 
     def respite(self, task: Task, outcome: Failed) -> float | None:
-        """Return after how many seconds a record is tried by itself, ``None`` if nobody else can be at fault.
+        """Return the seconds before a record is retried alone, ``None`` if it must be at fault.
 
         Where memory ran out it was that of the whole machine, on which other things than this job may run.
         """
@@ -79,15 +79,15 @@ class FaultPolicy:
         return RESPITE_SECONDS
 
     def is_uncountable(self, task: Task) -> bool:
-        """Whether a chunk that ends whoever counts its records does so wherever it is cut."""
+        """Whether a chunk kills the process that counts its records, wherever it is split."""
         return self._uncounted[task.key[:2]] > UNCOUNTED
 
     def cut(self, task: Task) -> None:
-        """Note that a chunk is cut whose records nobody could count."""
+        """Record a split of a chunk whose records could not be counted."""
         self._uncounted[task.key[:2]] += 1
 
     def hear(self, outcome: Outcome) -> None:
-        """Take down what came of a task.
+        """Record the outcome of a task.
 
         Raises
         ------
@@ -109,7 +109,7 @@ class FaultPolicy:
 
 
 class Tracebacks:
-    """Counts failures of each kind, and drops the tracebacks of those beyond the first `TRACEBACKS`.
+    """Counter of failures by kind, which drops tracebacks beyond the first `TRACEBACKS` of each.
 
     A kind is a type of error raised at one line. Ten million failures would be gigabytes of one text.
     """
@@ -118,7 +118,7 @@ class Tracebacks:
         self._kinds: Counter[tuple[str, str]] = Counter()
 
     def add(self, failures: Sequence[Failure], task: Task, stats: Stats) -> Sequence[Failure]:
-        """Return failures with what the scheduler knows: attempts in all, and the worker of the last one."""
+        """Return failures with total attempts and the worker of the last one."""
         if not failures:
             return ()
         columns = Failures.of(failures)
@@ -151,7 +151,7 @@ def failures_per_span(task: Task, failure: Failure) -> Iterator[Failure]:
 
 
 def as_single_record(task: Task, outcome: Failed) -> Failed:
-    """Return the outcome of a chunk that holds but one record, which could not be read."""
+    """Return the outcome of a chunk with a single record that could not be read."""
     (span,) = task.chunk.spans
     failure = outcome.failure._replace(source=span.input.uri, start=span.start, stop=span.stop, record=0)
     return outcome._replace(failure=failure, records=1)

@@ -1,4 +1,4 @@
-"""How a chunk that broke off is cut: around the record that it broke off at."""
+"""Isolation of the record that broke off a chunk."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from batchflow.worker.position import NEARLY
 
 
 class ChunkPart(NamedTuple):
-    """A part of a chunk that broke off."""
+    """Part of a chunk that broke off."""
 
     chunk: Chunk
     data: Any
     suspect: bool = False
-    """Whether it holds the records among which the function was, and nothing else."""
+    """Whether it holds exactly the records that the function was processing."""
 
 
 def parts_around(source: Source, task: Task, outcome: Failed, counts: Sequence[int]) -> list[ChunkPart]:
-    """Return the parts of a chunk before, at and after the position where it broke off.
+    """Split a chunk into the parts before, at and after the position where it broke off.
 
     Of a task that took too long with no record that did, the last one begins at its record: what is before
     took most of the time, and comes in halves.
@@ -68,7 +68,7 @@ def parts_around(source: Source, task: Task, outcome: Failed, counts: Sequence[i
 
 
 def is_guilty(outcome: Failed) -> bool:
-    """Whether the record that a task broke off at had all of the time limit for itself."""
+    """Whether the record at which a task broke off had the whole time limit for itself."""
     position, limit = outcome.position, outcome.limit
     if position is None or limit is None:
         return False
@@ -80,7 +80,7 @@ def _weight(chunk: Chunk, spans: int) -> int:
 
 
 def records_name(chunk: Chunk) -> str:
-    """Return the name of the records of a part, as far as it is known before those in front are counted."""
+    """Return the name of a part's records, as far as known before earlier records are counted."""
     span = chunk.spans[0]
     name = span.input.uri.rpartition("/")[2]
     if len(chunk.spans) > 1:

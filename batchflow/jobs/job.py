@@ -1,4 +1,4 @@
-"""A job as a frozen value: plan it, run it, or stream its tables."""
+"""Job as a frozen value: plan it, run it, or stream its tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job(JobSpec):
-    """A function, its input, its output and its caps, as one frozen value.
+    """Function, input, output and limits, as one frozen value.
 
     The fields are the arguments of `batchflow.map_records`; ``per`` is ``"record"`` or ``"batch"``.
     """
@@ -34,7 +34,7 @@ class Job(JobSpec):
     executor: Executor | str | None = None
     progress: bool | None = None
     listeners: Sequence[Listener] = field(default=())
-    """Called with every event of `batchflow.events`."""
+    """Callables that receive every event of `batchflow.events`."""
 
     def plan(self) -> Plan:
         """Check the job and list its inputs; runs nothing.
@@ -71,7 +71,7 @@ class Job(JobSpec):
             return forecast(self, executor, records)
 
     def run(self) -> Result:
-        """Run the job to its end; what earlier runs did of its output is not done again.
+        """Run the job; work finished by earlier runs is not repeated.
 
         Raises
         ------
@@ -92,7 +92,7 @@ class Job(JobSpec):
             return self._with_job(run.drive(run.result()))
 
     def retry_failed(self) -> Result:
-        """Run again only the records and chunks in the error table of the output.
+        """Retry only the records and chunks in the error table of the output.
 
         What now succeeds goes to its place in the output, in order; the rest stays in the table. If the
         function was mended meanwhile, the job needs a ``version``.
@@ -116,13 +116,13 @@ class Job(JobSpec):
             return self._with_job(self._run_of(plan, executor).mended())
 
     def _with_job(self, result: Result) -> Result:
-        """Return a result whose failed records can be tried again; it holds the job if that wrote an output."""
+        """Attach the job to a result whose failed records can be retried."""
         if self.into is not None:
             result._job = self
         return result
 
     def stream(self, *, ordered: bool = True) -> Iterator[pa.Table]:
-        """Yield the rows as tables while they come, with bounded memory; closing the iterator stops the work.
+        """Yield the rows as tables with bounded memory; closing the iterator stops the work.
 
         Parameters
         ----------

@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from batchflow.core.rate import RateLimiter
 
 _LOOK_SECONDS = 1.0
-"""After what time it is looked again for workers that are stopped past their time limit."""
+"""Seconds between checks for workers stopped past their time limit."""
 _STILLBORN = 100
-"""Workers in a row that ended without any work, after which there is no point in making more."""
+"""Workers in a row that ended without any work, after which no more are started."""
 
 
 class Processes(Executor):
@@ -85,18 +85,18 @@ class Processes(Executor):
         self._waiting: deque[WorkBatch] = deque()
         self._ready: list[tuple[int, Outcome]] = []
         self._next_look = 0.0
-        """`time.monotonic` when it is looked again for workers that are overdue."""
+        """`time.monotonic` of the next check for overdue workers."""
         self._modules = ImportedModules()
         self._stale: list[str] = []
         """Modules that changed since the workers started."""
         self._was_forked = False
-        """Whether this process is a fork of the one that made the executor."""
+        """Whether this process is a fork of the one that created the executor."""
         self._of_parent: list[Mapping[int, _Loaded]] = []
-        """Programs of the process that was forked, kept as their end would remove its files."""
+        """Programs of the parent process, referenced here because their finalizers would remove its files."""
         _executors.add(self)
 
     def slots(self, limits: Resources, per_task: Resources) -> int:
-        """Return how many tasks of a job may run side by side: no more than there are workers."""
+        """Return how many tasks of a job may run concurrently, at most one per worker."""
         fitting = super().slots(limits, per_task)
         if self._count is None:
             return fitting
@@ -104,18 +104,18 @@ class Processes(Executor):
         return asked if per_task.nbytes is None else min(asked, fitting)
 
     def budget(self, limits: Resources) -> Budget:
-        """Return what may be in use at the same time: no more tasks than workers, where these are counted."""
+        """Return the budget of a flow: at most one task per worker, if their number is given."""
         cpus = max(available_cpus(), self._count or 0)
         return Budget(capped(limits, cpus, total_memory()), self._count)
 
     def grow(self, workers: int) -> None:
-        """Have at least so many worker processes."""
+        """Ensure a minimum number of worker processes."""
         if workers > self._wanted:
             self._wanted = workers
             self._fill()
 
     def start(self, slots: int, per_task: Resources, workers: int | None = None) -> None:
-        """Start the zygote, and workers up to this many; workers that have old code of a module are replaced."""
+        """Start the zygote and workers up to this many; workers with outdated modules are replaced."""
         self._replace_stale()
         if self._zygote is None:
             self._zygote = launch.take(max(1, int(per_task.cpus or 1)), arrow=True)
@@ -125,7 +125,7 @@ class Processes(Executor):
         self._fill()
 
     def _replace_stale(self) -> None:
-        """Stop workers that may have imported a module which was reloaded or edited since.
+        """Stop workers that may have imported a module that was reloaded or edited since.
 
         Raises
         ------
@@ -147,7 +147,7 @@ class Processes(Executor):
         self._stale.clear()
 
     def _fill(self) -> None:
-        """Have the zygote fork the workers that are missing; tasks may be sent to them at once."""
+        """Fork the missing workers through the zygote; they accept tasks at once."""
         while len(self._workers) < self._wanted:
             ours, theirs = wire.pair()
             tally, file = WorkerCounters.make()
@@ -192,7 +192,7 @@ class Processes(Executor):
         return self._loaded
 
     def unload(self, job: int) -> None:
-        """Forget a program here and on the workers; one that is still at its work is killed."""
+        """Unload a program here and on the workers; a worker still running it is killed."""
         program = self._programs.pop(job, None)
         if program is not None:
             program.close()
@@ -206,27 +206,27 @@ class Processes(Executor):
                 worker.send(UnloadProgram(job))
 
     def _kill(self, worker: WorkerHandle) -> None:
-        """Kill a worker whose work nobody wants any more; work of other jobs goes back to the queue."""
+        """Kill a worker whose work is cancelled; work of other jobs returns to the queue."""
         self._return(worker.queue)
         self._drop(worker)
         with suppress(OSError):  # without a zygote there is no worker either
             self._ask(worker.number)
 
     def _return(self, pieces: Iterable[WorkBatch]) -> None:
-        """Have work that did not begin done by another worker; what was sent ahead has to be sent again."""
+        """Requeue work that did not start; work sent ahead must be sent again."""
         wanted = [piece for piece in pieces if piece.job in self._programs]
         self._waiting.extendleft(reversed([piece for piece in wanted if not piece.permit]))
         self._ready += [(piece.job, NOT_BEGUN._replace(key=piece.work.key)) for piece in wanted if piece.permit]
 
     def submit(self, job: int, work: WorkItem) -> None:
-        """Send work to the worker with the shortest queue, or keep it until one has room."""
+        """Send work to the worker with the shortest queue, or queue it until one has room."""
         if job not in self._programs:
             raise _forked()
         self._waiting.append(WorkBatch(job, (work,)))
         self._dispatch()
 
     def submit_all(self, job: int, works: Sequence[WorkItem]) -> None:
-        """Send short work to one worker, unless each is kept to a time that only the driver can tell."""
+        """Send short work to one worker, unless each piece has a time limit that only the driver can enforce."""
         if job not in self._programs or any(self._programs[job].limits):
             super().submit_all(job, works)
             return
@@ -234,14 +234,14 @@ class Processes(Executor):
         self._dispatch()
 
     def follow(self, job: int, calls: Sequence[Call], last: Key) -> int:
-        """Send calls ahead, as far as they are small; each needs a permit to begin, which `recall` takes back."""
+        """Send small calls ahead; each needs a token to start, which `recall` takes back."""
         worker = next((one for one in self._workers.values() if one.ends_with(job, last)), None)
         if worker is None or worker.lost:
             return 0
         return worker.send_ahead(job, list(takewhile(_is_packed, calls)))
 
     def recall(self, job: int, key: Key) -> list[Key]:
-        """Take back what was sent ahead to a worker and did not begin."""
+        """Recall work sent ahead to a worker that has not started."""
         worker = next((one for one in self._workers.values() if one.has(job, key)), None)
         return [] if worker is None else [piece.work.key for piece in worker.take_back()]
 
@@ -255,11 +255,11 @@ class Processes(Executor):
             self._give(worker, self._waiting.popleft())
 
     def _depth(self, job: int) -> int:
-        """Return how many pieces of work may wait at a worker."""
+        """Return the maximum queue length of a worker."""
         return max(self.prefetch, self._programs[job].ahead)
 
     def _free_for(self, job: int) -> WorkerHandle | None:
-        """Return the worker with the shortest queue; no more of them work for a job than it has slots."""
+        """Return the worker with the shortest queue, within the slots of the job."""
         able = [worker for worker in self._workers.values() if not worker.lost]
         slots = self._programs[job].slots
         if slots < len(able):
@@ -292,7 +292,7 @@ class Processes(Executor):
         worker.queue.append(piece)
 
     def wait(self, jobs: Collection[int] | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
-        """Return the outcomes there are; waits for the first one."""
+        """Wait for outcomes and return them."""
         if self._was_forked and jobs is not None and not self._programs.keys() >= set(jobs):
             raise _forked()
         until = None if timeout is None else time.monotonic() + timeout
@@ -313,7 +313,7 @@ class Processes(Executor):
         return taken
 
     def _end_overdue(self) -> None:
-        """Kill workers that cannot keep their own time limit, looked for now and then."""
+        """Kill workers that cannot enforce their own time limit; checked at intervals."""
         now = time.monotonic()
         if now < self._next_look:
             return
@@ -324,12 +324,12 @@ class Processes(Executor):
                     self._ask(worker.number)
 
     def _busy(self, jobs: Collection[int] | None) -> bool:
-        """Whether an outcome is still to come."""
+        """Whether an outcome is pending."""
         queues = (self._waiting, *(worker.queue for worker in self._workers.values()))
         return any(jobs is None or piece.job in jobs for queue in queues for piece in queue)
 
     def _hear(self, worker: WorkerHandle) -> None:
-        """Take over one outcome from a worker, or note that it is gone."""
+        """Receive one outcome from a worker, or mark the worker lost."""
         problem: BaseException | None = None
         try:
             outcome = worker.inbox.receive()
@@ -360,7 +360,7 @@ class Processes(Executor):
         self._ready.append((piece.job, answer))
 
     def _hear_zygote(self) -> None:
-        """Learn how a worker ended: its running task failed, what waited behind it is done by another."""
+        """Handle the exit of a worker: its running task failed, and its queued work is requeued."""
         assert self._zygote is not None
         try:
             ended = WorkerExited.receive(self._zygote.control)
@@ -388,7 +388,7 @@ class Processes(Executor):
             raise ExecutorError(message)
 
     def _death(self, job: int, work: WorkItem, worker: WorkerHandle, status: int) -> Failed:
-        """Return the outcome of the work that a worker was at when it ended."""
+        """Return the outcome of the work that a worker was running when it ended."""
         program = self._programs[job]
         limits, retry = rules_of(work, program.limits, program.retry)
         seconds = limits.seconds
@@ -416,7 +416,7 @@ class Processes(Executor):
         worker.close()
 
     def _broken(self) -> ExecutorError:
-        """Return what to raise when the zygote is gone; a later job starts anew."""
+        """Return the exception for a lost zygote; a later job starts a new one."""
         assert self._zygote is not None
         process = self._zygote.process
         self.close()
@@ -425,7 +425,7 @@ class Processes(Executor):
         return ExecutorError(f"the process that workers are forked from {_how(status)}{hint}")
 
     def close(self) -> None:
-        """Stop the workers and the zygote; work under way is given up."""
+        """Stop the workers and the zygote; running work is abandoned."""
         for program in self._programs.values():
             program.close()
         self._programs.clear()
@@ -443,7 +443,7 @@ class Processes(Executor):
         self._ready.clear()
 
     def forget(self) -> None:
-        """Forget, in a fork of the driver, the workers of the driver; the next job starts others."""
+        """Drop, in a fork of the driver, the workers of the parent; the next job starts its own."""
         for worker in self._workers.values():
             worker.close()
         self._workers.clear()
@@ -483,10 +483,10 @@ def _forked() -> ExecutorError:
 
 
 class _Loaded(NamedTuple):
-    """A program as it is sent to each worker."""
+    """Program as it is sent to each worker."""
 
     parcel: wire.Message | None
-    """None for calls, which bring their function."""
+    """Pickled program; ``None`` for calls, which bring their own function."""
     state: ProcessState
     slots: int
     limits: Limits
@@ -495,10 +495,10 @@ class _Loaded(NamedTuple):
     bucket: RateLimiter | None
     log_settings: LogSettings | None
     ahead: int
-    """Tasks whose calls may begin beside those of another one."""
+    """Tasks whose calls may start alongside those of another one."""
 
     def close(self) -> None:
-        """Give back what was made for it."""
+        """Release the shared memory of the program."""
         if self.parcel is not None:
             self.parcel.close()
         if self.bucket is not None:
@@ -506,12 +506,12 @@ class _Loaded(NamedTuple):
 
 
 def _is_packed(work: WorkItem) -> bool:
-    """Whether all in some work that is the user's is packed already."""
+    """Whether all user objects in some work are already pickled."""
     return isinstance(work, Call) and not work.retry.on and not any(given.rows for given in work.values)
 
 
 def _how(status: int) -> str:
-    """Return in words how a process ended: with an exit status, or if that is negative by a signal."""
+    """Describe how a process ended: by an exit status, or if that is negative by a signal."""
     if status >= 0:
         return f"ended with exit status {status}"
     hint = " (out of memory, or by somebody)" if status == -signal.SIGKILL else ""

@@ -1,4 +1,4 @@
-"""Starts the process that workers are forked from, before the rest of batchflow is loaded.
+"""Start of the zygote, the process that workers are forked from.
 
 A fresh interpreter takes 0.1 s to be of use, and so do our own modules: side by side they take half.
 So this module imports next to nothing of batchflow, and the verbs call `ahead` first of all.
@@ -28,11 +28,11 @@ _THREADS = (
     "RAYON_NUM_THREADS",
     "POLARS_MAX_THREADS",
 )
-"""What numeric libraries take their number of threads from; one worker per core needs no more."""
+"""Variables that set the number of threads of numeric libraries; one worker per core needs one thread."""
 
 REQUEST = struct.Struct("<Q")
 CLOSE = 0
-"""Number of no worker: asks the zygote to let its workers end."""
+"""Reserved worker number that asks the zygote to let its workers end."""
 
 _CODE = """\
 import gc
@@ -48,26 +48,26 @@ main({control}, {driver}, path, arrow={arrow}, rows={rows}, waits={waits})
 
 
 class ForkServerHandle(NamedTuple):
-    """A process that workers are forked from, as the driver holds it."""
+    """Driver's handle of a zygote."""
 
     process: subprocess.Popen[bytes]
     control: socket.socket
     threads: int
-    """Threads that numeric libraries in its workers use."""
+    """Threads of numeric libraries in its workers."""
     driver: int
-    """Process that started it."""
+    """Process ID of the driver that started it."""
     environment: dict[str, str]
-    """Variables of the driver when it started."""
+    """Environment of the driver when the zygote started."""
     argv: list[str]
-    """Arguments of the driver's program then."""
+    """Arguments of the driver's program when the zygote started."""
 
     @property
     def is_inherited(self) -> bool:
-        """Whether this process is a fork of the driver, whose zygote must not be touched."""
+        """Whether this process is a fork of the driver, which must not touch the driver's zygote."""
         return self.driver != os.getpid()
 
     def close(self) -> None:
-        """Let its workers end, and wait for its own end; in a fork of the driver only forget it."""
+        """Let the workers end and wait for the zygote to end; in a fork of the driver only drop the handle."""
         if self.is_inherited:
             self.process.returncode = 0  # `Popen` would warn of a child that it cannot wait for
             self.control.close()
@@ -80,7 +80,7 @@ class ForkServerHandle(NamedTuple):
 
 
 _waiting = threading.local()
-"""``zygote``: the one that this thread started ahead of its job, until an executor takes it."""
+"""``zygote``: prestarted zygote of this thread, until an executor takes it."""
 
 
 def start(threads: int, *, arrow: bool, rows: bool = False, waits: bool = False) -> ForkServerHandle:
@@ -142,7 +142,7 @@ def _startup_file(argv: list[str]) -> int:
 def prestarted_fork_server(
     executor: object, *, threads: int, arrow: bool, rows: bool = False, waits: bool = False
 ) -> Iterator[None]:
-    """Have a zygote ready for the job inside, if it will most likely ask for one.
+    """Prestart a zygote for the job inside, if the job will probably need one.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def prestarted_fork_server(
 
 
 def take(threads: int, *, arrow: bool) -> ForkServerHandle:
-    """Return the zygote that waits, if it fits, or a new one."""
+    """Return the prestarted zygote if it fits, else a new one."""
     zygote: ForkServerHandle | None = getattr(_waiting, "zygote", None)
     if zygote is None or zygote.threads != threads or zygote.is_inherited:
         return start(threads, arrow=arrow)
@@ -190,7 +190,7 @@ os.register_at_fork(after_in_child=_note_fork)
 
 
 def default_name() -> str:
-    """Return the executor of a job that names none: Ray where it runs already, else worker processes."""
+    """Return the executor of a job that names none: Ray if it is running, else worker processes."""
     running = is_ray_running() and not _ray_of_parent
     return "ray" if running or os.environ.get("RAY_ADDRESS") else "processes"
 

@@ -20,11 +20,11 @@ from batchflow.worker.stdio_capture import LIMIT, LineMirror
 
 _PERMIT = struct.Struct("<Q")
 _ALL = 4096
-"""Bytes that are read at one stroke: more than ever are in the pipe."""
+"""Bytes per read of the pipe, more than it ever holds."""
 
 
 class StartTokens:
-    """The permits of one worker.
+    """Start tokens of one worker.
 
     Parameters
     ----------
@@ -38,17 +38,17 @@ class StartTokens:
         self.outlet = outlet
         self._inlet = inlet
         self._last = 0
-        """The last one that was given here, or read."""
+        """Number of the last token given or read by this process."""
 
     @classmethod
     def make(cls) -> StartTokens:
-        """Return those of a new worker."""
+        """Create the tokens of a new worker."""
         outlet, inlet = os.pipe()
         os.set_blocking(outlet, False)
         return cls(outlet, inlet)
 
     def give(self, count: int) -> range:
-        """Return new ones, which are in the pipe from now on."""
+        """Issue new tokens; they are in the pipe when this returns."""
         assert self._inlet is not None
         given = range(self._last + 1, self._last + 1 + count)
         os.write(self._inlet, b"".join(map(_PERMIT.pack, given)))
@@ -56,7 +56,7 @@ class StartTokens:
         return given
 
     def take(self, number: int) -> bool:
-        """Take the one for a piece of work, on the worker; false where it was taken back."""
+        """Take the token of a piece of work, on the worker; false if the driver took it back."""
         while self._last < number:
             read = self._read(_PERMIT.size)
             if not read:
@@ -65,7 +65,7 @@ class StartTokens:
         return self._last == number  # a later one is for later
 
     def take_back(self) -> list[int]:
-        """Take all that there are, on the driver."""
+        """Take back all remaining tokens, on the driver."""
         return self._read(_ALL)
 
     def _read(self, size: int) -> list[int]:
@@ -74,7 +74,7 @@ class StartTokens:
         return []
 
     def close(self) -> None:
-        """Give the pipe free, on the driver."""
+        """Close the pipe, on the driver."""
         for end in (self.outlet, self._inlet):
             if end is not None:
                 os.close(end)
@@ -85,7 +85,7 @@ _TALLY = _CELLS + LIMIT + 8 * CELLS
 
 
 class WorkerCounters(LineMirror):
-    """Which process a worker is and how much work it began, in memory that it shares with the driver.
+    """Process ID and work counters of a worker, in memory shared with the driver.
 
     So the driver can tell, when a worker died, the work that it was at from work that waited in its
     socket, and what that had printed. What nobody touches takes no memory.
@@ -95,41 +95,41 @@ class WorkerCounters(LineMirror):
         memory = memoryview(mmap.mmap(file, _TALLY))
         self._cells = memory[:_CELLS].cast("Q")
         self.end: memoryview = self._cells[4:]
-        """When the worker ends itself, as `share_end` has it."""
+        """Deadline at which the worker ends itself, in the format of `share_end`."""
         self._lines = memory[_CELLS : _CELLS + LIMIT]
         self.cells: memoryview = memory[_CELLS + LIMIT :].cast("Q")
-        """Position of the work at hand."""
+        """Position of the current work."""
 
     @classmethod
     def make(cls) -> tuple[WorkerCounters, int]:
-        """Return a new one, and the descriptor to make it from in another process."""
+        """Create counters, and the descriptor that another process opens them from."""
         file = wire.anonymous_file()
         os.truncate(file, _TALLY)
         return cls(file), file
 
     @property
     def begun(self) -> int:
-        """Pieces of work begun."""
+        """Number of pieces of work started."""
         return self._cells[0]
 
     @property
     def since(self) -> float:
-        """When the last piece was begun, by `time.monotonic`, which is one clock for all processes."""
+        """Start of the last piece of work, by `time.monotonic`, which is one clock for all processes."""
         return self._cells[2] / 1e9
 
     @property
     def is_overdue(self) -> bool:
-        """Whether the worker should have ended itself: it was stopped, or is frozen."""
+        """Whether the worker is past its deadline, because it was stopped or is frozen."""
         end = self.end[0]
         return end > 0 and time.monotonic_ns() > end + int(GRACE * 1e9)
 
     def begin(self, count: int) -> None:
-        """Note that a piece of work begins, the last of so many."""
+        """Record the start of a piece of work, the last of this many."""
         self._cells[2] = time.monotonic_ns()
         self._cells[0] = count
 
     def keep(self, line: bytes) -> None:
-        """Keep a line that the work printed."""
+        """Store a line that the work printed."""
         start = self._cells[3]
         stop = start + len(line) + 1
         if stop <= LIMIT:
@@ -137,7 +137,7 @@ class WorkerCounters(LineMirror):
             self._cells[3] = stop
 
     def forget(self) -> None:
-        """Forget these lines: they go to the driver in another way."""
+        """Discard the stored lines; they reach the driver in another way."""
         self._cells[3] = 0
 
     @property
@@ -148,7 +148,7 @@ class WorkerCounters(LineMirror):
 
     @property
     def pid(self) -> int:
-        """Number of the worker process."""
+        """Process ID of the worker."""
         return self._cells[1]
 
     @pid.setter

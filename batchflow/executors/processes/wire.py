@@ -1,4 +1,4 @@
-"""Messages between driver and worker: over sockets, large ones in anonymous files.
+"""Messages between driver and worker: over sockets, with large ones in anonymous files.
 
 Calls of flows and their outcomes cross as plain tuples, in a third of the time.
 A named tuple tells its class each time it is pickled, and a call is made of seven of them.
@@ -28,7 +28,7 @@ Lean = tuple[Any, ...]
 
 
 def lean_call(call: Call) -> Lean:
-    """Return a call as it travels; `full_call` makes it again."""
+    """Return a call in its wire form; `full_call` reverses it."""
     return (
         call.key,
         call.fn.pickled,
@@ -45,7 +45,7 @@ def lean_call(call: Call) -> Lean:
 
 
 def full_call(lean: Lean) -> Call:
-    """Return the call."""
+    """Return the call of a wire form."""
     key, fn, arguments, values, places, when, seconds, memory, retry, keep, digests = lean
     return Call(
         key,
@@ -63,7 +63,7 @@ def full_call(lean: Lean) -> Call:
 
 
 def lean_outcome(outcome: Outcome) -> Outcome | Lean:
-    """Return an outcome as it travels: one of a call that gave a value as a plain tuple, others as they are."""
+    """Return an outcome in its wire form: a plain tuple for the value of a call, else unchanged."""
     if not isinstance(outcome, Succeeded) or outcome.printed or not isinstance(outcome.payload, Pickled):
         return outcome
     stats = outcome.stats
@@ -80,7 +80,7 @@ def full_outcome(lean: Any, key: Key) -> Outcome:
 
 
 def _lean(payload: Any) -> Any:
-    """Return bytes in the place of a packed value, where it has no buffers."""
+    """Return the bytes of a pickled value that has no buffers, else the value itself."""
     return payload.pickled if isinstance(payload, Pickled) and not payload.buffers else payload
 
 
@@ -99,26 +99,26 @@ def _full_value(lean: Lean) -> StepValue:
 
 INLINE_BYTES = 32 << 10
 _SOCKET_BYTES = 128 << 10
-"""Of frames that are under way in one direction, at least: two large ones and what is sent ahead."""
+"""Minimum socket buffer in one direction: two large frames and the calls sent ahead."""
 AWAKE_SECONDS = 0.001
-"""How long a process that waits for another one stays awake,"""
+"""Seconds that a waiting process polls before it sleeps."""
 _OFTEN = 16
-"""after more short waits in a row than these."""
+"""Consecutive short waits after which a process polls before it sleeps."""
 _READ_BYTES = 64 << 10
 _READ_FILES = 16
-"""Descriptors that one call of the system takes at most; Linux hands over those of one message, so one."""
+"""Maximum descriptors per system call; Linux returns those of one message, so one."""
 _HEADER = struct.Struct("<QQQQQ")
 _ALIGNED = 64
-"""Bytes of which a multiple stands before each buffer: Arrow warns of others."""
+"""Alignment of each buffer in bytes; Arrow warns of other alignments."""
 
 
 def _gap(size: int) -> int:
-    """Return how many bytes are left out behind so many, before a buffer."""
+    """Return the padding in bytes between an offset and the next buffer."""
     return -size % _ALIGNED
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Return two sockets that are connected, and hold what is under way also where the system's hold little."""
+    """Return two connected sockets with large enough buffers, whatever the system's default."""
     ends = socket.socketpair()
     for end in ends:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
@@ -127,7 +127,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 class Message:
-    """A pickled object, ready to be sent to one process or to many, which share its memory.
+    """Pickled object, ready to be sent to one process or to many that share its memory.
 
     Parameters
     ----------
@@ -161,14 +161,14 @@ class Message:
             socket.send_fds(to, [self.message], [self._file])
 
     def close(self) -> None:
-        """Give the shared memory free, here."""
+        """Close the shared memory in this process."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
 
 def pack(value: Any, *, packed: bool = False) -> Message:
-    """Return an object as a parcel; raises what `dumps` does.
+    """Pickle an object into a message; raises what `dumps` does.
 
     Parameters
     ----------
@@ -183,26 +183,26 @@ def pack(value: Any, *, packed: bool = False) -> Message:
 
 
 def send_together(to: socket.socket, parcels: Iterable[Message]) -> None:
-    """Send several small parcels with one call of the system."""
+    """Send several small messages with one system call."""
     to.sendall(b"".join([parcel.message for parcel in parcels]))
 
 
 class GarbledError(EOFError):
-    """What arrived is no frame: somebody else wrote to the socket."""
+    """Invalid frame: another writer used the socket."""
 
 
 class ReceivedMessage:
-    """An object that has arrived and is still to be made again, which may run code of the user's."""
+    """Received object that is not yet unpickled, since unpickling may run user code."""
 
     def __init__(self, body: memoryview, length: int, count: int, permit: int) -> None:
         self.permit = permit
-        """Number of the permit that is needed to open it; 0: none."""
+        """Number of the start token that it needs; 0: none."""
         self._body = body
         self._length = length
         self._count = count
 
     def open(self) -> Any:
-        """Return the object.
+        """Unpickle the object.
 
         Raises
         ------
@@ -223,7 +223,7 @@ class ReceivedMessage:
 
 
 class SpinningSelector(selectors.PollSelector):
-    """Waits as any selector does, but stays awake for a moment first where what it waited for came soon of late.
+    """Selector that polls for a moment before it sleeps, after several short waits in a row.
 
     A message to one that sleeps and its answer take four times as long as to one that is awake, or more. Whoever
     else wants the core gets it meanwhile, and keeps it for longer than from a sleeper: who had to wait for that
@@ -233,10 +233,10 @@ class SpinningSelector(selectors.PollSelector):
     def __init__(self) -> None:
         super().__init__()
         self._soon = 0
-        """Waits in a row that were short."""
+        """Number of consecutive short waits."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait until there is something to read, or the time is over."""
+        """Wait until a file is ready, or the timeout expires."""
         began = time.monotonic()
         events: list[tuple[selectors.SelectorKey, int]] = []
         if self._soon > _OFTEN:
@@ -249,7 +249,7 @@ class SpinningSelector(selectors.PollSelector):
 
 
 class MessageReader:
-    """What arrives at a socket, read ahead: several small objects with one call of the system.
+    """Buffered reader of a socket: several small objects per system call.
 
     Parameters
     ----------
@@ -266,11 +266,11 @@ class MessageReader:
         self._arrived = b""
         self._at = 0
         self._files: deque[int] = deque()
-        """Descriptors that arrived, in the order of the frames that they belong to."""
+        """Received descriptors, in the order of their frames."""
 
     @property
     def has_whole(self) -> bool:
-        """Whether the next object has arrived already."""
+        """Whether the next object has arrived completely."""
         left = len(self._arrived) - self._at
         if left < _HEADER.size:
             return False
@@ -322,13 +322,13 @@ class MessageReader:
             os.close(file)
 
     def close(self) -> None:
-        """Give back what arrived and was not asked for."""
+        """Close the descriptors of unread objects."""
         while self._files:
             os.close(self._files.pop())
 
 
 def _is_sound(total: int, length: int, count: int, shared: int) -> bool:
-    """Whether a header can be one: text that somebody wrote to the socket cannot."""
+    """Whether a header is valid; text written to the socket is not."""
     return shared == (total > INLINE_BYTES) and 8 * count + length <= total
 
 
@@ -342,7 +342,7 @@ def _copied(file: int, size: int) -> mmap.mmap:
 
 
 def anonymous_file() -> int:
-    """Return the descriptor of a file without a name, so nothing is left when its users are gone."""
+    """Return the descriptor of an unnamed file, which disappears with its last user."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("batchflow", os.MFD_CLOEXEC)
     import tempfile  # only where there is no memfd

@@ -1,4 +1,4 @@
-"""A worker process: its loop, and the messages that load and unload programs."""
+"""Worker process: its loop, and the messages that load and unload programs."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from batchflow.worker.stdio_capture import LineBuffer
 
 
 def flush_output() -> None:
-    """Write out what was printed: a worker may be killed at any time."""
+    """Flush the output streams, as a worker may be killed at any time."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):  # none, gone, or closed by the user's function
             stream.flush()
 
 
 BUNDLE_BYTES = 1_000_000
-"""Of the rows of short work that came together, after which a worker gives back what is done."""
+"""Maximum bytes of rows in a batch of short work, after which a worker returns the finished results."""
 
 
 class LoadProgram(NamedTuple):
@@ -55,9 +55,9 @@ class LoadProgram(NamedTuple):
     job: int
     state: ProcessState
     limits: Limits
-    """Of one task, the making of program and records included."""
+    """Limits of one task, including the loading of program and records."""
     waits: bool
-    """Whether the calls of the program wait."""
+    """Whether the calls of the program are I/O-bound or async."""
     has_program: bool
     log_settings: LogSettings | None = None
 
@@ -69,7 +69,7 @@ class UnloadProgram(NamedTuple):
 
 
 class Worker:
-    """Does the work that arrives on a socket; each piece has one answer, in the order of arrival."""
+    """Main loop of a worker: one answer per piece of work, in the order of arrival."""
 
     def __init__(
         self, driver: socket.socket, tally: WorkerCounters, permits: StartTokens, prints: LineBuffer
@@ -85,16 +85,16 @@ class Worker:
         share_end(tally.end)
         self._answered = 0
         self._broken = False
-        """Whether the last work gave nothing, so that none begins that was sent ahead."""
+        """Whether the last work failed, so that no work sent ahead may start."""
         self._programs: dict[int, LoadedProgram] = {}
         self._folders: dict[int, str] = {}
         """Working directories of the driver, for calls of flows."""
         self._earlier = RecentValues()
         self._frames: deque[tuple[wire.ReceivedMessage, Any]] = deque()
-        """What has been read ahead, and what it holds where that is a task."""
+        """Frames read ahead, each with its deserialized task if it is one."""
 
     def run(self) -> None:
-        """Work until the driver closes the socket."""
+        """Run work until the driver closes the socket."""
         with suppress(EOFError, OSError):
             while True:
                 self._next()
@@ -121,7 +121,7 @@ class Worker:
             self._heed(message)
 
     def _later(self, job: int, index: int) -> Task | None:
-        """Return one of the tasks of a job that wait here, as far as they have arrived."""
+        """Return a task of a job from the frames that have arrived."""
         while len(self._frames) <= index:
             if self._frames and self._frames[-1][1] is None:
                 return None  # it has its own turn
@@ -139,7 +139,7 @@ class Worker:
         return later_task(work, index)
 
     def _loosest(self) -> Limits:
-        """Return limits that the work of no job exceeds: whose it is shows once it is made again."""
+        """Return limits that no job exceeds, for work whose job is unknown until it is deserialized."""
         if not self._programs:
             return Limits()
         columns = zip(*(program.limits for program in self._programs.values()), strict=True)
@@ -226,7 +226,7 @@ class Worker:
         self._send(parcel)
 
     def _with_lines(self, outcome: Outcome) -> Outcome:
-        """Return an outcome with what was printed meanwhile."""
+        """Return an outcome with the lines printed during it."""
         printed = self._prints.take() if self._prints else ()
         return outcome._replace(printed=printed) if printed else outcome
 

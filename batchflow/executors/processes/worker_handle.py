@@ -1,4 +1,4 @@
-"""What the driver knows of one worker process, and what it sends there."""
+"""Driver's handle of one worker process."""
 
 from __future__ import annotations
 
@@ -22,56 +22,56 @@ _HOST = socket.gethostname()
 
 
 class WorkBatch(NamedTuple):
-    """A piece of work, or some short ones that travel together, and which program they are of."""
+    """One or more short pieces of work that are sent together, and the number of their program."""
 
     job: int
     works: Sequence[WorkItem]
     permit: int = 0
-    """Number of its permit, if it was sent ahead."""
+    """Number of its start token, if it was sent ahead."""
 
     @property
     def work(self) -> WorkItem:
-        """The only one."""
+        """The single piece of work."""
         (work,) = self.works
         return work
 
     @property
     def parts(self) -> list[WorkBatch]:
-        """Each piece of work by itself."""
+        """One batch per piece of work."""
         return [WorkBatch(self.job, (work,)) for work in self.works]
 
 
 @dataclass(eq=False)
 class WorkerHandle:
-    """One worker process, as the driver sees it."""
+    """Worker process as seen by the driver."""
 
     number: int
     socket: socket.socket
     tally: WorkerCounters
     permits: StartTokens
     queue: deque[WorkBatch] = field(default_factory=deque)
-    """Work sent and not yet answered; the first one is running."""
+    """Work sent and not yet answered; the first piece is running."""
     inbox: wire.MessageReader = field(init=False)
-    """What it answers."""
+    """Reader of its answers."""
     answered: int = 0
     loaded: set[int] = field(default_factory=set)
     lost: bool = False
-    """Its socket closed; how it ended is still to be told."""
+    """Whether its socket closed while its exit status is unknown."""
 
     garbled: bool = False
-    """What it sent was no answer."""
+    """Whether it sent an invalid frame."""
 
     def __post_init__(self) -> None:
         self.inbox = wire.MessageReader(self.socket)
 
     @property
     def name(self) -> str:
-        """What names it in reports."""
+        """Name in reports."""
         return f"{_HOST}:{self.tally.pid}"
 
     @property
     def at_work(self) -> bool:
-        """Whether it began what stands first in its queue."""
+        """Whether it started the first piece of its queue."""
         return bool(self.queue) and self.tally.begun > self.answered
 
     @property
@@ -80,11 +80,11 @@ class WorkerHandle:
         return bool(self.queue) and (self.inbox.has_whole or self.tally.begun - 1 > self.answered)
 
     def has(self, job: int, key: Key) -> bool:
-        """Whether some work stands in its queue."""
+        """Whether a piece of work is in its queue."""
         return any(piece.job == job and work.key == key for piece in self.queue for work in piece.works)
 
     def ends_with(self, job: int, key: Key) -> bool:
-        """Whether some work stands in its queue last."""
+        """Whether a piece of work is the last in its queue."""
         return bool(self.queue) and self.queue[-1].job == job and self.queue[-1].works[-1].key == key
 
     def send(self, message: Any) -> None:
@@ -97,7 +97,7 @@ class WorkerHandle:
             parcel.send(self.socket)
 
     def send_ahead(self, job: int, calls: Sequence[Call]) -> int:
-        """Send calls that are small, which may be taken back; returns how many, up to one that is large."""
+        """Send small calls ahead, revocably; returns how many, up to the first large one."""
         pickled = (dumps((job, lean_call(call)), protocol=5) for call in calls)
         small = list(takewhile(lambda one: len(one) <= SMALL, pickled))  # pickles no other behind a large one
         if not small:
@@ -110,14 +110,14 @@ class WorkerHandle:
         return len(small)
 
     def take_back(self) -> list[WorkBatch]:
-        """Take back what was sent ahead and did not begin."""
+        """Recall the work sent ahead that has not started."""
         permits = set(self.permits.take_back())
         taken = [piece for piece in self.queue if piece.permit in permits]
         self.queue = deque(piece for piece in self.queue if piece.permit not in permits)
         return taken
 
     def close(self) -> None:
-        """Let it end, if it has not."""
+        """Close its socket and files, so that the worker ends."""
         self.socket.close()
         self.inbox.close()
         self.permits.close()

@@ -1,4 +1,4 @@
-"""The process that workers are forked from, and what a worker does.
+"""Zygote: the process that workers are forked from.
 
 The zygote is a fresh interpreter with one thread that has imported what workers need: a fork of it
 takes some milliseconds, shares its memory, and inherits no lock, thread or connection of the
@@ -37,25 +37,25 @@ from batchflow.worker.stdio_capture import LineBuffer, gathering
 REQUEST = struct.Struct("<Q")  # as in `batchflow.executors.processes.launcher`, which a zygote need not load
 CLOSE = 0
 END_SECONDS = 1.0
-"""What idle workers are given to end by themselves when the driver closes its executor."""
+"""Seconds for idle workers to exit when the driver closes its executor."""
 _POLL_SECONDS = 1.0
-"""After what time it is looked again whether the driver is there, where the kernel cannot tell."""
+"""Seconds between checks that the driver is alive, if the kernel cannot notify."""
 _ENDED = struct.Struct("<Qi")
 
 
 class WorkerExited(NamedTuple):
-    """Zygote to driver: a worker ended, with an exit status, or if that is negative by a signal."""
+    """Message from zygote to driver: a worker ended, with an exit status, or if negative by a signal."""
 
     number: int
     status: int
 
     def pack(self) -> bytes:
-        """Return the bytes that travel."""
+        """Return the message as bytes."""
         return _ENDED.pack(*self)
 
     @classmethod
     def receive(cls, source: socket.socket) -> WorkerExited:
-        """Return the next one; raises `EOFError` or `OSError` if the zygote is gone."""
+        """Receive the next message; raises `EOFError` or `OSError` if the zygote is gone."""
         message = source.recv(_ENDED.size)
         if not message:
             raise EOFError
@@ -63,7 +63,7 @@ class WorkerExited(NamedTuple):
 
 
 def main(fileno: int, driver: int, path: list[str], *, arrow: bool, rows: bool, waits: bool) -> None:
-    """Fork workers as the driver asks, until the driver is gone.
+    """Fork workers on request until the driver is gone.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def main(fileno: int, driver: int, path: list[str], *, arrow: bool, rows: bool, 
 
 
 class ForkServer:
-    """Forks workers and reports their ends."""
+    """Main loop of the zygote: forks workers and reports their exits."""
 
     def __init__(self, driver: socket.socket, pid: int) -> None:
         self._driver = driver
@@ -113,7 +113,7 @@ class ForkServer:
         signal.set_wakeup_fd(ringer, warn_on_full_buffer=False)
 
     def run(self) -> None:
-        """Serve the driver until it closes its socket, or ends: a fork of it may hold the socket open."""
+        """Serve the driver until its socket closes or it ends; a fork of it may hold the socket open."""
         ends = [self._driver.fileno(), self._bell] + ([] if self._end is None else [self._end])
         while os.getppid() == self._driver_pid:
             ready, _, _ = select.select(ends, [], [], _POLL_SECONDS if self._end is None else None)
@@ -133,7 +133,7 @@ class ForkServer:
             self._reap()
 
     def _let_end(self) -> None:
-        """Give workers time to end by themselves: their sockets are closed."""
+        """Give workers time to exit after their sockets were closed."""
         until = time.monotonic() + END_SECONDS
         while self._children and (left := until - time.monotonic()) > 0:
             self._hear_bell(select.select([self._bell], [], [], left)[0])
@@ -193,13 +193,13 @@ class ForkServer:
             os._exit(status)
 
     def _work(self, driver: socket.socket, tally: WorkerCounters, permits: StartTokens) -> None:
-        """Do the work of the driver, with what it prints going along with what it gives."""
+        """Run the work of the driver and capture its printed lines."""
         prints = LineBuffer(tally)
         with gathering(prints):
             Worker(driver, tally, permits, prints).run()
 
     def _reap(self) -> None:
-        """Tell the driver of every worker that ended, once all that it started is killed."""
+        """Report each exited worker to the driver, after all processes it started are killed."""
         while self._children:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is None:
@@ -212,7 +212,7 @@ class ForkServer:
 
 
 def _process_file(pid: int) -> int | None:
-    """Return a descriptor that is readable when a process ends; ``None`` if the kernel has none."""
+    """Return a descriptor that becomes readable when a process ends; ``None`` if the kernel has none."""
     try:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):
@@ -220,7 +220,7 @@ def _process_file(pid: int) -> int | None:
 
 
 def _reseed() -> None:
-    """Give this fork random numbers of its own; `random` does so by itself."""
+    """Seed the random generators of this fork; `random` does so by itself."""
     random = sys.modules.get("numpy.random")
     if random is not None:
         random.seed()

@@ -1,4 +1,4 @@
-"""The Ray that an executor uses: reached or started, what its nodes have, and what fits on them."""
+"""Connection to the Ray cluster of an executor, and the resources of its nodes."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ SETTINGS = {
     # longer than this, for so long short chunks go on to a node that drains, which has 30 s and more.
     "RAY_worker_lease_timeout_milliseconds": "5000",
 }
-"""What is set before a Ray is started or joined, unless the user set it."""
+"""Environment variables set before Ray is started or joined, unless the user set them."""
 
 _DEBUGGER = "PYTHONBREAKPOINT"
 _HASH_SEED = "PYTHONHASHSEED"
 _LONGEST = 40
-"""Characters of the folder at most: the sockets in it have names of 65 more, and the kernel allows 107."""
+"""Maximum length of the folder: its sockets have names of 65 more characters, and the kernel allows 107."""
 PATIENCE = 60.0
-"""Seconds that a job which has begun waits at least for a node, where all that could run its tasks are gone."""
+"""Minimum seconds that a running job waits for a node after all suitable ones were lost."""
 _ATTEMPTS = 3
 _POLL_SECONDS = 1.0
 _HINT = 0.001
-"""Of an accelerator type, which Ray has as a resource of a node: as much as Ray itself asks for."""
+"""Amount requested of an accelerator type, which is a resource of a node in Ray; the same as Ray's own."""
 
 _log = logging.getLogger("batchflow")
 
 
 class ClusterNode(NamedTuple):
-    """A node that is alive."""
+    """Live node."""
 
     id: str
     has: Mapping[str, float]
@@ -69,7 +69,7 @@ class ClusterNode(NamedTuple):
 
 
 class Cluster:
-    """A Ray: one of our own that is stopped again, one that we join and leave, or one of the user's program.
+    """Ray cluster: started by batchflow, joined, or of the user's program.
 
     Parameters
     ----------
@@ -87,29 +87,29 @@ class Cluster:
         self._labels = labels
         self._joined = False
         self._debugger: str | None = None
-        """What `breakpoint` did before Ray put its own there, which needs a Ray."""
+        """Previous ``sys.breakpointhook`` value, as Ray's own needs a running Ray."""
         self._temporary: str | None = None
         self._messages = RayLogs()
         self._fitted: dict[str, int] = {}
-        """Tasks that fitted when there was room the last time, by what was asked."""
+        """Number of tasks that fitted at the last success, by request."""
         self._unfit: dict[str, float] = {}
-        """`time.monotonic` since when there is none."""
+        """`time.monotonic` since when a request has not fitted."""
         self._called_for = False
         """Whether an autoscaler was asked for a node."""
         self.environment: dict[str, str] = {}
-        """Variables of this process when it connected."""
+        """Environment of this process when it connected."""
         self.here: str = ""
-        """Identifier of the node that this process is on; none where it is on no node of the cluster."""
+        """Identifier of this process's node; empty if it is on no node of the cluster."""
 
     # --- reached and left ----------------------------------------------------------------------------
 
     @property
     def starts_its_own(self) -> bool:
-        """Whether there is no Ray yet, and none was named."""
+        """Whether a local Ray will be started: none is running, and none was named."""
         return not (is_ray_running() or self._address or os.environ.get("RAY_ADDRESS"))
 
     def connect(self) -> Any:
-        """Return the module `ray`, connected.
+        """Connect, and return the module `ray`.
 
         Raises
         ------
@@ -170,7 +170,7 @@ class Cluster:
             raise ExecutorError(message)
 
     def _folder(self) -> str | None:
-        """Return a folder for what our own Ray writes and never removes; ``None``: its usual one."""
+        """Return a folder for the files of a local Ray, which it never removes; ``None``: its default one."""
         import tempfile
 
         self._temporary = tempfile.mkdtemp(prefix="bf-ray-")
@@ -178,7 +178,7 @@ class Cluster:
 
     @property
     def logs(self) -> str:
-        """File or folder of Ray's messages, on the node that this process is on.
+        """Log file or folder of Ray, on the node of this process.
 
         Of a Ray of our own it is a file, whole once that has stopped.
         """
@@ -187,7 +187,7 @@ class Cluster:
         return str(_logs()) if self.here else ""  # none of a node that is another machine
 
     def close(self) -> None:
-        """Leave the cluster, or stop it if it is our own; one that the user's program started stays."""
+        """Leave the cluster, or stop it if batchflow started it."""
         if has_rays_parent():
             return  # it belongs to the parent
         self._fitted.clear()
@@ -211,7 +211,7 @@ class Cluster:
     # --- what it has ---------------------------------------------------------------------------------
 
     def resources(self) -> dict[str, float]:
-        """Return what all nodes have together."""
+        """Return the total resources of all nodes."""
         total: Any = Counter()  # of fractions too
         for node in self._nodes():
             total.update(node.has)
@@ -253,7 +253,7 @@ class Cluster:
         return slots
 
     def _fitting(self, limits: Resources, per_task: Resources, need: Mapping[str, float]) -> int:
-        """Return how many tasks run side by side now, 0 where no node can run one."""
+        """Return how many tasks run concurrently at present, 0 if no node can run one."""
         fitting = sum(node.fits(need) for node in self._nodes())
         if not fitting:
             return 0
@@ -265,7 +265,7 @@ class Cluster:
         return max(1, min(within, fitting))
 
     def _wait(self, asked: str, need: Mapping[str, float], *, begun: bool) -> None:
-        """Let a moment pass for a node that can run a task; raises `ResourceError` where there were enough.
+        """Wait a moment for a suitable node; raises `ResourceError` after the timeout.
 
         Parameters
         ----------
@@ -285,7 +285,7 @@ class Cluster:
             raise ResourceError(_refused(need, self._nodes(), self._labels, patience))
 
     def _call_for(self, need: Mapping[str, float]) -> None:
-        """Ask an autoscaler for a node; it keeps one until that is called off."""
+        """Request a node from an autoscaler, which keeps it until the request is withdrawn."""
         if self.here:
             from ray.autoscaler.sdk import request_resources
 
@@ -301,7 +301,7 @@ class Cluster:
 
 
 def _init(ray: Any, options: Mapping[str, Any]) -> None:
-    """Connect; the server of a client sometimes does not come up, so that is tried again."""
+    """Connect with retries, since the server of a Ray client sometimes does not start."""
     for _ in range(_ATTEMPTS - 1):
         with suppress(ConnectionAbortedError):
             ray.init(**options)
@@ -310,7 +310,7 @@ def _init(ray: Any, options: Mapping[str, Any]) -> None:
 
 
 def _put(name: str, value: str | None) -> None:
-    """Set a variable of the environment, or take it away."""
+    """Set or unset an environment variable."""
     if value is None:
         os.environ.pop(name, None)
     else:
@@ -318,7 +318,7 @@ def _put(name: str, value: str | None) -> None:
 
 
 def _logs() -> Path:
-    """Return the folder of the messages of the Ray that this process is on a node of."""
+    """Return the log folder of the Ray on this node."""
     import ray
 
     node: Any = ray._private.worker._global_node  # nothing public tells
@@ -326,7 +326,7 @@ def _logs() -> Path:
 
 
 def _resolved(address: str) -> tuple[str, str]:
-    """Return host and port of an address, the host as a number where it can be told."""
+    """Return host and port of an address, with the host as an IP address if it resolves."""
     host, _, port = address.rpartition(":")
     with suppress(OSError):
         host = socket.gethostbyname(host)
@@ -339,7 +339,7 @@ def is_client(ray: Any) -> bool:
 
 
 def request_of(per_task: Resources) -> dict[str, float]:
-    """Return what one task asks of Ray, by its names."""
+    """Return the resource request of one task, by Ray's names."""
     need = {
         "CPU": 1 if per_task.cpus is None else per_task.cpus,
         "GPU": per_task.gpus,
@@ -356,7 +356,7 @@ def _shares(limits: Resources, per_task: Resources) -> Iterable[tuple[float, flo
 
 
 def _told(need: Mapping[str, float]) -> str:
-    """Return amounts in words."""
+    """Describe amounts of resources."""
     words = {"CPU": "cpus", "GPU": "gpus"}
     told = []
     for name, amount in need.items():
@@ -370,7 +370,7 @@ def _told(need: Mapping[str, float]) -> str:
 def _refused(
     need: Mapping[str, float], nodes: list[ClusterNode], labels: Mapping[str, str], patience: float | None
 ) -> str:
-    """Return why no node can run a task, with what there is."""
+    """Return the reason that no node can run a task, with the available resources."""
     shown = ("CPU", "GPU", "memory", *(name for name in need if name not in ("CPU", "GPU", "memory")))
     kinds = Counter(_told({name: node.has[name] for name in shown if node.has.get(name)}) for node in nodes)
     there = "; ".join(f"{count:,} with {kind}" for kind, count in kinds.most_common(5)) or "no node"
@@ -383,7 +383,7 @@ def _refused(
 
 
 def _unreachable(address: str | None, error: Exception) -> str:
-    """Return why a cluster cannot be used, with what to do."""
+    """Return the reason that a cluster cannot be used, with a fix."""
     text = " ".join(str(error).split())
     if address is None:
         return f"cannot start a local Ray: {text}"

@@ -67,11 +67,11 @@ _OWN = frozenset(
         "enable_task_events",
     }
 )
-"""Options of tasks that batchflow sets."""
+"""Task options that batchflow sets."""
 
 
 class Ray(Executor):
-    """Runs tasks on Ray: a local one that is started and stopped, or one that runs already.
+    """Runs tasks on Ray: a local one that is started and stopped, or one that is already running.
 
     Parameters
     ----------
@@ -124,20 +124,20 @@ class Ray(Executor):
         self._waiting: deque[tuple[int, WorkItem]] = deque()
         self._running: dict[Any, SentTask] = {}
         self._searches: dict[Any, _Search] = {}
-        """Tasks that look on each node for the position of one whose worker ended."""
+        """Tasks whose worker ended, while their position is searched on each node."""
         self._count: Counter[int] = Counter()
-        """Tasks of each job that run, or whose position is looked for."""
+        """Tasks of each job that are running or searched."""
         self._ready: list[tuple[int, Outcome]] = []
         self._side = LocalAssembler()
 
     # --- what there is -------------------------------------------------------------------------------
 
     def slots(self, limits: Resources, per_task: Resources) -> int:
-        """Return how many tasks fit into the limits and the cluster side by side, as it is now."""
+        """Return how many tasks fit into the limits and the cluster concurrently, at present."""
         return self._cluster.slots(limits, per_task)
 
     def budget(self, limits: Resources) -> Budget:
-        """Return what may be in use at the same time: what the cluster has."""
+        """Return the budget of a flow: the resources of the cluster."""
         self._cluster.connect()
         have = self._cluster.resources()
         cpus, memory = have.pop("CPU", 0.0), int(have.pop("memory", 0))
@@ -145,11 +145,11 @@ class Ray(Executor):
 
     @property
     def logs(self) -> str:
-        """File or folder with Ray's messages."""
+        """Log file or folder of Ray."""
         return self._cluster.logs
 
     def start(self, slots: int, per_task: Resources, workers: int | None = None) -> None:
-        """Make the remote function with the request of one task."""
+        """Create the remote function with the resource request of one task."""
         ray = self._cluster.connect()
         need = request_of(per_task)
         options: dict[str, Any] = {"num_cpus": need.pop("CPU", 0)}
@@ -172,14 +172,14 @@ class Ray(Executor):
         self._slots = slots
 
     def resize(self, job: int, slots: int) -> None:
-        """Let a job have so many tasks at Ray from now on."""
+        """Set the number of tasks that a job may have at Ray."""
         known = self._jobs.get(job)
         if known is not None:
             self._jobs[job] = known._replace(room=self._room(slots, known.per_task, known.limits))
             self._dispatch()
 
     def _room(self, slots: int, per_task: Resources, limits: Limits) -> int:
-        """Return how many tasks of a job may be at Ray.
+        """Return the maximum number of tasks of a job at Ray.
 
         They wait there, where the next one is at hand, unless the job has a cap that Ray knows nothing of, or
         tasks that hold no core and so would not wait, or a time limit: then when one was sent is when it began.
@@ -190,7 +190,7 @@ class Ray(Executor):
     # --- jobs ----------------------------------------------------------------------------------------
 
     def load(self, program: Program) -> int:
-        """Make a program ready to travel: with each task, or if it is large once, by way of the object store."""
+        """Prepare a program for sending: with each task, or through the object store if it is large."""
         import ray
 
         program = self.limited(program)
@@ -228,13 +228,13 @@ class Ray(Executor):
         return ProcessState.capture(self._cluster.environment, nested=True)
 
     def bucket(self, rate: Rate) -> RateLimiter:
-        """Return what keeps all workers of a job to a rate together."""
+        """Return the limiter that holds all workers of a job to one rate."""
         from batchflow.executors.ray.rate_limiter import RayRateLimiter
 
         return RayRateLimiter.make(rate)
 
     def unload(self, job: int) -> None:
-        """Forget a program and cancel its tasks."""
+        """Unload a program and cancel its tasks."""
         program = self._jobs.pop(job, None)
         if program is None:
             return
@@ -266,12 +266,12 @@ class Ray(Executor):
     # --- work on its way -----------------------------------------------------------------------------
 
     def submit(self, job: int, work: WorkItem) -> None:
-        """Submit one remote task, or keep it until there is room for it."""
+        """Submit one remote task, or queue it until there is room."""
         self._waiting.append((job, work))
         self._dispatch()
 
     def submit_all(self, job: int, works: Sequence[WorkItem]) -> None:
-        """Submit short work as one remote task, unless each of it needs attention of its own."""
+        """Submit short work as one remote task, unless a piece needs to be sent alone."""
         known = self._jobs[job]
         apart = known.ships or known.writes or any(known.limits) or self._count[job] + len(works) > known.room
         if apart or not self._send(job, works, None):
@@ -287,7 +287,7 @@ class Ray(Executor):
         self._waiting = kept
 
     def _begin(self, job: int, work: WorkItem) -> None:
-        """Send work to where it can be done, with what is known by now to be needed there."""
+        """Send work with the files known to be needed by its worker."""
         known = self._jobs[job]
         if isinstance(work, AssemblePart) and known.writes:
             self._side.submit(job, work)
@@ -295,7 +295,7 @@ class Ray(Executor):
             self._send(job, [work], self._shipment(known, work) if known.ships else None)
 
     def _shipment(self, job: RayJob, work: WorkItem, *, whole: bool = False) -> Shipment | None:
-        """Return the files of a chunk, for a worker that does not see them."""
+        """Return the files of a chunk for a worker that does not see them."""
         import ray
 
         task = work.task if isinstance(work, CountRecords) else work
@@ -305,7 +305,7 @@ class Ray(Executor):
         return shipment if shipment.files else None
 
     def _send(self, job: int, works: Sequence[WorkItem], shipment: Shipment | None) -> bool:
-        """Send work as one task of Ray; returns whether that can be, where it is several pieces."""
+        """Send work as one Ray task; returns false if several pieces cannot share one."""
         known = self._jobs[job]
         pickles = [self._terms(job)]
         buffers: list[Any] = []
@@ -332,12 +332,12 @@ class Ray(Executor):
         return True
 
     def _tell_anew(self) -> None:
-        """Forget what workers were told, since a job came or went."""
+        """Discard the cached task headers, since a job came or went."""
         self._told.clear()
         self._tellings += 1
 
     def _terms(self, job: int) -> bytes:
-        """Return what goes along with all work of a job, as long as no other one comes or goes."""
+        """Return the task header of a job, cached until a job comes or goes."""
         if job not in self._told:
             known = self._jobs[job]
             alive = tuple(other.key for other in self._jobs.values())
@@ -346,13 +346,13 @@ class Ray(Executor):
         return self._told[job]
 
     def _mark(self, job: RayJob) -> None:
-        """Leave a file by which workers know the folder for pieces, once it is there."""
+        """Write the marker file by which workers recognize the folder for pieces."""
         if job.mark and not os.path.exists(job.mark):
             with suppress(OSError), open(job.mark, "wb"):
                 pass
 
     def wait(self, jobs: Collection[int] | None = None, timeout: float | None = None) -> list[tuple[int, Outcome]]:
-        """Return the outcomes there are; waits for the first one."""
+        """Wait for outcomes and return them."""
         while not (taken := take(self._ready, jobs)) and self._busy(jobs):
             if not self._hear(timeout):
                 break
@@ -360,7 +360,7 @@ class Ray(Executor):
         return taken
 
     def _hear(self, timeout: float | None) -> bool:
-        """Take over outcomes, if there are any in time."""
+        """Receive outcomes that arrive within the timeout."""
         import ray
 
         if self._side.busy:  # two that cannot be waited for at once
@@ -380,12 +380,12 @@ class Ray(Executor):
         return bool(done or self._ready)
 
     def _busy(self, jobs: Collection[int] | None) -> bool:
-        """Whether an outcome is still to come."""
+        """Whether an outcome is pending."""
         at_ray = self._running or self._searches if jobs is None else any(self._count[job] for job in jobs)
         return bool(at_ray) or any(jobs is None or job in jobs for job in self._side.jobs)
 
     def _taken(self, head: Any, answer: bytes | Exception) -> None:
-        """Take over what a worker said of some work; what it did not do, or could not see, is sent anew."""
+        """Process a worker's replies; unfinished work, and work with unseen files, is sent again."""
         sent = self._running.pop(head)
         self._count[sent.job] -= len(sent.works)
         replies: list[Reply] = []
@@ -400,7 +400,7 @@ class Ray(Executor):
         self._waiting += [(sent.job, work) for work in sent.works[len(replies) :]]
 
     def _find_position(self, sent: SentTask, outcome: Failed) -> None:
-        """Take over that a worker ended: its node, which Ray does not name, tells which record it was at."""
+        """Search the node of a lost worker for the position of its task."""
         work = sent.work
         nodes = [] if outcome.gone or outcome.setup else self._cluster.node_ids()
         if not isinstance(work, Task) or not 0 < len(nodes) <= _SEARCHED:
@@ -418,7 +418,7 @@ class Ray(Executor):
             self._searches[here.remote(self._jobs[sent.job].key, task_name(work))] = search
 
     def _searched(self, head: Any, answer: Any) -> None:
-        """Take over whether a node knew a position; the outcome goes on once one did, or none does."""
+        """Process the answer of a node to a position search."""
         search = self._searches.pop(head)
         search.left -= 1
         if isinstance(answer, Position):
@@ -434,7 +434,7 @@ class Ray(Executor):
         self._ready.append((search.job, search.outcome))
 
     def _give_up_searches(self) -> float:
-        """End searches that take too long, and return the seconds until the next one does."""
+        """End position searches that time out, and return the seconds until the next timeout."""
         now = time.monotonic()
         for search in dict.fromkeys(self._searches.values()):
             if now - search.since >= _SEARCH_SECONDS:
@@ -453,7 +453,7 @@ class Ray(Executor):
             self._ready.append((sent.job, outcome))
 
     def _outcome(self, job: RayJob, sent: SentTask, reply: Reply) -> Outcome | None:
-        """Return the outcome of work, ``None`` where it is to be done in another way."""
+        """Return the outcome of work, or ``None`` if it is resubmitted in another way."""
         if reply.outcome is None:
             self._do_otherwise(job, sent, reply)
             return None
@@ -468,7 +468,7 @@ class Ray(Executor):
         return outcome._replace(payload=rows)
 
     def _do_otherwise(self, job: RayJob, sent: SentTask, reply: Reply) -> None:
-        """Do work that a worker could not, since it does not see all that the driver sees."""
+        """Resubmit work whose worker does not see all files of the driver."""
         if isinstance(sent.work, AssemblePart):
             self._jobs[sent.job] = job._replace(writes=True)
             self._side.submit(sent.job, sent.work)
@@ -488,14 +488,14 @@ class Ray(Executor):
             return failed(sent.work, "write", error, retry=job.retry)._replace(unwritten=True)
 
     def _kept(self, rows: Any) -> Any:
-        """Return a reference to rows that does not end with the node which made them."""
+        """Return a reference to rows that survives the node which made them."""
         import ray
 
         value = ray.get(rows)
         return value if is_client(ray) else ray.put(repack(value))
 
     def fetch(self, payload: Any) -> Any:
-        """Return the rows behind a reference."""
+        """Return the rows of a reference."""
         import ray
 
         if isinstance(payload, tuple) and not hasattr(payload, "_fields"):
@@ -512,7 +512,7 @@ class Ray(Executor):
             raise ExecutorError(message) from error
 
     def close(self) -> None:
-        """Give up what is running; leave Ray, or stop it if it is our own."""
+        """Cancel running tasks; leave Ray, or stop it if batchflow started it."""
         if has_rays_parent():
             return
         for job in list(self._jobs):
@@ -524,7 +524,7 @@ class Ray(Executor):
 
 _modules = ImportedModules()
 _reloads: Counter[str] = Counter()
-"""How often modules were reloaded or edited; of the process, since workers of a Ray outlive an executor."""
+"""Reloads and edits of each module, per process since Ray workers outlive an executor."""
 
 
 def _count_reloads() -> dict[str, int]:
@@ -533,29 +533,29 @@ def _count_reloads() -> dict[str, int]:
 
 
 _SMALL = 32 << 10
-"""Bytes of a program that go along with each task: a reference to it takes Ray longer."""
+"""Maximum bytes of a program sent with each task; a reference takes Ray longer."""
 _SEARCHED = 64
-"""Nodes at most that are asked for the position of a task; on more of them its chunk is halved."""
+"""Maximum nodes searched for a position; on more nodes the chunk is halved."""
 _SEARCH_SECONDS = 15.0
-"""What they have time for: a worker may have to be started there."""
+"""Timeout of a position search in seconds; a node may have to start a worker."""
 _TURN_SECONDS = 0.05
-"""How long Ray is waited for where something runs beside it too."""
+"""Seconds per wait for Ray while local work is running too."""
 
 
 @dataclass(eq=False)
 class _Search:
-    """A task whose worker ended, while its position is looked for."""
+    """Search for the position of a task whose worker ended."""
 
     job: int
     outcome: Failed
     left: int
-    """Nodes that have not answered."""
+    """Number of nodes that have not answered."""
     since: float
-    """`time.monotonic` when it was known that the worker ended."""
+    """`time.monotonic` of the detection of the loss."""
 
 
 def _lost(job: RayJob, sent: SentTask, error: Exception) -> Failed:
-    """Return the outcome of work that Ray lost, and whether its worker died in ``setup=``."""
+    """Return the outcome of work that Ray lost, noting if its worker died in ``setup=``."""
     outcome = death_outcome(job, sent, error)
     if not job.has_setup or not isinstance(sent.work, Task):
         return outcome

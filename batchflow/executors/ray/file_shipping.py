@@ -24,35 +24,35 @@ from batchflow.io.stores.staging import scratch_dir
 from batchflow.io.stores.uri import is_uri
 
 BLOCK_BYTES = 16 << 20
-"""Bytes of files in one object, at most; what is smaller shares one."""
+"""Maximum bytes of files in one object; smaller files share one."""
 
 
 class Part(NamedTuple):
-    """Some bytes of a file, where they lie in a block."""
+    """Range of a file in a block."""
 
     start: int
-    """In the file."""
+    """Offset in the file."""
     size: int
     block: int
     at: int
-    """In the block."""
+    """Offset in the block."""
 
 
 class Shipment(NamedTuple):
-    """Files, or what of them a chunk needs, on their way to a worker."""
+    """Files, or the ranges of them that a chunk needs, on their way to a worker."""
 
     files: Mapping[str, tuple[InputFile, tuple[Part, ...]]]
-    """By name, as the source has it."""
+    """Files by their name in the source."""
     blocks: tuple[Any, ...]
-    """References to bytes."""
+    """References to the blocks."""
     problems: Mapping[str, OSError]
-    """Files that the driver could not read either."""
+    """Read errors of the driver by file."""
     whole: bool
-    """Whether all there is of each file came along: one that has become shorter is told by its reader."""
+    """Whether complete files were sent; a truncated file is reported by its reader."""
 
 
 class _Packer:
-    """Gathers bytes of files into blocks."""
+    """Buffer that gathers file ranges into blocks."""
 
     def __init__(self, put: Callable[[bytes], Any]) -> None:
         self._put = put
@@ -60,7 +60,7 @@ class _Packer:
         self.blocks: list[Any] = []
 
     def add(self, file: io.FileIO, start: int, stop: int) -> Iterator[Part]:
-        """Take over a range of a file, in one block or in many."""
+        """Add a range of a file, in one block or in several."""
         file.seek(start)
         while start < stop:
             data = file.read(min(stop - start, BLOCK_BYTES - len(self._held)))
@@ -73,14 +73,14 @@ class _Packer:
                 self.flush()
 
     def flush(self) -> None:
-        """Put what is gathered into the object store."""
+        """Put the gathered bytes into the object store."""
         if self._held:
             self.blocks.append(self._put(bytes(self._held)))
             self._held.clear()
 
 
 def shipped(source: Source, chunk: Chunk, put: Callable[[bytes], Any], *, whole: bool) -> Shipment:
-    """Return the files of a chunk as they travel.
+    """Put the files of a chunk into the object store, and return the shipment.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def shipped(source: Source, chunk: Chunk, put: Callable[[bytes], Any], *, whole:
 
 
 class _Shipped(io.RawIOBase):
-    """A file that came along, to be read like one on disk; bytes that did not come along cannot be read."""
+    """Received file, readable like one on disk except for ranges that were not sent."""
 
     def __init__(self, files: Unpacked, size: int, parts: Sequence[Part]) -> None:
         self._files = files
@@ -131,7 +131,7 @@ class _Shipped(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """Read as much as there is, across blocks: some readers take less for the end of the file."""
+        """Read as much as available, across blocks: some readers treat a short read as the end of the file."""
         view = memoryview(buffer)
         filled = 0
         while filled < len(view):
@@ -145,7 +145,7 @@ class _Shipped(io.RawIOBase):
         return filled
 
     def _some(self, size: int) -> Any:
-        """Return bytes from where the file stands, none where none came along."""
+        """Return bytes at the current offset, none if they were not sent."""
         for part in self._parts:
             if part.start <= self._at < part.start + part.size:
                 skip = self._at - part.start
@@ -155,23 +155,23 @@ class _Shipped(io.RawIOBase):
 
 
 class Unpacked:
-    """The files of a shipment on a worker; used as a context manager they are what `open_input` opens."""
+    """Files of a shipment on a worker; as a context manager, the files that `open_input` opens."""
 
     def __init__(self, shipment: Shipment, get: Callable[[Any], bytes]) -> None:
         self._shipment = shipment
         self._get = get
         self._last: tuple[int, bytes] | None = None
         self.missed: bool = False
-        """Whether bytes were asked for that did not come along."""
+        """Whether a reader asked for bytes that were not sent."""
         self._folder = ""
         self._opened = ExitStack()
 
     def misses(self, more: bool) -> None:
-        """Note that a reader asked for bytes which did not come along, though they may be there."""
+        """Record a read of bytes that were not sent."""
         self.missed |= more and not self._shipment.whole
 
     def block(self, number: int) -> bytes:
-        """Return a block; only the last one asked for is held."""
+        """Return a block; only the last one is cached."""
         if self._last is None or self._last[0] != number:
             self._last = None
             self._last = number, self._get(self._shipment.blocks[number])
@@ -189,7 +189,7 @@ class Unpacked:
         return _Shipped(self, size, parts)
 
     def path(self, uri: str) -> str:
-        """Return the path of a copy on this machine, made when it is first asked for."""
+        """Return the path of a local copy, created on first use."""
         if not self._folder:
             self._folder = self._opened.enter_context(scratch_dir())
         folder = os.path.join(self._folder, str(list(self._shipment.files).index(uri)))
@@ -203,13 +203,13 @@ class Unpacked:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Have the files opened in the place of those of their names."""
+        """Open the shipped files instead of those of the same names."""
         with self._opened, override_files(dict.fromkeys(self._shipment.files, FileOverride(self.open, self.path))):
             yield
 
 
 def sees(chunk: Chunk, folder: str) -> bool:
-    """Whether this process sees the files of a chunk as the driver does: there, of the same size and time.
+    """Whether this process sees the files of a chunk as the driver does, by size and modification time.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ def _is_same(item: InputFile, folder: str) -> bool:
 
 
 def read_pieces(pieces: Sequence[Piece]) -> list[bytes]:
-    """Return the bytes of pieces, whose files are of no use any more; one without rows has none."""
+    """Return the bytes of pieces and delete their files; a piece without rows has none."""
     found = []
     for piece in pieces:
         data = b""
@@ -246,7 +246,7 @@ def read_pieces(pieces: Sequence[Piece]) -> list[bytes]:
 
 
 def write_pieces(pieces: Sequence[Piece], contents: Sequence[Any], folder: str) -> list[Piece]:
-    """Write pieces that came from a worker to the folder of the output, and return them as they are there."""
+    """Write pieces from a worker to the folder of the output, and return them with their new paths."""
     written: list[Piece] = []
     try:
         for piece, data in zip(pieces, contents, strict=True):

@@ -1,4 +1,4 @@
-"""Parts of an output that only the driver sees, put together by a worker process on its machine."""
+"""Work in flight on Ray, and a local worker that assembles parts only the driver sees."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
 
 
 class LocalAssembler:
-    """A worker process beside the driver, started when it is first needed."""
+    """Worker process next to the driver, started on first use."""
 
     def __init__(self) -> None:
         self._processes = Processes(workers=1)
         self._programs: dict[int, int] = {}
-        """Numbers there, by those of the jobs; parts are put together without anything of the job."""
+        """Local program numbers by job; assembly needs no program of the job."""
         self._under_way: Counter[int] = Counter()
 
     @property
     def busy(self) -> bool:
-        """Whether any work is under way."""
+        """Whether any work is running."""
         return any(self._under_way.values())
 
     @property
     def jobs(self) -> list[int]:
-        """Those that wait for work."""
+        """Jobs with running work."""
         return [job for job, count in self._under_way.items() if count]
 
     def submit(self, job: int, work: AssemblePart) -> None:
-        """Take over work of a job."""
+        """Submit work of a job."""
         if job not in self._programs:
             self._processes.start(1, Resources())
             self._programs[job] = self._processes.load(CALLS)
@@ -47,78 +47,78 @@ class LocalAssembler:
         self._processes.submit(self._programs[job], work)
 
     def wait(self, timeout: float | None) -> list[tuple[int, Outcome]]:
-        """Return the outcomes there are, each with its job; waits for the first one."""
+        """Wait for outcomes and return them, each with its job."""
         jobs = {program: job for job, program in self._programs.items()}
         found = [(jobs[program], outcome) for program, outcome in self._processes.wait(timeout=timeout)]
         self._under_way.subtract(job for job, _ in found)
         return found
 
     def forget(self, job: int) -> None:
-        """Give up the work of a job."""
+        """Cancel the work of a job."""
         program = self._programs.pop(job, None)
         if program is not None:
             self._processes.unload(program)
             del self._under_way[job]
 
     def close(self) -> None:
-        """End the worker process."""
+        """Stop the worker process."""
         self._processes.close()
         self._programs.clear()
         self._under_way.clear()
 
 
 _GONE = ("NodeDiedError", "ObjectLostError", "LocalRayletDiedError", "NodeDrainedError")
-"""Errors of Ray that are no fault of the work: what it ran on, or what it took, is gone."""
+"""Ray errors without fault of the work: its node or its input is gone."""
 
 
 class RayJob(NamedTuple):
-    """What the tasks of a job need."""
+    """State of a job at the executor."""
 
     key: str
-    """What workers know it by."""
+    """Identifier of the job for workers."""
     told: bytes | None
-    """What they are told of it, pickled,"""
+    """Pickled notice of the job, ``None`` if it is large."""
     notice: Any
-    """or where that is large a reference to it."""
+    """Reference to a large notice."""
     perform: Any
-    """The remote function, with the request of one task."""
+    """Remote function with the resource request of one task."""
     per_task: Resources
     room: int
-    """Tasks that may be at Ray."""
+    """Maximum tasks at Ray."""
     limits: Limits
     retry: Retry
     bucket: RateLimiter | None
     source: Source | None
-    """Where it reads files."""
+    """Source of its files."""
     pieces: str
     mark: str
     has_setup: bool
     ships: bool = False
     """Whether some worker did not see the input."""
     writes: bool = False
-    """Whether some worker did not see the output, so that parts are put together beside the driver."""
+    """Whether some worker did not see the output, so that parts are assembled next to the driver."""
 
 
 class SentTask(NamedTuple):
-    """A task that is at Ray."""
+    """Task at Ray."""
 
     job: int
     works: Sequence[WorkItem]
-    """One piece of work, or some short ones."""
+    """One or more short pieces of work."""
     rows: Any
-    """Reference to what the last one gives back."""
+    """Reference to the result of the last piece."""
     since: float
     """`time.monotonic` when it was sent."""
 
     @property
     def work(self) -> WorkItem:
-        """The only one."""
+        """The single piece of work."""
         (work,) = self.works
         return work
 
 
 def read_replies(heads: list[Any]) -> list[Any]:
-    """Return what workers said, or why there is nothing; all at once, since each call takes Ray its time."""
+    """Return the answers of workers or their errors, in one call since each takes Ray time."""
     import ray
 
     try:
@@ -130,7 +130,7 @@ def read_replies(heads: list[Any]) -> list[Any]:
 
 
 def death_outcome(job: RayJob, sent: SentTask, error: Exception) -> Failed:
-    """Return the outcome of work that Ray lost, with what it tells of the cause.
+    """Return the outcome of work that Ray lost, with Ray's information on the cause.
 
     Ray does not hand over how a worker ended. It is innocent until tried alone, for Ray's own memory watch may
     have picked it; and altogether where its node is gone.

@@ -1,4 +1,4 @@
-"""What a Ray of our own has to say: kept in one file, since its own folder goes with it."""
+"""Logs of a local Ray, collected in one file because its own folder is deleted."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from contextlib import suppress
 from pathlib import Path
 
 KEPT = 5
-"""Files of Rays before, the newest ones."""
+"""Number of older log files that are kept."""
 LARGEST = 100_000
-"""Bytes of one of Ray's own files, its end: what went wrong stands there."""
+"""Maximum bytes from the end of each of Ray's own log files."""
 FILES = 200
-"""Of Ray's own ones at most: it has a few for each worker."""
+"""Maximum number of Ray's own log files; it has a few for each worker."""
 _STATE = frozenset({"debug_state.txt", "export_events"})
-"""Names of what tells how Ray stands, and not what happened."""
+"""Names of files with Ray's state rather than its events."""
 _FORM = logging.Formatter("%(asctime)s %(levelname)s %(filename)s:%(lineno)s -- %(message)s")
 
 
 def folder() -> Path:
-    """Return where programs of a user leave what they log, by the XDG Base Directory Specification."""
+    """Return the log folder of the user, by the XDG Base Directory Specification."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
     return Path(state) / "batchflow"
 
 
 class RayLogs:
-    """The messages of one Ray: those of this process as they come, those of its daemons once it has stopped.
+    """Log of one Ray: live messages of this process, then those of its daemons after it stopped.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class RayLogs:
         self._before: list[tuple[logging.Handler, int]] = []
 
     def open(self) -> None:
-        """Begin a file, and have what Ray says in this process go there; only errors go on to the terminal."""
+        """Open a log file and redirect Ray's messages of this process to it; only errors go to the terminal."""
         path = folder() / f"ray-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ class RayLogs:
         logger.addHandler(self._handler)
 
     def close(self, logs: Path) -> None:
-        """End the file with what the daemons and workers of a Ray that has stopped wrote to theirs."""
+        """Append the logs of the daemons and workers of a stopped Ray, and close the file."""
         if self._handler is None or self.path is None:
             return
         logger = logging.getLogger("ray")
@@ -74,7 +74,7 @@ class RayLogs:
 
 
 def _ends(logs: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield names and ends of the files that say anything, in the order they were last written."""
+    """Yield names and ends of the files with content, in the order of their last write."""
     found = [path for path in logs.rglob("*") if path.is_file() and _STATE.isdisjoint(path.parts)]
     found = [path for path in found if path.stat().st_size]
     for path in sorted(found, key=lambda path: path.stat().st_mtime)[-FILES:]:

@@ -1,4 +1,4 @@
-"""Which record a worker of Ray was at when it ended: in a file on its node, which a task on that node reads."""
+"""Positions of tasks in files on their node, read by another task after a worker ended."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SIZE = 8 * CELLS + _NAME
 
 
 class PositionFile:
-    """The position of the task that this process is at, in a file that outlives the process.
+    """Position of the current task of this process, in a file that outlives it.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class PositionFile:
     def __init__(self, job: str) -> None:
         self._path = f"{_prefix(job)}{os.getpid()}-{os.urandom(4).hex()}"
         self.cells: memoryview | None = None
-        """Memory for the position, ``None`` where no file can be made."""
+        """Memory of the position, ``None`` if no file can be created."""
         with suppress(OSError), open(self._path, "x+b") as file:
             file.truncate(_SIZE)
             memory = memoryview(mmap.mmap(file.fileno(), _SIZE))
@@ -37,7 +37,7 @@ class PositionFile:
             self.cells = memory[: 8 * CELLS].cast("Q")
 
     def begin(self, task: Task) -> None:
-        """Note which task begins."""
+        """Record the start of a task."""
         if self.cells is not None:
             PositionCells(self.cells).clear()
             self._name[:] = task_name(task)
@@ -49,7 +49,7 @@ class PositionFile:
 
 
 def take_position(job: str, name: bytes) -> Position | None:
-    """Return where a task broke off whose worker was on this node, and remove the file that tells it."""
+    """Return the position of a task whose worker was on this node, and remove its file."""
     for path in glob.glob(f"{glob.escape(_prefix(job))}*"):
         with suppress(OSError), open(path, "rb") as file:
             content = file.read()
@@ -67,5 +67,5 @@ def _prefix(job: str) -> str:
 
 
 def task_name(task: Task) -> bytes:
-    """Return what a task is known by in the file of its position."""
+    """Return the name of a task in its position file."""
     return f"{task.key} {task.attempt}".encode()[:_NAME].ljust(_NAME)

@@ -1,4 +1,4 @@
-"""One rate for all workers of a job, kept by a tiny actor."""
+"""Rate limiter shared by all workers of a job, in a small actor."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ if TYPE_CHECKING:
     from batchflow.core.rate import Rate
 
 _NAMESPACE = "batchflow"
-"""Of the actors."""
+"""Namespace of the actors."""
 
 
 class _Keeper:
-    """Keeps when the next call of a job is due, by the clock of its node."""
+    """Actor that schedules the calls of a job, by the clock of its node."""
 
     def __init__(self, rate: Rate) -> None:
         self._rate = rate
         self._due = 0.0
 
     def reserve(self) -> float:
-        """Return 0 or the seconds after which to ask again."""
+        """Return 0 or the seconds until the next attempt."""
         seconds, self._due = self._rate.take(self._due, time.monotonic())
         return seconds
 
     def pause(self, seconds: float) -> None:
-        """Let no call start for a while."""
+        """Block all starts for some seconds."""
         self._due = self._rate.paused(self._due, time.monotonic() + seconds)
 
 
 class RayRateLimiter:
-    """The bucket of a job, as a process of Ray's uses it; found by name, since handles travel with tasks only."""
+    """Rate limiter of a job in a Ray process, found by name since handles travel with tasks only."""
 
     def __init__(self, name: str, keeper: Any = None) -> None:
         self._name = name
@@ -39,7 +39,7 @@ class RayRateLimiter:
 
     @classmethod
     def make(cls, rate: Rate) -> RayRateLimiter:
-        """Start the actor, wherever Ray puts it; one whose node goes is started anew elsewhere."""
+        """Start the actor on any node; it restarts elsewhere if its node is lost."""
         import ray
 
         name = f"bucket-{os.urandom(16).hex()}"
@@ -58,20 +58,20 @@ class RayRateLimiter:
         return self._known
 
     def reserve(self) -> float:
-        """Return 0 where a call may start now, which is counted; else the seconds after which to ask again."""
+        """Reserve a start: return 0 if a call may start now, else the seconds until the next attempt."""
         import ray
 
         seconds: float = ray.get(self._keeper.reserve.remote())
         return seconds
 
     def pause(self, seconds: float) -> None:
-        """Let no call start for a while."""
+        """Block all starts for some seconds."""
         import ray
 
         ray.get(self._keeper.pause.remote(seconds))
 
     def close(self) -> None:
-        """End the actor."""
+        """Stop the actor."""
         import ray
 
         ray.kill(self._keeper)

@@ -1,4 +1,4 @@
-"""What runs on Ray's workers: a piece of work, with the program that it belongs to."""
+"""Remote function of Ray tasks: runs work with the program that it belongs to."""
 
 from __future__ import annotations
 
@@ -43,53 +43,53 @@ from batchflow.worker.log_records import install as install_logging
 from batchflow.worker.stdio_capture import Gathered, LineBuffer, install
 
 Unseen = Literal["", "input", "more input", "output"]
-"""What of the driver's disk a worker does not see."""
+"""Part of the driver's disk that a worker does not see."""
 
 
 class ProgramNotice(NamedTuple):
-    """What a worker is told of a job, beside its program."""
+    """Description of a job for its workers, with its program."""
 
     state: ProcessState
     reloads: Mapping[str, int]
-    """How often modules of the driver were reloaded or edited."""
+    """Number of reloads and edits of each module of the driver."""
     program: Any
-    """Packed."""
+    """Pickled program."""
     waits: bool
-    """Whether its calls wait."""
+    """Whether its calls are I/O-bound or async."""
     folder: str | None
-    """Of the driver, where its inputs are files."""
+    """Working directory of the driver, if its inputs are files."""
     pieces: str
-    """Folder for pieces; none where it is at an object store, or there is no output."""
+    """Folder for pieces; empty for an object store or without an output."""
     mark: str
-    """A file in there, by which a worker knows the folder for that of the driver."""
+    """Marker file by which a worker recognizes the driver's folder for pieces."""
     log_settings: LogSettings | None
 
 
 class TaskHeader(NamedTuple):
-    """What goes along with each piece of work of a job, pickled before it: an argument more takes Ray 10 µs."""
+    """Header of each piece of work, pickled before it because each argument costs Ray 10 µs."""
 
     job: str
-    """What the job is known by to workers."""
+    """Identifier of the job for workers."""
     notice: bytes | None
-    """Pickled; ``None`` where it is large, so that each worker fetches it once."""
+    """Pickled notice; ``None`` if it is large, so that each worker fetches it once."""
     number: int
-    """Counts up; older ones arrive late, of tasks that waited at Ray."""
+    """Increasing number, since headers of queued tasks arrive late."""
     alive: tuple[str, ...]
-    """All jobs under way."""
+    """Identifiers of all running jobs."""
     limits: Limits
     here: str
     """Node of the driver, which sees all that the driver sees."""
 
 
 class TaskExtras(NamedTuple):
-    """What goes along with some work only, since Ray takes its time for anything but bytes."""
+    """Optional extras of work, apart from the header because Ray is slow for anything but bytes."""
 
     notice: Any = None
-    """Reference to a large one."""
+    """Reference to a large notice."""
     buffers: Sequence[Any] = ()
-    """Of the work, large ones."""
+    """Large buffers of the work."""
     writable: bytes = b""
-    """As `Buffers.writable` has it."""
+    """Writable flags of the buffers, as in `Buffers.writable`."""
     shipment: Shipment | None = None
 
 
@@ -99,47 +99,47 @@ up to 100 KiB with their owner, and a second object costs the driver a look-up m
 
 
 class Reply(NamedTuple):
-    """What a worker says of a piece of work."""
+    """Reply of a worker to a piece of work."""
 
     outcome: Outcome | None
     node: str
     has: Literal["", "rows", "pieces"] = ""
-    """What it gives back beside."""
+    """Kind of payload next to the reply."""
     unseen: Unseen = ""
-    """What it needs and does not see: the work is to be done anew, with that."""
+    """Files that the worker needs and does not see; the work is resubmitted with them."""
 
     @property
     def goes_on(self) -> bool:
-        """Whether the worker may go on with what came together with this."""
+        """Whether the worker may continue with the rest of the batch."""
         return isinstance(self.outcome, Succeeded) and not self.has
 
 
 class _Known(NamedTuple):
-    """A job on a worker."""
+    """Job on a worker."""
 
     loaded: LoadedProgram
     notice: ProgramNotice
     opened: ExitStack
     away: str
-    """Folder for pieces of a worker that does not see that of the driver."""
+    """Local folder for pieces of a worker that does not see the driver's."""
     position: PositionFile
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Release the resources of the job."""
         self.loaded.close()
         self.position.close()
         self.opened.close()
 
 
 _jobs: dict[str, _Known] = {}
-"""The jobs under way, by what they are known by."""
+"""Running jobs by identifier."""
 _prints = LineBuffer()
 _newest = [0]
-"""Number of the newest terms so far."""
+"""Number of the newest header so far."""
 
 
 def perform(message: bytes, *rest: Any) -> tuple[bytes, Any]:
-    """Do some work; returns a list of replies, pickled, and the rows of the last one, packed.
+    """Run work; returns pickled replies, and the pickled rows of the last piece.
 
     There are fewer replies than pieces of work where one takes long, gives much, or is to be done otherwise.
 
@@ -169,7 +169,7 @@ def perform(message: bytes, *rest: Any) -> tuple[bytes, Any]:
 
 @cache
 def _tapped() -> Gathered:
-    """Return what gathers the lines of tasks in this process, whose streams are replaced for that once."""
+    """Return the line collector of this process; its streams are replaced once."""
     install()
     return Gathered(_prints)
 
@@ -225,7 +225,7 @@ def _outcome(job: _Known, work: WorkItem, limits: Limits) -> Outcome:
 
 
 def _limited_reply(job: _Known, work: WorkItem, outcome: Outcome, limits: Limits, node: str) -> tuple[Reply, Any]:
-    """Return the reply, made inside the time limit: pickling may run code of the user's."""
+    """Return the reply, created within the time limit since pickling may run user code."""
     try:
         with TaskLimits(None if isinstance(work, PROGRAM_FREE_WORK) else limits.seconds, None):
             return _reply(job, work, outcome, node)
@@ -234,7 +234,7 @@ def _limited_reply(job: _Known, work: WorkItem, outcome: Outcome, limits: Limits
 
 
 def _reply(job: _Known, work: WorkItem, outcome: Outcome, node: str) -> tuple[Reply, Any]:
-    """Part an outcome from its rows, or from its pieces where these must travel."""
+    """Separate an outcome from its rows, or from its pieces if these must be sent."""
     if not isinstance(outcome, Succeeded):
         return Reply(outcome, node), None
     try:
@@ -254,7 +254,7 @@ def _reply(job: _Known, work: WorkItem, outcome: Outcome, node: str) -> tuple[Re
 
 
 def _unseen(job: _Known, work: WorkItem, shipment: Shipment | None) -> Unseen:
-    """Return what this worker needs to see for some work, and does not."""
+    """Return the kind of files that some work needs and this worker does not see."""
     if isinstance(work, AssemblePart):
         return "output" if job.away else ""
     chunk = work.chunk if isinstance(work, Task) else work.task.chunk if isinstance(work, CountRecords) else None
@@ -265,7 +265,7 @@ def _unseen(job: _Known, work: WorkItem, shipment: Shipment | None) -> Unseen:
 
 
 def without_values(work: WorkItem) -> tuple[WorkItem, tuple[Any, ...]]:
-    """Return work without what other tasks gave, and that apart."""
+    """Separate work from the values of other tasks."""
     if isinstance(work, CombineTables):
         return work._replace(parts=()), work.parts
     if isinstance(work, Call) and work.values:
@@ -275,7 +275,7 @@ def without_values(work: WorkItem) -> tuple[WorkItem, tuple[Any, ...]]:
 
 
 def _with_values(work: WorkItem, parts: Sequence[Any]) -> WorkItem:
-    """Return work with what other tasks gave."""
+    """Return work with the values of other tasks restored."""
     if isinstance(work, CombineTables):
         return work._replace(parts=tuple(map(unpack, parts)))
     if not isinstance(work, Call):
@@ -288,23 +288,23 @@ def _with_values(work: WorkItem, parts: Sequence[Any]) -> WorkItem:
 
 
 Carried = tuple[bytes, list[Any], bytes]
-"""A value as Ray carries it: its pickle, its large buffers, and which of them may be written to."""
+"""Value in its Ray form: pickle, large buffers, and their writable flags."""
 
 
 def pack(value: Any) -> Carried:
-    """Return a value as Ray carries it: what is large beside the pickle is not copied again."""
+    """Return a value in its Ray form; large buffers are not copied again."""
     pickled, buffers = dumps_out_of_band(value)
     return pickled, list(buffers), buffers.writable
 
 
 def unpack(packed: Carried) -> Any:
-    """Return a packed value; what Ray shares between processes is read-only, so arrays are copied."""
+    """Return the value of a Ray form; arrays are copied, as Ray's shared memory is read-only."""
     pickled, buffers, writable = packed
     return pickle.loads(pickled, buffers=private_buffers(buffers, writable))
 
 
 def repack(packed: Carried) -> Carried:
-    """Return a packed value that Ray has carried so that it can carry it on."""
+    """Return a received Ray form in a form that Ray can send again."""
     pickled, buffers, writable = packed
     return pickled, [pickle.PickleBuffer(buffer) for buffer in buffers], writable
 
@@ -318,7 +318,7 @@ def _node() -> str:
 
 
 def _known(terms: TaskHeader, reference: Any) -> _Known:
-    """Return a job, made ready once by each worker process; those that ended are dropped."""
+    """Return a job, loaded once by each worker process; ended jobs are dropped."""
     if terms.number > _newest[0]:
         _newest[0] = terms.number
         for key in _jobs.keys() - terms.alive:
@@ -339,11 +339,11 @@ def _fetched(reference: Any) -> ProgramNotice:
 
 
 _reloads: dict[str, int] = {}
-"""How often modules of the driver had been reloaded or edited when this process was last told."""
+"""Reloads and edits of the driver's modules, as last received by this process."""
 
 
 def _forget_stale(reloads: Mapping[str, int]) -> None:
-    """Have modules imported again that the driver reloaded since this process imported them."""
+    """Drop modules that the driver reloaded since, so that they are imported again."""
     stale = [name for name, count in reloads.items() if _reloads.get(name, 0) != count]
     for name in stale:
         sys.modules.pop(name, None)
