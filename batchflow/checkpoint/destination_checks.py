@@ -24,6 +24,9 @@ def destination_of(into: str | os.PathLike[str], format_name: str | None) -> Des
     into = os.fspath(into)
     if is_uri(into):
         _refuse_uri(into)
+    if into.startswith("~") and os.path.expanduser(into) == into:
+        message = f"{into} begins with the home of a user who is not known here; a folder of that name is ./{into}"
+        raise DestinationError(message)
     name, one_file = name_of(into, format_name)
     format_of(name)
     destination = Destination(canonical_place(into), name, one_file)

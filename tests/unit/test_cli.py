@@ -189,7 +189,10 @@ def test_errors_of_a_clean_run(folder):
         (("run", "steps.py:scale", "in/*.csv", "--cpus-per-task", "nan"), "batchflow: "),
         (("run", "steps.py:scale", "in/*.csv", "--part-size", "9" * 400), "batchflow: "),
         (("run", "steps.py:scale", "in/*.csv", "--into", "x" * 300 + "/"), "batchflow: "),
-        (("run", "steps.py:scale", "in/*.csv", "--into", "~nobody-of-this-name/"), "batchflow: "),
+        (
+            ("run", "steps.py:scale", "in/*.csv", "--into", "~nobody-of-this-name/"),
+            "a folder of that name is ./~nobody-of-this-name/",
+        ),
         (("run", "gone:f", "in/*.csv"), "cannot import 'gone': ModuleNotFoundError: No module named 'gone'"),
         (
             ("run", "broken.py:f", "in/*.csv"),
