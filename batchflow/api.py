@@ -1,4 +1,4 @@
-"""The few public verbs; each builds a `Job` and runs it."""
+"""Public functions, each of which builds a `Job` and runs it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def map_records(
     version: str | None = None,
     fresh: bool = False,
 ) -> Result:
-    """Call a function once for each record, on all cores or on a cluster.
+    """Call a function once per record, on all cores or on a cluster.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def map_batches(
     version: str | None = None,
     fresh: bool = False,
 ) -> Result:
-    """Call a function once for each table of some records, on all cores or on a cluster.
+    """Call a function once per table of some records, on all cores or on a cluster.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ def stream_batches(
     executor: Executor | str | None = None,
     progress: bool | None = None,
 ) -> Iterator[pa.Table]:
-    """Yield tables as they come, with bounded memory; closing the iterator stops the work.
+    """Yield result tables with bounded memory; closing the iterator stops the work.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def stream_batches(
 
 
 _ASYNC = 0x80 | 0x200
-"""Flags of the code of ``async def``, with ``yield`` or without; `inspect`, which names them, takes 5 ms."""
+"""Code flags of ``async def``, with ``yield`` or without; importing `inspect` for them takes 5 ms."""
 
 
 def _run(per: str, fn: Callable[..., Any], source: Source, into: Any, options: dict[str, Any]) -> Result:
@@ -241,7 +241,7 @@ def _run(per: str, fn: Callable[..., Any], source: Source, into: Any, options: d
 
 
 def _ahead(per: str, options: dict[str, Any]) -> AbstractContextManager[None]:
-    """Start a worker process, or what becomes one, while the rest of batchflow is loading."""
+    """Prestart a worker process or the zygote while the rest of batchflow is loading."""
     task = options["per_task"]
     writes = options.get("into") is not None
     arrow = per == "batch" or writes or not getattr(options["source"], "in_memory", False)

@@ -51,45 +51,45 @@ class BatchflowError(Exception):
 
 
 class UsageError(BatchflowError, ValueError):
-    """Arguments that cannot work, found before anything runs."""
+    """Invalid arguments, detected before anything runs."""
 
 
 class InputError(UsageError, FileNotFoundError):
-    """The input matches nothing, or cannot be listed."""
+    """Input that matches nothing, or cannot be listed."""
 
     def __str__(self) -> str:
         return Exception.__str__(self)  # not the errno and file name of an OSError
 
 
 class FormatError(UsageError):
-    """A file format or compression that batchflow does not know."""
+    """Unknown file format or compression."""
 
 
 class FunctionError(UsageError):
-    """A function that cannot be found, imported or shipped to a worker."""
+    """Function that cannot be found, imported or pickled."""
 
 
 class DestinationError(UsageError, FileExistsError):
-    """A destination that exists and is not ours, or that cannot be written."""
+    """Destination that exists and belongs to another program, or that cannot be written."""
 
     def __str__(self) -> str:
         return Exception.__str__(self)
 
 
 class ChangedError(UsageError):
-    """The output holds what an earlier run made of another function, other options or other input."""
+    """Output of another function, of other options or of other input."""
 
 
 class LedgerError(UsageError):
-    """The record of what earlier runs did is damaged."""
+    """Damaged ledger of earlier runs."""
 
 
 class ResourceError(UsageError):
-    """A resource request that can never be met."""
+    """Resource request that can never be met."""
 
 
 class SchemaError(BatchflowError, TypeError):
-    """Rows whose types cannot stand in one table."""
+    """Rows whose types do not fit into one table."""
 
 
 class StoppedError(BatchflowError):
@@ -121,7 +121,7 @@ GO_ON = "what is done is kept: run the same command again to go on"
 
 
 class OutputError(BatchflowError, OSError):
-    """The output cannot be written on, because a disk is full, say; the same command goes on later."""
+    """Failed write of the output, for example on a full disk; the same command resumes later."""
 
     def __str__(self) -> str:
         return Exception.__str__(self)
@@ -204,15 +204,15 @@ class FlowError(BatchflowError):
 
 
 class StepError(BatchflowError):
-    """A step of a flow has no value, because it failed, was skipped, or another step took it."""
+    """Missing value of a step that failed, was skipped, or whose value another step took."""
 
 
 class ExecutorError(BatchflowError, RuntimeError):
-    """The executor itself cannot go on."""
+    """Failure of the executor itself."""
 
 
 class WorkerDied(ExecutorError):
-    """A worker process ended in the middle of a task."""
+    """Death of a worker process during a task."""
 
 
 class InterruptedRun(KeyboardInterrupt):

@@ -10,75 +10,75 @@ from batchflow.core.chunks import Chunk, Key
 from batchflow.core.outcomes import Failure, Stats
 
 STEPS = "steps"
-"""What the weight of a flow is counted in."""
+"""Unit of weight of a flow."""
 
 
 class JobStarted(NamedTuple):
-    """A job begins to run, or a flow."""
+    """Start of a job or of a flow."""
 
     unit: str
-    """``"bytes"`` or ``"records"``: what weights are counted in; of a flow `STEPS`."""
+    """Unit of weights, ``"bytes"`` or ``"records"``; of a flow `STEPS`."""
     total: int | None
-    """Weight of the input, ``None`` if only its end will tell."""
+    """Weight of the input, ``None`` if unknown before its end."""
     executor: str
     slots: int
-    """Tasks that run side by side."""
+    """Number of tasks that run concurrently."""
     done: int = 0
-    """Weight of what earlier runs did."""
+    """Weight of the work done by earlier runs."""
     logs: str = ""
-    """File or folder with messages of the engine."""
+    """Log file or folder of the engine."""
     types: str = ""
-    """Types of the columns, and what they were inferred from."""
+    """Types of the columns, and their origin."""
     item_unit: str = ""
-    """``"files"`` or ``"records"``: what a person counts; empty if that is the weight."""
+    """Unit for people, ``"files"`` or ``"records"``; empty if it is the unit of weights."""
     items: int | None = None
-    """Of them in the input; ``None`` if only its end will tell."""
+    """Number of items in the input; ``None`` if unknown before its end."""
     items_done: int = 0
-    """Of them in earlier runs."""
+    """Number of items done by earlier runs."""
 
 
 class SlotsChanged(NamedTuple):
-    """More tasks run side by side from now on, or fewer: a cluster grew, or shrank."""
+    """Change in the number of concurrent tasks, because a cluster grew or shrank."""
 
     slots: int
 
 
 class TaskStarted(NamedTuple):
-    """A task was handed to the executor, where it may wait for a worker."""
+    """Submission of a task to the executor, where it may wait for a worker."""
 
     key: Key
     attempt: int
     weight: int
-    """What it is worth, in the unit of the job."""
+    """Weight of the task, in the unit of the job."""
     isolating: str = ""
-    """Records that it tries of a task that broke off, or failed as a whole: ``record 3 of a.csv``."""
+    """Records that it isolates from a lost or failed task: ``record 3 of a.csv``."""
 
 
 class TaskEnded(NamedTuple):
-    """A task ended; a chunk that failed may be tried again in halves."""
+    """End of a task; a failed chunk may be retried in halves."""
 
     key: Key
     attempt: int
     weight: int
-    """What it was worth, in the unit of the job."""
+    """Weight of the task, in the unit of the job."""
     stats: Stats
     ok: bool
     again: bool
-    """Whether another task tells, or told, of its records."""
+    """Whether another task accounts for its records."""
     chunk: Chunk | None = None
-    """What it was to do."""
+    """Chunk of the task."""
     failure: Failure | None = None
-    """Why it gave nothing back."""
+    """Reason that it has no result."""
     died: bool = False
-    """It broke off, most often with its worker."""
+    """Whether it broke off, most often with its worker."""
     alone: bool = False
-    """Nothing of the job ran beside it."""
+    """Whether no other task of the job ran concurrently."""
     isolating: str = ""
-    """As of `TaskStarted`."""
+    """Same as in `TaskStarted`."""
 
 
 class ChunkSettled(NamedTuple):
-    """A chunk came to its end, in input order: nothing of it will change any more."""
+    """Final state of a chunk, in input order."""
 
     key: Key
     chunk: Chunk
@@ -89,57 +89,57 @@ class ChunkSettled(NamedTuple):
 
 
 class CombineEnded(NamedTuple):
-    """A worker put results together."""
+    """End of a combine task on a worker."""
 
     part: bool
-    """A part of the output was written; otherwise neighbours were made one by ``combine=``."""
+    """Whether it wrote a part of the output; otherwise it merged neighbours by ``combine=``."""
     stats: Stats
 
 
 class Printed(NamedTuple):
-    """A task, or a step of a flow, has ended and had printed something, or logged it to its standard error."""
+    """Lines that a task or a flow step printed, or logged to standard error."""
 
     place: str
-    """What it was done for: the chunk, or the name of the step."""
+    """Origin of the lines: the chunk, or the name of the step."""
     lines: tuple[str, ...]
-    """Whole ones, without their ends."""
+    """Complete lines, without line ends."""
 
 
 class Waited(NamedTuple):
-    """Nothing came for a while: of use to those that show how time goes by."""
+    """Timeout without an outcome, for listeners that display elapsed time."""
 
 
 class JobEnded(NamedTuple):
-    """The job is over."""
+    """End of a job."""
 
     complete: bool
-    """Whether every chunk came to its end."""
+    """Whether every chunk was processed."""
     splitting: float = 0.0
-    """Seconds in which the driver cut the input into chunks,"""
+    """Seconds that the driver spent on splitting the input."""
     combining: float = 0.0
-    """and in which it took over what came of them."""
+    """Seconds that the driver spent on combining results."""
 
 
 class StepStarted(NamedTuple):
-    """A step of a flow begins a try."""
+    """Start of an attempt at a step of a flow."""
 
     step: str
     attempt: int
 
 
 class StepEnded(NamedTuple):
-    """A step of a flow came to its end."""
+    """End of a step of a flow."""
 
     step: str
     state: str
     """``"succeeded"``, ``"failed"``, ``"skipped"``, ``"cancelled"`` or ``"cached"``."""
     attempts: int
     why: str
-    """Of one that did not succeed."""
+    """Reason that it did not succeed."""
 
 
 class StepsAdded(NamedTuple):
-    """A step of a flow returned more steps to run."""
+    """Addition of steps returned by a step of a flow."""
 
     steps: int
 

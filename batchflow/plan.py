@@ -1,4 +1,4 @@
-"""What a job is, and what is known of it before it runs: frozen values."""
+"""Job specification and plan, as frozen values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """Everything that says what a job does; see `batchflow.map_records` for the arguments."""
+    """Complete specification of a job; see `batchflow.map_records` for the arguments."""
 
     fn: Callable[..., Any]
     source: Source
@@ -49,33 +49,33 @@ class JobSpec:
 
     @property
     def isolates(self) -> bool:
-        """Whether a chunk is halved whose function raised: unless the first error stops the job anyway."""
+        """Whether a chunk whose function raised is halved: unless the first error stops the job anyway."""
         return self.max_errors != 0 if self.isolate is None else self.isolate
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A job that can run: its inputs are known, its output is possible."""
+    """Executable job: inputs are listed, the output is valid."""
 
     spec: JobSpec
     source: Source
-    """The source with all that the driver had to find out."""
+    """Source with all that the driver inspected."""
     inputs: tuple[InputFile, ...]
     destination: Destination | None
     chunk_weight: int | None
-    """Weight of every chunk where the user fixed it: bytes, or records in memory."""
+    """Fixed weight of every chunk if the user set it: bytes, or records in memory."""
     pace: ChunkPacing = AT_ONCE
-    """What calls that wait ask of the chunks."""
+    """Chunk pacing for I/O-bound calls."""
     history: History | None = None
-    """What earlier runs did of the output."""
+    """History of the output from earlier runs."""
     manifest: bytes = b""
-    """What is written down of the job beside its output."""
+    """Manifest of the job, stored next to its output."""
     finished: bool = False
-    """Whether earlier runs did all there is to do."""
+    """Whether earlier runs did all of the work."""
     left_out: tuple[str, ...] = ()
-    """Outputs of other jobs in the folders that are read."""
+    """Outputs of other jobs in the input folders, which are not read."""
     replaced: tuple[int, int] = (0, 0)
-    """How many inputs of earlier runs are gone from this machine, and how many are new, if both are some."""
+    """Numbers of missing and of new inputs since earlier runs, if neither is 0."""
 
     @property
     def size(self) -> int | None:
@@ -85,7 +85,7 @@ class Plan:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """What of the input may not be what is meant."""
+        """Doubts about how the input is read."""
         return (*self.source.doubtful(), *map(_left_out, self.left_out), *_replaced(*self.replaced))
 
     @property
@@ -95,7 +95,7 @@ class Plan:
 
     @property
     def uncuttable(self) -> list[InputFile]:
-        """Files that are one chunk each, however large."""
+        """Files that cannot be split and are one chunk each."""
         return [item for item in self.inputs if not self.source.cuttable(item)]
 
     def explain(self) -> str:
@@ -132,7 +132,7 @@ class Plan:
         return "\n".join(lines)
 
     def _waiting(self) -> str:
-        """Return in words how calls wait side by side."""
+        """Describe how I/O-bound calls run concurrently."""
         calls = side_by_side(self.spec.fn, self.spec.concurrency)
         told = f", {calls:,} at once in each worker" if calls else ""
         return told if self.spec.rate is None else f"{told}, at most {parse_rate(self.spec.rate)} in all"

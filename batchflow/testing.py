@@ -22,19 +22,19 @@ from typing import Any, Final, NoReturn, TypeAlias
 from batchflow.errors import UsageError
 
 EXIT_STATUS: Final = 7
-"""Of a process that a script ended by ``sys.exit`` or ``os._exit``."""
+"""Exit status of a process that a script ended by ``sys.exit`` or ``os._exit``."""
 _GULP = 16 << 20
 
 Manner: TypeAlias = str | BaseException | type[BaseException]
-"""An exception, which is raised, or one of the names in `MANNERS`."""
+"""Exception to raise, or one of the names in `MANNERS`."""
 
 
 class ScriptedError(RuntimeError):
-    """What a script raises where it was not told what else; another try may help."""
+    """Default exception of a script; retryable."""
 
 
 class UnpicklableError(ScriptedError):
-    """Cannot be pickled, so it cannot reach the driver as it is."""
+    """Exception that cannot be pickled, so it cannot reach the driver unchanged."""
 
     def __reduce__(self) -> NoReturn:
         message = "this error cannot be pickled"
@@ -90,7 +90,7 @@ class Script:
         os.makedirs(self._folder, exist_ok=True)
 
     def __call__(self, item: Any, *args: Any, **options: Any) -> Any:
-        """Count an attempt, let happen what the table says, and if that is nothing call the function."""
+        """Count an attempt, apply the scripted failure, or else call the function."""
         self.play(item if self._key is None else self._key(item))
         return item if self._fn is None else self._fn(item, *args, **options)
 
@@ -108,7 +108,7 @@ class Script:
             _behave(manners[min(attempt, len(manners)) - 1], f"{name!r}, attempt {attempt}")
 
     def attempts(self, name: Any) -> int:
-        """Return how many attempts there were, in all processes.
+        """Return the number of attempts in all processes.
 
         Parameters
         ----------
@@ -121,7 +121,7 @@ class Script:
             return 0
 
     def _count(self, name: Any) -> int:
-        """Add an attempt and return its number; it counts whatever ends the process afterwards."""
+        """Add an attempt and return its number; durable even if the process then dies."""
         file = os.open(self._file(name), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             os.write(file, b".")

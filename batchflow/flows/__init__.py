@@ -1,1 +1,1 @@
-"""Task graphs: build, schedule, result."""
+"""Task graphs: construction, scheduling, results."""

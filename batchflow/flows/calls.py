@@ -24,16 +24,16 @@ from batchflow.worker import CALLS
 
 
 class CallObserver(Protocol):
-    """Hears what became of the steps."""
+    """Receiver of the outcomes of steps."""
 
     def call_begins(self, step: StepState) -> None:
-        """Hear that one began a try, as far as is known."""
+        """Handle the start of an attempt, as far as known."""
 
     def call_ended(self, step: StepState, outcome: Outcome) -> None:
-        """Hear what came of a try."""
+        """Handle the outcome of an attempt."""
 
     def is_ready(self, step: StepState) -> None:
-        """Hear that one which did not begin may begin now."""
+        """Handle a step that did not start and is ready again."""
 
 
 class CallQueue:
@@ -53,42 +53,42 @@ class CallQueue:
         self._stop = stop
         self._hears = hears
         self._programs: dict[tuple[Any, ...], int] = {}
-        """At the executor, by what each call takes."""
+        """Program numbers at the executor, by the resources of a call."""
         self._ready: dict[tuple[Any, ...], deque[StepState]] = {}
         self._lines: dict[WorkerPipeline, None] = {}
         self._under_way: dict[int, StepState] = {}
         self._pace = DurationEstimate()
 
     def __len__(self) -> int:
-        """Return how many are under way."""
+        """Return the number of running calls."""
         return len(self._under_way)
 
     @property
     def programs(self) -> list[int]:
-        """Their numbers at the executor."""
+        """Program numbers at the executor."""
         return list(self._programs.values())
 
     @property
     def are_ready(self) -> bool:
-        """Whether any wait for their turn."""
+        """Whether any calls are queued."""
         return any(self._ready.values())
 
     @property
     def first(self) -> list[StepState]:
-        """Those that are next, one of each kind."""
+        """Next queued calls, one of each kind."""
         return [queue[0] for queue in self._ready.values() if queue]
 
     @property
     def patience(self) -> list[float]:
-        """Seconds after which to look whether a line is stuck."""
+        """Seconds until the next check for stuck pipelines."""
         return [STUCK_SECONDS] if any(line.has_unbegun for line in self._lines) else []
 
     def add(self, step: StepState) -> None:
-        """Take a step that may begin."""
+        """Queue a step that may start."""
         self._ready.setdefault(step.takes, deque()).append(step)
 
     def turn(self) -> None:
-        """Begin what has room, in the order in which it was ready, and send ahead what is short."""
+        """Start calls that have room, in the order of readiness, and send short ones ahead."""
         self._recall(everything=False)
         for takes, queue in self._ready.items():
             need = dict(takes)
@@ -100,7 +100,7 @@ class CallQueue:
                     self._lengthen(line, queue)
 
     def _start(self, step: StepState) -> None:
-        """Begin a call, and send ahead those that wait for it only."""
+        """Start a call, and send ahead the calls that depend on it only."""
         self._hears.call_begins(step)
         self._executor.grow(self._budget.tasks)
         line = WorkerPipeline(step.takes, self._program(step))
@@ -110,7 +110,7 @@ class CallQueue:
         self._extend(line)
 
     def _program(self, step: StepState) -> int:
-        """Return the number of a program for calls that take so much."""
+        """Return the number of the program for calls with these resources."""
         program = self._programs.get(step.takes)
         if program is None:
             self._executor.start(sys.maxsize, step.spec.per_task, workers=1)
@@ -122,14 +122,14 @@ class CallQueue:
         self._under_way[step.number] = step
 
     def _lengthen(self, line: WorkerPipeline, queue: deque[StepState]) -> None:
-        """Send those ahead that are ready."""
+        """Send ahead calls that are ready."""
         new: list[StepState] = []
         while queue and self._joins(line, queue[0]):
             new.append(queue.popleft())
         queue.extendleft(self._send_ahead(line, new))
 
     def _extend(self, line: WorkerPipeline) -> None:
-        """Send those ahead that wait for the last one of a line, and for others in it."""
+        """Send ahead the calls that depend on the last one of a pipeline."""
         if not line.wants_more(self._executor.ahead):
             return
         new, last = [], deque((line.steps[-1],))
@@ -141,7 +141,7 @@ class CallQueue:
         self._send_ahead(line, new)
 
     def _joins(self, line: WorkerPipeline, step: StepState) -> bool:
-        """Have a call that is to be sent ahead stand in a line, if there is room."""
+        """Add a call to a pipeline, if it has room."""
         seconds = self._pace.expected(step)
         if not line.has_room(seconds, self._executor.ahead):
             return False
@@ -150,7 +150,7 @@ class CallQueue:
         return True
 
     def _send_ahead(self, line: WorkerPipeline, new: list[StepState]) -> list[StepState]:
-        """Send calls ahead that joined a line; those that cannot be leave it and are returned, last one first."""
+        """Send ahead the calls added to a pipeline; remove and return unsendable ones, last one first."""
         if not new:
             return []
         before = line.steps[-len(new) - 1]
@@ -163,7 +163,7 @@ class CallQueue:
         return back
 
     def hear(self, outcome: Outcome) -> None:
-        """Take over what came of a call."""
+        """Process the outcome of a call."""
         step = self._under_way.get(outcome.key[0])
         if step is None:
             return
@@ -196,7 +196,7 @@ class CallQueue:
             self._hears.is_ready(step)
 
     def _leaves(self, step: StepState) -> None:
-        """Take a call out of its line; the last one gives back what the line took of the budget."""
+        """Remove a call from its pipeline; the last one releases the pipeline's resources."""
         assert step.line is not None
         line = step.line
         del self._under_way[step.number]
@@ -206,17 +206,17 @@ class CallQueue:
             self._budget.give(dict(line.takes))
 
     def recall(self) -> None:
-        """Take back all that did not begin."""
+        """Recall all calls that did not start."""
         self._recall(everything=True)
 
     def _recall(self, *, everything: bool) -> None:
-        """Take back what did not begin; of all lines, or of those that are stuck."""
+        """Recall calls that did not start, from all pipelines or from stuck ones."""
         for line in list(self._lines):
             if line.has_unbegun and (everything or line.is_stuck):
                 self._take_back(line)
 
     def _take_back(self, line: WorkerPipeline) -> None:
-        """Take back what did not begin; what is left of a line begins with what runs."""
+        """Recall the calls of a pipeline that did not start."""
         line.is_open = False
         keys = self._executor.recall(line.program, (line.steps[0].number,))
         back = [self._under_way[number] for (number,) in keys]
@@ -228,7 +228,7 @@ class CallQueue:
             self._did_not_begin(step)
 
     def give_up(self) -> None:
-        """Cancel what is under way."""
+        """Cancel running calls."""
         for program in self._programs.values():
             self._executor.unload(program)
         self._programs.clear()
@@ -237,17 +237,17 @@ class CallQueue:
 
 
 AHEAD_SECONDS = 0.001
-"""What a line may take, as far as can be told: so long, at most, does a call wait in vain for a worker."""
+"""Maximum expected seconds of a pipeline, and so the longest needless wait of a call."""
 STUCK_SECONDS = 0.005
-"""After what time without an outcome the calls of a line that did not begin are taken back."""
+"""Seconds without an outcome after which the unstarted calls of a pipeline are recalled."""
 _UNSEEN_SECONDS = 0.0001
-"""What a call is taken to take before one of its function was seen: some may follow, and be taken back."""
+"""Assumed seconds of a call whose function has not been measured."""
 _SHARE = 1 / 8
-"""Weight of the last call in the mean."""
+"""Weight of the last call in the moving average."""
 
 
 class WorkerPipeline:
-    """Calls at one worker, of which the first one runs.
+    """Calls at one worker, of which the first one is running.
 
     Parameters
     ----------
@@ -262,33 +262,33 @@ class WorkerPipeline:
         self.program = program
         self.steps: deque[StepState] = deque()
         self.is_open = True
-        """Whether more may follow."""
+        """Whether more calls may be added."""
         self._since = time.monotonic()
         self._seconds = 0.0
 
     def wants_more(self, most: int) -> bool:
-        """Whether others are to follow: several together, so not while more than half of the most stand in it."""
+        """Whether to add several calls, because at most half of the pipeline is filled."""
         return self.is_open and 2 * len(self.steps) <= most
 
     def has_room(self, seconds: float, most: int) -> bool:
-        """Whether a call may follow that takes so long, as far as can be told."""
+        """Whether a call of this expected duration fits."""
         return self.is_open and len(self.steps) <= most and self._seconds + seconds <= AHEAD_SECONDS
 
     def add(self, step: StepState, seconds: float) -> None:
-        """Have a call stand last."""
+        """Append a call."""
         step.line, step.seconds = self, seconds
         self.steps.append(step)
         self._seconds += seconds
 
     def remove(self, step: StepState) -> None:
-        """Take out a call that came to its end, was taken back or did not begin."""
+        """Remove a call that ended, was recalled or did not start."""
         self.steps.remove(step)
         step.line = None
         self._seconds -= step.seconds
         self._since = time.monotonic()
 
     def waits_for_nothing_else(self, step: StepState) -> bool:
-        """Whether all that a step still waits for are values of calls in this line."""
+        """Whether a step depends only on calls of this pipeline."""
         if step.waits > len(self.steps) or not step.can_follow or step.takes != self.takes:
             return False
         if any(one.state is None or one.broken for one in step.after):
@@ -297,26 +297,26 @@ class WorkerPipeline:
 
     @property
     def has_unbegun(self) -> bool:
-        """Whether there are calls in it that are not known to have begun."""
+        """Whether some of its calls are not known to have started."""
         return len(self.steps) > 1 or self.steps[0].ahead
 
     @property
     def is_stuck(self) -> bool:
-        """Whether nothing came of it for a while."""
+        """Whether it had no outcome for a while."""
         return time.monotonic() - self._since > STUCK_SECONDS
 
 
 class DurationEstimate:
-    """How long calls take, by their function."""
+    """Duration estimate of calls by function."""
 
     def __init__(self) -> None:
         self._means: dict[Any, float] = {}
 
     def saw(self, step: StepState, seconds: float) -> None:
-        """Note how long a call took."""
+        """Record the duration of a call."""
         mean = self._means.get(step.spec.fn, seconds)
         self._means[step.spec.fn] = mean + (seconds - mean) * _SHARE
 
     def expected(self, step: StepState) -> float:
-        """Return how long a call will take, as far as can be told."""
+        """Return the expected duration of a call."""
         return self._means.get(step.spec.fn, _UNSEEN_SECONDS)

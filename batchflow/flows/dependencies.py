@@ -1,4 +1,4 @@
-"""The steps of a run: which wait for which, and whose value nobody takes any more."""
+"""Dependencies between the steps of a run, and the release of unused values."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from batchflow.flows.flow import Flow
 
 Needs = list[tuple[StepInput, list[StepState]]]
-"""What a step takes, each with the steps that give it."""
+"""Inputs of a step, each with the steps that produce it."""
 
 
 class DependencyTracker:
-    """The steps of a run, in the order in which they came.
+    """Steps of a run with their dependencies, in the order of their addition.
 
     Parameters
     ----------
@@ -32,9 +32,9 @@ class DependencyTracker:
         self._names: set[str] = set()
         self._counted: dict[str, int] = {}
         self._flows: set[str] = set()
-        """By tokens: a flow that a step returns is another one."""
+        """Tokens of known flows; a flow returned by a step is another one."""
         self._ending: deque[StepState] = deque()
-        """Steps at their end, of which those that wait for them are still to be told."""
+        """Ended steps whose dependents are not yet updated."""
 
     def __iter__(self) -> Iterator[StepState]:
         return iter(self._steps)
@@ -43,13 +43,13 @@ class DependencyTracker:
         return len(self._steps)
 
     def has(self, flow: Flow) -> bool:
-        """Whether the steps of a flow are among them."""
+        """Whether the steps of a flow were added."""
         return flow.token in self._flows
 
     def add(
         self, flow: Flow, chosen: Iterable[int], kept: Collection[int] = (), prefix: str = ""
     ) -> dict[int, StepState]:
-        """Take over steps of a flow, by their numbers there; those that wait for nothing are ready.
+        """Add steps of a flow, by their numbers there; steps without dependencies are ready.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class DependencyTracker:
         return added
 
     def expect(self, step: StepState, needs: Needs, after: Sequence[StepState] = ()) -> None:
-        """Have a step wait for others; it is ready if they have all come to their end."""
+        """Add dependencies to a step; it is ready if all of them have ended."""
         step.needs, step.after = needs, after
         givers = {giver.number: giver for _, steps in needs for giver in steps}
         for giver in givers.values():
@@ -87,14 +87,14 @@ class DependencyTracker:
             self._is_ready(step)
 
     def release(self, step: StepState) -> None:
-        """Forget the values that a step took, if nobody else takes them."""
+        """Release the values that a step used, unless other steps need them."""
         for giver in {one.number: one for _, steps in step.needs for one in steps}.values():
             giver.takers -= 1
             if not giver.takers and not giver.kept:
                 giver.given = None
 
     def ended(self, step: StepState) -> None:
-        """Tell those that wait for a step that it came to its end."""
+        """Update the dependents of a step that ended."""
         self._ending.append(step)
         if len(self._ending) == 1:  # whoever is told from this loop only adds to it
             while self._ending:
@@ -105,7 +105,7 @@ class DependencyTracker:
                 self._ending.popleft()
 
     def part(self) -> None:
-        """Part what refers to each other: else all of it would wait for Python to look for garbage."""
+        """Break reference cycles, which would otherwise wait for Python's garbage collector."""
         del self._is_ready
         for step in self._steps:
             step.next.clear()

@@ -1,4 +1,4 @@
-"""A flow as it is written: steps, and handles of what they give, which are its only edges of data."""
+"""Flow definition: steps, and the handles of their values that form its data edges."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 class Flow:
-    """Steps with dependencies; steps that do not depend on each other run at the same time.
+    """Graph of steps; independent steps run concurrently.
 
     A flow is written first and run then. A step that is passed to another one stands for what it will
     give, so a dependency cannot be forgotten, and a cycle cannot be written.
@@ -76,14 +76,14 @@ class Flow:
         self.name = name
         self.folder: str = os.fspath(folder) if folder is not None else f".batchflow/{file_name(name)}"
         self.steps: list[StepSpec] = []
-        """What was written so far."""
+        """Steps added so far."""
         self._names: dict[str, int] = {}
         self._counted: dict[str, int] = {}
-        """Steps that were named after each function."""
+        """Number of steps named after each function."""
         self.has_run = False
-        """Whether it ran, so that it stays as it is."""
+        """Whether the flow has run and can no longer change."""
         self.token: str = os.urandom(8).hex()
-        """Tells it from other flows, also where it comes back from another process."""
+        """Identifier of the flow, preserved by pickling."""
         self._functions = FunctionRegistry()
         self._places = StepPlaces()
 
@@ -114,7 +114,7 @@ class Flow:
         into: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> Step:
-        """Add a call of a function; returns the handle of what it will give.
+        """Add a call of a function; returns the handle of its value.
 
         Parameters
         ----------
@@ -200,7 +200,7 @@ class Flow:
         args: Mapping[str, Any] | None = None,
         **options: Unpack[JobOptions],
     ) -> Step:
-        """Add a step that is a whole job: a call for each record, side by side with other steps.
+        """Add a step that is a whole job: one call per record, concurrent with other steps.
 
         Its value is the table of all rows (a list, where no table holds them), or with ``into=`` the
         path of the output.
@@ -237,7 +237,7 @@ class Flow:
         args: Mapping[str, Any] | None = None,
         **options: Unpack[JobOptions],
     ) -> Step:
-        """Add a step that is a whole job: a call for each table of some records.
+        """Add a step that is a whole job: one call per table of some records.
 
         Parameters
         ----------
@@ -254,7 +254,7 @@ class Flow:
         return self._map("batch", fn, source, name, after, when, default, read, args, options)
 
     def allow_failed(self, steps: Step | Iterable[Step], min_success: float = 0.0) -> FailureTolerantInput:
-        """Return an argument for a step that also wants to know of failures; the step gets a `Partial`.
+        """Return an argument that passes values and failures to a step, as a `Partial`.
 
         Parameters
         ----------
@@ -283,7 +283,7 @@ class Flow:
         progress: bool | None = None,
         listeners: Sequence[Listener] = (),
     ) -> FlowRun:
-        """Run the steps; those that do not depend on each other at the same time.
+        """Run the steps; independent ones run concurrently.
 
         Parameters
         ----------
@@ -356,7 +356,7 @@ class Flow:
         return run_flow(self, how, executor)
 
     def explain(self) -> str:
-        """Return what runs with what, the longest chain and the widest point, and needless waits; runs nothing."""
+        """Return critical path, maximum parallelism and redundant dependencies; runs nothing."""
         from batchflow.reporting.graph.explain import explain  # only for those who ask
 
         return explain(nodes_of(self.steps))
@@ -374,7 +374,7 @@ class Flow:
         draw(nodes_of(self.steps), self.name, path)
 
     def _repr_html_(self) -> str:
-        """Show the flow in a notebook, as `draw` draws it."""
+        """Return the drawing of the flow for a notebook."""
         from batchflow.reporting.graph.render import svg
         from batchflow.reporting.notebook import page
 
@@ -452,7 +452,7 @@ class Flow:
         return self._functions.ship(name, when)
 
     def _is_before(self, first: int, second: int) -> bool:
-        """Whether one step has ended when another one begins."""
+        """Whether one step must end before another one starts."""
         waiting, seen = [second], set[int]()
         while waiting:
             parents = self.steps[waiting.pop()].parents - seen

@@ -1,4 +1,4 @@
-"""The steps of a flow that are whole jobs: side by side, each with a scheduler of its own, on one executor."""
+"""Job steps of a flow: concurrent jobs with one scheduler each, on one executor."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from batchflow.worker import finished_value, found
 
 
 class JobObserver(Protocol):
-    """Hears what became of the steps."""
+    """Receiver of the results of job steps."""
 
     def job_ended(self, step: StepState, result: Result, payloads: Sequence[Any], state: State) -> None:
-        """Hear that one came to its end, with the rows that it has in memory."""
+        """Handle the end of a job step, with its rows in memory."""
 
     def job_failed(self, step: StepState, error: BaseException) -> None:
-        """Hear that one failed."""
+        """Handle the failure of a job step."""
 
     def job_stopped(self, step: StepState) -> None:
-        """Hear that one was stopped."""
+        """Handle the cancellation of a job step."""
 
     def skipped(self, step: StepState) -> None:
-        """Hear that one was not wanted."""
+        """Handle a job step whose condition is false."""
 
 
 class JobSet:
-    """Runs jobs of a flow.
+    """Running jobs of a flow.
 
     Parameters
     ----------
@@ -75,21 +75,21 @@ class JobSet:
 
     @property
     def programs(self) -> dict[int, int]:
-        """Numbers of the steps, by those of their programs at the executor."""
+        """Steps by the program number at the executor."""
         return {job.run.scheduler.job: number for number, (_, job) in self._under_way.items()}
 
     @property
     def is_busy(self) -> bool:
-        """Whether any of them waits for an outcome."""
+        """Whether any job is waiting for an outcome."""
         return any(job.run.scheduler.is_busy for _, job in self._under_way.values())
 
     @property
     def patience(self) -> list[float]:
-        """Seconds that those wait which wait for a time too."""
+        """Seconds until each running job needs attention."""
         return [job.run.scheduler.patience for _, job in self._under_way.values()]
 
     def start(self, step: StepState) -> None:
-        """Begin a step, unless its condition does not hold."""
+        """Start a step, unless its condition is false."""
         try:
             job = self._job(step)
         except (Exception, SystemExit) as error:
@@ -104,7 +104,7 @@ class JobSet:
             self._advance(step, job, partial(next, job.work))  # so that it takes what it needs
 
     def _job(self, step: StepState) -> RunningJob | Result | None:
-        """Return the job of a step, its result if it was done before, ``None`` if it is not wanted."""
+        """Return the job of a step, its cached result, or ``None`` if its condition is false."""
         spec = step.spec
         find = cache(partial(self._found, step))
         (value,), args = spec.arguments.open(find)
@@ -129,13 +129,13 @@ class JobSet:
         return RunningJob(run, run.result())
 
     def _found(self, step: StepState, at: int) -> Any:
-        """Return, here, what goes into a place of the arguments of a job."""
+        """Return an argument of a job, loaded in this process."""
         call = build_call(step)
         given = [one._replace(payloads=tuple(map(self._executor.fetch, one.payloads))) for one in call.values]
         return found(call._replace(values=tuple(given)), at)
 
     def turn(self) -> bool:
-        """Let each begin and take what it may; returns whether one came to its end."""
+        """Advance each job as far as possible; returns whether one ended."""
         under_way = list(self._under_way.values())
         self._turns += 1
         first = self._turns % max(1, len(under_way))  # each comes first in its turn, so that all get their share
@@ -144,7 +144,7 @@ class JobSet:
         return len(self._under_way) < len(under_way)
 
     def hear(self, number: int, outcome: Outcome) -> None:
-        """Hand an outcome to the job that it is of; what that raises ends the job where it stands."""
+        """Pass an outcome to its job; an exception ends that job."""
         if number not in self._under_way:
             return
         step, job = self._under_way[number]
@@ -154,7 +154,7 @@ class JobSet:
             self._advance(step, job, partial(job.work.throw, error))
 
     def _advance(self, step: StepState, job: RunningJob, move: Callable[[], object]) -> None:
-        """Move a job on, to where it has to wait, or to its end."""
+        """Advance a job until it waits or ends."""
         try:
             move()
             return
@@ -169,7 +169,7 @@ class JobSet:
             self._ends.job_failed(step, error)
 
     def give_up(self) -> None:
-        """Cancel what is under way."""
+        """Cancel running jobs."""
         for _, job in self._under_way.values():
             job.work.close()
         self._under_way.clear()

@@ -1,4 +1,4 @@
-"""What became of a flow: each step, the values, and one error table."""
+"""Result of a flow: steps, values, and one error table."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ if TYPE_CHECKING:
 State: TypeAlias = Literal["succeeded", "failed", "skipped", "cancelled", "cached"]
 
 _SHOWN = 5
-"""Errors that are shown in a notebook."""
+"""Maximum errors shown in a notebook."""
 _KINDS = 3
-"""Kinds of errors that are told of."""
+"""Maximum kinds of errors in the summary."""
 
 
 class StepRun(NamedTuple):
-    """What became of one step."""
+    """Result of one step."""
 
     name: str
     state: State
     why: str = ""
-    """Of one that did not succeed."""
+    """Reason that the step did not succeed."""
     attempts: int = 0
     start: float | None = None
-    """Seconds since the flow began."""
+    """Start in seconds since the flow began."""
     end: float | None = None
     worker: str = ""
     report: Report | None = None
-    """Of a step that is a whole job."""
+    """Report of a job step."""
     opened: Callable[[], Any] | None = None
-    """Gives the value, where there is one."""
+    """Loader of the value, if there is one."""
     used: Callable[[], None] | None = None
-    """Called when somebody takes the value."""
+    """Callback for the use of the value."""
 
     @property
     def seconds(self) -> float:
-        """From its start to its end, tries and waits between them included."""
+        """Duration in seconds, including retries and the waits between them."""
         return 0.0 if self.start is None or self.end is None else self.end - self.start
 
     @property
     def value(self) -> Any:
-        """What the step gave.
+        """Value of the step.
 
         Raises
         ------
@@ -75,7 +75,7 @@ class StepRun(NamedTuple):
 
 
 class FlowRun:
-    """What became of a flow; ``run[step].value`` is what a step gave.
+    """Result of a flow; ``run[step].value`` is the value of a step.
 
     Attributes
     ----------
@@ -121,12 +121,12 @@ class FlowRun:
 
     @cached_property
     def _nodes(self) -> list[GraphNode]:
-        """How the steps hang together, made only for those who ask."""
+        """Graph of the steps, built on first use."""
         return list(self._nodes_of_run())
 
     @property
     def errors(self) -> pa.Table:
-        """The error table: a row for each step that failed, and for each record or chunk of one that is a job.
+        """Error table: a row for each failed step, and for each failed record or chunk of a job step.
 
         The first column is the name of the step, the others are those of a job's error table.
         """
@@ -139,12 +139,12 @@ class FlowRun:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many steps came to each state."""
+        """Number of steps in each state."""
         return Counter(step.state for step in self.steps)
 
     @property
     def ok(self) -> bool:
-        """Whether every step succeeded, or was skipped because it was not wanted, and no record failed."""
+        """Whether no record failed, and every step succeeded or was skipped by its condition."""
         return not self._errors and not self.counts.get("cancelled")
 
     def raise_for_errors(self) -> Self:
@@ -160,17 +160,17 @@ class FlowRun:
         return self
 
     def explain(self) -> str:
-        """Return in a few lines what the time was spent on, and which step to speed up first."""
+        """Return critical path and time use in a few lines, with the step to speed up first."""
         from batchflow.reporting.graph.explain import explain_run  # only for those who ask
 
         return explain_run(self._nodes, self._slots)
 
     def draw(self, path: str | os.PathLike[str]) -> None:
-        """Draw the graph, coloured by what became of each step: ``.svg``, or Mermaid as ``.mmd``."""
+        """Draw the graph, coloured by the state of each step: ``.svg``, or Mermaid as ``.mmd``."""
         draw(self._nodes, self.name, path)
 
     def save_report(self, path: str | os.PathLike[str]) -> None:
-        """Write what the run was like: one page as ``.html``, values as ``.json``, a trace as ``.trace.json``.
+        """Write the report: one page as ``.html``, values as ``.json``, a trace as ``.trace.json``.
 
         The trace is for ``chrome://tracing`` and Perfetto.
 
@@ -186,7 +186,7 @@ class FlowRun:
         save(flow_record(where, self._nodes, self.steps, self._error_table), path)
 
     def _repr_html_(self) -> str:
-        """Show the run in a notebook: its graph with what became of each step, and the first errors."""
+        """Return the notebook view: graph with states, first errors."""
         from batchflow.reporting.graph.render import svg
         from batchflow.reporting.notebook import line, page, table
 
@@ -196,11 +196,11 @@ class FlowRun:
         return page(line(self._headline()), svg(self._nodes, self.name), shown)
 
     def __str__(self) -> str:
-        """Return what became of the flow, in under twelve lines."""
+        """Return a summary of under twelve lines."""
         return self.summary()
 
     def summary(self, following: str | None = None) -> str:
-        """Return what became of the flow, in under twelve lines.
+        """Return a summary of under twelve lines.
 
         Parameters
         ----------
@@ -217,7 +217,7 @@ class FlowRun:
         return "\n".join([*told, f"next: {following or self._next()}"])
 
     def _next(self) -> str:
-        """Return what to write in Python after a flow with failures."""
+        """Return the Python code to run after a flow with failures."""
         lines = ["run.errors lists them; once fixed, run the flow again: steps with cache=True or into= are kept"]
         if self.counts.get("cancelled"):
             lines.append('flow.run(on_error="continue") runs what needs no failed step')
@@ -225,7 +225,7 @@ class FlowRun:
 
     @property
     def failed_output(self) -> str | None:
-        """The output of the first job with failures that has one, as it is typed here."""
+        """Output path of the first job with failures that has an output, relative if possible."""
         outputs = (step.report.output for step in self.steps if step.report and step.report.failed)
         return next((shown(output) for output in outputs if output), None)
 

@@ -1,4 +1,4 @@
-"""The one loop of a flow: start what can start, wait, hand on what came.
+"""Main loop of a flow: start ready steps, wait, pass on values.
 
 ::
 
@@ -70,11 +70,11 @@ if TYPE_CHECKING:
     from batchflow.flows.flow import Flow
 
 ABORT_SECONDS = 10.0
-"""What running steps are given to finish when another one has failed and the flow is to stop."""
+"""Seconds for running steps to finish after another step failed and aborts the flow."""
 
 
 class FlowOptions(NamedTuple):
-    """How a flow is run; see `batchflow.Flow.run`."""
+    """Options of a flow run; see `batchflow.Flow.run`."""
 
     abort: bool
     max_errors: int | float | None
@@ -93,25 +93,25 @@ def run_flow(flow: Flow, how: FlowOptions, executor: Executor | str | None) -> F
 
 
 class FlowStop:
-    """Ends the jobs of a flow: somebody pressed Ctrl-C, or a step failed; looks like a `Brake` to them."""
+    """Stop signal for the jobs of a flow, after Ctrl-C or the failure of a step."""
 
     def __init__(self, brake: InterruptHandler) -> None:
         self._brake = brake
         self.deadline: float | None = None
-        """When what still runs is given up, since the flow is to stop."""
+        """Time at which running steps are cancelled, if the flow is stopping."""
 
     @property
     def pressed(self) -> bool:
-        """Whether nothing new is to begin."""
+        """Whether no new work may start."""
         return self._brake.pressed or self.deadline is not None
 
     def stopping(self) -> bool:
-        """Return whether nothing new is to begin; raises `InterruptedRun` after Ctrl-C and some time."""
+        """Return whether no new work may start; raises `InterruptedRun` some time after Ctrl-C."""
         return self._brake.stopping() or self.deadline is not None
 
 
 class FlowScheduler:
-    """One run of a flow."""
+    """Run of a flow."""
 
     def __init__(self, flow: Flow, how: FlowOptions, executor: Executor, brake: InterruptHandler) -> None:
         self._flow = flow
@@ -124,20 +124,20 @@ class FlowScheduler:
         self._steps = DependencyTracker(self.is_ready)
         self._budget: Budget
         self._follows = time.monotonic() + FOLLOW_SECONDS
-        """When to look next how much there is."""
+        """Time of the next capacity check."""
         self._ready_jobs: deque[StepState] = deque()
         self._later: list[tuple[float, int, StepState]] = []
         self._calls: CallQueue
         self._jobs: JobSet
         self._failures = 0
         self._over = False
-        """More failed than is allowed."""
+        """Whether more steps failed than allowed."""
         self._progress = Progress(how.progress)
 
     # --- from the beginning to the end ------------------------------------------------------------
 
     def run(self) -> FlowRun:
-        """Run to the end and tell what became of each step."""
+        """Run the flow and return the result of each step."""
         chosen = self._chosen()
         self._open([self._flow.steps[at] for at in sorted(chosen)])
         self._flow.has_run = True
@@ -161,7 +161,7 @@ class FlowScheduler:
         return run
 
     def _chosen(self) -> set[int]:
-        """Return the numbers of the steps to run: those that were named, with all that come before them."""
+        """Return the numbers of the steps to run: the selected ones and their ancestors."""
         if self._how.only is None:
             return set(range(len(self._flow.steps)))
         chosen: set[int] = set()
@@ -174,14 +174,14 @@ class FlowScheduler:
         return chosen
 
     def _kept(self) -> Collection[int]:
-        """Return the steps whose values somebody asked for, or which were named."""
+        """Return the steps whose values are kept: requested or selected ones."""
         keep = self._how.keep
         if isinstance(keep, bool):
             keep = set(range(len(self._flow.steps))) if keep else set()
         return (keep or set()) | (self._how.only or set())
 
     def _open(self, specs: Sequence[StepSpec]) -> None:
-        """Start the executor, and refuse steps that it can never run."""
+        """Start the executor, and refuse steps that can never run."""
         self._executor.start(1, Resources(), workers=1)
         self._budget = self._executor.budget(self._how.limits)
         self._calls = CallQueue(self._executor, self._budget, self._stop, self)
@@ -214,7 +214,7 @@ class FlowScheduler:
             self._wait()
 
     def _follow(self) -> None:
-        """Use as much as there is by now: a cluster grows, and shrinks."""
+        """Adjust the budget to the current size of the cluster."""
         if self._executor.elastic and time.monotonic() > self._follows:
             self._budget.follow(self._executor.budget(self._how.limits))
             for step in (*self._calls.first, *islice(self._ready_jobs, 1)):
@@ -222,26 +222,26 @@ class FlowScheduler:
             self._follows = time.monotonic() + FOLLOW_SECONDS
 
     def _is_left(self) -> bool:
-        """Whether anything is left to do."""
+        """Whether any work remains."""
         if self._calls or self._jobs:
             return True
         return not self._stops() and bool(self._later or self._ready_jobs or self._calls.are_ready)
 
     def _stops(self) -> bool:
-        """Whether nothing more is to begin; what still runs is given up once it had its time."""
+        """Whether no new work may start; running steps are cancelled after the deadline."""
         if self._stop.deadline is not None and time.monotonic() > self._stop.deadline:
             self._give_up()
         return self._stop.stopping()
 
     def _give_up(self) -> None:
-        """Cancel what is still running."""
+        """Cancel running steps."""
         self._jobs.give_up()
         self._calls.give_up()
         if self._stop.pressed:
             self._end_rest()
 
     def _end_rest(self) -> None:
-        """Note what became of steps that will not run any more."""
+        """Record the state of steps that will not run."""
         for _, _, step in self._later:  # for another try
             assert step.last is not None
             self._failed(step, step.last)
@@ -253,7 +253,7 @@ class FlowScheduler:
     # --- what is begun ----------------------------------------------------------------------------
 
     def is_ready(self, step: StepState) -> None:
-        """Take a step to which nothing is left to come: run it, or skip it where something is missing."""
+        """Run a step whose dependencies have ended, or skip it if a value is missing."""
         if step.line is not None:
             return  # it was sent ahead
         lacks = why_not_runnable(step)
@@ -266,7 +266,7 @@ class FlowScheduler:
             self._calls.add(step)
 
     def _is_kept_already(self, step: StepState) -> bool:
-        """Whether an earlier run kept the value of a step, which then need not run."""
+        """Whether the value of a step is cached, so that it need not run."""
         if step.place is None:  # it is another one for a step that returned more steps
             step.place = cache_entry_for(step)
         kept = None if step.place is None or step.returned else step.place.find()
@@ -277,7 +277,7 @@ class FlowScheduler:
         return True
 
     def _start_ready(self) -> None:
-        """Start what has room, in the order in which it was ready."""
+        """Start steps that have room, in the order of readiness."""
         while self._later and self._later[0][0] <= time.monotonic():
             self._calls.add(heapq.heappop(self._later)[2])
         while self._ready_jobs and self._budget.fits(dict(self._ready_jobs[0].takes)):
@@ -287,7 +287,7 @@ class FlowScheduler:
         self._calls.turn()
 
     def call_begins(self, step: StepState) -> None:
-        """Note that a step begins a try."""
+        """Record the start of an attempt."""
         step.attempts += 1
         step.begun = self._now()
         if step.start is None:
@@ -297,7 +297,7 @@ class FlowScheduler:
     # --- what came of it --------------------------------------------------------------------------
 
     def _wait(self) -> None:
-        """Wait for outcomes, and take them in."""
+        """Wait for outcomes and process them."""
         if not self._calls and not self._jobs.is_busy:
             time.sleep(self._patience())
             return
@@ -312,14 +312,14 @@ class FlowScheduler:
                 self._calls.hear(outcome)
 
     def _patience(self) -> float:
-        """Return the seconds to wait for an outcome."""
+        """Return the timeout in seconds for the next wait."""
         times = [LISTEN_SECONDS, *self._jobs.patience, *self._calls.patience]
         if self._later and not self._stop.pressed:
             times.append(self._later[0][0] - time.monotonic())
         return max(0.0, min(times))
 
     def call_ended(self, step: StepState, outcome: Outcome) -> None:
-        """Take over what came of a call."""
+        """Process the outcome of a call."""
         if step.attempts == 1 and outcome.stats.started:  # by the worker's clock, which may be another machine's
             step.start = min(max(step.begun, outcome.stats.started - self._epoch), self._now())
         if outcome.printed:
@@ -339,7 +339,7 @@ class FlowScheduler:
             self._gave(step, StepValue((outcome.payload,)), "succeeded")
 
     def _call_failed(self, step: StepState, outcome: Failed) -> None:
-        """Try a step again, if that may help."""
+        """Retry a step, if it is retryable."""
         retry = step.spec.retry
         if not outcome.helped or step.attempts >= retry.tries(asked=outcome.after is not None) or self._stops():
             self._failed(step, outcome.failure)
@@ -356,7 +356,7 @@ class FlowScheduler:
             self._failed(step, failed(UNKNOWN, "convert", error).failure)
 
     def _grow(self, step: StepState, value: Any) -> None:
-        """Run the steps that a step returned; their values take the handles' place in what it gave."""
+        """Add the steps that a step returned; their values replace the handles in its value."""
         handles: list[Step | FailureTolerantInput] = []
 
         def place(handle: Any) -> int | None:
@@ -387,20 +387,20 @@ class FlowScheduler:
         self._steps.expect(step, needs)
 
     def _gave(self, step: StepState, given: StepValue, state: State) -> None:
-        """Note that a step has a value."""
+        """Record the value of a step."""
         step.given = given
         step.succeeded += 1 if step.spec.fn is not None else 0
         self._ended(step, state)
 
     def skipped(self, step: StepState) -> None:
-        """Note that a step was not wanted."""
+        """Record a step whose condition is false."""
         default = step.spec.default
         if default is not None:
             step.given, step.digest = StepValue((default,)), default.digest
         self._ended(step, "skipped", "its when= did not hold")
 
     def _failed(self, step: StepState, failure: Failure) -> None:
-        """Note that a step failed, and stop the flow if it is to."""
+        """Record a failed step, and abort the flow if required."""
         step.failed += 1 if step.spec.fn is not None else 0
         errors = ErrorTable()
         source, worker = failure.source or step.spec.name, failure.worker or step.worker
@@ -409,14 +409,14 @@ class FlowScheduler:
         self._broken(step, f"{failure.error_type}: {failure.message}")
 
     def _broken(self, step: StepState, why: str) -> None:
-        """Note that a step has no value because it failed, and stop the flow unless it continues."""
+        """Record a step without a value because of a failure, and abort the flow unless it continues."""
         step.broken = True
         self._ended(step, "failed", why)
         if self._how.abort:
             self._end_early()
 
     def job_ended(self, step: StepState, result: Result, payloads: Sequence[Any], state: State) -> None:
-        """Note that a step which is a job came to its end."""
+        """Record the end of a job step."""
         step.report = result.report
         step.succeeded, step.failed = result.report.succeeded, result.report.failed
         step.errors.append(result.errors)
@@ -427,18 +427,18 @@ class FlowScheduler:
         self._gave(step, StepValue(tuple(payloads) if rows else (pickle_value(str(result.path)),), rows), state)
 
     def job_failed(self, step: StepState, error: BaseException) -> None:
-        """Note that a step which is a job failed."""
+        """Record the failure of a job step."""
         if isinstance(error, StoppedError):
             step.errors.append(error.errors)
             step.failed = error.errors.num_rows
         self._failed(step, failed(UNKNOWN, "call", error).failure)
 
     def job_stopped(self, step: StepState) -> None:
-        """Note that a step which is a job was stopped."""
+        """Record the cancellation of a job step."""
         self._ended(step, "cancelled", _STOPPED)
 
     def _ended(self, step: StepState, state: State, why: str = "") -> None:
-        """Note that a step came to its end, and see which others that sets going."""
+        """Record the end of a step, and update its dependents."""
         step.state, step.why = state, why
         if step.start is not None:
             step.end = self._now()
@@ -456,7 +456,7 @@ class FlowScheduler:
             self._end_early()
 
     def _end_early(self) -> None:
-        """Begin nothing more, and give what runs some time."""
+        """Start no more steps, and set a deadline for running ones."""
         if self._stop.deadline is None:
             self._stop.deadline = time.monotonic() + ABORT_SECONDS
 
@@ -494,7 +494,7 @@ class FlowScheduler:
         return FlowRun(self._flow, runs, nodes, errors, self._now(), *where)
 
     def _warns(self) -> bool:
-        """Whether records failed that nobody expects to: no ``max_errors=``, and no step that allows failures."""
+        """Whether to warn of failed records: no ``max_errors=``, and no step that allows failures."""
         return self._how.max_errors is None and bool(self._unexpected())
 
     def _unexpected(self) -> list[StepState]:
@@ -510,7 +510,7 @@ class FlowScheduler:
         return unseen_errors_of_flow(joined(list(errors_of(self._unexpected()))))
 
     def _check_limit(self, run: FlowRun) -> None:
-        """Stop where more failed than is allowed."""
+        """Stop if more steps failed than allowed."""
         limit = self._how.max_errors
         if isinstance(limit, float):
             total = sum(step.succeeded + step.failed for step in self._steps)
@@ -529,7 +529,7 @@ def _raise_for_failed_step(run: FlowRun) -> None:
 
 
 def _all_failed(result: Result) -> str:
-    """Return why a step failed that is a job of which no record succeeded."""
+    """Return the failure reason of a job step of which no record succeeded."""
     return f"no record succeeded: {describe_errors(result.errors)}"
 
 
@@ -543,10 +543,10 @@ _NO_FAILURE = Failure("", None, None, None, None, "call", "", "")
 
 
 def _is_unlimited(spec: StepSpec) -> bool:
-    """Whether a step is a job that says nothing of how many of its records may fail."""
+    """Whether a step is a job without a limit of failed records."""
     return spec.job is not None and spec.job.get("max_errors") is None
 
 
 def _keeps(spec: StepSpec) -> bool:
-    """Whether a step keeps on disk what it gave."""
+    """Whether a step stores its value on disk."""
     return spec.keep is not None or (spec.job is not None and spec.job.get("into") is not None)

@@ -1,4 +1,4 @@
-"""The files and folders that the steps of a flow read and write: no two write one, none reads what may change."""
+"""Conflict check of the files and folders that the steps of a flow read and write."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ IsBefore: TypeAlias = Callable[[int, int], bool]
 
 
 class StepPlaces:
-    """Places of the steps of a flow."""
+    """Paths of the steps of a flow."""
 
     def __init__(self) -> None:
         self._writers: dict[str, tuple[int, str]] = {}
         self._readers: dict[str, list[tuple[int, str]]] = {}
 
     def add(self, number: int, name: str, into: str | None, paths: Sequence[str], is_before: IsBefore) -> None:
-        """Take over what a new step writes and reads.
+        """Add the output and input paths of a new step.
 
         Parameters
         ----------
@@ -67,7 +67,7 @@ class StepPlaces:
 
 
 def _with_parents(place: str) -> Iterator[str]:
-    """Yield a place and those that hold it."""
+    """Yield a path and its parent folders."""
     top = place.find("/", place.find("://") + 3) if is_uri(place) else 0
     while len(place) > max(top, 1):
         yield place

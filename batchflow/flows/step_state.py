@@ -1,4 +1,4 @@
-"""A step on its way: what it waits for, what it gave, what became of it."""
+"""Runtime state of a step: dependencies, value, result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class RunningJob(NamedTuple):
-    """A step that is a whole job, under way."""
+    """Running job of a step."""
 
     run: JobRun
     work: Resumable[Result]
@@ -37,64 +37,64 @@ class RunningJob(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class StepState:
-    """A step on its way."""
+    """Runtime state of a step."""
 
     spec: StepSpec
     number: int
     needs: Sequence[tuple[StepInput, Sequence[StepState]]] = ()
     after: Sequence[StepState] = ()
     waits: int = 0
-    """Steps before it that have not come to their end."""
+    """Number of dependencies that have not ended."""
     next: list[StepState] = field(default_factory=list)
-    """Steps that wait for it."""
+    """Dependents of the step."""
     takers: int = 0
-    """Steps that are still to take its value."""
+    """Number of steps that still need its value."""
     kept: bool = False
-    """Its value stays when nobody is left to take it."""
+    """Whether its value is kept after all dependents have used it."""
     given: StepValue | None = None
-    """Its value."""
+    """Value of the step."""
     digest: str = ""
-    """Digits of its value, where somebody asks for them and they can be told."""
+    """Digest of its value, if requested and available."""
     digests: bool = False
-    """Whether somebody asks for them."""
+    """Whether the digest is requested."""
     place: CacheEntry | None = None
-    """Where its value is kept."""
+    """Cache entry of its value."""
     state: State | None = None
     why: str = ""
     broken: bool = False
-    """It has no value because something failed."""
+    """Whether it has no value because of a failure."""
     returned: bool = False
-    """Its value is made of those of steps that it returned."""
+    """Whether its value consists of the values of steps that it returned."""
     last: Failure | None = None
-    """Of the last try."""
+    """Failure of the last attempt."""
     line: WorkerPipeline | None = None
-    """Where it stands while it is under way,"""
+    """Pipeline that holds the call while it is submitted."""
     seconds: float = 0.0
-    """what it was taken to take there,"""
+    """Expected duration of the call in its pipeline."""
     ahead: bool = False
-    """and whether it was sent ahead, and is not known to have begun."""
+    """Whether the call was sent ahead and is not known to have started."""
     attempts: int = 0
     begun: float = 0.0
-    """When the last try was handed over,"""
+    """Submission time of the last attempt."""
     start: float | None = None
-    """and when the first one really began."""
+    """Start time of the first attempt."""
     end: float | None = None
     worker: str = ""
     errors: list[pa.Table] = field(default_factory=list)
     succeeded: int = 0
-    """Itself, or its records."""
+    """Number of successes: the step itself, or its records."""
     failed: int = 0
     report: Report | None = None
 
     @property
     def can_follow(self) -> bool:
-        """Whether it may be sent ahead of the values that it takes: nothing has to be done here between them."""
+        """Whether it may be sent ahead of its input values, which need no processing on the driver."""
         spec = self.spec
         return spec.fn is not None and spec.keep is None and not any(need.tolerant for need, _ in self.needs)
 
     @property
     def takes(self) -> tuple[tuple[str, float], ...]:
-        """What it takes of the budget."""
+        """Resources that it takes from the budget."""
         return _TAKES if self.spec.per_task is DEFAULT_RESOURCES else tuple(amounts(self.spec.per_task).items())
 
 
@@ -102,7 +102,7 @@ _TAKES = tuple(amounts(DEFAULT_RESOURCES).items())
 
 
 def build_call(step: StepState) -> Call:
-    """Return one attempt at a step, with what others gave."""
+    """Return one attempt at a step, with its input values."""
     values: dict[int, int] = {}
     given: list[StepValue] = []
     places = []
@@ -134,7 +134,7 @@ def build_call(step: StepState) -> Call:
 
 
 def cache_entry_for(step: StepState) -> CacheEntry | None:
-    """Return where the value of a step is kept, for its function and all that it is called with."""
+    """Return the cache entry of a step, for its function and all of its arguments."""
     if step.spec.keep is None:
         return None
     total = hashlib.sha256(step.spec.key.encode())
@@ -145,7 +145,7 @@ def cache_entry_for(step: StepState) -> CacheEntry | None:
 
 
 def job_digest(step: StepState, source: Source) -> str:
-    """Return digits of what a job gives, told from what goes into it; none of what only its end tells."""
+    """Return a digest of a job's result, computed from its inputs before it runs."""
     inputs = source.identified(source.inputs())
     others = [one.digest for _, steps in step.needs[1:] for one in steps]  # the first one gave the source
     if not step.spec.key or not all(others) or not all(item.version for item in inputs):
@@ -155,26 +155,26 @@ def job_digest(step: StepState, source: Source) -> str:
 
 
 def _tolerant(steps: Sequence[StepState], *, single: bool) -> tuple[Any, int, int]:
-    """Return the error table of some steps, and how many of them succeeded and failed; of a job, its records."""
+    """Return the error table of some steps with their success and failure counts; of a job, its records."""
     return joined(list(errors_of(steps))), *_counts(steps, single=single)
 
 
 def errors_of(steps: Iterable[StepState]) -> Iterator[tuple[str, pa.Table]]:
-    """Yield what failed of some steps, with the name of each."""
+    """Yield the errors of some steps, with the name of each."""
     for step in steps:
         for errors in step.errors:
             yield step.spec.name, errors
 
 
 def _counts(steps: Sequence[StepState], *, single: bool) -> tuple[int, int]:
-    """Return how many steps succeeded, and how many something failed for; of one that is a job, its records."""
+    """Return the success and failure counts of some steps; of a single job step, its records."""
     if single and steps[0].report is not None:
         return steps[0].succeeded, steps[0].failed
     return sum(step.given is not None for step in steps), sum(step.broken for step in steps)
 
 
 def why_not_runnable(step: StepState) -> tuple[str, bool] | None:
-    """Return why a step to which nothing is left to come cannot run, and whether something failed for that."""
+    """Return why a step cannot run after its dependencies ended, and whether a failure is the cause."""
     if not step.needs and not step.after:
         return None
     lost = [giver for need, steps in step.needs if not need.tolerant for giver in steps if giver.given is None]
@@ -190,7 +190,7 @@ def why_not_runnable(step: StepState) -> tuple[str, bool] | None:
 
 
 def to_step_run(step: StepState, fetch: Callable[[Any], Any], used: Callable[[], None]) -> StepRun:
-    """Return what became of a step.
+    """Return the result of a step.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def to_step_run(step: StepState, fetch: Callable[[Any], Any], used: Callable[[],
 
 
 class _LazyValue:
-    """The value of a step, unpacked when it is first asked for."""
+    """Value of a step, unpickled on first use."""
 
     __slots__ = ("_fetch", "_given", "_value")
 
@@ -232,7 +232,7 @@ class _LazyValue:
 
 
 def nodes_of_run(steps: Iterable[StepState]) -> Iterator[GraphNode]:
-    """Yield steps as nodes of a graph, each behind those that it takes: also where it returned them itself."""
+    """Yield steps as nodes of a graph, each after its dependencies, including returned steps."""
     at: dict[int, int] = {}
     left = list(reversed(list(steps)))
     while left:

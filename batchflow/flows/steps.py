@@ -1,4 +1,4 @@
-"""Steps of a flow as frozen values, and the handles that stand for what they give."""
+"""Steps of a flow as frozen values, and the handles of their values."""
 
 from __future__ import annotations
 
@@ -21,57 +21,57 @@ if TYPE_CHECKING:
 
 
 DEFAULT_RESOURCES = Resources()
-"""What a step takes by itself: one object for all, so that steps which take the same are told at a glance."""
+"""Default resources of a step; one shared object makes comparison fast."""
 
 
 class StepInput(NamedTuple):
-    """What a step takes of others."""
+    """Input of a step from other steps."""
 
     steps: tuple[int, ...]
-    """Their numbers."""
+    """Numbers of these steps."""
     single: bool = True
-    """The value of one, not a list."""
+    """Whether it is the value of one step rather than a list."""
     tolerant: bool = False
-    """Failures too."""
+    """Whether failures are passed too."""
     min_success: float = 0.0
-    """Share that must have succeeded."""
+    """Minimum share of successful steps."""
 
 
 @dataclass(frozen=True)
 class StepSpec:
-    """Everything that says what a step does."""
+    """Complete definition of a step."""
 
     name: str
     fn: PickledFunction | LoadedFunction | None
-    """``None``: it is a job."""
+    """Function of the step; ``None`` for a job."""
     arguments: Pickled
-    """Positional and keyword ones; of a job its input and ``args=``."""
+    """Positional and keyword arguments; for a job its input and ``args=``."""
     needs: tuple[StepInput, ...] = ()
-    """What goes into the places of the arguments."""
+    """Inputs that replace the placeholders in the arguments."""
     after: tuple[int, ...] = ()
     when: int | PickledFunction | LoadedFunction | None = None
-    """Number of the need that says whether to run, or a function of the arguments."""
+    """Condition: the number of an input, or a function of the arguments."""
     default: Pickled | None = None
     retry: Retry = NEVER
     timeout: float | None = None
     per_task: Resources = DEFAULT_RESOURCES
     keep: str | None = None
-    """Where its value is kept on disk, and told again in the place of running."""
+    """Location on disk where the value is cached."""
     key: str = ""
-    """Digits of its function and of its own arguments, where they are asked for."""
+    """Digest of its function and of its own arguments, if requested."""
     job: Mapping[str, Any] | None = None
     """Options of the job."""
     read: PickledFunction | LoadedFunction | None = None
-    """What makes a source of the input of a job."""
+    """Function that builds the source of a job from its input."""
 
     @property
     def parents(self) -> set[int]:
-        """Numbers of all the steps that come before it."""
+        """Numbers of all steps that it depends on."""
         return {number for need in self.needs for number in need.steps} | set(self.after)
 
 
 class Step(StepHandle):
-    """A step of a flow, and the handle of what it gives: passed to another step, it is an edge."""
+    """Step of a flow, and the handle of its value: passing it to another step creates an edge."""
 
     __slots__ = ("flow", "number")
 
@@ -109,7 +109,7 @@ class Step(StepHandle):
 
 
 class FailureTolerantInput(StepHandle):
-    """Steps together with what failed of them."""
+    """Handle of steps whose failures are passed on with their values."""
 
     __slots__ = ("min_success", "single", "steps")
 
@@ -120,12 +120,12 @@ class FailureTolerantInput(StepHandle):
 
 
 def flows_of(handle: Step | FailureTolerantInput) -> list[Flow]:
-    """Return the flows that the steps of a handle are of."""
+    """Return the flows that the steps of a handle belong to."""
     return [handle.flow] if isinstance(handle, Step) else [step.flow for step in handle.steps]
 
 
 def need_of(handle: Step | FailureTolerantInput) -> tuple[StepInput, Sequence[Step]]:
-    """Return what a step takes that has a handle among its arguments, and the steps that give it."""
+    """Return the input for a handle in the arguments, and the steps that produce it."""
     if isinstance(handle, Step):
         return StepInput((handle.number,)), [handle]
     numbers = tuple(step.number for step in handle.steps)
@@ -133,7 +133,7 @@ def need_of(handle: Step | FailureTolerantInput) -> tuple[StepInput, Sequence[St
 
 
 def unused(name: str, names: Collection[str], counted: dict[str, int]) -> str:
-    """Return a name, with a number if there is one like it.
+    """Return an unused name, with a number appended if necessary.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def nodes_of(specs: Sequence[StepSpec]) -> list[GraphNode]:
 
 
 class JobOptions(TypedDict, total=False):
-    """Options of a step that is a whole job; see `batchflow.map_records`."""
+    """Options of a job step; see `batchflow.map_records`."""
 
     into: str | os.PathLike[str] | None
     format: str | None

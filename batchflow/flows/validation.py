@@ -1,4 +1,4 @@
-"""What a step is written with: looked at here and now, so that mistakes are told with the name of the step."""
+"""Validation of step arguments when a step is added, so that errors name the step."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from batchflow.flows.flow import Flow
 
 NONE: Final = object()
-"""Stands for a value that was not given, where ``None`` may be one."""
+"""Sentinel of a missing value, if ``None`` is a valid one."""
 _UNSET: Final = frozenset(map(id, (None, NONE, NEVER, False, ())))
-"""Where the values stand that options of a step have by themselves."""
+"""Identities of the default values of step options."""
 _NOTHING: Final[frozenset[str]] = frozenset()
 _PLAIN: Final = frozenset({int, float, bool, str, bytes, type(None)})
-"""Types of arguments in which no handle can stand."""
+"""Types of arguments that cannot contain a handle."""
 
 
 class FunctionRegistry:
-    """The functions of a flow: looked at, and pickled, once each, however many steps call them."""
+    """Functions of a flow, checked and pickled once each however many steps call them."""
 
     def __init__(self) -> None:
         self._shipped: dict[int, PickledFunction] = {}
@@ -48,7 +48,7 @@ class FunctionRegistry:
         return FunctionRegistry, ()  # where an object stands in memory says nothing in another process
 
     def ship(self, name: str, fn: Callable[..., Any]) -> PickledFunction:
-        """Return a function ready to travel, pickled once however many steps call it."""
+        """Return a pickled function, shared by all steps that call it."""
         shipped = self._shipped.get(id(fn))
         if shipped is None:
             shipped = self._shipped[id(fn)] = PickledFunction(fn)
@@ -67,7 +67,7 @@ class FunctionRegistry:
         kwargs: Mapping[str, Any],
         given: Mapping[str, Any],
     ) -> None:
-        """Refuse arguments that the function does not take, and options that it may be meant to take.
+        """Refuse arguments that the function does not take, and likely misplaced options.
 
         Parameters
         ----------
@@ -97,7 +97,7 @@ class FunctionRegistry:
 
 
 class _Parameters:
-    """What a function takes, and what of it calls leave out."""
+    """Parameters of a function."""
 
     def __init__(self, signature: inspect.Signature | None) -> None:
         self._signature = signature

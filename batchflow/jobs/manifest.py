@@ -47,7 +47,7 @@ def manifest(
 
 
 def _place(fn: Callable[..., Any]) -> dict[str, str | None]:
-    """Return what a function can be loaded by again: module, name and file."""
+    """Return the location from which a function can be loaded: module, name and file."""
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
     try:
         file = inspect.getsourcefile(inspect.unwrap(fn))

@@ -33,7 +33,7 @@ _LIMITS = (
 
 
 def job_record(plan: Plan, report: Report, timeline: Timeline, errors: FailureGroups) -> dict[str, Any]:
-    """Return everything that is told of a run of a job."""
+    """Return the complete record of a run of a job."""
     return {
         **report.as_dict(),
         "plan": told_plan(plan),
@@ -44,7 +44,7 @@ def job_record(plan: Plan, report: Report, timeline: Timeline, errors: FailureGr
 
 
 def told_plan(plan: Plan) -> dict[str, Any]:
-    """Return what a job was to do, as plain values; no value of ``args=``, which may be a secret."""
+    """Return a plan as plain values; no value of ``args=``, which may be a secret."""
     spec = plan.spec
     fn = spec.fn
     return {
@@ -64,13 +64,13 @@ def told_plan(plan: Plan) -> dict[str, Any]:
 
 
 def _amounts(resources: Resources) -> dict[str, Any]:
-    """Return those of some resources that were asked for."""
+    """Return the resources that were requested explicitly."""
     amounts = resources._asdict().items()
     return {name: str(amount) for name, amount in amounts if amount}
 
 
 def terms_of(plan: Plan) -> ReportContext:
-    """Return what was asked of a job, as far as its report speaks of it."""
+    """Return the options of a job that its report mentions."""
     spec, destination = plan.spec, plan.destination
     return ReportContext(
         plan.source.kind,
@@ -90,7 +90,7 @@ def terms_of(plan: Plan) -> ReportContext:
 
 
 def program_of(plan: Plan, *, tables: bool = False) -> Program:
-    """Return what the workers need to know of a plan.
+    """Return the program that the workers need for a plan.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A job becomes a plan: inputs listed, chunks sized, output chosen, mistakes refused before anything runs."""
+"""Planner: lists inputs, sizes chunks, chooses the output and refuses mistakes before anything runs."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def make_plan(spec: JobSpec, *, known_only: bool = False, output: Place | None =
 
 
 def _weights(spec: JobSpec, source: Source, inputs: Sequence[InputFile]) -> tuple[int | None, ChunkPacing]:
-    """Return the fixed weight of chunks, if it is, and what calls that wait ask of the others."""
+    """Return the fixed weight of chunks if there is one, and the chunk pacing of I/O-bound calls."""
     fixed = _chunk_weight(spec, source, inputs)
     calls = side_by_side(spec.fn, spec.concurrency) or 1
     if fixed is not None or (calls == 1 and spec.rate is None):
@@ -82,7 +82,7 @@ def _weights(spec: JobSpec, source: Source, inputs: Sequence[InputFile]) -> tupl
 
 
 def _chunk_weight(spec: JobSpec, source: Source, inputs: Sequence[InputFile]) -> int | None:
-    """Return the fixed weight of chunks, ``None`` where it follows what is measured."""
+    """Return the fixed weight of chunks, ``None`` if it adapts to measurements."""
     if spec.chunk is None:
         return None
     chunk: Any = spec.chunk

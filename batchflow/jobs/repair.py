@@ -1,4 +1,4 @@
-"""Only what failed, run again, and put into its place in the output."""
+"""Repair of an output: reruns only its failed records and inserts the results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from batchflow.plan import Plan
 
 
 def failed_chunks(plan: Plan) -> History:
-    """Return the history of an output that can be mended.
+    """Return the history of an output that can be retried.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def failed_chunks(plan: Plan) -> History:
 
 
 class FailedRangeRun:
-    """Tries the holes of an output, and puts what comes of them into its parts, at one stroke.
+    """Retries the failed ranges of an output and patches its parts atomically.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class FailedRangeRun:
         self._account = account
         self._chunks = dict(plan.history.chunks)
         self.chunks: dict[int, DoneChunk] = self._chunks
-        """All chunks, as they are after the retry."""
+        """All chunks in their state after the retry."""
         ordered = [(number, done) for _, number, done in in_order(self._chunks, plan.inputs)]
         self._holes = list(find_holes([item for item in ordered if item[1].failures], plan.source))
         self._scheduler: Scheduler
@@ -89,7 +89,7 @@ class FailedRangeRun:
         )
 
     def run(self) -> None:
-        """Try all holes, and commit what came of them."""
+        """Retry all failed ranges, and commit the results."""
         with InterruptHandler() as brake:
             settled: list[SettledChunk] = []
 
@@ -115,12 +115,12 @@ class FailedRangeRun:
                 raise KeyboardInterrupt
 
     def _resume(self) -> Sequence[SettledChunk]:
-        """Take over the output; no chunk of it is settled anew."""
+        """Open the existing output; no chunk of it is settled again."""
         self.dataset.open(mends=True)
         return ()
 
     def _patches(self, settled: Sequence[SettledChunk]) -> list[Patch]:
-        """Return what became of each chunk that had failures, in input order."""
+        """Return the patch of each chunk that had failures, in input order."""
         patches: list[Patch] = []
         for at, parts in groupby(settled, key=lambda one: one.key[0]):
             hole = self._holes[at]
@@ -134,7 +134,7 @@ class FailedRangeRun:
         return patches
 
     def _whole(self, hole: FailedRange, parts: Sequence[SettledChunk]) -> list[Patch]:
-        """Return what became of a chunk that was tried as a whole; its halves are chunks of their own now."""
+        """Return the patches of a chunk that was retried as a whole; its halves are new chunks."""
         numbers = [hole.number, *(self.dataset.ledger.number() for _ in parts[1:])]
         done = self._chunks[hole.number]
         return [replaced(hole, number, done, part) for number, part in zip(numbers, parts, strict=True)]

@@ -37,7 +37,7 @@ from batchflow.reporting.report import ReportBuilder
 
 
 def replay(history: History, inputs: tuple[InputFile, ...], listeners: Iterable[Listener] = ()) -> ErrorTable:
-    """Tell listeners of every chunk of a ledger, and return the error table."""
+    """Send all chunks of a ledger to listeners, and return the error table."""
     errors = ErrorTable()
     numbering = RecordNumbering()
     told = list(listeners)
@@ -56,7 +56,7 @@ def replay(history: History, inputs: tuple[InputFile, ...], listeners: Iterable[
 def resume_plan(
     spec: JobSpec, source: Source, inputs: tuple[InputFile, ...], destination: Destination, *, known_only: bool
 ) -> Plan:
-    """Return a plan that goes on with what is there of its output; how its chunks are sized is still to be said.
+    """Return a plan that resumes an existing output; its chunk sizes are not yet chosen.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def resume_plan(
 def _replaced(
     source: Source, known: list[InputFile], listed: tuple[InputFile, ...], count: int
 ) -> tuple[int, int]:
-    """Return how many known inputs are gone and how many are new; none of a store, which does not move."""
+    """Return the numbers of missing and of new inputs; none for a store, whose paths do not move."""
     if count <= len(known) or source.in_memory:
         return 0, 0
     here = {item.identity for item in listed}
@@ -123,12 +123,12 @@ def _is_same(before: dict[str, Any], plan: dict[str, Any], version: str | None, 
 
 
 def _is_empty(history: History) -> bool:
-    """Whether nothing was done."""
+    """Whether an output has no finished work."""
     return not history.chunks and not history.parts and not history.ended
 
 
 def _was_removed(destination: Destination, history: History) -> bool:
-    """Whether somebody removed an output without its metadata, so that it is made again."""
+    """Whether an output was deleted without its metadata, so that it is written again."""
     store = destination.store
     kept = store.sizes(destination.pieces).keys() & {part.temporary for part in history.parts.values()}
     if not history.parts or kept:
@@ -156,7 +156,7 @@ def read_history(destination: Destination) -> tuple[dict[str, Any], History] | t
 
 
 def finished(plan: Plan, listeners: Sequence[Listener] = ()) -> Result:
-    """Return the result of a job that earlier runs did."""
+    """Return the result of a job that earlier runs finished."""
     from batchflow.checkpoint.recovery import check_parts  # only where there is an output
 
     assert plan.history is not None

@@ -1,4 +1,4 @@
-"""One run of a job: scheduler, combiner, error table and report side by side."""
+"""Run of a job: connects scheduler, combiner, error table and report."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Resumable = Generator[None, None, T]
-"""Something under way: it yields where outcomes are to be waited for, so that many can share one executor."""
+"""Cooperative task that yields to wait for outcomes, so that many can share one executor."""
 
 FRACTION_RECORDS = 1000
-"""Records that must have been read before a fraction in ``max_errors`` may stop a job before its end."""
+"""Minimum records read before a fraction in ``max_errors`` may stop a running job."""
 
 
 class StopSignal(Protocol):
-    """Says when to stop: a `Brake`, or whoever runs many jobs."""
+    """Request to stop, from Ctrl-C or from the owner of several jobs."""
 
     @property
     def pressed(self) -> bool:
-        """Whether nothing new is to begin."""
+        """Whether no new work may start."""
 
     def stopping(self) -> bool:
-        """Return whether nothing new is to begin."""
+        """Return whether no new work may start."""
 
 
 class JobRun:
-    """One run of a job: scheduler, combiner, error table and report side by side.
+    """Run of a job: connects scheduler, combiner, error table and report.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class JobRun:
         self._failed = 0
         self._retries = False
         self._lost: int | None = 0 if plan.spec.max_errors is None and cursor is None else None
-        """Records that failed since the beginning, ``None`` once one has not, or if nobody asks."""
+        """Failed leading records, ``None`` after the first success or if not needed."""
         self._listeners: list[Listener] = [self._report, self._timeline, *listeners]
         self._tail: OutputTail | None = None
         self._needs_arrow = plan.destination is not None or plan.spec.per == "batch" or not plan.source.in_memory
@@ -117,11 +117,11 @@ class JobRun:
 
     @property
     def _warns(self) -> bool:
-        """Whether the job says nothing of how many records may fail."""
+        """Whether to warn of failures, because the job sets no ``max_errors``."""
         return self._plan.spec.max_errors is None
 
     def _keep_output(self, destination: Destination) -> None:
-        """Keep what tasks print beside the output; nothing can be appended to an object of a store."""
+        """Store the output of tasks next to the job's output; objects of a store cannot be appended to."""
         from pathlib import Path  # only a job that writes waits for them
 
         from batchflow.reporting.task_output import OUTPUT_LOG, OutputLog, OutputTail
@@ -134,7 +134,7 @@ class JobRun:
             self._listeners.append(self._tail)
 
     def drive(self, work: Resumable[T]) -> T:
-        """Do work to its end, and wait whenever it has to."""
+        """Run a cooperative task to completion, waiting whenever it yields."""
         try:
             while True:
                 next(work)
@@ -149,7 +149,7 @@ class JobRun:
             return result
 
     def result(self) -> Resumable[Result]:
-        """Run to the end and return everything."""
+        """Run the job and return its result."""
         if self._plan.destination is not None:
             return self._to_disk()
         return self._in_memory() if self._plan.spec.combine is None else self._combined()
@@ -178,7 +178,7 @@ class JobRun:
             self.scheduler.close(complete=complete)
 
     def _setup_failed(self, error: SetupError) -> StoppedError:
-        """Return the end of a job whose ``setup=`` raised, with the user's frames as a note."""
+        """Return the error of a job whose ``setup=`` raised, with the user's frames as a note."""
         failure = error.failure
         assert self._plan.spec.setup is not None
         worker = failure.worker or "one worker"
@@ -208,7 +208,7 @@ class JobRun:
         return self._held()
 
     def _check_stopped(self) -> None:
-        """Give up where whoever runs many jobs asked to stop."""
+        """Stop if the owner of several jobs requested it."""
         if self._brake is not None and self._brake.pressed:
             raise InterruptedRun
 
@@ -244,7 +244,7 @@ class JobRun:
         return self._held()
 
     def _fitting(self, take: Callable[[SettledChunk], object]) -> Callable[[SettledChunk], None]:
-        """Return what takes chunks whose types go with those before; others are done once more, or fail."""
+        """Return a consumer of chunks with a compatible schema; other chunks are reprocessed, or fail."""
         from batchflow.combiner.schema import SchemaReconciler  # only a job that needs tables waits for it
 
         fitting = SchemaReconciler(self._plan, lambda task: self.scheduler.again(task))
@@ -279,7 +279,7 @@ class JobRun:
         return Result(self._errors, report, (), self._plan.destination, dataset.schema, warns=self._warns)
 
     def _papers(self, report: Report) -> Mapping[str, bytes]:
-        """Return what is left to look at beside an output."""
+        """Return the report files of an output."""
         from batchflow.reporting.export import render_reports  # only a job that writes waits for it
 
         return render_reports(self._told(report)) | (self._tail.papers() if self._tail else {})
@@ -308,7 +308,7 @@ class JobRun:
         dataset.finish(self._errors, self._papers(self._report.report()))
 
     def mended(self) -> Result:
-        """Run again what failed, and return what the output is then."""
+        """Retry failed records, and return the result of the whole output."""
         from batchflow.jobs.repair import FailedRangeRun  # only here
 
         assert self._plan.history is not None
@@ -336,7 +336,7 @@ class JobRun:
         return result
 
     def _retold(self, dataset: DatasetWriter, chunks: dict[int, DoneChunk]) -> Result:
-        """Write error table and report anew."""
+        """Rewrite error table and report."""
         from batchflow.jobs.resume import replay  # only here
 
         destination, history = self._plan.destination, self._plan.history
@@ -355,7 +355,7 @@ class JobRun:
         return f"interrupted: what is done is kept in {self._plan.destination.path}; run the same again to go on"
 
     def tables(self, *, ordered: bool) -> Iterator[pa.Table]:
-        """Yield tables as they come; where they come in order, their types go with those before."""
+        """Yield tables as they complete; tables in input order have a compatible schema."""
         early: deque[Any] = deque()
 
         def take(settled: SettledChunk) -> None:
@@ -380,13 +380,13 @@ class JobRun:
                 yield table
 
     def _account(self, settled: SettledChunk) -> None:
-        """Announce a chunk and add up its failures; stop if there are too many."""
+        """Report a chunk and count its failures; stop if there are too many."""
         settled = self.scheduler.announce(settled)
         self._errors.add(settled.failures)
         self._check_failures(settled)
 
     def _account_retried(self, settled: SettledChunk) -> None:
-        """Add up the failures of retried records, whose numbers in their input are not known yet."""
+        """Count the failures of retried records, whose numbers in their input are not known yet."""
         self._errors.add([failure._replace(record=None) for failure in settled.failures])
         self._check_failures(settled)
         self._check_end()  # a fraction of the whole output, which was not over it
@@ -410,7 +410,7 @@ class JobRun:
             self._check_leading(settled)
 
     def _check_leading(self, settled: SettledChunk) -> None:
-        """Stop if all of the first records failed, in input order, however they are cut into chunks."""
+        """Stop if all of the first records failed, in input order and across chunks."""
         assert self._lost is not None
         rows_in, _, failed = settled.stats.counts
         if failed < rows_in:

@@ -1,4 +1,4 @@
-"""The one loop of a job: admit, submit, wait, try again, halve, settle, tell.
+"""Main loop of a job: admit, submit, wait, retry, split, settle, report.
 
 ::
 
@@ -58,15 +58,15 @@ from batchflow.worker.log_records import handle_records
 
 _END: Key = (sys.maxsize,)
 AHEAD = 4
-"""Chunks for each slot that may be finished but not yet taken, where a consumer takes them one by one."""
+"""Maximum finished chunks per slot that a streaming consumer has not taken yet."""
 HEAVY_SHARE = 8
-"""A file that cannot be cut goes first if it is more than one eighth of what a slot gets."""
+"""Denominator of a slot's share of the input; unsplittable files above that fraction start first."""
 LISTEN_SECONDS = 0.2
-"""How long the loop waits for an outcome before it looks around: whether it was asked to stop, and who watches."""
+"""Maximum seconds per wait, after which the loop checks for stop requests and listeners."""
 
 
 class Scheduler:
-    """Runs the chunks of a plan on an executor and gives them back settled.
+    """Runs the chunks of a plan on an executor and returns them settled.
 
     Parameters
     ----------
@@ -95,9 +95,9 @@ class Scheduler:
     """
 
     _splitting = _combining = 0.0
-    """Seconds in which the input was cut, and in which what came of it was taken over."""
+    """Seconds spent on splitting the input, and seconds spent on combining results."""
     _compares = False
-    """Whether it is still to be seen how fast a worker is alone."""
+    """Whether the speed of a single worker is still to be measured."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class Scheduler:
         self._tell(JobStarted(unit, total, executor.name, self._slots, before, executor.logs, types, *items))
 
     def _progress_items(self, unit: str, done: Sequence[SettledChunk]) -> tuple[str, int | None, int]:
-        """Return what a person counts of a job, how many there are, and how many earlier runs did."""
+        """Return the unit of progress, the total number of items, and the number that earlier runs finished."""
         spec = self._plan.spec
         if unit == "records":
             return "", None, 0
@@ -200,39 +200,39 @@ class Scheduler:
         return "", None, 0
 
     def close(self, *, complete: bool) -> None:
-        """Give up what is still running and forget the program."""
+        """Cancel running tasks and unload the program."""
         self._running.give_up()
         self._executor.unload(self.job)
         self._tell(JobEnded(complete, self._splitting, self._combining))
 
     def announce(self, settled: SettledChunk) -> SettledChunk:
-        """Tell the listeners of a chunk that will not change any more; return it with its records numbered."""
+        """Report a final chunk to the listeners; return it with its records numbered."""
         settled = self._numbering.number(settled)
         self._tell(ChunkSettled(settled.key, settled.chunk, settled.stats, settled.failures, settled.before))
         return settled
 
     def again(self, task: Task) -> None:
-        """Do a chunk once more that came out settled; it comes out again, in its place, or in halves."""
+        """Reprocess a settled chunk; it is delivered again in its place, or in halves."""
         self._order.expect(task.key)
         self._backlog.again([task])
 
     def delegate(self, work: WorkItem, callback: Callable[[Outcome], None]) -> None:
-        """Have work of the combiner done on the executor."""
+        """Run work of the combiner on the executor."""
         self._backlog.delegate(work)
         self._callbacks[work.key] = callback
 
     @property
     def _slots(self) -> int:
-        """Tasks that run side by side."""
+        """Number of tasks that run concurrently."""
         return self._running.slots
 
     def run(self) -> None:
-        """Turn until nothing is left to do."""
+        """Run the loop until all work is done."""
         for _ in self.turns():
             self.wait()
 
     def turns(self) -> Iterator[None]:
-        """Begin what has room, deliver what came to its end; yield where outcomes are to be waited for.
+        """Start admissible work and deliver finished chunks; yield to wait for outcomes.
 
         So many schedulers can share one executor, and somebody who waits for all of them.
         """
@@ -250,19 +250,19 @@ class Scheduler:
             yield
 
     def _follow(self) -> None:
-        """Run as many tasks side by side as there is room for by now: a cluster grows, and shrinks."""
+        """Adjust the number of concurrent tasks to the current size of the cluster."""
         if self._running.follow(self.job):
             self._ahead = self._ahead if self._ahead == sys.maxsize else AHEAD * self._slots
             self._sizer.resize(self._slots)
             self._tell(SlotsChanged(self._slots))
 
     def _is_left(self) -> bool:
-        """Whether there is anything left to do."""
+        """Whether any work remains."""
         left = not self._drained or bool(self._backlog) or bool(self._setup.held)
         return bool(self._running) or (left and not self._stops())
 
     def wait(self) -> None:
-        """Wait for outcomes and take them in, or for the time of the next try where nothing else is to do."""
+        """Wait for outcomes and process them, or sleep until the next retry if nothing is running."""
         if self._running:
             outcomes = self._executor.wait((self.job,), self.patience)
             for _, outcome in outcomes:
@@ -274,14 +274,14 @@ class Scheduler:
 
     @property
     def is_busy(self) -> bool:
-        """Whether any work is under way."""
+        """Whether any work is running."""
         return len(self._running) > 0
 
     # --- what is begun ----------------------------------------------------------------------------
 
     @property
     def patience(self) -> float:
-        """Seconds to wait for an outcome, before it is looked around."""
+        """Timeout in seconds for the next wait."""
         due = self._backlog.due
         held = self._running and self._backlog.suspects
         if due is None or held or not self._has_slot() or self._stops():
@@ -289,11 +289,11 @@ class Scheduler:
         return min(due, LISTEN_SECONDS)
 
     def _stops(self) -> bool:
-        """Whether nothing more is to begin."""
+        """Whether no new work may start."""
         return self._stopping is not None and self._stopping()
 
     def _has_slot(self) -> bool:
-        """Whether one more piece of work may run now."""
+        """Whether another piece of work may start now."""
         return self._alone is None and self._running.has_room
 
     def _admit(self) -> None:
@@ -323,14 +323,14 @@ class Scheduler:
             self._tell(TaskStarted(work.key, work.attempt, work.chunk.weight, _isolating(work)))
 
     def _next(self) -> WorkItem | None:
-        """Return what to do next: what there is beside new chunks, then those."""
+        """Return the next work: pending work first, then new chunks."""
         work = self._backlog.next()
         if work is not None or self._drained or not self._has_room():
             return work
         return self._draw(self._sizer.next())
 
     def _draw(self, weight: int, *, alone: bool = False) -> Task | None:
-        """Cut the next chunk off the input; nothing runs beside it if it is to tell how fast one worker is."""
+        """Draw the next chunk of the input; ``alone`` measures the speed of one worker."""
         began = time.perf_counter()
         drawn: KeyedChunk | None = self._cursor.draw(weight)
         self._splitting += time.perf_counter() - began
@@ -344,7 +344,7 @@ class Scheduler:
         return Task(drawn.key, drawn.chunk, 1, drawn.data, alone=alone)
 
     def _has_room(self) -> bool:
-        """Whether what waits to be combined leaves room for more; where nothing runs, only more can free some."""
+        """Whether memory for uncombined results allows another task. With nothing running one must be admitted."""
         held = 0 if self._early else len(self._order)
         if held + len(self._running) + self._backlog.waiting >= self._ahead:
             return False
@@ -354,7 +354,7 @@ class Scheduler:
     # --- what came of it --------------------------------------------------------------------------
 
     def take(self, outcome: Outcome) -> None:
-        """Take over the outcome of one piece of work of this job.
+        """Process the outcome of one piece of work of this job.
 
         Raises
         ------
@@ -386,13 +386,13 @@ class Scheduler:
             self._tell(Printed(place_of(work), lines))
 
     def _combined(self, work: WorkItem, outcome: Outcome) -> None:
-        """Hand over what the combiner had done."""
+        """Pass an outcome to the combiner."""
         if isinstance(outcome, Succeeded):
             self._tell(CombineEnded(isinstance(work, AssemblePart), outcome.stats))
         self._callbacks.pop(outcome.key)(outcome)
 
     def _ended(self, task: Task, outcome: Outcome) -> None:
-        """Settle a chunk, or see to it that it is tried again."""
+        """Settle a chunk, or schedule its retry."""
         if self._blame.is_stranded(task, outcome):
             self._told(task, outcome, again=True)
             again = task._replace(attempt=task.attempt + 1)
@@ -419,21 +419,21 @@ class Scheduler:
             self._failed(task, outcome, parts)
 
     def _learn(self, task: Task, outcome: Succeeded) -> None:
-        """Note how long a chunk took."""
+        """Record the duration of a chunk."""
         self._sizer.learn(task.chunk.weight, outcome.stats.lanes or outcome.stats.seconds)
         self._running.learn(outcome.stats.seconds)
         if task.alone and task.attempt == 1 and outcome.stats.seconds < ALONE_LEAST:
             self._compares = True  # it was over too soon to tell: what came first had been slower
 
     def _unprepared(self, task: Task, outcome: Failed) -> None:
-        """Retry a chunk whose worker's ``setup=`` raised, or hold it until it is known whether that ever works."""
+        """Retry a chunk whose worker's ``setup=`` raised, or hold it until ``setup=`` has worked elsewhere."""
         self._told(task, outcome, again=True)
         delay = self._setup.delay(task, outcome, self._plan.spec.retry)
         if delay is not None:
             self._backlog.later(task, delay)
 
     def _placed(self, task: Task, outcome: Failed) -> Failed:
-        """Return an outcome with the number of records that travelled with a task, where it broke off.
+        """Return an outcome with its position, for records sent with a task.
 
         So do those that could not be made again on the worker: asking another one would break that off too.
         """
@@ -459,7 +459,7 @@ class Scheduler:
         return SettledChunk(task, outcome.stats._replace(held=0), failures)
 
     def _counted(self, task: Task, counted: Outcome) -> None:
-        """Go on with a chunk that broke off, now that its records are counted."""
+        """Handle a lost chunk after its records were counted."""
         ended = self._inspected.pop(task.key)
         if isinstance(counted, Failed) and counted.records:
             failure = ended.failure._replace(
@@ -474,7 +474,7 @@ class Scheduler:
         self._failed(task, ended, self._parts(task, ended), counts)
 
     def _failed(self, task: Task, outcome: Failed, parts: Sequence[Chunk], counts: Sequence[int] = ()) -> None:
-        """Try a chunk again: whole, in halves or alone; or take it down as failed."""
+        """Retry a chunk as a whole, in halves or alone; or settle it as failed."""
         if len(parts) == 1:
             outcome = losses.as_single_record(task, outcome)
         records = outcome.records or 0
@@ -499,14 +499,14 @@ class Scheduler:
             self._settle(self._lost(task, outcome))
 
     def _helps(self, task: Task, outcome: Failed) -> bool:
-        """Whether the same chunk is tried again: what broke off only once it is a single record."""
+        """Whether the same chunk is retried; a lost chunk only if it is a single record."""
         tries = self._plan.spec.retry.tries(asked=outcome.after is not None)
         if not outcome.helped or self._blame.tries(task) >= tries:
             return False
         return not outcome.died or outcome.records == 1
 
     def _narrow(self, task: Task, outcome: Failed, counts: Sequence[int]) -> None:
-        """Try a chunk again in parts: around the record that it broke off at, or in halves.
+        """Retry a chunk in parts: around the record that it broke off at, or in halves.
 
         Where the position is but a stretch of records, it is tried again with each record noted.
         """
@@ -527,7 +527,7 @@ class Scheduler:
                 self._backlog.again([one])
 
     def _accuse(self, task: Task, outcome: Failed) -> None:
-        """Take down the one record of a task as failed, as it was the reason that a larger one broke off."""
+        """Settle the single record of a task as failed, because it broke off a larger task."""
         outcome = outcome._replace(records=None, position=None, stats=Stats(outcome.stats.worker))
         alone = self._placed(task, outcome)
         if alone.records is not None:
@@ -537,7 +537,7 @@ class Scheduler:
         self._begin(CountRecords(task))
 
     def _parts(self, task: Task, outcome: Failed) -> Sequence[Chunk]:
-        """Return the parts of a chunk whose records nobody could count, since one of them breaks every reader.
+        """Split a chunk whose records cannot be counted, since one of them crashes every reader.
 
         There is one part if that record is alone, and none if nobody can tell.
         """
@@ -550,7 +550,7 @@ class Scheduler:
         return self._plan.source.parts(task.chunk)
 
     def _split(self, task: Task, chunks: Iterable[tuple[Chunk, Any]]) -> list[Task]:
-        """Return tasks for the parts of a chunk, which come out in its place."""
+        """Return tasks for the parts of a chunk, which are delivered in its place."""
         parts = [
             Task((*task.key, at), part, task.attempt + 1, data, task.schema, isolates=True, blind=task.blind)
             for at, (part, data) in enumerate(chunks)
@@ -559,7 +559,7 @@ class Scheduler:
         return parts
 
     def _lost(self, task: Task, outcome: Failed) -> SettledChunk:
-        """Return a chunk of which nothing could be kept; where that is no fault of its own the run stops."""
+        """Return a chunk without results; the run stops if the chunk is not at fault."""
         if outcome.unwritten and self._plan.destination is not None:
             why = printable(f"{outcome.failure.error_type}: {outcome.failure.message}")
             message = f"cannot write to {self._plan.destination.path}: {why}; {GO_ON}"
@@ -582,12 +582,12 @@ class Scheduler:
 
 
 def _isolating(task: Task) -> str:
-    """Return the name of the records that a task tries of one that broke off, or failed as a whole."""
+    """Return the name of the records that a task isolates from a lost or failed chunk."""
     return records_name(task.chunk) if task.isolates else ""
 
 
 def _check_loaded(fn: Callable[..., Any], outcome: Outcome) -> None:
-    """Raise if a worker cannot load the program of a job; a note of the error is the traceback of the worker."""
+    """Raise if a worker cannot load the program of a job; the worker's traceback is a note."""
     if not isinstance(outcome, Failed) or not outcome.unloadable:
         return
     failure = outcome.failure
@@ -600,7 +600,7 @@ def _check_loaded(fn: Callable[..., Any], outcome: Outcome) -> None:
 
 
 def _cure(error_type: str) -> str:
-    """Return what to do so that a worker can load a program."""
+    """Return the fix for a program that a worker cannot load."""
     if error_type == "UsageError":
         return "its module starts a job while it is imported"
     if error_type in ("ImportError", "ModuleNotFoundError", "AttributeError"):

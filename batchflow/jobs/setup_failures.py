@@ -1,4 +1,4 @@
-"""Chunks whose worker could not start because ``setup=`` raised or killed it: retried, or the end of the job."""
+"""Handling of failures in ``setup=``: chunks are retried, or the job ends."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ TRIES = 3
 """Times that ``setup=`` may fail for one chunk after it has worked on another worker. Before that, the times that
 it may kill all workers that call it: whatever else killed one does not kill three."""
 _DELAY = 0.2
-"""Seconds before the next of them, doubled each time, so that another worker may take the chunk."""
+"""Seconds before the next attempt, doubled each time, so that another worker may take the chunk."""
 
 
 class SetupError(Exception):
-    """``setup=`` failed, and no worker is left on which it may work."""
+    """Failure of ``setup=`` on all workers."""
 
     def __init__(self, failure: Failure, *, works_elsewhere: bool) -> None:
         super().__init__(failure.message)
@@ -26,7 +26,7 @@ class SetupError(Exception):
 
 
 class SetupFailures:
-    """Decides what a ``setup=`` that failed means: for its worker, or for the job.
+    """Decides whether a failed ``setup=`` condemns its worker or the job.
 
     Before it has worked on any worker, chunks are held until the tasks under way have ended: if one of them
     shows that it works, the first worker was the trouble, otherwise the job stops. It is never a record's error.
@@ -34,18 +34,18 @@ class SetupFailures:
 
     def __init__(self) -> None:
         self.works = False
-        """Whether a task got past it."""
+        """Whether ``setup=`` has worked on any worker."""
         self.held: list[Task] = []
-        """Chunks that wait until it is known whether it works."""
+        """Chunks held until that is known."""
         self._killed = False
-        """Whether it killed the worker of a held chunk."""
+        """Whether ``setup=`` killed the worker of a held chunk."""
         self._rounds = 0
-        """Times that no worker was left which may show that it works."""
+        """Number of rounds in which all workers failed."""
         self._first: Failure | None = None
         self._counts: Counter[Key] = Counter()
 
     def delay(self, task: Task, outcome: Failed, retry: Retry) -> float | None:
-        """Return the seconds before a chunk is tried again, ``None`` if it is held.
+        """Return the seconds before a chunk is retried, ``None`` if it is held.
 
         Raises
         ------
@@ -66,7 +66,7 @@ class SetupFailures:
         return _DELAY * 2.0 ** (tries - 1)
 
     def release(self, *, running: bool) -> list[Task] | None:
-        """Return the held chunks to try again, ``None`` while it is not known whether ``setup=`` works.
+        """Return the held chunks to retry, ``None`` while it is unknown whether ``setup=`` works.
 
         If it killed its workers, one of these chunks shows whether it does so again.
 

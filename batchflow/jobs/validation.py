@@ -1,4 +1,4 @@
-"""What a job says of itself that cannot work, whatever its input is: refused before anything runs."""
+"""Validation of job options that cannot work for any input."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from batchflow.plan import JobSpec
 
 LONGEST = 10**8
-"""Seconds, three years: what clocks of every platform hold."""
+"""Maximum duration in seconds, three years: within the range of clocks on every platform."""
 _LEAST_MEMORY = 20_000_000
-"""Bytes that a task takes to load what it needs: codecs, pandas' or the user's modules."""
+"""Minimum bytes of a task, for loaded modules: codecs, pandas, the user's modules."""
 
 
 def check_spec(spec: JobSpec) -> None:
-    """Refuse what cannot work whatever the input is; raises `UsageError`."""
+    """Refuse options that cannot work for any input; raises `UsageError`."""
     _check_function(spec)
     _check_numbers(spec)
 
@@ -45,7 +45,7 @@ def _check_function(spec: JobSpec) -> None:
 
 
 def _check_async(spec: JobSpec) -> None:
-    """Refuse async functions where nobody would await them."""
+    """Refuse async functions in places that do not await them."""
     if spec.per == "batch" and is_async(spec.fn):
         message = (
             f"{describe(spec.fn)} is an async function, which is for records: use map_records (per='record'), "
@@ -89,7 +89,7 @@ def _check_numbers(spec: JobSpec) -> None:
 
 
 def check_max_errors(limit: Any) -> None:
-    """Refuse what is no limit of errors; raises `UsageError`."""
+    """Refuse an invalid error limit; raises `UsageError`."""
     if limit is None:
         return
     count = isinstance(limit, int) and not isinstance(limit, bool)

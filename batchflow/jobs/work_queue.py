@@ -1,4 +1,4 @@
-"""Work of a job that is pending or submitted."""
+"""Pending and submitted work of a job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from batchflow.executors.base import Executor
 
 
 class PendingQueue:
-    """Work in the order in which it is to be done: the combiner's, what is tried again, what is due by now.
+    """Queue of pending work: work of the combiner first, then retries, then work that is due.
 
     Suspects stand apart: they are tried with nothing beside them.
     """
@@ -29,43 +29,43 @@ class PendingQueue:
         return bool(self._delegated or self._again or self._later or self._suspects)
 
     def delegate(self, work: WorkItem) -> None:
-        """Take over work of the combiner."""
+        """Add work of the combiner."""
         self._delegated.append(work)
 
     def again(self, tasks: Iterable[Task]) -> None:
-        """Take over tasks to be done as soon as there is room."""
+        """Add tasks to run as soon as there is room."""
         self._again.extend(tasks)
 
     def later(self, task: Task, seconds: float) -> None:
-        """Take over a task to be done after some time."""
+        """Add a task to run after a delay."""
         heapq.heappush(self._later, (time.monotonic() + seconds, task.key, task))
 
     def suspect(self, task: Task, seconds: float = 0.0) -> None:
-        """Take over a task to be done by itself after some time; nothing else begins before it has been."""
+        """Add a task to run alone after a delay; no other task starts before it has run."""
         self._suspects.append((time.monotonic() + seconds, task))
 
     @property
     def waiting(self) -> int:
-        """Tasks whose time has not come, or that had no room since."""
+        """Number of tasks that are delayed or lack room."""
         return len(self._later)
 
     @property
     def suspects(self) -> int:
-        """Tasks that are to be done by themselves."""
+        """Number of tasks to run alone."""
         return len(self._suspects)
 
     @property
     def due(self) -> float | None:
-        """Seconds until the time of what comes next, ``None`` where nothing waits for its time."""
+        """Seconds until the next delayed task is due, ``None`` if there is none."""
         first = self._suspects or self._later
         return max(0.0, first[0][0] - time.monotonic()) if first else None
 
     def next_suspect(self) -> Task | None:
-        """Return what to do by itself, ``None`` where its time has not come."""
+        """Return the next task to run alone, ``None`` if it is not due."""
         return self._suspects.popleft()[1] if self._suspects and self.due == 0.0 else None
 
     def next(self) -> WorkItem | None:
-        """Return what to do next, ``None`` where there is nothing yet."""
+        """Return the next work, ``None`` if none is due."""
         if self._delegated:
             return self._delegated.popleft()
         if self._again:
@@ -74,15 +74,15 @@ class PendingQueue:
 
 
 SHORT_SECONDS = 0.02
-"""What short tasks that go to the executor together should take: long against the cost of a message."""
+"""Target duration of a batch of short tasks in seconds, long against the cost of a message."""
 SHORT_TASKS = 64
-"""Short ones in a row before they go together: what is done is told late if a long one is among them."""
+"""Short tasks in a row before batches are formed; a long task delays the results of its batch."""
 FOLLOW_SECONDS = 1.0
-"""How often an executor that grows and shrinks is asked for how much there is room."""
+"""Seconds between checks of an elastic executor for its capacity."""
 
 
 class SubmittedTasks:
-    """The work of one job that is at an executor.
+    """Submitted work of one job at an executor.
 
     Parameters
     ----------
@@ -132,13 +132,13 @@ class SubmittedTasks:
         self._asked = time.monotonic()
         self._bundle = executor.bundle if fixed and budget is None else 1
         self._together = 1
-        """Tasks that go to the executor at once,"""
+        """Number of tasks per batch."""
         self._short = 0
-        """since so many in a row were short."""
+        """Number of short tasks in a row."""
         self._gathered: list[WorkItem] = []
 
     def follow(self, job: int) -> bool:
-        """Look whether there is room for more tasks by now, or for fewer; those that run come to their end.
+        """Return whether the capacity of the executor has changed; running tasks are not affected.
 
         Parameters
         ----------
@@ -156,7 +156,7 @@ class SubmittedTasks:
 
     @property
     def has_machine(self) -> bool:
-        """Whether the job has one machine for itself, so that what its tasks take tells what it does with that."""
+        """Whether the job has one machine for itself, so that its task durations measure the machine."""
         return self._budget is None and not self._executor.elastic
 
     def __len__(self) -> int:
@@ -167,12 +167,12 @@ class SubmittedTasks:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more piece of work may begin."""
+        """Whether another piece of work may start."""
         most = self.slots * (1 + self._prefetch) * self._together
         return len(self._work) < most and (self._budget is None or self._budget.fits(self._need))
 
     def begin(self, job: int, work: WorkItem) -> None:
-        """Give work to the executor, for a program that it knows by this number; short work not before `flush`."""
+        """Submit work to the executor, for a program number; short work is gathered until `flush`."""
         self._work[work.key] = work
         if self._together > 1 and isinstance(work, Task) and work.attempt == 1 and not work.alone:
             self._gathered.append(work)
@@ -183,26 +183,26 @@ class SubmittedTasks:
         self._executor.submit(job, work)
 
     def flush(self, job: int) -> None:
-        """Give the executor what was gathered."""
+        """Submit the gathered work."""
         for at in range(0, len(self._gathered), self._together):
             self._executor.submit_all(job, self._gathered[at : at + self._together])
         self._gathered.clear()
 
     def learn(self, seconds: float) -> None:
-        """Note how long a task took."""
+        """Record the duration of a task."""
         if self._bundle > 1:
             room = int(SHORT_SECONDS / max(seconds, 1e-6))
             self._short = self._short + 1 if room > 1 else 0
             self._together = min(self._bundle, room, 2 * self._together) if self._short >= SHORT_TASKS else 1
 
     def end(self, key: Key) -> WorkItem | None:
-        """Return the work that an outcome is of, which is no more under way; ``None`` if there is none."""
+        """Remove and return the work of an outcome; ``None`` if it was not submitted."""
         work = self._work.pop(key, None)
         if work is not None and self._budget is not None:
             self._budget.give(self._need)
         return work
 
     def give_up(self) -> None:
-        """Count nothing as under way any more."""
+        """Drop all submitted work."""
         for key in list(self._work):
             self.end(key)
