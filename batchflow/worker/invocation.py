@@ -1,4 +1,4 @@
-"""Calls the function with one record, again where that helps, and no faster than the job may."""
+"""Calls of the function with one record, with retries and rate limiting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from batchflow.worker.task import PASSING
 
 
 class RecordCall:
-    """One record on its way through the function."""
+    """One record's call of the function."""
 
     __slots__ = ("at", "entered", "error", "group", "record", "since", "tries", "values")
 
@@ -31,13 +31,13 @@ class RecordCall:
         self.tries: int = 0
         self.since: float = 0.0
         self.entered: float = 0.0
-        """`time.monotonic` when the function was called, 0 when it is not running."""
+        """`time.monotonic` at the start of the current call; 0 while the function is not running."""
 
 
 class RateGate:
-    """Lets calls of one worker through, one after the other, when the rate of the job allows.
+    """Rate limiter of one worker: lets its calls through one by one, as the rate of the job allows.
 
-    Only the first in line asks the bucket, so that a hundred who wait do not all ask at once.
+    Only the first call in line asks the shared limiter, so that a hundred waiting calls do not all poll it.
     """
 
     def __init__(self, bucket: RateLimiter | None) -> None:
@@ -46,36 +46,36 @@ class RateGate:
         self._async_line = asyncio.Lock()
 
     def enter(self, sleep: Callable[[float], Any]) -> None:
-        """Return when a call may start."""
+        """Wait until a call may start."""
         if self._bucket is not None:
             with self._line:
                 while seconds := self._bucket.reserve():
                     sleep(seconds)
 
     async def entered(self) -> None:
-        """Return when a call may start."""
+        """Wait until a call may start, without blocking the event loop."""
         if self._bucket is not None:
             async with self._async_line:
                 while seconds := self._bucket.reserve():
                     await asyncio.sleep(seconds)
 
     def heed(self, error: BaseException | None) -> None:
-        """Have the whole job pause if a function was told to come later."""
+        """Pause all calls of the job if the function raised `RetryAfter`."""
         if self._bucket is not None and isinstance(error, RetryAfter):
             self._bucket.pause(error.seconds)
 
 
 class RetryingCaller:
-    """Calls the function of a job.
+    """Calls the function of a job and retries failed calls.
 
     Parameters
     ----------
     extra
-        What follows the record.
+        Arguments that follow the record.
     gate
-        Is passed before each call.
+        Rate limiter to pass before each call.
     sleep
-        Waits in a thread.
+        Function that waits in a thread.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class RetryingCaller:
         self._pid = os.getpid()
 
     def call(self, call: RecordCall) -> None:
-        """Call the function in this thread, until it gives something or another try helps no more."""
+        """Call the function in this thread until it succeeds or a retry is of no use."""
         while True:
             self._gate.enter(self._sleep)
             call.entered = time.monotonic()
@@ -100,7 +100,7 @@ class RetryingCaller:
             self._sleep(seconds)
 
     async def call_async(self, call: RecordCall) -> None:
-        """Await the function, until it gives something or another try helps no more."""
+        """Await the function until it succeeds or a retry is of no use."""
         while True:
             await self._gate.entered()
             call.entered = time.monotonic()
@@ -121,9 +121,9 @@ class RetryingCaller:
             return [], error
 
     def _ended(self, call: RecordCall, values: list[Any], error: BaseException | None) -> float | None:
-        """Note what a try came to; returns the seconds before the next one, ``None`` if there is none."""
+        """Record the result of an attempt; return the seconds until the next one, ``None`` if there is none."""
         if os.getpid() != self._pid:
-            os._exit(0)  # a fork that the function made and did not end
+            os._exit(0)  # a fork that the function started and did not end
         call.entered = 0.0
         call.tries += 1
         call.values, call.error = values, error

@@ -1,11 +1,11 @@
-"""Keeps a task inside its time and memory, where it runs.
+"""Time and memory limits of a task, enforced in the process that runs it.
 
-Time is told to the function twice: first by an exception raised inside it, which leaves the worker
-alive and shows where it was; a second later, where it sits in C code that hears nothing, by the end
-of the process, for which `faulthandler` has a thread that needs nobody's leave.
+A task over its time limit is first interrupted by an exception, which keeps the worker alive and shows where
+the function was. If C code ignores that for a second, `faulthandler` ends the process from its own thread,
+which needs no GIL.
 
-Memory is what the kernel calls data: private and writable. Over the cap an allocation fails, which
-Python makes a `MemoryError` of, long before the machine runs out; nobody else notices.
+Memory is what the kernel counts as data: private and writable. Over the limit an allocation fails and Python
+raises `MemoryError`, long before the machine runs out of memory; other processes are unaffected.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ GRACE = 1.0
 
 
 IMPORT_SECONDS = 0.01
-"""After what time it is looked again whether an import is over that must not be broken off."""
+"""Interval of the checks whether an import, which must not be interrupted, has finished."""
 OVERTIME = 1
 """Exit status of a process that `faulthandler` ended."""
 
 
 _ends = memoryview(bytearray(8)).cast("Q")
-"""`time.monotonic_ns` when this process ends itself if it still works on what it was given; 0: it does not."""
+"""Time (`time.monotonic_ns`) at which this process will end itself if it is still working; 0: never."""
 
 
 def share_end(cells: memoryview) -> None:
-    """Note from now on in memory shared with the driver when this process ends itself: a stopped one cannot."""
+    """Keep the end time in memory shared with the driver, which must act if this process is stopped."""
     global _ends
     _ends = cells
 
 
 class TaskTimeout(BaseException):
-    """Raised inside the user's function; not an `Exception`, so that it does not take it for its own."""
+    """Raised inside the user's function; no `Exception`, so that ``except Exception`` does not catch it."""
 
 
 class TaskLimits:
-    """Keeps what runs inside ``with`` to its limits.
+    """Context manager that enforces limits on its body.
 
     Parameters
     ----------
     seconds
-        From now on; ``None``: as long as it takes.
+        Time limit from now on; ``None``: no limit.
     memory
-        Bytes that this process may take on top of what it had when it was idle; ``None``: as much as
-        there is. On Linux only.
+        Bytes that this process may allocate beyond its idle size; ``None``: no limit. Enforced on Linux
+        only.
     left
-        Gives the seconds that the record at hand has left when the time is over: each may take all of it.
+        Returns the seconds left for the current record at the time limit, as each record may take all of it.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class TaskLimits:
 
     def _start_clock(self, seconds: float) -> None:
         _end_after(seconds + GRACE)
-        if threading.current_thread() is threading.main_thread():  # elsewhere nobody hears a signal
+        if threading.current_thread() is threading.main_thread():  # signals reach only the main thread
             self._on = True
             self._before = signal.signal(signal.SIGALRM, self._ring)
             signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -98,7 +98,7 @@ class TaskLimits:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._on = False  # the alarm may go off right before
+            self._on = False  # the alarm may fire just before this line
         finally:
             self._tidy_up()
 
@@ -114,13 +114,13 @@ class TaskLimits:
 
 
 def _end_after(seconds: float) -> None:
-    """Have this process end if the clock is not stopped before."""
+    """End this process after a delay unless the clock is stopped first."""
     faulthandler.dump_traceback_later(seconds, exit=True, file=_nowhere())
     _ends[0] = time.monotonic_ns() + int(seconds * 1e9)
 
 
 def is_importing(frame: FrameType | None) -> bool:
-    """Whether a frame is inside of an import; broken off there it leaves locks behind that no import gets past."""
+    """Whether a frame is inside an import; an interrupted import leaves locks behind that block later imports."""
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True
@@ -129,17 +129,17 @@ def is_importing(frame: FrameType | None) -> bool:
 
 
 def give_back() -> None:
-    """Return memory that nobody uses any more to the system: what is kept counts against the next task."""
+    """Return unused memory to the system: otherwise it counts against the next task."""
     import gc
 
     gc.collect()
     if sys.platform == "linux":
-        with suppress(AttributeError):  # another C library
+        with suppress(AttributeError):  # a C library other than glibc
             ctypes.CDLL(None).malloc_trim(0)
 
 
 def end_with_parent() -> None:
-    """Ask the kernel to kill this process when the one that started it ends; on Linux only."""
+    """Ask the kernel to kill this process when its parent ends; on Linux only."""
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -148,20 +148,20 @@ def end_with_parent() -> None:
 
 
 def was_overtime(began: float, seconds: float | None) -> bool:
-    """Whether a process that ended by itself did so because its task took too long.
+    """Whether a process that ended itself did so because its task took too long.
 
     Parameters
     ----------
     began
-        `time.monotonic` when the task began.
+        `time.monotonic` at the start of the task.
     seconds
-        What it was given.
+        Time limit of the task.
     """
     return seconds is not None and time.monotonic() - began >= seconds + GRACE
 
 
 def too_slow(work: WorkItem, seconds: float) -> TimeoutError:
-    """Return the error of work that took too long."""
+    """Return the error for work that took too long."""
     if isinstance(work, AssemblePart):
         return TimeoutError(f"it is not written after {seconds:,.3g} seconds: the disk hangs")
     return TimeoutError(f"the task took longer than timeout={seconds:g} seconds")
@@ -177,15 +177,15 @@ def _nowhere() -> TextIO:
 
 
 def _cap_memory(cap: int) -> tuple[int, int]:
-    """Let this process take so many bytes more than it had when it was idle; return the limits before.
+    """Limit how much this process may allocate beyond its idle size; return the limits before.
 
-    The kernel counts what was asked for, and allocators ask for more than they need; so what this
-    process takes up by now is told by the pages it has touched, and the rest of its data is no task's.
+    The kernel limits requested memory, and allocators request more than they need. What the process has used
+    since it was idle is therefore measured in touched pages, and the rest of its data is not charged to the task.
     """
     import resource
 
     arrow = sys.modules.get("pyarrow")
-    if arrow is not None:  # its own allocator asks for a gigabyte at a time
+    if arrow is not None:  # the default allocator of Arrow reserves a gigabyte at a time
         arrow.set_memory_pool(arrow.system_memory_pool())
     before = resource.getrlimit(resource.RLIMIT_DATA)
     data, touched = _memory()
@@ -196,24 +196,24 @@ def _cap_memory(cap: int) -> tuple[int, int]:
 def _set_limits(limits: tuple[int, int]) -> None:
     import resource
 
-    with suppress(ValueError, OSError):  # over the hard limit, which then is the tighter cap
+    with suppress(ValueError, OSError):  # above the hard limit, which is then the stricter one
         resource.setrlimit(resource.RLIMIT_DATA, limits)
 
 
 def settle() -> None:
-    """Count what this process has by now, the program of a job, say, as what it has when it is idle."""
+    """Take the current memory, which includes the loaded program, as the idle size of this process."""
     _idle.cache_clear()
 
 
 @cache
 def _idle() -> int:
-    """Return the bytes that this process needs before its first capped task."""
+    """Return the resident bytes of this process before its first limited task."""
     give_back()
     return _memory()[1]
 
 
 def _memory() -> tuple[int, int]:
-    """Return the bytes that the kernel counts as data of this process, and those of its own that it touched."""
+    """Return the data bytes that the kernel counts for this process and its touched private bytes."""
     found = {}
     with open("/proc/self/status", encoding="ascii") as status:
         for line in status:

@@ -1,7 +1,7 @@
-"""Log records of workers: they travel among the printed lines, and the driver's own loggers handle them.
+"""Forwarding of log records from workers to the driver's loggers, in the stream of printed lines.
 
-Workers take over the levels of the driver's loggers. If the driver has configured no logging, neither have they:
-then warnings are printed, as Python does by itself.
+Workers apply the levels of the driver's loggers. If the driver has not configured logging, neither do they:
+warnings are then printed, as Python does by default.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
     import logging
 
 MARK = "\0log "
-"""Begins a line that is a record."""
+"""Prefix of a line that encodes a log record."""
 LARGEST_TEXT = 16 << 10
-"""Letters of a message, a traceback or an attribute."""
+"""Maximum number of characters in a message, traceback or attribute."""
 _PLAIN = (str, int, float, bool, type(None))
 _REPLACED = ("msg", "args", "exc_info", "exc_text", "stack_info", "processName")
 
 
 class LogSettings(NamedTuple):
-    """What workers need to know of the driver's logging, as plain values."""
+    """Logging configuration of the driver as plain values."""
 
     least: int
-    """Least level that a handler of the driver takes."""
+    """Lowest level that any handler of the driver accepts."""
     levels: dict[str, tuple[int, bool]]
-    """Level of each logger that has one, and whether it is disabled; the root logger is ``"root"``."""
+    """Level and disabled flag of each configured logger; the root logger is ``"root"``."""
     handlers: frozenset[tuple[str, ...]]
-    """The driver's handlers: logger, class and file."""
+    """Handlers of the driver: logger, class and file."""
     disabled: int
-    """What `logging.disable` was called with."""
+    """Level passed to `logging.disable`."""
     warnings: bool
     """Whether `logging.captureWarnings` was called."""
 
 
 def log_settings() -> LogSettings | None:
-    """Return the settings of this process; `None` if it has configured no logging."""
+    """Return the logging configuration of this process; ``None`` if there is none."""
     logging = sys.modules.get("logging")
     if logging is None:
         return None
@@ -61,7 +61,7 @@ def log_settings() -> LogSettings | None:
 
 
 def _is_silent(handler: logging.Handler) -> bool:
-    """Whether a handler is not the user's: of a library that writes nothing, of Ray, of a test runner."""
+    """Whether a handler is not the user's: a `logging.NullHandler`, or one of Ray or the test runner."""
     return type(handler).__name__ == "NullHandler" or type(handler).__module__.startswith(("ray.", "_pytest."))
 
 
@@ -70,11 +70,11 @@ def _identity(logger: logging.Logger, handler: logging.Handler) -> tuple[str, ..
 
 
 _installed: list[Any] = []
-"""The settings of this worker, the function of `logging` that was replaced, a handler, its number."""
+"""Settings of this worker, the replaced function of `logging`, the placeholder handler and the process id."""
 
 
 def install(settings: LogSettings | None) -> None:
-    """Send all records of this worker to the driver, or stop doing so."""
+    """Send all log records of this worker to the driver, or stop doing so."""
     if settings is None and not _installed:
         return
     import logging
@@ -88,11 +88,11 @@ def install(settings: LogSettings | None) -> None:
     logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]
     _installed[0] = settings
     if settings is not None:
-        # a handler of the root logger would not do: a module may replace those, or not propagate to them
+        # A handler of the root logger is not enough: modules may replace it or disable propagation.
         logging.Logger.callHandlers = cast("Any", _call_handlers)  # type: ignore[method-assign]
         _set_levels(settings)
     if settings is not None and any(name == "root" for name, *_ in settings.handlers):
-        logging.root.addHandler(placeholder)  # so `basicConfig` of a module adds none, as in the driver
+        logging.root.addHandler(placeholder)  # keeps `basicConfig` from adding a handler, as in the driver
     else:
         logging.root.removeHandler(placeholder)
 
@@ -120,7 +120,7 @@ def _set_levels(settings: LogSettings) -> None:
 
 
 def _call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
-    """Send a record to the driver, and call the handlers that only this worker has."""
+    """Send a record to the driver and call the handlers that only this worker has."""
     settings: LogSettings = _installed[0]
     if record.levelno >= settings.least:
         _forward(record)
@@ -142,14 +142,14 @@ def _forward(record: logging.LogRecord) -> None:
         line = f"{record.levelname}:{record.name}:{record.msg!r} with arguments that it cannot be formatted with"
     if prints is not None:
         prints.add_record(line.encode(errors="backslashreplace"))
-    elif sys.stderr is not None and os.getpid() != _installed[3]:  # in a fork that a function made
+    elif sys.stderr is not None and os.getpid() != _installed[3]:  # in a fork that the function started
         with suppress(OSError, ValueError):
             sys.stderr.write(f"{text_of(line)}\n")
 
 
 def encoded(record: logging.LogRecord) -> str:
-    """Return a record as a line; an attribute that is no plain value goes as text."""
-    import json  # most workers need none
+    """Encode a record as one line; attributes that are not plain values become text."""
+    import json  # most workers do not need it
 
     message = _cut(record.getMessage())
     trace = record.exc_text
@@ -172,7 +172,7 @@ def _cut(text: str | None) -> str | None:
 
 
 def text_of(line: str) -> str:
-    """Return a line as text, be it a record or not."""
+    """Return a line as readable text, whether it encodes a log record or not."""
     if not line.startswith(MARK):
         return line
     fields = _decoded(line)
@@ -180,9 +180,9 @@ def text_of(line: str) -> str:
 
 
 def handle_records(lines: Iterable[str]) -> tuple[str, ...]:
-    """Have the driver's loggers handle the records among printed lines; return the other lines.
+    """Pass the log records among printed lines to the driver's loggers; return the other lines.
 
-    What handlers write to standard error is a line in the place of its record.
+    Output of handlers on standard error takes the place of the record's line.
     """
     lines = tuple(lines)
     if not any(line.startswith(MARK) for line in lines):

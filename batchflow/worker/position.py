@@ -1,7 +1,7 @@
-"""Which record a task is at, in memory that the driver may share: it outlives a worker that is killed.
+"""Position of a task in its chunk, in memory shared with the driver: it survives a killed worker.
 
-Records are noted by stretches of `STRETCH`, which costs some nanoseconds each. Where a task has limits, or is
-tried again, the start of each record is noted as well, at 0.15 us.
+Records are marked in stretches of `STRETCH`, which costs a few nanoseconds each. If a task has limits or is a
+retry, the start of each record is marked as well, at 0.15 us.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from typing import Any
 from batchflow.core.outcomes import Position
 
 STRETCH = 128
-"""Records that are noted together."""
+"""Records marked together."""
 NEARLY = 0.999
-"""Of a limit that a clock may be short of."""
+"""Share of a time limit that counts as reached, because clocks may run slightly short."""
 _HEAD = 5
 CELLS = _HEAD + STRETCH
-"""Numbers of eight bytes that a position takes."""
+"""Number of 8-byte integers in a position."""
 _NEXT = itemgetter(0)
 
 
 _part: list[list[Any]] = [[]]
-"""Records that are being taken one after the other."""
-os.register_at_fork(after_in_child=lambda: _part[0].clear())  # a fork by the function takes none of them
+"""Stretch of records that is being iterated over."""
+os.register_at_fork(after_in_child=lambda: _part[0].clear())  # a forked child must not process them
 
 
 class PositionCells:
-    """The position of one task, as numbers in memory.
+    """Position of one task, stored as integers in memory.
 
     Parameters
     ----------
     cells
-        `CELLS` numbers, by default in memory of this process.
+        Memory for `CELLS` integers, by default of this process.
     """
 
     def __init__(self, cells: memoryview | None = None) -> None:
@@ -44,12 +44,12 @@ class PositionCells:
         self._starts = self._cells[_HEAD:]
 
     def clear(self) -> None:
-        """Note that neither the function nor ``setup=`` is called."""
+        """Mark that neither the function nor ``setup=`` is running."""
         self._cells[2] = self._cells[4] = 0
 
     @property
     def in_setup(self) -> bool:
-        """Whether ``setup=`` is being called."""
+        """Whether ``setup=`` is running."""
         return bool(self._cells[4])
 
     @in_setup.setter
@@ -59,21 +59,21 @@ class PositionCells:
     def note(
         self, span: int, first: int, records: int = 1, *, timed: bool = True, since: float | None = None
     ) -> None:
-        """Note that the function is called for some records of a span, one after the other.
+        """Mark that the function is called for some records of a span, one after the other.
 
         Parameters
         ----------
         since
-            `time.monotonic` when the first call began; ``None``: now.
+            `time.monotonic` at the start of the first call; ``None``: now.
         """
         cells = self._cells
-        cells[2] = 0  # whoever reads between these lines finds nothing
+        cells[2] = 0  # a concurrent reader sees no position while it changes
         cells[0], cells[1], cells[3] = span, first, timed
         self._starts[0] = time.monotonic_ns() if since is None else int(since * 1e9)
         cells[2] = records
 
     def follow(self, rows: Sequence[Any], span: int, numbers: Sequence[int], *, timed: bool) -> Iterator[Any]:
-        """Return an iterator over records that notes which one was taken last; it makes no frame for each."""
+        """Iterate over records while marking the current one, without a Python frame per record."""
         return chain.from_iterable(self._stretches(rows, span, numbers, timed=timed))
 
     def _stretches(
@@ -82,11 +82,11 @@ class PositionCells:
         pid = os.getpid()
         for first in range(0, len(rows), STRETCH):
             if os.getpid() != pid:
-                os._exit(0)  # a fork that the function made and did not end
+                os._exit(0)  # a fork that the function started and did not end
             part = list(rows[first : first + STRETCH])
             _part[0] = part
             begin, end = numbers[first], numbers[first + len(part) - 1] + 1
-            if timed and end - begin > len(part):  # blank lines between them take numbers, too
+            if timed and end - begin > len(part):  # blank lines between records are numbered too
                 for at, record in enumerate(part, first):
                     self.note(span, numbers[at])
                     yield (record,)
@@ -99,7 +99,7 @@ class PositionCells:
                 yield part
 
     def read(self) -> Position | None:
-        """Return the position, ``None`` where the function is called for no record."""
+        """Return the position; ``None`` if the function is not running for any record."""
         span, first, records, timed = self._cells[:4]
         if not records:
             return None
@@ -109,9 +109,9 @@ class PositionCells:
         return Position(span, first + last, 1, seconds) if timed else Position(span, first, records, seconds)
 
     def seconds_left(self, limit: float) -> float:
-        """Return the seconds that the record at hand has left of a limit, if most of it went to this record.
+        """Return the seconds left for the current record, if most of the time limit went to this record.
 
-        Nothing is left of the limit of a task whose records take it together.
+        If records are called together, nothing is left.
         """
         position = self.read()
         if position is None or position.records > 1 or position.seconds < limit / 2:

@@ -1,4 +1,4 @@
-"""What a worker needs to know of a job."""
+"""Job program: everything a worker needs to know about a job."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 class Limits(NamedTuple):
-    """What one task is kept to: plain values, known before anything of the user's is made again."""
+    """Limits of one task, as plain values that are known before any user code is unpickled."""
 
     seconds: float | None = None
     memory: int | None = None
-    """Bytes."""
+    """Memory in bytes."""
 
 
 class Program(NamedTuple):
-    """What a worker needs to know of a job; shipped once to each."""
+    """Job definition that is sent to each worker once."""
 
     fn: Callable[..., Any]
     source: Source
@@ -30,38 +30,38 @@ class Program(NamedTuple):
     args: Mapping[str, Any] = {}
     combine: Callable[[Any], Any] | None = None
     format: str | None = None
-    """Output format; ``None``: rows go back to the driver."""
+    """Output format; ``None``: rows are returned to the driver."""
     pieces: str = ""
     """Folder for pieces."""
     tables: bool = False
-    """Rows that go back are one table for each chunk, which must go with those of other chunks."""
+    """Whether each chunk returns one table whose schema must match those of other chunks."""
     retry: Retry = NEVER
     timeout: float | None = None
-    """Seconds of one task."""
+    """Time limit of one task, in seconds."""
     memory: int | None = None
-    """Bytes of one task."""
+    """Memory limit of one task, in bytes."""
     folder: str = ""
-    """Working directory of the driver: what relative paths of inputs start from."""
+    """Working directory of the driver, which relative input paths start from."""
     concurrency: int | None = None
-    """Calls at once in one worker; ``None``: one after the other, as fast as can be."""
+    """Concurrent calls in one worker; ``None``: sequential calls at full speed."""
     rate: Rate | None = None
-    """Of all calls of the job."""
+    """Rate limit of all calls of the job together."""
     bucket: RateLimiter | None = None
-    """What keeps to it; made by the executor."""
+    """Shared rate limiter, created by the executor."""
     isolates: bool = True
-    """A batch that the function refuses is halved until the records at fault are alone."""
+    """Whether a failing batch is halved until the records at fault are alone."""
 
     @property
     def side_by_side(self) -> int | None:
-        """Calls at once in one worker, of which there may be one that waits for its turn."""
+        """Concurrent calls in one worker; 1 if calls are sequential but rate-limited."""
         return self.concurrency or (1 if self.bucket and self.per == "record" else None)
 
     @property
     def waits(self) -> bool:
-        """Whether calls wait: side by side, or for their turn."""
+        """Whether calls are concurrent or rate-limited."""
         return self.side_by_side is not None or self.bucket is not None
 
     @property
     def limits(self) -> Limits:
-        """What one task is kept to."""
+        """Limits of one task."""
         return Limits(self.timeout, self.memory)

@@ -1,4 +1,4 @@
-"""What the last calls on a worker gave: calls that were sent ahead take it from here."""
+"""Cache of recent call results on a worker, for pipelined calls that use them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from batchflow.core.work import Call, NotStarted, StepValue
 from batchflow.worker.step_call import called
 
 SMALL = 2 << 10
-"""Bytes of a value that is kept, or of a call that is sent ahead, at most."""
+"""Maximum size of a cached value or a pipelined call, in bytes."""
 _KEPT = 64
-"""Values that are kept: more than calls are ever sent ahead."""
+"""Maximum number of cached values: more than calls are ever pipelined."""
 
 NOT_BEGUN = Succeeded((), Stats(), payload=NotStarted())
-"""Outcome of a call that did not begin; the driver knows which one it sent."""
+"""Outcome of a call that did not start; the driver knows which call it sent."""
 
 
 class RecentValues:
-    """The small values of the last calls of a flow, on one worker."""
+    """Cache of the small values of a flow's recent calls on one worker."""
 
     def __init__(self) -> None:
         self._job = 0
         self._values: dict[Key, StepValue] = {}
 
     def called(self, job: int, call: Call) -> Outcome:
-        """Do a call, with what calls before it gave; one that takes what is not here does not begin."""
+        """Perform a call with cached values; it does not start if one of them is missing."""
         if job != self._job:
             self._job = job
             self._values.clear()

@@ -1,4 +1,4 @@
-"""A task that calls the function once for each record."""
+"""Task that calls the function once for each record."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ from batchflow.worker.sinks import WriteError
 from batchflow.worker.task import PASSING, TaskRun
 
 CONVERTED_BYTES = 256_000
-"""Bytes of one span whose rows are converted at a time: a table costs 0.1 ms, whatever is in it."""
+"""Bytes of one span whose rows are converted together: each table costs 0.1 ms regardless of its size."""
 
 
 class _Given(NamedTuple):
-    """What the function gave for a block, to be converted yet."""
+    """Results of a block that are not yet converted."""
 
     block: Block
     values: list[Any]
     owners: Sequence[int]
-    """Records that the values came from, in order."""
+    """Index of the record that each value came from, in order."""
     failures: list[Failure]
 
 
 class RecordTask(TaskRun):
-    """Calls the function once for each record."""
+    """Task that calls the function once for each record."""
 
     fine: ClassVar[bool] = True
     _unwatched = 2
-    """Results of the chunk until it is known whether the function fills one object for every record."""
+    """Results of the chunk to check for a function that refills one object for every record."""
     _refilled: Any = None
-    """The first result of the chunk, if the function holds it."""
+    """First result of the chunk, if the function still holds a reference to it."""
     _span = 0
-    """Place in the chunk of the span that was read last."""
+    """Index in the chunk of the span that was read last."""
 
     def work(self) -> None:
-        """Run block after block: read, call; convert what some of them gave."""
+        """Read block after block and call the function; convert results of several blocks together."""
         given: list[_Given] = []
         nbytes = 0
         for block in self.blocks:
@@ -71,14 +71,14 @@ class RecordTask(TaskRun):
         self._keep_all(given)
 
     def unread(self, block: Block) -> list[Failure]:
-        """Take back what could not be read of a block, the last one, to be told in its turn."""
+        """Remove and return the read failures of the last block, which are reported in its turn."""
         first = len(self.failures) - len(block.failures)
         unread = self.failures[first:]
         del self.failures[first:]
         return unread
 
     def readable(self, block: Block, unread: list[Failure]) -> tuple[Block, Sequence[Any]]:
-        """Return a block and its records; those of which Python cannot hold a value are added to the unread."""
+        """Return a block and its records; values that Python cannot represent become read failures."""
         if not is_tabular(block.rows):
             return block, block.rows
         rows, refused = readable_rows(block.rows)
@@ -93,7 +93,7 @@ class RecordTask(TaskRun):
         return block._replace(rows=rows, numbers=[block.numbers[at] for at in kept]), rows
 
     def _keep_all(self, given: Sequence[_Given]) -> None:
-        """Hand over what the function gave for some blocks: together, or else block by block."""
+        """Store the results of some blocks, together if possible and otherwise block by block."""
         together = len(given) > 1 and self._take([value for one in given for value in one.values])
         self.clock.lap("convert")
         for block, values, owners, failures in given:
@@ -108,7 +108,7 @@ class RecordTask(TaskRun):
                 self._place(block, first, before, owners)
 
     def _take(self, values: list[Any]) -> bool:
-        """Hand values to the output; returns whether it took them."""
+        """Pass values to the sink; return whether it accepted them."""
         try:
             if values:
                 self.outlet.take(values)
@@ -119,7 +119,7 @@ class RecordTask(TaskRun):
         return True
 
     def keep(self, block: Block, values: list[Any], owners: Sequence[int], first: int, before: int) -> None:
-        """Hand over what the function gave for a block, and put the failures of the block into their places.
+        """Store the results of a block and put its failures in input order.
 
         Parameters
         ----------
@@ -134,16 +134,16 @@ class RecordTask(TaskRun):
             self._place(block, first, before, owners)
 
     def _place(self, block: Block, first: int, before: int, owners: Sequence[int]) -> None:
-        """Note for each failure of a block how many rows stand before it, and put them in input order.
+        """Set for each failure of a block the number of rows before it, and sort failures by record.
 
         Parameters
         ----------
         first
-            Place of the first of them among all failures.
+            Index of the block's first failure among all failures.
         before
-            Rows before the block.
+            Number of rows before the block.
         owners
-            Records that the rows of the block came from, in order.
+            Index of the record that each row of the block came from, in order.
         """
         failures = self.failures[first:]
         numbers = [bad[3] or 0 for bad in failures]
@@ -159,13 +159,13 @@ class RecordTask(TaskRun):
         self.failures[first:] = failures
 
     def _extend(self, results: list[Any], calls: Iterator[Any]) -> BaseException | None:
-        """Add results until a call raises, and return what it raised."""
+        """Append results until a call raises; return the exception."""
         error = _extend(results, self._results(calls))
         self.end_fork()
         return error
 
     def _call(self, block: Block, rows: Sequence[Any]) -> tuple[list[Any], Sequence[int]]:
-        """Return what the function gave back, and which record each value came from."""
+        """Return the results of the function and the index of the record that each came from."""
         results: list[Any] = []
         done: list[range] = []
         refused: dict[int, BaseException] = {}
@@ -175,7 +175,7 @@ class RecordTask(TaskRun):
         retries = retry.attempts > 1
         while at < len(rows):
             before = len(results)
-            error = self._extend(results, calls)  # an iterator of `map` goes on after an exception
+            error = self._extend(results, calls)  # an iterator of `map` continues after an exception
             done.append(range(at, at + len(results) - before))
             at = done[-1].stop
             if at < len(rows):
@@ -199,19 +199,19 @@ class RecordTask(TaskRun):
         return [value for _, value in pairs], [at for at, _ in pairs]
 
     def _results(self, calls: Iterator[Any]) -> Iterator[Any]:
-        """Return the results of calls; of one object that is refilled for every record a copy each time."""
+        """Return the results of calls; if one object is refilled for every record, return copies."""
         if self._unwatched:
             return chain.from_iterable(self._watched(calls))
         return calls if self._refilled is None else map(_copied, calls)
 
     def _watched(self, calls: Iterator[Any]) -> Iterator[Iterator[Any]]:
-        """Yield the results of calls in parts: the first two of the chunk, then the others."""
+        """Yield the results of calls in two parts: the first two of the chunk, then the rest."""
         yield self._first_results(calls)
-        if not self._unwatched:  # else there are no more, or the function raised StopIteration
+        if not self._unwatched:  # otherwise there are no more, or the function raised StopIteration
             yield self._results(calls)
 
     def _first_results(self, calls: Iterator[Any]) -> Iterator[Any]:
-        """Yield the first two results; a dict or list that the function holds as a copy, before it is refilled."""
+        """Yield the first two results; a dict or list that the function still refers to is copied."""
         for value in calls:
             self._unwatched -= 1
             if self._unwatched:
@@ -227,9 +227,9 @@ class RecordTask(TaskRun):
                 return
 
     def _again(self, block: Block, rows: Sequence[Any], refused: dict[int, BaseException]) -> dict[int, list[Any]]:
-        """Try the records of a block once more for which the function raised, as often as the job allows.
+        """Retry the failed records of a block, as often as the job allows.
 
-        Returns what it gave for some of them; the others fail.
+        Returns the values of records that succeeded; the others become failures.
         """
         retry = self.program.retry
         given: dict[int, list[Any]] = {}
@@ -254,7 +254,7 @@ class RecordTask(TaskRun):
         return given
 
     def _followed(self, block: Block, rows: Sequence[Any]) -> Iterator[Any]:
-        """Return the records of a block, with the position noted: exactly where a task may break off there."""
+        """Iterate over the records of a block and mark the position, exactly if the task may be aborted."""
         if not len(rows):
             return iter(())
         limits, again = self.program.limits, self.task.attempt > 1
@@ -262,25 +262,25 @@ class RecordTask(TaskRun):
         return self.state.position.follow(rows, self._ordinal(block), block.numbers, timed=timed)
 
     def _note(self, block: Block, at: int) -> None:
-        """Note that user code runs for one record of a block."""
+        """Mark that user code runs for one record of a block."""
         self.state.position.note(self._ordinal(block), block.numbers[at])
 
     def _ordinal(self, block: Block) -> int:
-        """Return the place of a block's span in the chunk, from the last one on: spans are read in order."""
+        """Return the index of a block's span in the chunk; the search starts at the previous one."""
         spans = self.task.chunk.spans
         while self._span < len(spans) - 1 and spans[self._span] is not block.span:
             self._span += 1
         return self._span
 
     def _calls(self, left: Iterator[Any]) -> Iterator[Any]:
-        """Return the calls of the records left; at the speed of `map`, which makes no frame for each."""
+        """Return an iterator of the calls, as fast as `map`: without a Python frame per record."""
         fn = self.program.fn
         if self.program.args:
             fn = partial(fn, **self.program.args)
         return map(fn, left, *map(repeat, self.extra))
 
     def _convert(self, block: Block, values: list[Any], owners: Sequence[int]) -> Sequence[int]:
-        """Hand what the function gave back to the output; returns the records whose rows it took."""
+        """Pass results to the sink; return the records whose rows it accepted."""
         try:
             self.outlet.take(values)
         except (WriteError, *PASSING):
@@ -293,7 +293,7 @@ class RecordTask(TaskRun):
     def _one_by_one(
         self, block: Block, values: list[Any], owners: Sequence[int], reason: BaseException
     ) -> Sequence[int]:
-        """Keep the values that fit, whole records only, and fail the others; returns whose were kept."""
+        """Store the values of records that fit as a whole; the other records become failures."""
         bad = self._misfits(values, owners)
         good = [value for at, value in zip(owners, values, strict=True) if at not in bad]
         try:
@@ -308,7 +308,7 @@ class RecordTask(TaskRun):
         return [at for at in owners if at not in bad]
 
     def _misfits(self, values: list[Any], owners: Sequence[int]) -> dict[int, BaseException]:
-        """Return the records whose values do not go with those before them, and why."""
+        """Return the records whose values do not match the schema so far, with the errors."""
         bad: dict[int, BaseException] = {}
         schema = self.outlet.schema
         for at, pairs in groupby(zip(owners, values, strict=True), key=itemgetter(0)):
@@ -320,26 +320,26 @@ class RecordTask(TaskRun):
             except PASSING:
                 raise
             except BaseException as misfit:
-                bad[at] = misfit  # what fitted of it says nothing to the records behind it
+                bad[at] = misfit  # its fields do not affect the records after it
         return bad
 
     def _take_fitting(self, values: list[Any]) -> None:
-        """Hand over values that fit one by one."""
+        """Pass values to the sink that each fit by themselves."""
         if not values:
             return
         try:
             self.outlet.take(values)
-        except SchemaError:  # what Arrow finds no type for at once may be united: 2**63 - 1 and a decimal
+        except SchemaError:  # values without a common Arrow type may still be unified: 2**63 - 1 and a decimal
             self.outlet.add(concat(values_to_table([value]) for value in values))
 
 
 _REFILLABLE = {dict, list}
 _UNHELD = 2
-"""References to a value that only a local variable and the argument of `getrefcount` refer to."""
+"""Reference count of a value held only by a local variable and the argument of `getrefcount`."""
 
 
 def _copied(value: Any) -> Any:
-    """Return a copy of a dict or list; anything else, and what cannot be copied, as it is."""
+    """Return a deep copy of a dict or list; other values, and those that cannot be copied, as they are."""
     if type(value) not in _REFILLABLE:
         return value
     try:
@@ -357,7 +357,7 @@ def _spread(
     refused: dict[int, BaseException],
     note: Callable[[int], None] | None = None,
 ) -> tuple[list[Any], Sequence[int]]:
-    """Drop ``None`` and let generators give their many rows; those that raise are added to the refused."""
+    """Drop ``None`` and expand generators into their values; records whose generators raise become refused."""
     kinds = kinds_of(results)
     lazy = {kind for kind in kinds if _is_iterator(kind)}
     if not lazy and type(None) not in kinds:
@@ -385,7 +385,7 @@ def _spread(
 
 
 def tried(calls: Iterator[Any]) -> tuple[list[Any], BaseException | None]:
-    """Return what the call for one record gave, without ``None`` and with a generator's rows, or its error."""
+    """Return the values of one record's call, with generators expanded and without ``None``, or its error."""
     results: list[Any] = []
     error = _extend(results, calls)
     if error is not None or not results:
@@ -396,7 +396,7 @@ def tried(calls: Iterator[Any]) -> tuple[list[Any], BaseException | None]:
 
 
 def _extend(results: list[Any], calls: Iterator[Any]) -> BaseException | None:
-    """Add results until one raises; those before it are kept, so their number tells which it was."""
+    """Append results until one raises; the number of results then identifies the failed call."""
     try:
         results.extend(calls)
     except PASSING:

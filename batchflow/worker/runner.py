@@ -1,4 +1,4 @@
-"""Runs the work of one job in one process."""
+"""Runner of a job's work items in one process."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ _NOTHING = object()
 
 
 class Runner:
-    """Runs the work of one job in one process.
+    """Performs the work items of one job in one process.
 
     Parameters
     ----------
     program
-        What the job is.
+        Program of the job.
     guarded
-        Whether this is a worker, where a task is kept to its time and memory.
+        Whether this process is a worker, which enforces limits.
     cells
-        Memory that is shared with the driver, for the position of the task at hand.
+        Memory shared with the driver, for the position of the current task.
     announce
-        Called before and after ``setup=`` with the task that needs it, and whether ``setup=`` starts. It tells a
-        driver that shares no memory.
+        Called before and after ``setup=`` with the task that needs it and whether ``setup=`` starts. It informs
+        a driver that shares no memory.
     """
 
     def __init__(
@@ -63,25 +63,25 @@ class Runner:
         self._lanes: ConcurrencyBackend | None = None
         self._overlap: Overlap | None = None
         self._run: ConcurrentRecordTask | None = None
-        """The task at hand, if its calls wait."""
+        """Current task, if its calls are concurrent."""
         self._overlapped = False
-        """Whether the task that broke off last had calls of later ones beside its own."""
+        """Whether calls of later tasks ran beside those of the last aborted task."""
         self._more: Callable[[int], Task | None] | None = None
         self._reopen()
 
     def close(self) -> None:
-        """Give back what outlives a task: the threads or the loop of the job, and the client made in it."""
+        """Release resources that outlive a task: threads or event loop, and the client created in it."""
         if self._lanes is not None:
             self._lanes.close(self._client())
             self._lanes = None
 
     def perform(self, work: WorkItem, more: Callable[[int], Task | None] | None = None) -> Outcome:
-        """Do one piece of work and return what came of it; never raises an `Exception`.
+        """Perform one work item and return its outcome; never raises an `Exception`.
 
         Parameters
         ----------
         more
-            Returns one of the tasks that wait for this worker, by its index: their calls may begin already.
+            Returns a task waiting for this worker by its index: its calls may start early.
         """
         self._more = more
         self._run, self._overlapped = None, False
@@ -103,7 +103,7 @@ class Runner:
         except KeyboardInterrupt as error:
             if not self._guarded or not position.in_setup:
                 raise
-            return failed(work, "worker", error)._replace(setup=True)  # Ctrl-C is for the driver only
+            return failed(work, "worker", error)._replace(setup=True)  # Ctrl-C is handled by the driver only
         except (TaskTimeout, MemoryError) as error:
             stats = Stats(worker_name(), began, time.time() - began, peak_memory=peak_memory())
             outcome = over(work, error, limits, self._program.retry)
@@ -112,13 +112,13 @@ class Runner:
             return outcome._replace(setup=True, died=False) if position.in_setup else outcome
 
     def _seconds_left(self, limit: float) -> float:
-        """Return the seconds that the record at hand has left of the time limit."""
+        """Return the seconds left for the current record at the time limit."""
         return (self._job.position if self._run is None else self._run).seconds_left(limit)
 
     def _reopen(self) -> None:
-        """Make anew what went with a task that broke off; outside the limits of the next one."""
+        """Recreate the concurrency backend after an aborted task, outside the limits of the next one."""
         if self._waits and self._lanes is None:
-            from batchflow.worker.concurrency import concurrency_backend  # with asyncio, 40 ms
+            from batchflow.worker.concurrency import concurrency_backend  # imports asyncio, 40 ms
 
             self._lanes = concurrency_backend(self._program)
 
@@ -145,8 +145,8 @@ class Runner:
         return run(self._program, task, self._prepared(task), self._job).outcome()
 
     def _waiting(self, task: Task, lanes: ConcurrencyBackend) -> Outcome:
-        """Run a task whose calls wait side by side; where it breaks off, so does all that they wait in."""
-        from batchflow.worker.concurrent_task import ConcurrentRecordTask, Overlap  # as above
+        """Run a task with concurrent calls; if it is aborted, its concurrency backend is closed as well."""
+        from batchflow.worker.concurrent_task import ConcurrentRecordTask, Overlap  # imports asyncio, 40 ms
 
         try:
             extra = self._prepared(task)
@@ -173,7 +173,7 @@ class Runner:
         return None if self._state is _NOTHING else self._state
 
     def _prepared(self, task: Task) -> tuple[Any, ...]:
-        """Return what follows the record in each call: the value of ``setup=``, made once."""
+        """Return the arguments that follow the record in each call: the value of ``setup=``, created once."""
         if self._program.setup is None:
             return ()
         if self._state is _NOTHING:
@@ -188,7 +188,7 @@ class Runner:
         return (self._state,)
 
     def _inspect(self, task: Task) -> Outcome:
-        """Count the numbers of a chunk, and place its record if it is but one."""
+        """Count the records of a chunk, and locate its record if it holds only one."""
         ends = {id(span): 0 for span in task.chunk.spans}
         found: list[tuple[Block, int]] = []
         for block in self._program.source.read(task.chunk, task.data):
@@ -209,22 +209,22 @@ class Runner:
 
 
 def can_overlap(task: Task) -> bool:
-    """Whether calls of a task may run beside those of others: not where it is tried for what broke it off."""
+    """Whether calls of a task may run beside those of others: not if it is a retry or must run alone."""
     return task.attempt == 1 and not task.alone
 
 
 PROGRAM_FREE_WORK = (AssemblePart, Call)
-"""Work that needs nothing of a job, whatever became of its program."""
+"""Work items that do not need the program of a job, even if it cannot be loaded."""
 
 
 def _nothing() -> None:
-    """Stand for the function of a program whose calls bring along their own."""
+    """Placeholder function for a program whose calls bring their own."""
 
 
 CALLS = Program(_nothing, RecordsSource(data=None))
-"""Of calls only, so that nothing of it has to be sent."""
+"""Program for flow calls only; it is the same everywhere, so it is never sent."""
 
 
 def run_without_program(work: AssemblePart | Call, *, guarded: bool = True) -> Outcome:
-    """Do work that needs nothing of a job."""
+    """Perform a work item that does not need the program of a job."""
     return called(work, guarded=guarded) if isinstance(work, Call) else assembled(work, guarded=guarded)

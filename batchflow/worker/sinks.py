@@ -1,4 +1,4 @@
-"""Sinks: where the rows of a task go, and the assembly of pieces into a part."""
+"""Sinks for the rows of a task, and the assembly of pieces into parts."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 def assembled(work: AssemblePart, *, guarded: bool) -> Outcome:
-    """Put pieces together; of a part that failed nothing is left.
+    """Assemble pieces into a part; nothing is left of a part that failed.
 
     Parameters
     ----------
     guarded
-        Whether this is a worker, where work is kept to its time.
+        Whether this process is a worker, which enforces limits.
     """
     limits = Limits(work.seconds)
     began = time.time()
@@ -53,37 +53,37 @@ def assembled(work: AssemblePart, *, guarded: bool) -> Outcome:
 
 
 PIECE_BYTES = 64_000_000
-"""Bytes of Arrow rows that are gathered before they are written."""
+"""Bytes of Arrow rows to buffer before a write."""
 
 
 class WriteError(Exception):
-    """Rows that were taken over could not be written; the cause says why."""
+    """Failed write of accepted rows; the cause is the original error."""
 
 
 class Sink(Protocol):
-    """Where the rows of one task go."""
+    """Destination of the rows of one task."""
 
     schema: pa.Schema | None
-    """Of the rows so far."""
+    """Schema of the rows so far."""
 
     def take(self, values: Sequence[Any]) -> None:
-        """Take over what a function gave back for some records; raises if it cannot be kept."""
+        """Accept the results of some records; raises if they cannot be stored."""
 
     def fit_value(self, schema: pa.Schema | None, value: Any) -> pa.Schema | None:
-        """Return a schema with that of one value; raises what `take` would raise for it."""
+        """Return a schema extended by that of one value; raises what `take` would raise for it."""
 
     def add(self, table: pa.Table) -> None:
-        """Take over a table; raises `SchemaError` if it cannot be kept."""
+        """Accept a table; raises `SchemaError` if it cannot be stored."""
 
     def close(self) -> Any:
         """Return the payload of the outcome."""
 
     def drop(self) -> None:
-        """Forget everything."""
+        """Discard everything."""
 
 
 def make_sink(program: Program) -> Sink:
-    """Return a new outlet for a task of a job."""
+    """Return a new sink for a task of a job."""
     if program.format == "jsonl":
         return JsonPieces(program.format, program.pieces)
     if program.format is not None:
@@ -92,16 +92,16 @@ def make_sink(program: Program) -> Sink:
 
 
 class _Fitted:
-    """What all rows of a task go with so far: types, and marks of those tables that anybody asked for."""
+    """Common schema of a task's rows: types, with annotations computed only if needed."""
 
     def __init__(self) -> None:
         self._schema: pa.Schema | None = None
         self._unmarked: list[pa.Table] = []
-        """Tables of just these types. Marks are for who gives a column another one, and cost 0.1 ms a table."""
+        """Tables with exactly these types. Annotations matter only if a type changes, and cost 0.1 ms a table."""
 
     @property
     def schema(self) -> pa.Schema | None:
-        """The schema of the rows so far, with marks."""
+        """Annotated schema of the rows so far."""
         if self._unmarked:
             tables, self._unmarked = self._unmarked, []
             self._schema = unify(self._schema, annotated_schema(concat(tables)))
@@ -112,15 +112,15 @@ class _Fitted:
         self._schema, self._unmarked = schema, []
 
     def fit(self, schema: pa.Schema | None, table: pa.Table, where: str = "") -> pa.Schema:
-        """Return a schema with that of a table; raises `SchemaError` if they do not go together."""
+        """Return a schema extended by that of a table; raises `SchemaError` if they are incompatible."""
         return unify(schema, annotated_schema(table), where)
 
     def fit_value(self, schema: pa.Schema | None, value: Any) -> pa.Schema | None:
-        """Return a schema with that of one value; raises if they do not go together."""
+        """Return a schema extended by that of one value; raises if they are incompatible."""
         return self.fit(schema, values_to_table([value]), "this record")
 
     def fit_in(self, table: pa.Table) -> None:
-        """Have a table go with the rows so far; raises `SchemaError` if it does not."""
+        """Add the schema of a table; raises `SchemaError` if it is incompatible."""
         if table.num_columns and self._schema is not None and self._schema.equals(table.schema):
             self._unmarked.append(table)
         else:
@@ -128,7 +128,7 @@ class _Fitted:
 
 
 class MemorySink:
-    """Rows on their way back to the driver, from which exactly the values of the function are made again."""
+    """Sink for rows returned to the driver, which restores exactly the values of the function."""
 
     def __init__(self) -> None:
         self.schema: pa.Schema | None = None
@@ -136,7 +136,7 @@ class MemorySink:
         self._tables: list[pa.Table] = []
 
     def take(self, values: Sequence[Any]) -> None:
-        """Take over values: as numbers or a table if these give back the same values, or else as they are."""
+        """Accept values: as numbers or a table if these restore the same values, or else unchanged."""
         segment: Any = as_numbers(values)
         if segment is None:
             segment = exact_table(values)
@@ -154,12 +154,12 @@ class MemorySink:
             self._segments.append(segment)
 
     def fit_value(self, schema: pa.Schema | None, value: Any) -> pa.Schema | None:
-        """Refuse an open file; any other value can be taken."""
+        """Refuse an open file; any other value is accepted."""
         refuse_open_files([value])
         return schema
 
     def add(self, table: pa.Table) -> None:
-        """Take over a table; one of another schema than the last begins a new segment."""
+        """Accept a table; a schema change starts a new segment."""
         if self._tables and not self._tables[-1].schema.equals(table.schema):
             self._join()
         self._tables.append(table)
@@ -176,23 +176,23 @@ class MemorySink:
         return Rows(self._segments)
 
     def drop(self) -> None:
-        """Forget all rows."""
+        """Discard all rows."""
         self._segments, self._tables = [], []
 
 
 class TableSink(_Fitted):
-    """Rows on their way back to the driver, as one table for each chunk, which must go with those of others."""
+    """Sink for rows returned to the driver as one table per chunk, with a schema common to all chunks."""
 
     def __init__(self) -> None:
         super().__init__()
         self._tables: list[pa.Table] = []
 
     def take(self, values: Sequence[Any]) -> None:
-        """Take over values; raises what Arrow raises if they do not fit into a table together."""
+        """Accept values; raises the error of Arrow if they do not fit into one table."""
         self.add(values_to_table(values))
 
     def add(self, table: pa.Table) -> None:
-        """Take over a table."""
+        """Accept a table."""
         self.fit_in(table)
         self._tables.append(table)
 
@@ -201,12 +201,12 @@ class TableSink(_Fitted):
         return Rows([concat(self._tables)] if self._tables else [])
 
     def drop(self) -> None:
-        """Forget all rows."""
+        """Discard all rows."""
         self._tables, self._unmarked = [], []
 
 
 class PieceSink(TableSink):
-    """Rows on their way to disk, as one or some pieces of one chunk."""
+    """Sink for rows written to disk, as one or more pieces of one chunk."""
 
     def __init__(self, format_name: str, folder: str) -> None:
         super().__init__()
@@ -216,14 +216,14 @@ class PieceSink(TableSink):
         self._pieces: list[Piece] = []
 
     def fit(self, schema: pa.Schema | None, table: pa.Table, where: str = "") -> pa.Schema:
-        """Return a schema with that of a table; raises if they, or the format, do not go together."""
+        """Return a schema extended by that of a table; raises if the table or the format is incompatible."""
         united = super().fit(schema, table, where)
         self._format.check(united)
         self._format.check_cells(table)
         return united
 
     def add(self, table: pa.Table) -> None:
-        """Take over a table, and write what is held once it is much."""
+        """Accept a table, and write the buffer if it is full."""
         self._format.check_cells(table)
         super().add(table)
         self._held += table.nbytes
@@ -231,7 +231,7 @@ class PieceSink(TableSink):
             self._write()
 
     def _write(self) -> None:
-        """Write what is held; of a table without rows only the schema is worth keeping."""
+        """Write the buffered rows; a table without rows contributes only its schema."""
         table = plain(concat(self._tables))
         schema = annotated_schema(table)
         if self._unmarked:
@@ -250,7 +250,7 @@ class PieceSink(TableSink):
         return self._pieces
 
     def drop(self) -> None:
-        """Remove the pieces written so far."""
+        """Delete the pieces written so far."""
         for piece in self._pieces:
             _remove(piece.path)
         super().drop()
@@ -258,22 +258,22 @@ class PieceSink(TableSink):
 
 
 class JsonPieces:
-    """Records on their way to disk as JSON Lines: each is encoded by itself, with the keys that it has."""
+    """Sink for JSON Lines on disk: each record is encoded by itself, with its own keys."""
 
     def __init__(self, format_name: str, folder: str) -> None:
         self._format = format_of(format_name)
         self._folder = folder
         self._known: pa.Schema | None = None
-        """Of tables, and of rows that are written."""
+        """Schema of tables and of rows already written."""
         self._columns: dict[str, Any] = {}
-        """Shapes of the columns of records that are not yet written."""
+        """Column shapes of records not yet written."""
         self._blocks: list[bytes] = []
         self._rows = self._held = 0
         self._pieces: list[Piece] = []
 
     @property
     def schema(self) -> pa.Schema | None:
-        """What is known of the lines so far, for those who read them back."""
+        """Schema of the lines so far, for readers of the output."""
         from batchflow.io.formats.json_lines import schema_of, unite
 
         return unite(self._known, schema_of(self._columns)) if self._columns else self._known
@@ -283,7 +283,7 @@ class JsonPieces:
         self._known, self._columns = schema, {}
 
     def take(self, values: Sequence[Any]) -> None:
-        """Take over values; raises if JSON has no form for one of them."""
+        """Accept values; raises if JSON cannot represent one of them."""
         from batchflow.io.formats.json_lines import encode_rows, merged_columns
 
         text, columns = encode_rows(values)
@@ -291,14 +291,14 @@ class JsonPieces:
         self._hold(text, len(values))
 
     def fit_value(self, schema: pa.Schema | None, value: Any) -> pa.Schema | None:
-        """Return the schema as it is: no record depends on another; raises if JSON has no form for a value."""
+        """Return the schema unchanged, as records are independent; raises if JSON cannot represent a value."""
         from batchflow.io.formats.json_lines import encode_rows
 
         encode_rows([value])
         return schema
 
     def add(self, table: pa.Table) -> None:
-        """Take over a table; raises `SchemaError` if JSON has no form for a value."""
+        """Accept a table; raises `SchemaError` if JSON cannot represent a value."""
         from batchflow.io.formats.json_lines import encode_table
 
         table = plain(table)
@@ -331,21 +331,21 @@ class JsonPieces:
         return self._pieces
 
     def drop(self) -> None:
-        """Remove the pieces written so far."""
+        """Delete the pieces written so far."""
         for piece in self._pieces:
             _remove(piece.path)
         self._blocks, self._rows, self._held, self._pieces = [], 0, 0, []
 
 
 def _with_columns(table: pa.Table) -> pa.Table:
-    """Return a table that a file can hold: rows without columns are counted by a column of nulls."""
+    """Return a table that a file can store: rows without columns get a column of nulls."""
     import pyarrow as pa
 
     return table if table.num_columns else pa.table({VALUE: pa.nulls(table.num_rows)})
 
 
 def schema_or_none(schema: pa.Schema | None) -> pa.Schema:
-    """Return a schema, an empty one for rows without any column."""
+    """Return a schema; an empty one for rows without columns."""
     import pyarrow as pa
 
     return pa.schema([]) if schema is None else schema
@@ -358,7 +358,7 @@ class _Written(NamedTuple):
 
 
 def _written(folder: str, form: Format, write: Callable[[str], object]) -> _Written:
-    """Write a piece; raises `WriteError` if that cannot be."""
+    """Write a piece; raises `WriteError` if the write fails."""
     path = f"{folder}/{os.urandom(16).hex()}{form.piece_suffix}"
     try:
         with upload_on_exit(path) as file:
@@ -377,7 +377,7 @@ def _write_blocks(blocks: Sequence[bytes], path: str) -> None:
 
 
 def _remove(path: str) -> None:
-    """Remove a piece that is no use, to make room; of a store they all go in the end."""
+    """Delete an unused local piece to free space; pieces in an object store are deleted at the end of the run."""
     if not is_uri(path):
         with suppress(OSError):
             os.unlink(path)

@@ -1,7 +1,7 @@
-"""What tasks print: gathered in whole lines while they run, to travel with their outcome.
+"""Capture of a task's standard output and error, in whole lines that travel with its outcome.
 
-`sys.stdout` and `sys.stderr` of a worker are replaced once, for as long as it lives, by streams that look up
-whose lines are gathered just then. So a logging handler made when a module was imported keeps working.
+`sys.stdout` and `sys.stderr` of a worker are replaced once for its lifetime, by streams that look up the
+current buffer. A logging handler created when a module was imported therefore keeps working.
 """
 
 from __future__ import annotations
@@ -17,44 +17,44 @@ from typing import Any, TextIO
 from batchflow.worker.log_records import text_of
 
 LIMIT = 64 << 10
-"""Bytes of the lines of one task that are kept."""
+"""Maximum bytes of printed lines kept per task."""
 RECORDS_LIMIT = 1 << 20
-"""Bytes of the log records of one task that are kept, encoded."""
+"""Maximum bytes of encoded log records kept per task."""
 
 
 class LineMirror:
-    """Where lines stand too, so that they are not lost with the process; this one keeps none."""
+    """Second copy of captured lines that survives the process; this base class stores none."""
 
     def keep(self, line: bytes) -> None:
-        """Keep a line."""
+        """Store a line."""
 
     def forget(self) -> None:
-        """Forget all lines: they are on their way."""
+        """Discard all lines, as the outcome now carries them."""
 
 
 class LineBuffer:
-    """The lines that are printed from now on, until they are taken.
+    """Buffer of printed lines.
 
-    A line is what one thread has written up to a line end, so that those of threads do not mix.
+    A line is what one thread writes up to a line end, so lines of different threads do not mix.
 
     Parameters
     ----------
     mirror
-        Where they stand too.
+        Second copy of the lines.
     """
 
     def __init__(self, mirror: LineMirror | None = None) -> None:
         self._mirror = mirror or LineMirror()
         self._lines: list[bytes] = []
         self._begun: dict[int, bytes] = {}
-        """Lines without an end yet, by thread."""
+        """Unfinished lines, by thread."""
         self._size = self._cut = self._records_size = self._records_cut = 0
 
     def __bool__(self) -> bool:
         return bool(self._lines or self._begun)
 
     def write(self, data: bytes) -> None:
-        """Take over what this thread writes."""
+        """Accept output of the current thread."""
         thread = get_ident()
         *lines, rest = (self._begun.pop(thread, b"") + data).split(b"\n")
         for line in lines:
@@ -75,7 +75,7 @@ class LineBuffer:
         self._mirror.keep(line)
 
     def add_record(self, line: bytes) -> None:
-        """Add a log record, which is one line."""
+        """Add a log record, encoded as one line."""
         size = self._records_size + len(line) + 1
         if self._records_cut or size > RECORDS_LIMIT:
             self._records_cut += 1
@@ -85,9 +85,9 @@ class LineBuffer:
         self._mirror.keep(line)
 
     def take(self) -> tuple[str, ...]:
-        """Return the lines so far, those without an end too, and begin anew."""
+        """Return and clear the lines so far, including unfinished ones."""
         while self._begun:
-            with suppress(KeyError):  # a thread of the function's goes on with it just now
+            with suppress(KeyError):  # a thread started by the function may continue the line right now
                 self._add(self._begun.pop(next(iter(self._begun))))
         lines, cut, records_cut = self._lines, self._cut, self._records_cut
         self._lines, self._size, self._cut, self._records_size, self._records_cut = [], 0, 0, 0, 0
@@ -101,12 +101,12 @@ class LineBuffer:
 
 
 def _seen(line: bytes) -> bytes:
-    """Return what a terminal shows of a line that was begun again, as progress bars do."""
+    """Return what a terminal shows of a line with carriage returns, as progress bars print."""
     return line.rstrip(b"\r").rpartition(b"\r")[2] if b"\r" in line else line
 
 
 class _Bytes(io.RawIOBase):
-    """What stands behind a `Tap`."""
+    """Raw byte stream of a `CapturingStream`."""
 
     def __init__(self, behind: TextIO | None, name: str) -> None:
         self._behind = behind
@@ -128,31 +128,31 @@ class _Bytes(io.RawIOBase):
             self._behind.flush()
 
     def fileno(self) -> int:
-        """Return that of the real stream: what is written there, by C code or a child, goes where it went."""
+        """Return the descriptor of the real stream: output of C code and child processes still goes there."""
         return super().fileno() if self._behind is None else self._behind.fileno()
 
     def close(self) -> None:
-        """Stay open: it is there for all tasks of a worker."""
+        """Stay open: all tasks of a worker share the stream."""
 
 
 class CapturingStream(io.TextIOWrapper):
-    """Stands for `sys.stdout` or `sys.stderr`: gathers while lines are gathered, and else passes on."""
+    """Replacement for `sys.stdout` or `sys.stderr` that writes to the current buffer or else to the stream."""
 
     def __init__(self, behind: TextIO | None, name: str) -> None:
-        raw: Any = _Bytes(behind, name)  # as Python itself does for its unbuffered streams
+        raw: Any = _Bytes(behind, name)  # the construction that Python uses for its unbuffered streams
         super().__init__(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
         self.behind = behind
 
     def close(self) -> None:
-        """Stay open, as above."""
+        """Stay open: all tasks of a worker share the stream."""
 
 
 _now: list[LineBuffer | None] = [None]
-"""Whose lines are gathered."""
+"""Current buffer."""
 
 
 def current_prints() -> LineBuffer | None:
-    """Return where lines are gathered now."""
+    """Return the current buffer."""
     return _now[0]
 
 
@@ -160,11 +160,11 @@ def _gather_no_more() -> None:
     _now[0] = None
 
 
-os.register_at_fork(after_in_child=_gather_no_more)  # a child that a function makes prints to the real stream
+os.register_at_fork(after_in_child=_gather_no_more)  # a child that the function forks prints to the real stream
 
 
 def install() -> None:
-    """Put taps into the place of the streams of this process, for good."""
+    """Replace the standard streams of this process permanently."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if not isinstance(stream, CapturingStream):
@@ -173,7 +173,7 @@ def install() -> None:
 
 @contextmanager
 def gathering(prints: LineBuffer) -> Iterator[None]:
-    """Gather all that is printed, in a process that does nothing else; what no outcome took along is printed."""
+    """Capture all output of a worker process; lines that no outcome carried are printed at the end."""
     install()
     _now[0] = prints
     try:
@@ -190,7 +190,7 @@ def _pass_on(prints: LineBuffer) -> None:
 
 
 class Gathered:
-    """Gathers what is printed inside ``with``, in a process that also does other things; it has taps already."""
+    """Context manager that captures output in a process with other activity; its streams are already replaced."""
 
     def __init__(self, prints: LineBuffer) -> None:
         self._prints = prints
@@ -204,7 +204,7 @@ class Gathered:
 
 
 class _Live:
-    """A stream of a terminal at which somebody may sit at a debugger: what is drawn there goes first."""
+    """Terminal stream that may be used by a debugger: the progress display is cleared before each write."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -219,19 +219,19 @@ class _Live:
 
 
 drawn: list[Callable[[], object]] = []
-"""Called before a task of this process writes to the terminal: each takes away what it has drawn."""
+"""Callbacks that clear the progress display before a task of this process writes to the terminal."""
 
 
 class DriverCapture:
-    """Gathers what is printed inside ``with`` in the process of the driver, whose streams are its own afterwards.
+    """Context manager that captures output in the driver process and restores its streams afterwards.
 
-    Where its input is a terminal nothing is gathered: a debugger talks there. It may stand inside of itself, where
-    a task runs a job on the executor that it runs on.
+    If standard input is a terminal nothing is captured, as a debugger may be using it. The context can be nested:
+    a task may run a job on the executor that runs the task.
 
     Parameters
     ----------
     interactive
-        Whether a debugger may talk there.
+        Whether a debugger may use the terminal.
     """
 
     def __init__(self, *, interactive: bool = True) -> None:
@@ -262,8 +262,8 @@ class DriverCapture:
             return
         self._gathered.__exit__()
         if kind is not None:
-            _pass_on(self.prints)  # no outcome takes it along
-        if sys.stdout is self._ours[0]:  # else the function put something of its own there
+            _pass_on(self.prints)  # no outcome carries it
+        if sys.stdout is self._ours[0]:  # otherwise the function replaced the stream
             sys.stdout = self._real[0]
         if sys.stderr is self._ours[1]:
             sys.stderr = self._real[1]
@@ -276,7 +276,7 @@ def _stand_in(stream: Any, name: str, *, live: bool) -> Any:
 
 
 def _moved_handlers(real: tuple[Any, Any], ours: tuple[Any, Any]) -> list[tuple[Any, Any]]:
-    """Have logging handlers, which know the streams of before, write to those of now."""
+    """Redirect logging handlers from the real streams to the capturing ones."""
     moved = []
     logging = sys.modules.get("logging")
     for reference in list(logging._handlerList) if logging is not None else ():

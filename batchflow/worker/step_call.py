@@ -1,4 +1,4 @@
-"""One call of a flow: unpack the arguments, call, pack what came back."""
+"""One call of a flow step: unpickle the arguments, call the function, pickle the result."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from batchflow.worker.task import peak_memory
 
 
 class StepHandle:
-    """Base of what stands for the value of a step: a function that returns some has returned more steps to run."""
+    """Base class of references to step results; a function that returns some has returned more steps to run."""
 
     __slots__ = ()
     pickled: ClassVar[bool] = False
-    """Whether one was pickled: so they are found wherever they stand in a value."""
+    """Whether an instance has been pickled, which detects instances anywhere inside a value."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         StepHandle.pickled = True
@@ -34,12 +34,12 @@ class StepHandle:
 
 
 def called(call: Call, *, guarded: bool = True) -> Outcome:
-    """Call the function of a step; needs nothing of any job.
+    """Call the function of a step, without the program of a job.
 
     Parameters
     ----------
     guarded
-        Whether this is a worker, where work is kept to its time and memory.
+        Whether this process is a worker, which enforces limits.
     """
     limits = Limits(call.seconds, call.memory)
     progress = _Progress(call)
@@ -55,7 +55,7 @@ def called(call: Call, *, guarded: bool = True) -> Outcome:
 
 
 class _Progress:
-    """A call on its way, and how far it got."""
+    """State of a running call, including its phase."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -78,7 +78,7 @@ class _Progress:
         return Succeeded(call.key, stats, (), payload, (), payload.digest if told else "")
 
     def _payload(self, value: Any) -> Pickled | CachedValue | ReturnedSteps:
-        """Return a value as it travels: packed, or as the file that it is kept in."""
+        """Return a value for transport: pickled, or as a reference to its cache file."""
         StepHandle.pickled = False
         packed = pickle_value(value)
         if StepHandle.pickled:
@@ -91,7 +91,7 @@ class _Progress:
 
 
 def found(call: Call, at: int) -> Any:
-    """Return what goes into a place of the arguments."""
+    """Return the value for an argument slot."""
     place: ArgumentSlot = call.places[at]
     values = [value_of(call.values[number]) for number in place.values if number is not None]
     value: Any = values if not place.single else values[0] if values else None
@@ -102,12 +102,12 @@ def found(call: Call, at: int) -> Any:
 
 
 def value_of(given: StepValue, fetch: Callable[[Any], Any] | None = None) -> Any:
-    """Return the value that a step gave: a job's rows are one table, or a list where no table holds them.
+    """Return the value of a step; rows of a job become one table, or a list if no table can hold them.
 
     Parameters
     ----------
     fetch
-        Returns what a payload is a reference to.
+        Resolves an executor's reference to a payload.
     """
     payloads = given.payloads if fetch is None else tuple(map(fetch, given.payloads))
     if not given.rows:
@@ -116,7 +116,7 @@ def value_of(given: StepValue, fetch: Callable[[Any], Any] | None = None) -> Any
     rows = Rows(segment for part in payloads for segment in part.segments)
     try:
         return rows.table()
-    except TypeError:  # a SchemaError: objects, or types that do not go together
+    except TypeError:  # SchemaError: arbitrary objects or incompatible types
         return rows.values()
 
 
@@ -128,15 +128,15 @@ def _wanted(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 def finished_value(value: Any) -> Any:
-    """Return what a coroutine or a generator comes to."""
+    """Return the final value of a coroutine or generator."""
     if isinstance(value, CoroutineType | AsyncGeneratorType):
         return _run(value if isinstance(value, CoroutineType) else _listed(value))
     return list(value) if isinstance(value, GeneratorType) else value
 
 
 def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine; in a thread of its own if a loop runs in this one, as in a notebook."""
-    import asyncio  # 30 ms, for those who need it
+    """Run a coroutine; in a separate thread if this one already runs a loop, as in a notebook."""
+    import asyncio  # imported only if needed, 30 ms
 
     try:
         asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""One task on its way: read block after block, count, and tell what came of it."""
+"""Base class of tasks: read blocks, count records and report the outcome."""
 
 from __future__ import annotations
 
@@ -27,38 +27,38 @@ from batchflow.worker.program import Program
 from batchflow.worker.sinks import Sink, WriteError, make_sink
 
 PASSING = (KeyboardInterrupt, TaskTimeout, MemoryError)
-"""What ends a task as a whole: the user at the keyboard of a driver, and the limits of a task."""
+"""Exceptions that end a task as a whole: Ctrl-C in the driver, and the limits of a task."""
 
 WINDOW = 64
-"""Neighbouring rows of a table that become records together, when one has failed."""
+"""Neighbouring rows of a table that are converted to records together after a failure."""
 
 
 class _ReadAgainError(Exception):
-    """A chunk that could not be read to its end, but perhaps the next time; the cause says why."""
+    """Incomplete read of a chunk that may succeed on a retry; the cause is the original error."""
 
 
 def peak_memory() -> int:
-    """Return the largest resident size of this process so far, in bytes."""
+    """Return the peak resident memory of this process in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere else
+    return peak if sys.platform == "darwin" else peak * 1024  # in kilobytes on other systems
 
 
 class Clock:
-    """Seconds spent in each phase, one after the other."""
+    """Time spent in each phase, in seconds."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {"read": 0.0, "call": 0.0, "convert": 0.0, "write": 0.0}
         self._last = time.perf_counter()
 
     def lap(self, phase: str) -> None:
-        """Count the time since the last lap to a phase."""
+        """Add the time since the last lap to a phase."""
         now = time.perf_counter()
         self.spent[phase] += now - self._last
         self._last = now
 
 
 class JobState:
-    """State that the tasks of one job in one process share."""
+    """State shared by the tasks of one job in one process."""
 
     def __init__(self, cells: memoryview | None = None) -> None:
         self.tracebacks: TracebackCount = TracebackCount()
@@ -66,7 +66,7 @@ class JobState:
 
 
 def tallies_of(task: Task) -> dict[int, array[int]] | None:
-    """Return a tally for each span of a chunk of selected records, ``None`` for any other chunk."""
+    """Return row counts for each span of a chunk with selected records; ``None`` for other chunks."""
     spans = task.chunk.spans
     if spans[0].only is None:
         return None
@@ -74,10 +74,10 @@ def tallies_of(task: Task) -> dict[int, array[int]] | None:
 
 
 class TaskRun(ABC):
-    """One task on its way: counts, failures, clock and output."""
+    """Run of one task: counts, failures, clock and sink."""
 
     fine: ClassVar[bool] = False
-    """Whether it is done with a record at once, so that small blocks are the best."""
+    """Whether each record is released at once, so that small blocks are best."""
 
     def __init__(
         self, program: Program, task: Task, extra: tuple[Any, ...], state: JobState | None = None
@@ -98,32 +98,32 @@ class TaskRun(ABC):
         self.outlet: Sink = make_sink(program)
         self.outlet.schema = task.schema
         self.suspect: bool = False
-        """Whether calls of other tasks ran in the same event loop when that ended."""
+        """Whether calls of other tasks ran in the same event loop when it ended."""
         self._combining = False
         """Whether ``combine=`` has been called."""
         self._last: Block | None = None
         self._window: tuple[Any, int, list[Any]] = None, 0, []
         self._heads: list[tuple[str, Sequence[int], Sequence[Failure]]] = []
-        """Numbers of the first records, by input, and what of them could not be read,"""
+        """Input, record numbers and read failures of the first blocks."""
         self._headroom = LEADING
-        """as long as there is room for more of them."""
+        """Number of leading records still to be tracked."""
         self.tallies: dict[int, array[int]] | None = tallies_of(task)
-        """Rows that each selected record gave, by span; -1: it was not read."""
+        """Rows from each selected record, by span; -1: not read."""
         self.blocks: Iterator[Block] = self._read()
 
     def end_fork(self) -> None:
-        """End this process if the function forked it: only the process that began a task may continue it."""
+        """End this process if the function forked it: only the original process may continue the task."""
         if os.getpid() != self._pid:
             os._exit(0)
 
     def resume(self) -> None:
-        """Count time from now on, as the turn of this run has come."""
+        """Restart the clock when the turn of this run has come."""
         self.clock = Clock()
         self.started = time.time()
         self._computed = time.process_time()
 
     def outcome(self) -> Outcome:
-        """Run the task to its end; what cannot be kept as a whole fails as a whole, and is halved."""
+        """Run the task; a result that cannot be stored fails the whole chunk, which is then halved."""
         problem: Failed | None = None
         payload: Any = None
         try:
@@ -133,7 +133,7 @@ class TaskRun(ABC):
             cause = error.__cause__ or error
             problem = failed(self.task, "write", cause, retry=self.program.retry)
             if isinstance(cause, OSError):
-                self.outlet.drop()  # room, too, for what is written when the run stops
+                self.outlet.drop()  # frees disk space for the final writes of the run
                 return problem._replace(unwritten=True)
         except (_ReadAgainError, InputChangedError) as error:
             self.outlet.drop()
@@ -153,10 +153,10 @@ class TaskRun(ABC):
 
     @abstractmethod
     def work(self) -> Failed | None:
-        """Go through all blocks; return why the task fails as a whole, if it does."""
+        """Process all blocks; return the failure if the task fails as a whole."""
 
     def _payload(self) -> Any:
-        """Return the rows, combined with the function of the job if it has one."""
+        """Return the rows, combined by ``combine=`` if the job has it."""
         payload: Any = self.outlet.close()
         self.clock.lap("write")
         if self.program.combine is not None and payload.tables:
@@ -168,7 +168,7 @@ class TaskRun(ABC):
     def _succeeded(self, payload: Any) -> Succeeded:
         stats = self.stats()
         failures = Failures.of(self.failures) if self.failures else ()
-        if self.tallies is not None:  # only what is written is ever done with selected records
+        if self.tallies is not None:  # selected records are processed only for written output
             return Succeeded(self.task.key, stats, failures, payload, tallies=tuple(self.tallies.values()))
         if not isinstance(payload, Rows):
             return Succeeded(self.task.key, stats, failures, payload)
@@ -181,10 +181,10 @@ class TaskRun(ABC):
         return Succeeded(self.task.key, stats._replace(held=payload.nbytes), failures, payload, schemas)
 
     def _whole(self, problem: Failed) -> Failed:
-        """Return the failure of the whole task, with the number of its records, or the place of its only one."""
+        """Return the failure of the whole task, with its record count or the location of its only record."""
         self.outlet.drop()
         for _ in self.blocks:
-            pass  # halving needs to know how many records there are
+            pass  # halving needs the record count
         stats = self.stats()
         records = sum(count.positions for count in stats.spans)
         if records == 1 and self._last is not None:
@@ -192,7 +192,7 @@ class TaskRun(ABC):
         return problem._replace(records=records, stats=stats)
 
     def _read(self) -> Iterator[Block]:
-        """Yield the blocks of the chunk, taking down what could not be read."""
+        """Yield the blocks of the chunk and record read failures."""
         blocks = self.program.source.read(self.task.chunk, self.task.data, fine=self.fine)
         while True:
             self._go_home()
@@ -209,13 +209,13 @@ class TaskRun(ABC):
             yield block
 
     def _check_end(self, block: Block) -> None:
-        """Give the task up where its input broke off, but another try may find it whole."""
+        """Raise if the input ended early but a retry may read it completely."""
         retry = self.program.retry
         if block.error is not None and self.task.attempt < retry.attempts and retry.helps(block.error):
             raise _ReadAgainError from block.error
 
     def _go_home(self) -> None:
-        """Read from the driver's directory, wherever the function went; another machine may not have it."""
+        """Change to the driver's directory before each read, if it exists: the function may have changed it."""
         if self.program.folder:
             with suppress(OSError):
                 os.chdir(self.program.folder)
@@ -241,14 +241,14 @@ class TaskRun(ABC):
                 tally[number] = 0
 
     def tally(self, block: Block, owners: Sequence[int], rows: int = 1) -> None:
-        """Note which records of a block gave rows, where that is asked for."""
+        """Count rows by selected record, if the chunk has selected records."""
         if self.tallies is not None:
             tally = self.tallies[id(block.span)]
             for at in owners:
                 tally[block.numbers[at]] += rows
 
     def add(self, block: Block, rows: int, bad: int) -> None:
-        """Add rows given back and records that failed to the count of a block's span."""
+        """Add returned rows and failed records to the count of a block's span."""
         self.rows += rows
         at = id(block.span)
         count = self.counts[at]
@@ -257,13 +257,13 @@ class TaskRun(ABC):
         )
 
     def fail(self, block: Block, at: int, phase: Phase, error: BaseException, attempts: int = 1) -> None:
-        """Take down the failure of one record of a block."""
+        """Record the failure of one record of a block."""
         traceback = self.state.tracebacks.of
         record = self.record(block, at)
         self.failures.append(of_record(block, at, record, phase, error, attempts, traceback=traceback))
 
     def record(self, block: Block, at: int) -> Any:
-        """Return a record of a block as it was read; of a table some are converted together."""
+        """Return a record of a block as it was read; neighbouring rows of a table are converted together."""
         if not is_tabular(block.rows):
             return block.rows[at]
         table, first, rows = self._window
@@ -277,7 +277,7 @@ class TaskRun(ABC):
         return rows[at - first]
 
     def stats(self) -> Stats:
-        """Return what the task did so far."""
+        """Return the statistics of the task so far."""
         spent = self.clock.spent
         return Stats(
             worker_name(),
@@ -296,7 +296,7 @@ class TaskRun(ABC):
         )
 
     def _leading(self) -> int:
-        """Return how many records failed before the first one that did not."""
+        """Return the number of failed records before the first successful one."""
         failed = {(bad.source, bad.record) for bad in self.failures[:LEADING]}
         count = 0
         for uri, numbers, unread in self._heads:
