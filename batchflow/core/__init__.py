@@ -1,1 +1,1 @@
-"""Values and policies that every other package uses; no Arrow and no third-party import."""
+"""Values and policies shared by all other packages; no Arrow and no third-party import."""

@@ -1,7 +1,7 @@
-"""Refusal of jobs that would start themselves again without end.
+"""Guard against jobs that start themselves recursively.
 
-A worker imports the module of a function to unpickle it. A job at the top of that module would start
-in each worker, whose workers would start it in turn. `multiprocessing` refuses this as well.
+A worker imports the module of a function to unpickle it. A job at the top level of that module would start
+in each worker, whose workers would start it again. `multiprocessing` refuses this as well.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ from types import FrameType
 from batchflow.core.package import PACKAGE_DIR
 
 DEPTH = "BATCHFLOW_DEPTH"
-"""Variable of the environment: how many jobs this process is nested in."""
+"""Environment variable with the nesting depth of this process in jobs."""
 STARTING = "+"
-"""Behind that number while the process that workers are forked from starts, and runs a `sitecustomize`."""
+"""Suffix of that number while the process that workers are forked from starts and may run a `sitecustomize`."""
 MAX_DEPTH = 3
-"""Jobs inside jobs at most: a function that starts a job of itself ends here."""
+"""Maximum nesting depth of jobs, which stops a function that starts a job of itself."""
 LOADING: list[None] = []
-"""Not empty while this process imports or unpickles code of the user; one item for each nested import.
+"""Not empty while this process imports or unpickles user code; one item for each nested import.
 
-A global of the process: code that is imported may start its job in a thread.
+A global of the process, because imported code may start its job in a thread.
 """
 
 
 def depth() -> int:
-    """Return how many jobs this process is nested in: 0 in a driver, 1 in its workers."""
+    """Return the nesting depth of this process in jobs: 0 in a driver, 1 in its workers."""
     text = os.environ.get(DEPTH, "").removesuffix(STARTING)
     return int(text) if text.isdecimal() else 0
 
 
 def check_start() -> None:
-    """Refuse to start a job while code of the user is imported, or too many jobs inside each other.
+    """Refuse to start a job while user code is being imported, or if jobs are nested too deeply.
 
     Raises
     ------
     UsageError
-        If the job would start itself again without end.
+        If the job would start itself recursively.
     """
     starts = os.environ.get(DEPTH, "").endswith(STARTING)
     if not LOADING and not starts and not _is_inheriting() and depth() < MAX_DEPTH:
         return
-    from batchflow.errors import UsageError  # only for those who are refused
+    from batchflow.errors import UsageError  # only imported for an error
 
     if depth() < MAX_DEPTH:
         message = (
@@ -58,7 +58,7 @@ def check_start() -> None:
 
 
 def _is_inheriting() -> bool:
-    """Whether this is a process of `multiprocessing` that still imports its main module."""
+    """Whether this is a `multiprocessing` process that is still importing its main module."""
     process = sys.modules.get("multiprocessing.process")
     return process is not None and getattr(process.current_process(), "_inheriting", False)
 

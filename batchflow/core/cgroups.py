@@ -1,4 +1,4 @@
-"""CPU quota and memory limit of this process's control groups: a container, a systemd slice, a batch system."""
+"""CPU quota and memory limit of this process's control groups: container, systemd slice or batch system."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _NO_LIMIT = 1 << 62
-"""Bytes from which on version 1 means that there is no limit."""
+"""Bytes above which version 1 means no limit."""
 
 
 class CgroupLimits(NamedTuple):
-    """Limits that control groups set; ``None``: there is none."""
+    """Limits set by control groups; ``None``: no limit."""
 
     cpus: float | None = None
     memory: int | None = None
 
 
 class _Mount(NamedTuple):
-    """A mounted hierarchy of control groups."""
+    """Mounted hierarchy of control groups."""
 
     controllers: frozenset[str]
-    """Empty for version 2."""
+    """Controllers of the hierarchy; empty for version 2."""
     root: str
-    """The group that is mounted: in a container its own."""
+    """Group that is mounted; in a container, its own."""
     folder: str
 
 
 def cgroup_limits(root: str = "/") -> CgroupLimits:
-    """Return the tightest limits of this process's groups and of all groups that these are in.
+    """Return the tightest limits of this process's groups and all their parent groups.
 
     Parameters
     ----------
     root
-        Folder in which ``proc`` and ``sys`` are.
+        Folder that contains ``proc`` and ``sys``.
     """
     cpus: list[float] = []
     memory: list[int] = []
@@ -49,7 +49,7 @@ def cgroup_limits(root: str = "/") -> CgroupLimits:
 
 
 def _memberships(root: str) -> Iterator[tuple[frozenset[str], str]]:
-    """Yield the controllers and the path of each group that this process is in."""
+    """Yield the controllers and the path of each group of this process."""
     for line in _lines(f"{root}/proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
         yield frozenset(filter(None, controllers.split(","))), path
@@ -74,17 +74,17 @@ def _is_of(mount: _Mount, controllers: frozenset[str]) -> bool:
 
 
 def _folders(mount: _Mount, path: str, root: str) -> Iterator[str]:
-    """Yield the folder of a group, and those of the groups that it is in, up to the one that is mounted."""
+    """Yield the folder of a group and those of its parents, up to the mounted one."""
     prefix = mount.root.rstrip("/")
     is_inside = path == mount.root or path.startswith(f"{prefix}/")
     parts = path[len(prefix) :].strip("/").split("/") if is_inside else []
-    parts = [] if ".." in parts else list(filter(None, parts))  # of another namespace: only the mount is seen
+    parts = [] if ".." in parts else list(filter(None, parts))  # another namespace: only the mount is visible
     for count in range(len(parts), -1, -1):
         yield os.path.join(f"{root}/{mount.folder}", *parts[:count])
 
 
 def _quota(folder: str) -> list[float]:
-    """Return the cores that a group may use, in a list."""
+    """Return the CPU quota of a group in cores, as a list of at most one number."""
     quota = _words(f"{folder}/cpu.max")
     if not quota:
         quota = [*_words(f"{folder}/cpu.cfs_quota_us"), *_words(f"{folder}/cpu.cfs_period_us")]
@@ -92,11 +92,11 @@ def _quota(folder: str) -> list[float]:
         cores = int(quota[0]) / int(quota[1])
     except (ValueError, LookupError, ZeroDivisionError):  # "max", or no such file
         return []
-    return [cores] if cores > 0 else []  # version 1 has -1 for no limit
+    return [cores] if cores > 0 else []  # version 1 uses -1 for no limit
 
 
 def _memory(folder: str) -> list[int]:
-    """Return the bytes that a group may use, in a list."""
+    """Return the memory limit of a group in bytes, as a list of at most one number."""
     limit = _words(f"{folder}/memory.max") or _words(f"{folder}/memory.limit_in_bytes")
     nbytes = int(limit[0]) if limit and limit[0].isdigit() else _NO_LIMIT
     return [nbytes] if nbytes < _NO_LIMIT else []

@@ -1,84 +1,86 @@
-"""How large the next chunk should be: pure arithmetic over what was measured."""
+"""Chunk sizes from measured costs: pure arithmetic."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 TARGET_SECONDS = 0.5
-"""What a chunk should take: long against the cost of a task (0.1 ms here, 0.5 ms on Ray), short
-against the patience of somebody who watches, and of the last worker."""
+"""Target duration of a chunk: long compared with the overhead of a task (0.1 ms here, 0.5 ms on Ray), short enough
+for live progress and for the last worker to finish.
+"""
 FLOOR_SECONDS = 0.002
-"""What a chunk takes at least at the end of a job, where chunks shrink so that all workers finish together. It is
-told from records before, and those to come may cost a thousand times as much."""
+"""Minimum duration of a chunk at the end of a job, where chunks shrink so that all workers finish together. It is
+estimated from earlier records, and later ones may cost a thousand times as much.
+"""
 FIRST_BYTES = 4_000
 FIRST_RECORDS = 4
-"""Size of the first chunks, before anything is known of the function."""
+"""Size of the first chunks, before the cost of the function is known."""
 GROWTH = 16
-"""How much larger than the largest chunk so far a chunk may be."""
+"""Maximum size of a chunk, as a multiple of the largest chunk so far."""
 _DECAY = 0.7
 WAITING_SECONDS = 2.0
-"""What a chunk should take where many calls wait side by side: they run out towards its end, so ends are rare."""
+"""Target duration of a chunk with concurrent calls: calls run out towards its end, so ends should be rare."""
 _FEW = 4
-"""How often a worker's calls side by side the first chunks last, where there is enough for all."""
+"""Minimum size of the first chunks, as a multiple of a worker's concurrent calls, if the input is large enough."""
 RATE_SECONDS = 5.0
-"""What a chunk takes at most where a rate keeps its calls back."""
+"""Maximum duration of a chunk whose calls are rate-limited."""
 ALONE_SHARE = 0.01
-"""Of the time that is left: so long, at most, may slots stand idle to see how fast one is alone."""
+"""Share of the remaining time that slots may idle while a chunk runs alone to measure its speed."""
 ALONE_SECONDS = 1.0
-"""What a chunk that runs alone should take; if there is time for less,"""
+"""Target duration of a chunk that runs alone."""
 ALONE_LEAST = 0.05
-"""no less than this: a shorter one tells nothing."""
+"""Minimum duration of a chunk that runs alone; a shorter one is no reliable measurement."""
 
 
 FIXED_LEAST = 0.05
-"""Seconds of the quickest chunk, below which the fixed cost of a chunk does not matter."""
+"""Seconds of the quickest chunk below which the fixed cost of a chunk does not matter."""
 FIXED_SHARE = 0.1
-"""Share of a chunk's time that its fixed cost should take: converting 4,000 columns, or a model that starts."""
+"""Target share of a chunk's time for its fixed cost, such as converting 4,000 columns or loading a model."""
 FIXED_MOST = 1.0
-"""Seconds of the quickest chunk, beyond which no larger one is tried to learn its fixed cost."""
+"""Seconds of the quickest chunk above which no larger one is tried to measure the fixed cost."""
 PROBE = 8
-"""How many times as large a chunk is that is to tell fixed from proportional cost."""
+"""Size of the chunk that separates fixed from proportional cost, as a multiple of the quickest one."""
 
 
 class ChunkPacing(NamedTuple):
-    """What calls that wait ask of the size of chunks."""
+    """Constraints of concurrent and rate-limited calls on chunk sizes."""
 
     calls: int = 1
-    """Side by side in one worker: a chunk needs as many records at least."""
+    """Concurrent calls in one worker: the minimum number of records in a chunk."""
     record: float = 1.0
-    """Usual weight of a record."""
+    """Typical weight of a record."""
     most: float = float("inf")
-    """Records that all workers together may begin in the time of a chunk."""
+    """Records that all workers together may start in the time of one chunk."""
     gap: float = 0.0
-    """Seconds from one call to the next, of all workers together, where a chunk is one call."""
+    """Seconds between calls of all workers together, if each chunk is one call."""
 
     @property
     def least(self) -> float:
-        """Weight of a chunk that keeps a worker's calls busy; 1 where they come one after the other."""
+        """Weight of a chunk that keeps a worker's calls busy; 1 if calls are sequential."""
         return self.calls * self.record if self.calls > 1 else 1
 
 
 AT_ONCE = ChunkPacing()
-"""Of a function that does not wait."""
+"""Pacing of a function whose calls are neither concurrent nor rate-limited."""
 
 
 class ChunkSizer:
-    """Sizes chunks by the measured cost of those before.
+    """Sizes chunks by the measured cost of earlier ones.
 
     Parameters
     ----------
     total
-        Weight of the whole input (bytes or records), ``None`` if not known.
+        Weight of the whole input (bytes or records); ``None`` if unknown.
     slots
-        Tasks that run side by side.
+        Number of tasks that run in parallel.
     first
         Weight of the first chunks.
     fixed
-        Weight of every chunk, where the user fixed it.
+        Weight of every chunk, if the user fixed it.
     pace
-        What calls that wait ask for.
+        Constraints of concurrent and rate-limited calls.
     timeout
-        Seconds of one task, of which a chunk should take half at most.
+        Time limit of one task in seconds; a chunk should take at most half of it.
     """
 
     def __init__(
@@ -102,18 +104,18 @@ class ChunkSizer:
         self._weight = 0.0
         self._seconds = 0.0
         self._quickest: tuple[float, int] = float("inf"), 0
-        """Seconds and weight of the quickest chunk,"""
+        """Seconds and weight of the quickest chunk."""
         self._larger: tuple[float, int] | None = None
-        """and of the last one that was larger by far."""
+        """Seconds and weight of the last chunk that was much larger than the quickest one."""
         self._under_way = 0
-        """Weight of the largest chunk so far, whether it came to its end or not."""
+        """Weight of the largest chunk so far, finished or not."""
 
     def resize(self, slots: int) -> None:
-        """Size chunks for so many tasks side by side from now on."""
+        """Size chunks for this number of parallel tasks from now on."""
         pace = self._pace
         self._slots = slots
         self._most = max(pace.record, pace.most * pace.record / slots)
-        # What a call waits for its turn is measured too; smaller chunks would only have more of them wait.
+        # Measured times include waiting for the rate limit; smaller chunks would only make more calls wait.
         self._target = (WAITING_SECONDS if self._waits else TARGET_SECONDS) + 2 * pace.gap * slots
 
     def next(self) -> int:
@@ -123,10 +125,10 @@ class ChunkSizer:
         return max(1, int(min(max(self._least, min(self._wanted(), self._share())), self._most)))
 
     def alone(self) -> int | None:
-        """Return the weight of a chunk that is worth running by itself, ``None`` where there is no time for one.
+        """Return the weight of a chunk that is worth running alone; ``None`` if there is not enough time.
 
-        Worth it is what is small beside what is left: the time of such a chunk, and before it of what runs
-        and of what waits behind that. So the best time is the first, before chunks grow.
+        The chunk is worth it if the idle time is small compared with the remaining time: its own, and the time to
+        drain running and queued work before it. The best moment is therefore early, before chunks grow.
         """
         if self._remaining is None or self._waits or not self._weight:
             return None
@@ -142,9 +144,9 @@ class ChunkSizer:
         return min(max(self._rate() * self._target, self._amortized()), self._largest * GROWTH)
 
     def _amortized(self) -> float:
-        """Return the weight of a chunk of whose time the fixed cost is a small share; 0 if there is hardly any.
+        """Return the weight of a chunk that makes the fixed cost a small share; 0 if the fixed cost is negligible.
 
-        The fixed cost is told from the quickest chunk and a larger one, which has to be tried if there is none.
+        The fixed cost is estimated from the quickest chunk and a larger one, which is tried if there is none yet.
         """
         least, weight = self._quickest
         if least < FIXED_LEAST or self._waits or self._pace.gap:
@@ -157,13 +159,13 @@ class ChunkSizer:
         return min(fixed / FIXED_SHARE, self._patience - fixed) / slope
 
     def _line(self, seconds: float, larger: int) -> tuple[float, float]:
-        """Return the fixed seconds of a chunk, and those for what is one of weight."""
+        """Return the fixed seconds of a chunk and the seconds per unit of weight."""
         least, weight = self._quickest
         slope = max(1e-9, (seconds - least) / max(1, larger - weight))
         return least - slope * weight, slope
 
     def _share(self) -> float:
-        """Return half of what each slot has left, but no less than a chunk is worth making for."""
+        """Return half of the remaining work per slot, but at least the minimum worthwhile weight."""
         if self._remaining is None:
             return float("inf")
         floor = self._rate() * FLOOR_SECONDS if self._weight else 1
@@ -177,13 +179,13 @@ class ChunkSizer:
         return self._weight / max(self._seconds, 1e-6)
 
     def drawn(self, weight: int) -> None:
-        """Note that a chunk of this weight was cut off the input."""
+        """Record that a chunk of this weight was taken from the input."""
         self._under_way = max(self._under_way, weight)
         if self._remaining is not None:
             self._remaining = max(0, self._remaining - weight)
 
     def learn(self, weight: int, seconds: float) -> None:
-        """Note how long a chunk took; later chunks count more than earlier ones."""
+        """Record the duration of a chunk; later chunks count more than earlier ones."""
         self._largest = max(self._largest, weight)
         self._quickest = min(self._quickest, (seconds, weight))
         if weight >= self._quickest[1] * PROBE / 2:

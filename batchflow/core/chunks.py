@@ -1,4 +1,4 @@
-"""Inputs, spans, chunks and pieces: where data is."""
+"""Inputs, spans, chunks and pieces: locations of data."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 from batchflow.core.compact_pickle import CompactPickle
 
 Key: TypeAlias = tuple[int, ...]
-"""Place of a chunk in the input: sorts as the input does, halves of a chunk between their neighbours."""
+"""Key of a chunk by its position in the input; halves of a chunk sort between its neighbours."""
 
 
 def _rebuild(number: int, *fields: Any) -> Any:
@@ -19,19 +19,19 @@ _COMPACT = CompactPickle(_rebuild)
 
 
 UNKNOWN_VERSION = "unknown:"
-"""Begins the version of records that cannot be compared with others."""
+"""Prefix of the version of records that cannot be compared with others."""
 
 
 @_COMPACT
 class InputFile(NamedTuple):
-    """One file or object of a source, or the whole of an in-memory source."""
+    """One file or object of a source, or a whole in-memory source."""
 
     uri: str
-    """Path or URI, as errors and the ledger name it."""
+    """Path or URI, as shown in errors and in the ledger."""
     size: int = 0
-    """Bytes of a file; records of an in-memory source."""
+    """Size in bytes; for an in-memory source, number of records."""
     version: str = ""
-    """What changes when the content does: modification time in nanoseconds, or etag."""
+    """Version of the content: modification time in nanoseconds, or etag."""
     compression: str | None = None
     """``"gz"``, ``"bz2"``, ``"zst"``, ``"lz4"``, ``"xz"``; ``None``: plain."""
     place: str = ""
@@ -39,48 +39,49 @@ class InputFile(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """The one name of the input, whatever spelling or link leads to it."""
+        """Canonical name of the input, whatever spelling or link leads to it."""
         return self.place or self.uri
 
 
 @_COMPACT
 class Span(NamedTuple):
-    """A contiguous range of one input, in the unit of its source (bytes, rows or records)."""
+    """Contiguous range of one input, in the unit of its source (bytes, rows or records)."""
 
     input: InputFile
     start: int = 0
     stop: int | None = None
-    """``None``: to the end of an input that is not cut."""
+    """End of the range; ``None``: end of an input that is not split."""
     header: Any = None
-    """What the driver had to read ahead for the worker, the column names of a CSV file."""
+    """Data that the driver has already read for the worker, such as the column names of a CSV file."""
     only: tuple[int, ...] | None = None
-    """Numbers of the records to process, in order; the others are read and left out. ``None``: all. A record is
-    then known by its index in here: blocks, counts and failures have that for its number."""
+    """Numbers of the records to process, in order; other records are read and dropped. ``None``: all. Blocks,
+    counts and failures then number a record by its index in this tuple.
+    """
 
     @property
     def whole(self) -> bool:
-        """Whether the span covers its input from end to end."""
+        """Whether the span covers its whole input."""
         return self.start == 0 and self.stop is None
 
 
 @_COMPACT
 class Chunk(NamedTuple):
-    """A contiguous range of a source: the unit of work, retry and resume.
+    """Contiguous range of a source: the unit of work, retry and resume.
 
-    A chunk is one span, or many whole small inputs. ``skip`` and ``take`` narrow one span further, in
-    records, after it was halved: so a compressed file, which cannot be cut, can be halved too.
+    A chunk is one span, or many whole small inputs. ``skip`` and ``take`` narrow a halved span further, in
+    records, so that even a compressed file, which cannot be split, can be halved.
     """
 
     spans: tuple[Span, ...]
     weight: int
-    """Cost in the unit that sizes are measured in: bytes, or records in memory."""
+    """Cost in the unit of chunk sizes: bytes, or records in memory."""
     skip: int = 0
     take: int | None = None
     of: int | None = None
-    """Records of its span, known once the chunk was halved."""
+    """Total number of records in the span, known once the chunk was halved."""
 
     def cut(self, records: int, places: "Sequence[int]") -> "list[Chunk]":
-        """Return a chunk of one span that holds this many records, cut before the records with these numbers."""
+        """Split a chunk of one span with this many records before the records with these numbers."""
         whole = self._replace(of=self.of or records)
         bounds = [0, *places, records]
         return [
@@ -91,42 +92,42 @@ class Chunk(NamedTuple):
         ]
 
     def halve(self, records: int) -> "tuple[Chunk, Chunk]":
-        """Return the two halves of a chunk of one span that holds this many records, at least two."""
+        """Split a chunk of one span, with this many records (at least two), into halves."""
         one, two = self.cut(records, [records // 2])
         return one, two
 
 
 @_COMPACT
 class Piece(NamedTuple):
-    """The rows of one chunk on disk, not yet part of the output."""
+    """Rows of one chunk on disk, not yet part of the output."""
 
     path: str
     rows: int
     nbytes: int
-    """Size on disk."""
+    """Size on disk in bytes."""
     schema: Any
-    """Its `pyarrow.Schema`."""
+    """Schema of the rows, a `pyarrow.Schema`."""
     digest: str = ""
-    """Of its bytes."""
+    """Hash of the file."""
 
     @property
     def name(self) -> str:
-        """Of its file, without the folder."""
+        """File name without the folder."""
         return self.path.rpartition("/")[2]
 
 
 @_COMPACT
 class Slice(NamedTuple):
-    """Some rows of a finished part, on their way into the part that takes its place."""
+    """Rows of a finished part that are copied into the part that replaces it."""
 
     path: str
     start: int = 0
     stop: int | None = None
-    """``None``: to its end."""
+    """End of the rows; ``None``: end of the part."""
     of_piece: bool = False
-    """The rows are those of a piece, whose format may be another one than that of parts."""
+    """Whether the rows are in a piece, whose format may differ from that of parts."""
 
     @property
     def whole(self) -> bool:
-        """Whether these are all rows of the part."""
+        """Whether the slice covers the whole part."""
         return self.start == 0 and self.stop is None

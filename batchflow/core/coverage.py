@@ -1,4 +1,4 @@
-"""Which ranges of an input are done and which are missing: pure arithmetic over chunks."""
+"""Finished and missing ranges of inputs: pure arithmetic over chunks."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from batchflow.core.chunks import Chunk, InputFile, Key, Span
 
 Range = tuple[int, int | None]
-"""First unit and the one behind the last; ``None``: to the end."""
+"""First unit and end (exclusive) of a range; ``None``: end of the input."""
 
 
 class Coverage:
-    """The parts of some inputs that chunks cover.
+    """Ranges of inputs that chunks cover.
 
     Parameters
     ----------
     chunks
-        Done ones; of a chunk that was halved, any of its parts.
+        Finished chunks; of a halved chunk, any of its parts.
     complete
-        Identities of inputs that a finished run covered to their ends.
+        Identities of inputs that a finished run covered completely.
     """
 
     def __init__(self, chunks: Iterable[Chunk] = (), complete: Container[str] = ()) -> None:
@@ -39,13 +39,13 @@ class Coverage:
             self._ranges[span.input.identity].append((span.start, span.stop))
 
     def ranges(self, item: InputFile) -> list[Range]:
-        """Return the ranges of an input that are covered, in order."""
+        """Return the covered ranges of an input, in order."""
         return sorted(self._ranges.get(item.identity, ()), key=lambda one: one[0])
 
     def gaps(self, item: InputFile) -> list[Range] | None:
-        """Return what is missing of an input that is covered in part, in order; ``None``: all of it.
+        """Return the missing ranges of a partly covered input, in order; ``None``: all of it is missing.
 
-        The last gap has no end unless the input is complete: whether anything is in it, only the input tells.
+        The last gap has no end unless the input is complete: only the input shows whether it contains data.
         """
         if item.identity not in self._ranges:
             return None
@@ -60,14 +60,14 @@ class Coverage:
         return gaps if item.identity in self._complete else [*gaps, (at, None)]
 
     def leftovers(self) -> Iterator[Chunk]:
-        """Yield the missing parts of chunks that were halved."""
+        """Yield the missing parts of halved chunks."""
         for done in self._halved.values():
             for skip, take in missing_windows(done):
                 yield done[0]._replace(skip=skip, take=take)
 
 
 def missing_windows(done: Sequence[Chunk]) -> Iterator[tuple[int, int]]:
-    """Yield the parts, as first record and count, that are missing of a halved chunk of which some are done."""
+    """Yield the missing parts of a partly finished halved chunk, as first record and count."""
     at = 0
     for chunk in sorted(done, key=lambda one: one.skip):
         if chunk.skip > at:
@@ -79,10 +79,10 @@ def missing_windows(done: Sequence[Chunk]) -> Iterator[tuple[int, int]]:
 
 
 def key_of(chunk: Chunk, place: int) -> Key:
-    """Return the key of a chunk whose first input stands at a place of the list of inputs."""
+    """Return the key of a chunk whose first input has this index in the list of inputs."""
     key: Key = (place, chunk.spans[0].start)
     return key if chunk.of is None else (*key, chunk.skip)
 
 
 NOTHING = Coverage()
-"""Of a run from the start."""
+"""Coverage of a run that starts from scratch."""

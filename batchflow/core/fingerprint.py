@@ -1,10 +1,10 @@
-"""Fingerprint of functions and values: the same in every process, another one after any change.
+"""Fingerprints of functions and values: equal in every process, different after any change.
 
-Functions count by their compiled code, so comments and formatting do not count; followed are the functions,
-classes and values of the user's project that they use. A module whose names are looked up while the function
-runs (`globals`, `eval`, `getattr`) counts as a whole, by the code of its file. Installed packages count by
-name and version. State of the process counts by its name. Values count by what `pickle` would keep of them.
-A value of which none of this is known raises `FingerprintError`: it is never taken as equal.
+Functions are hashed by their compiled code, so comments and formatting are ignored. The hash includes the
+functions, classes and values of the user's project that they use. A module whose names are looked up at run
+time (`globals`, `eval`, `getattr`) is hashed as a whole, by the code of its file. Installed packages are
+represented by name and version, process state by its name, other values by what `pickle` would store.
+A value that fits none of these raises `FingerprintError`: it is never assumed equal.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from batchflow.core.module_origins import (
 _DIGITS = 16
 _LEAVES = frozenset((int, float, complex, str, bytes, bool, type(None), type(...)))
 _SHORT = 40
-"""Bytes of a value that need no hash of their own."""
+"""Maximum size in bytes of a value that is not hashed separately."""
 _NESTED = frozenset((list, tuple, dict))
 _EXACT_MODULES = frozenset(("datetime", "decimal", "uuid", "fractions", "ipaddress"))
 _NUMPY_SCALARS = frozenset(("bool", "int", "uint", "float", "complex", "str", "bytes", "datetime", "timedelta"))
 _PLAIN_DEPTH = 20
 _BLOCK = 8192
-"""Items that are pickled at a time."""
+"""Number of items pickled at a time."""
 _LOCKS = ("_thread.lock", "_thread.RLock", "_thread._local")
-"""Types of the C level without a value of their own that counts."""
+"""C types without comparable state."""
 _CLASS_NOISE = frozenset(
     (
         "__dict__",
@@ -69,9 +69,9 @@ _CLASS_NOISE = frozenset(
     )
 )
 _FIELDS = (types.GetSetDescriptorType, types.MemberDescriptorType)
-"""Types of the attributes that a class of the C level gives its objects."""
+"""Descriptor types for the attributes of C-level classes."""
 _ADDRESS = re.compile(r"(?<=:)\d{9,}")
-"""What may be the address of a class in a text, such as the ``cls_ref`` of a validator of pydantic."""
+"""Possible address of a class in a text, such as the ``cls_ref`` of a pydantic validator."""
 _GLOBALS_NOISE = frozenset(
     (
         "__builtins__",
@@ -82,9 +82,9 @@ _GLOBALS_NOISE = frozenset(
         "__spec__",
     )
 )
-"""Names of a module's globals that tell where it is."""
+"""Module globals that depend on the location of the module."""
 _CACHES = {"numpy.vectorize": "_ufunc"}
-"""Attributes that calls fill, by class."""
+"""Attributes filled by calls, by class."""
 
 
 _PROCESS_STATE = {
@@ -108,31 +108,31 @@ _PROCESS_STATE = {
     "random": ("_inst",),
     "numpy.random.mtrand": ("_rand",),
 }
-"""Names in modules of what is state of the process and not of a function: it counts by its name."""
+"""Names of process state by module; it is represented by its name."""
 
 
 class FingerprintError(TypeError):
-    """A value that cannot be compared between two processes; the message names it."""
+    """Value that cannot be compared between two processes; the message names it."""
 
 
 class Fingerprint(NamedTuple):
-    """What is known of some values in order to compare them with others."""
+    """Fingerprint of some values."""
 
     digest: str
-    """Empty if they cannot be compared;"""
+    """Hash of the values; empty if they cannot be compared."""
     unknown: str
-    """then this says why."""
+    """Reason why the values cannot be compared; empty if they can."""
     packages: dict[str, str]
     """Installed distributions that functions use, with their versions."""
 
 
 def examine(*values: Any, opaque: tuple[type, ...] = ()) -> Fingerprint:
-    """Return the fingerprint of functions, or of any other values, together.
+    """Return the combined fingerprint of functions or other values.
 
     Parameters
     ----------
     opaque
-        Classes whose objects count only by the name of the class.
+        Classes whose objects are represented only by the name of the class.
     """
     walk = _ValueWalk(opaque)
     try:
@@ -145,12 +145,12 @@ def examine(*values: Any, opaque: tuple[type, ...] = ()) -> Fingerprint:
 
 
 def fingerprint(*values: Any, opaque: tuple[type, ...] = ()) -> str:
-    """Return the digits of functions, or of any other values, together; as `examine` otherwise.
+    """Return the combined hash of functions or other values; parameters are those of `examine`.
 
     Raises
     ------
     FingerprintError
-        If one of them, or a value that a function uses, cannot be compared between two processes.
+        If a value, or one that a function uses, cannot be compared between two processes.
     """
     found = examine(*values, opaque=opaque)
     if not found.digest:
@@ -167,7 +167,7 @@ def _hash(kind: str, tokens: Iterable[bytes]) -> bytes:
 
 
 def _leaf(value: Any) -> bytes:
-    data = b"=" + marshal.dumps(value, 2)  # this version writes neither references nor what is interned
+    data = b"=" + marshal.dumps(value, 2)  # this version writes neither references nor interning flags
     return data if len(data) <= _SHORT else b"#" + hashlib.sha256(data).digest()
 
 
@@ -176,20 +176,20 @@ def _name_of(kind: type) -> str:
 
 
 class _ValueWalk:
-    """One pass over values; each value becomes a token, which stands for its content."""
+    """One pass over values; each value becomes a token that represents its content."""
 
     def __init__(self, opaque: tuple[type, ...] = ()) -> None:
         self._opaque = opaque
         self._done: dict[int, tuple[Any, bytes]] = {}
-        """Tokens by identity; the value is kept, so that its number is not given to another one."""
+        """Tokens by identity, with the value kept alive so that its id is not reused."""
         self._open: dict[int, int] = {}
-        """Values that are being hashed, with their depth: those that contain this one."""
+        """Enclosing values that are being hashed, by identity, with their depth."""
         self._path: list[str] = []
         self._process_state = _process_state()
         self.packages: dict[str, str] = {}
 
     def root(self, value: Any) -> bytes:
-        """Return the token of a value; a function of an installed package counts with the package's files."""
+        """Return the token of a value; a function of an installed package is hashed with its files."""
         token = self.token(value)
         function = getattr(value, "func", value)
         module = getattr(function, "__module__", None) if callable(function) else None
@@ -232,17 +232,17 @@ class _ValueWalk:
 
     @contextmanager
     def _named(self, name: str) -> Iterator[None]:
-        """Name a part of a value, for the message about it."""
+        """Name a part of a value, for error messages."""
         self._path.append(name)
         yield
-        self._path.pop()  # not after an error, which reads it
+        self._path.pop()  # not after an error, whose message reads it
 
     def _refuse(self, value: Any, why: str) -> FingerprintError:
         place = " of ".join(reversed(self._path)) or "a value"
         return FingerprintError(f"{place} is a {_name_of(type(value))}, {why}")
 
     def _check_address(self, value: Any) -> None:
-        """Refuse a number or text that is the address of a value that contains it."""
+        """Refuse a number or text that is the address of an enclosing value."""
         if type(value) is int:
             is_address = value in self._open
         elif type(value) is str and " at 0x" in value:
@@ -254,7 +254,7 @@ class _ValueWalk:
             raise FingerprintError(message)
 
     def _class_at(self, address: re.Match[str]) -> str:
-        """Return what stands for a class whose address is part of a text, as in the validators of pydantic."""
+        """Return a placeholder for a class whose address is part of a text, as in pydantic validators."""
         number = int(address[0])
         if number in self._open:
             return f"^{len(self._open) - self._open[number]}"
@@ -287,7 +287,7 @@ class _ValueWalk:
 
     def _mapping(self, value: Mapping[Any, Any]) -> bytes:
         tokens: list[bytes] = []
-        noise = _GLOBALS_NOISE if "__builtins__" in value else ()  # validate_call of pydantic holds the globals
+        noise = _GLOBALS_NOISE if "__builtins__" in value else ()  # validate_call of pydantic stores the globals
         for key, item in value.items():
             if key in noise:
                 continue
@@ -338,7 +338,7 @@ class _ValueWalk:
             return _hash("function", tokens)
 
     def _looked_up_late(self, function: types.FunctionType) -> Iterator[bytes]:
-        """Yield tokens of the modules that a function looks up by text when it runs, each as a whole."""
+        """Yield tokens of the modules that a function looks up by text at run time, each hashed as a whole."""
         code, values = function.__code__, function.__globals__
         names = set(_names(code))
         by_text = any(name not in values for name in _BY_TEXT.intersection(_looked_up(code)))
@@ -360,14 +360,14 @@ class _ValueWalk:
         return self._file(module) if is_project(module) else self._package(module)
 
     def _whole(self, module: str | None) -> bytes:
-        """Return the token of a module all of whose names may be used."""
+        """Return the token of a module of which any name may be used."""
         if module is None or source_file(module) is None:
             message = f"{' of '.join(reversed(self._path))} looks up names by text, in a module without a file"
             raise FingerprintError(message)
         return self._file(module)
 
     def _variables(self, values: Mapping[str, Any], code: types.CodeType) -> Iterator[bytes]:
-        """Yield tokens of what a function looks up by name, and of the attributes of modules and functions."""
+        """Yield tokens of a function's variables, and of attributes of modules and functions among them."""
         attributes = _names(code)
         passed = _passed_on(code)
         for name, value in values.items():
@@ -377,7 +377,7 @@ class _ValueWalk:
 
     def _attributes(self, of: str, value: Any, names: list[str], passed: frozenset[str]) -> Iterator[bytes]:
         if isinstance(value, types.ModuleType) and is_project(value.__name__):
-            if of in passed and source_file(value.__name__):  # to getattr() or vars(), say
+            if of in passed and source_file(value.__name__):  # passed to getattr() or vars(), for example
                 yield self._file(value.__name__)
             if id(value) not in self._open:
                 yield from self._module_attributes(value, names, passed)
@@ -409,7 +409,7 @@ class _ValueWalk:
         return _hash("code", (*plain, *self.tokens(code.co_consts)))
 
     def _imports(self, code: types.CodeType, package: str) -> Iterator[bytes]:
-        """Yield tokens of modules that code imports when it runs; none of them is imported for it."""
+        """Yield tokens of modules that code imports at run time, without importing them."""
         for module, names in _imported(code, package):
             if not is_project(module):
                 yield self._package(module)
@@ -418,17 +418,17 @@ class _ValueWalk:
                 yield self._file(name)
 
     def _subclasses(self, kind: type) -> Iterator[bytes]:
-        """Yield tokens of the classes that are derived from one, in the order of their names."""
+        """Yield tokens of the subclasses of a class, in the order of their names."""
         found: list[type] = type.__subclasses__(kind)
         for derived in sorted(found, key=_name_of):
             yield self.token(derived)
             yield from self._subclasses(derived)
 
     def _file(self, module: str) -> bytes:
-        """Return the token of a module of the project: of its file, and of what that imports in turn."""
+        """Return the token of a project module: of its file and, recursively, of the modules it imports."""
         file = source_file(module)
         if file is None:
-            return _leaf(None)  # there is no such module: its parent has something of that name
+            return _leaf(None)  # no such module: an attribute of its parent has that name
         code = module_code(file)
         if isinstance(code, bytes):
             return _leaf(code)
@@ -476,7 +476,7 @@ class _ValueWalk:
         with self._named(f".{name}"):
             return self.token(item)
 
-    # What a wrapper of the C level holds
+    # Wrappers of the C level
 
     def _method(self, value: types.MethodType) -> bytes:
         return _hash("method", self.tokens((value.__func__, value.__self__)))
@@ -489,7 +489,7 @@ class _ValueWalk:
         return _hash("builtin method", (_leaf(value.__name__), self.token(owner)))
 
     def _named_in(self, module: str) -> Iterator[bytes]:
-        """Yield tokens of the module in which something is found by its name."""
+        """Yield tokens of the module that contains a value pickled by name."""
         if module in {"__main__", "__mp_main__"}:
             return
         yield _leaf(module)
@@ -525,7 +525,7 @@ class _ValueWalk:
     # Objects
 
     def _object(self, value: Any) -> bytes:
-        """Return the token of what `pickle` would keep of an object."""
+        """Return the token of what `pickle` would store of an object."""
         kind = type(value)
         name = _name_of(kind)
         reduced = self._reduced(value)
@@ -560,7 +560,7 @@ class _ValueWalk:
         return _hash("object", tokens)
 
     def _global(self, value: Any, name: str) -> bytes:
-        """Return the token of what is pickled by its name; of the project it counts with the file it is in."""
+        """Return the token of a value pickled by name; in the project, its file is hashed as well."""
         module = getattr(value, "__module__", None)
         if not isinstance(module, str) or lookup(module, name) is not value:
             module = pickle.whichmodule(value, name)  # type: ignore[attr-defined]
@@ -575,7 +575,7 @@ class _ValueWalk:
         return _hash("global", tokens)
 
     def _arrow(self, value: Any) -> bytes | None:
-        """Return the token of Arrow data and frames that offer it: of their IPC stream, which is never held."""
+        """Return the token of Arrow data or a compatible frame: its IPC stream, hashed without being stored."""
         import pyarrow as pa
 
         table = _as_arrow(value, pa)
@@ -591,7 +591,7 @@ class _ValueWalk:
         return _hash(_name_of(type(value)), (total.digest(),))
 
     def _msgspec(self, value: Any) -> bytes | None:
-        """Return the token of a constraint, configuration, encoder or decoder: of all that it was made with."""
+        """Return the token of a constraint, configuration, encoder or decoder: of all its settings."""
         kind = type(value)
         if kind.__name__ not in {"Meta", "StructConfig", "Encoder", "Decoder"}:
             return None
@@ -606,7 +606,7 @@ class _ValueWalk:
         return _hash(name, (self._set([*(value.items() if name == "HashTrieMap" else value)]),))
 
     def _ctypes(self, value: Any) -> bytes | None:
-        """Return the token of a library of C code; its functions are refused, as they do not name it."""
+        """Return the token of a C library; its functions are refused, as they do not name it."""
         import ctypes
 
         if not isinstance(value, ctypes.CDLL):
@@ -620,7 +620,7 @@ class _ValueWalk:
 
 
 class _Sink:
-    """A file that is only hashed."""
+    """File object that hashes all writes."""
 
     closed = False
 
@@ -639,7 +639,7 @@ class _Sink:
 
 
 def _metaclass_attributes(meta: type) -> list[str]:
-    """Return the names of what a metaclass of the C level keeps of a class beside its attributes."""
+    """Return the names of C-level data that a metaclass stores on a class beside its attributes."""
     found = {
         name
         for one in meta.__mro__
@@ -651,12 +651,12 @@ def _metaclass_attributes(meta: type) -> list[str]:
 
 
 def _plain_items(value: Any, apart: Mapping[int, str]) -> bytes | None:
-    """Return the token of a container of plain values, made in C; `None` for any other container.
+    """Return the token of a container of plain values, computed in C; ``None`` for other containers.
 
     Parameters
     ----------
     apart
-        Identities of containers that are no plain values.
+        Identities of containers that are not plain values.
     """
     kind = type(value)
     if kind is dict:
@@ -672,14 +672,14 @@ def _plain_items(value: Any, apart: Mapping[int, str]) -> bytes | None:
             return None
         file = io.BytesIO()
         pickler = pickle.Pickler(file, 5)
-        pickler.fast = True  # without references, which depend on what happens to be one object
+        pickler.fast = True  # without references, which depend on object identity
         pickler.dump(part)
         tokens.append(hashlib.sha256(file.getbuffer()).digest())
     return _hash(kind.__name__, tokens)
 
 
 def _is_plain(items: list[Any], apart: Mapping[int, str]) -> bool:
-    """Whether values, and those inside them, are of types whose pickles are equal exactly if the values are."""
+    """Whether values, nested ones included, are of types whose pickles are equal exactly if the values are."""
     level = items
     for _ in range(_PLAIN_DEPTH):
         kinds = set(map(type, level)) - _LEAVES
@@ -696,14 +696,14 @@ def _is_plain(items: list[Any], apart: Mapping[int, str]) -> bool:
 
 
 def _is_exact(kind: type) -> bool:
-    """Whether a type of the standard library, or a scalar of NumPy, is known to be pickled in one way."""
+    """Whether a type of the standard library or a NumPy scalar always pickles the same way."""
     if kind.__module__ == "numpy":
         return kind.__name__.rstrip("0123456789_") in _NUMPY_SCALARS
     return kind.__module__ in _EXACT_MODULES
 
 
 def _process_state() -> dict[int, str]:
-    """Return the names of the state of this process by identity, in one spelling."""
+    """Return the canonical names of process state, by identity."""
     return {
         id(getattr(sys.modules[module], name)): f"{module}.{name.strip('_')}"
         for module, names in _PROCESS_STATE.items()
@@ -723,14 +723,14 @@ def _held_function(value: Any) -> Any:
 
 
 def _reduces_itself(kind: type) -> bool:
-    """Whether Python code outside the standard library says what a pickle of an object holds."""
+    """Whether Python code outside the standard library defines how an object is pickled."""
     names = ("__reduce_ex__", "__reduce__", "__getstate__")
     methods = [getattr(kind, name, None) for name in names]
     return any(isinstance(method, types.FunctionType) for method in methods)
 
 
 def _as_arrow(value: Any, pa: Any) -> Any:
-    """Return Arrow data, or a frame that offers it, as a table."""
+    """Return Arrow data, or a compatible frame, as a table."""
     if isinstance(value, pa.Table):
         return value
     if isinstance(value, pa.RecordBatch):
@@ -755,7 +755,7 @@ def _cells(function: types.FunctionType) -> dict[str, Any]:
 
 
 def _globals(function: types.FunctionType) -> dict[str, Any]:
-    """Return the global variables that a function, or code inside it, looks up."""
+    """Return the global variables that a function, nested code included, looks up."""
     names = function.__globals__
     return {name: names[name] for name in _looked_up(function.__code__) if name in names}
 
@@ -779,13 +779,13 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _names(code: types.CodeType) -> list[str]:
-    """Return all names of code, attributes too, and of the code inside it."""
+    """Return all names in code, including attributes and nested code."""
     return sorted({name for inner in _codes(code) for name in inner.co_names})
 
 
 @functools.lru_cache(1024)
 def _passed_on(code: types.CodeType) -> frozenset[str]:
-    """Return the names of what code takes as a value, and not only for one of its attributes."""
+    """Return the names that code uses as values, and not only to access an attribute."""
     found = set()
     for inner in _codes(code):
         steps = [item for item in dis.get_instructions(inner) if item.opname not in _NO_STEPS]
@@ -798,7 +798,7 @@ def _passed_on(code: types.CodeType) -> frozenset[str]:
 def _dynamic_imports(
     code: types.CodeType, importers: frozenset[str], values: Mapping[str, Any]
 ) -> Iterator[str | None]:
-    """Yield the names that code gives to `import_module` or `__import__`; ``None`` for what only a call tells."""
+    """Yield the arguments of `import_module` or `__import__` in code; ``None`` if only known at run time."""
     for inner in _codes(code):
         if importers.isdisjoint(inner.co_names + inner.co_varnames + inner.co_freevars):
             continue
@@ -815,7 +815,7 @@ def _dynamic_imports(
 
 
 def _texts(code: types.CodeType) -> list[str]:
-    """Return the texts among the constants of code."""
+    """Return the strings among the constants of code."""
     return sorted({one for inner in _codes(code) for one in inner.co_consts if isinstance(one, str)})
 
 
@@ -824,7 +824,7 @@ def _is_module_of_project(name: str) -> bool:
 
 
 def _absolute(module: str, package: str) -> str:
-    """Return the full name of a module that is named from a package."""
+    """Return the absolute name of a module named relative to a package."""
     name = module.lstrip(".")
     level = len(module) - len(name)
     parts = package.split(".")
@@ -839,7 +839,7 @@ def _methods(kind: type) -> Iterator[types.FunctionType]:
 
 
 def _is_made_doc(kind: type, doc: object) -> bool:
-    """Whether a docstring is the signature that `dataclass` or `namedtuple` writes, with defaults as text."""
+    """Whether a docstring is the signature that `dataclass` or `namedtuple` generates, with defaults as text."""
     made = hasattr(kind, "__dataclass_fields__") or hasattr(kind, "_fields")
     return doc is None or (made and str(doc).startswith(f"{kind.__name__}("))
 
@@ -852,7 +852,7 @@ def _package_of(names: Mapping[str, Any]) -> str:
 
 
 def _imported(code: types.CodeType, package: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield modules that code imports, each with the names that it takes from it."""
+    """Yield modules that code imports, each with the names imported from it."""
     for level, names, module in _import_statements(code):
         parts = package.split(".")
         base = ".".join(parts[: len(parts) - level + 1]) if level else ""
@@ -874,9 +874,9 @@ def _import_statements(code: types.CodeType) -> list[tuple[int, tuple[str, ...],
 
 _IMPORTERS = frozenset(("import_module", "__import__"))
 _BY_TEXT = frozenset(("globals", "eval", "exec"))
-"""Builtins that find the names of a module by text."""
+"""Builtins that look up names of a module by text."""
 _NO_STEPS = frozenset(("EXTENDED_ARG", "NOP", "CACHE", "PUSH_NULL", "RESUME", "COPY_FREE_VARS"))
-"""Instructions that neither take nor give a value."""
+"""Instructions that neither consume nor produce a value."""
 _CONTAINERS = frozenset((list, tuple, dict, set, frozenset))
 _METHODS: dict[type, Callable[[_ValueWalk, Any], bytes]] = {
     list: _ValueWalk._sequence,

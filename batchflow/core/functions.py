@@ -1,4 +1,4 @@
-"""How a function is named, and how it may be called: one call after the other, in threads, in an asyncio loop."""
+"""Names of functions and their concurrency: sequential calls, threads or an asyncio loop."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 SIDE_BY_SIDE = 100
-"""Calls of an async function at once in each worker, where the job does not say: as many as aiohttp connects."""
+"""Default number of concurrent calls of an async function in each worker: the connection limit of aiohttp."""
 
 
 def is_async(fn: Callable[..., Any]) -> bool:
-    """Whether calling a function gives what is to be awaited: ``async def``, with ``yield`` or without."""
+    """Whether calling a function returns an awaitable or async generator."""
     while isinstance(fn, partial):
         fn = fn.func
     return any(
@@ -23,11 +23,11 @@ def is_async(fn: Callable[..., Any]) -> bool:
 
 
 def side_by_side(fn: Callable[..., Any], concurrency: int | None) -> int | None:
-    """Return how many calls of a function run at once in a worker; ``None``: one after the other."""
+    """Return the number of concurrent calls of a function in a worker; ``None``: sequential."""
     return concurrency or (SIDE_BY_SIDE if is_async(fn) else None)
 
 
 def describe(fn: Callable[..., Any]) -> str:
-    """Return the name of a function and where it stands."""
+    """Return the module and qualified name of a function."""
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
     return f"{getattr(fn, '__module__', '?')}.{name}"

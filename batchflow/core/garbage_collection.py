@@ -1,4 +1,4 @@
-"""Python's look for garbage in cycles, made seldom while many objects are held of which none is garbage."""
+"""Less frequent garbage collection while many objects are held and none is garbage."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from threading import Lock
 
 _OBJECTS = 50_000
-"""New objects after which Python looks; by itself it does after 700, over and over again."""
+"""Allocations between collections; the default of Python is 700."""
 _lock = Lock()
 _before: list[tuple[int, int, int]] = []
-"""What was set before the first of those that ask for it now; each of them stands here once."""
+"""Thresholds before the first active context, once for each active context."""
 
 
 @contextmanager
 def relaxed_gc() -> Iterator[None]:
-    """Have Python look seldom, in all threads; a program that switched it off keeps that."""
+    """Make garbage collection less frequent in all threads; a disabled collector stays disabled."""
     with _lock:
         now = gc.get_threshold()
         _before.append(_before[0] if _before else now)

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first lets running tasks finish, the second stops at once."""
+"""Ctrl-C handling: the first lets running tasks finish, the second stops at once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 from batchflow.errors import InterruptedRun
 
 DRAIN_SECONDS = 10.0
-"""What running tasks are given to finish, after the first Ctrl-C."""
+"""Time that running tasks have to finish after the first Ctrl-C."""
 
 
 class InterruptHandler:
-    """Hears Ctrl-C inside ``with``, in the main thread, and where nobody else does."""
+    """Context manager that handles Ctrl-C in the main thread, unless another handler is installed."""
 
     def __init__(self) -> None:
         self._deadline: float | None = None
@@ -39,27 +39,27 @@ class InterruptHandler:
         self._deadline = time.monotonic() + DRAIN_SECONDS
         exit_as_interrupted()
         grace = f"{DRAIN_SECONDS:.0f} s at most (Ctrl-C again stops at once)"
-        below = "\x1b[J" if os.isatty(2) else ""  # lines of running steps, which are drawn again
-        # Not through `sys.stderr`, which may be in the middle of a line at this moment.
+        below = "\x1b[J" if os.isatty(2) else ""  # erases progress lines, which are drawn again
+        # Not through `sys.stderr`, which may be in the middle of a write.
         os.write(2, f"\n{below}batchflow: finishing what is running, {grace}\n".encode())
 
     @property
     def pressed(self) -> bool:
-        """Whether somebody asked to stop."""
+        """Whether Ctrl-C was pressed."""
         return self._deadline is not None
 
     def stopping(self) -> bool:
-        """Return whether nothing new is to begin; raises `InterruptedRun` once running tasks had their time."""
+        """Return whether to start nothing new; raises `InterruptedRun` once the time of running tasks is over."""
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise InterruptedRun
         return self.pressed
 
 
 def exit_as_interrupted() -> None:
-    """Have a script that `InterruptedRun` ends exit with 130, as for a plain `KeyboardInterrupt`.
+    """Make a script ended by `InterruptedRun` exit with 130, as for a plain `KeyboardInterrupt`.
 
-    Python asks whether it is that very class, and a script would exit with 1 otherwise. Somebody at a
-    prompt stays there.
+    Python does so only for that exact class, and the script would exit with 1 otherwise. An interactive session
+    is not ended.
     """
     before: Any = sys.excepthook
 

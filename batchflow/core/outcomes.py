@@ -1,4 +1,4 @@
-"""The frozen values that travel between driver and workers: where data is, what to do, what came out.
+"""Outcomes, failures and statistics that travel from workers to the driver.
 
 Named tuples, since a frozen dataclass takes ten times as long to define and twice as long to pickle.
 Their annotations are no text, as `from __future__ import annotations` makes them: each process that
@@ -14,7 +14,7 @@ from batchflow.core.compact_pickle import CompactPickle
 from batchflow.core.work import Task
 
 Phase: TypeAlias = Literal["read", "call", "convert", "write", "timeout", "memory", "worker"]
-"""Where a record or chunk failed."""
+"""Phase in which a record or chunk failed."""
 
 
 def _rebuild(number: int, *fields: Any) -> Any:
@@ -27,29 +27,29 @@ _COMPACT = CompactPickle(_rebuild)
 
 @_COMPACT
 class Position(NamedTuple):
-    """Records of a chunk among which the function was when its task broke off."""
+    """Records of a chunk that the function was processing when its task was aborted."""
 
     span: int
-    """Place of their span among those of the chunk."""
+    """Index of the span in the chunk."""
     first: int
-    """Number of the first one within the span, from 0."""
+    """Number of the first record within the span, from 0."""
     records: int = 1
     seconds: float = 0.0
-    """Since the function was called for the first one."""
+    """Seconds since the function was called for the first record."""
 
 
 @_COMPACT
 class Failure(NamedTuple):
-    """One row of the error table, of a record or of a whole chunk."""
+    """One row of the error table, for a record or a whole chunk."""
 
     source: str
     start: int | None
-    """First unit of the failed range: byte offset, row or record, from 0."""
+    """Start of the failed range: byte offset, row or record, from 0."""
     stop: int | None
     record: int | None
-    """Number of the record in its source, from 1; counted from the start of its span while it travels."""
+    """Number of the record in its source, from 1; within a task, from the start of its span."""
     payload: str | None
-    """The record itself, cut at ``PAYLOAD_LIMIT`` characters."""
+    """Text of the record, truncated to ``PAYLOAD_LIMIT`` characters."""
     phase: Phase
     error_type: str
     message: str
@@ -57,9 +57,9 @@ class Failure(NamedTuple):
     attempts: int = 1
     worker: str = ""
     seconds: float | None = None
-    """Of the task, where the whole chunk failed."""
+    """Duration of the task, if the whole chunk failed."""
     row: int = 0
-    """Rows that the chunk gave before it: where its own belong once it succeeds. No column of the error table."""
+    """Rows of the chunk before the failure, used to insert late results. Not a column of the error table."""
 
 
 _new_failure = partial(tuple.__new__, Failure)
@@ -85,7 +85,7 @@ class Failures(Sequence[Failure]):
 
     @classmethod
     def of(cls, failures: Iterable[Failure]) -> "Failures":
-        """Return failures by column; those that are stored so already are returned as they are."""
+        """Return failures by column; failures already stored so are returned as they are."""
         if isinstance(failures, cls):
             return failures
         return cls(tuple(zip(*failures, strict=True)) or ((),) * len(Failure._fields))
@@ -95,7 +95,7 @@ class Failures(Sequence[Failure]):
         return self.columns[_FIELD_INDEX[field]]
 
     def replace(self, **columns: Sequence[Any]) -> "Failures":
-        """Return the failures with other values of some fields."""
+        """Return the failures with the values of some fields replaced."""
         pairs = zip(Failure._fields, self.columns, strict=True)
         return Failures([columns.get(field, column) for field, column in pairs])
 
@@ -130,11 +130,11 @@ class Failures(Sequence[Failure]):
 
 @_COMPACT
 class SpanCount(NamedTuple):
-    """What became of the records of one span."""
+    """Record counts of one span."""
 
     uri: str
     positions: int = 0
-    """Numbers used up, blank lines included; what the next span of the input counts on from."""
+    """Record numbers used, blank lines included; the next span of the input counts on from here."""
     rows_in: int = 0
     rows_out: int = 0
     failed: int = 0
@@ -142,11 +142,11 @@ class SpanCount(NamedTuple):
 
 @_COMPACT
 class Stats(NamedTuple):
-    """What one task did; times in seconds."""
+    """Statistics of one task; times in seconds."""
 
     worker: str = ""
     started: float = 0.0
-    """Seconds since the epoch, by the worker's clock."""
+    """Start time in seconds since the epoch, by the worker's clock."""
     seconds: float = 0.0
     read: float = 0.0
     call: float = 0.0
@@ -155,45 +155,45 @@ class Stats(NamedTuple):
     nbytes: int = 0
     """Bytes read."""
     held: int = 0
-    """Bytes of the rows that were given back, which wait in memory until they are combined."""
+    """Bytes of returned rows, which stay in memory until they are combined."""
     peak_memory: int = 0
-    """Largest resident size of the worker process so far, in bytes."""
+    """Peak resident memory of the worker process so far, in bytes."""
     spans: tuple[SpanCount, ...] = ()
     retries: int = 0
-    """Calls of the function with records that were tried before, inside the task."""
+    """Repeated calls of the function for failed records, within the task."""
     lanes: float = 0.0
-    """Seconds that its calls took, by the number of them at once; 0 where they come one after the other."""
+    """Total duration of its calls divided by the number of concurrent calls; 0 if calls are sequential."""
     cpu: float = 0.0
-    """Seconds that its process computed meanwhile, on all its threads: the rest of its time it waited."""
+    """CPU seconds of the process during the task, on all threads; it waited for the rest of the time."""
     leading: int = 0
-    """Records that failed before the first one that did not, up to `LEADING`."""
+    """Records that failed before the first successful one, up to `LEADING`."""
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """`rows_in`, `rows_out` and `failed` at once: they are asked for of each chunk."""
+        """Values of ``rows_in``, ``rows_out`` and ``failed``, computed together as every chunk needs them."""
         if len(self.spans) == 1:
             return self.spans[0][2:]
         return self.rows_in, self.rows_out, self.failed
 
     @property
     def rows_in(self) -> int:
-        """Records read, failed ones included."""
+        """Records read, including failed ones."""
         return sum(span.rows_in for span in self.spans)
 
     @property
     def rows_out(self) -> int:
-        """Rows given back."""
+        """Rows returned."""
         return sum(span.rows_out for span in self.spans)
 
     @property
     def failed(self) -> int:
-        """Records that ended in the error table."""
+        """Records in the error table."""
         return sum(span.failed for span in self.spans)
 
 
 @_COMPACT
 class Succeeded(NamedTuple):
-    """Outcome of a task that read its chunk to the end; single records may have failed."""
+    """Outcome of a task that read its whole chunk; individual records may have failed."""
 
     key: Key
     stats: Stats
@@ -201,85 +201,85 @@ class Succeeded(NamedTuple):
     payload: Any = None
     """Segments (tables and lists of objects, in order), a `Piece`, or an executor's reference to them."""
     schemas: tuple[Any, ...] = ()
-    """Of rows that must go into one table with those of other chunks: as the function gave them, and combined."""
+    """Schemas of rows that must fit into one table with other chunks: as returned, and combined."""
     digest: str = ""
-    """Of the value of a step, where it was asked for."""
+    """Hash of the value of a step, if requested."""
     printed: tuple[str, ...] = ()
-    """Lines that it printed."""
+    """Lines that the task printed."""
     tallies: tuple[Any, ...] = ()
-    """For each span with selected records, an array of the rows that each of them gave; -1: it was not read."""
+    """Rows from each selected record, as one array per span with selected records; -1: not read."""
 
 
 @_COMPACT
 class Failed(NamedTuple):
-    """Outcome of a task that gave nothing back."""
+    """Outcome of a task without a result."""
 
     key: Key
     failure: Failure
     records: int | None = None
-    """Records in the chunk, where the task got far enough to know: what halving needs."""
+    """Number of records in the chunk, if known; halving needs it."""
     stats: Stats = Stats()
     died: bool = False
-    """The task broke off, most often with its worker: how many records it had is to be found out."""
+    """Whether the task was aborted, usually with its worker, so that its record count is still unknown."""
     suspect: bool = False
-    """What ended it may have come from outside, so it is tried alone before a record is blamed."""
+    """Whether the cause may be outside of the task, which then runs alone before a record is blamed."""
     helped: bool = False
-    """Another try may help, as the ``retry=`` of the job has it."""
+    """Whether a retry may help, according to the ``retry=`` of the job."""
     after: float | None = None
-    """Seconds before another try, where the function asked for one."""
+    """Seconds before the next attempt, if the function requested a delay."""
     gone: bool = False
-    """The node that it ran on is gone, or what it took was on one that is: another one does it as well."""
+    """Whether the node of the task or of its input was lost, so that another node can run it as well."""
     position: Position | None = None
-    """Record that it broke off at, where that is known."""
+    """Record at which the task was aborted, if known."""
     limit: float | None = None
-    """Seconds that it took longer than."""
+    """Time limit that the task exceeded, in seconds."""
     unwritten: bool = False
-    """Its rows could not be written, which is no fault of theirs: the disk is full, or gone."""
+    """Whether writing the rows failed for a reason outside of them: the disk is full or lost."""
     unloadable: bool = False
-    """The worker could not load the program of the job, so no work of the job can succeed there."""
+    """Whether the worker could not load the program of the job, so that no work of the job can succeed there."""
     setup: bool = False
-    """The ``setup=`` of the job raised or killed its worker, so that no record was called."""
+    """Whether the ``setup=`` of the job raised or killed its worker, so that no record was processed."""
     printed: tuple[str, ...] = ()
-    """Lines that it printed."""
+    """Lines that the task printed."""
 
 
 Outcome: TypeAlias = Succeeded | Failed
 
 LEADING = 1000
-"""Records of which all must have failed to stop a job that says nothing of ``max_errors=``."""
+"""Number of leading records that must all fail to stop a job without ``max_errors=``."""
 PAYLOAD_LIMIT = 1000
-"""Characters of a record that the error table keeps."""
+"""Maximum characters of a record in the error table."""
 MESSAGE_LIMIT = 2000
-"""Characters of a message that the error table keeps, without the hint behind it."""
+"""Maximum characters of a message in the error table, without the hint after it."""
 TRACEBACK_LIMIT = 8000
-"""Characters of a traceback that the error table keeps: its start and its end."""
+"""Maximum characters of a traceback in the error table: its start and its end."""
 TRACEBACKS = 10_000
-"""Failures of one kind, of one type and raised at one line, that keep their traceback."""
+"""Maximum number of failures of one type raised at one line that keep their traceback."""
 
 
 class SettledChunk(NamedTuple):
-    """A chunk that came to its end."""
+    """Chunk whose processing is final."""
 
     task: Task
-    """The last attempt at it."""
+    """Last attempt at the chunk."""
     stats: Stats = Stats()
     failures: Sequence[Failure] = ()
     payload: Any = None
     counted: bool = True
-    """Whether ``stats.spans`` tell how many records the chunk holds."""
+    """Whether ``stats.spans`` hold the record counts of the chunk."""
     before: bool = False
-    """Whether an earlier run did it."""
+    """Whether an earlier run processed the chunk."""
     schemas: tuple[Any, ...] = ()
-    """Of the rows in memory, where they must go into one table: as the function gave them, and combined."""
+    """Schemas of rows in memory that must fit into one table: as returned by the function, and combined."""
     tallies: tuple[Any, ...] = ()
-    """For each span with selected records, an array of the rows that each of them gave; -1: it was not read."""
+    """Rows from each selected record, as one array per span with selected records; -1: not read."""
 
     @property
     def key(self) -> Key:
-        """Its place in the input."""
+        """Key of the chunk."""
         return self.task.key
 
     @property
     def chunk(self) -> Chunk:
-        """The chunk."""
+        """Chunk of the last attempt."""
         return self.task.chunk

@@ -1,8 +1,8 @@
-"""The package itself: its version and its folder."""
+"""Version and folder of the package."""
 
 import os
 
 __version__ = "0.1.0"
 
 PACKAGE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-"""Code in this folder is ours; frames and modules elsewhere are the user's."""
+"""Folder of this package; frames and modules elsewhere are the user's."""

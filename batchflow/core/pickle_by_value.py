@@ -1,4 +1,4 @@
-"""Pickles of what other processes have no definition of: lambdas, closures, what ``__main__`` defines."""
+"""Pickles of objects that other processes cannot import: lambdas, closures, definitions in ``__main__``."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any, ClassVar
 
 _NAMELESS = "<dynamic-code>"
-"""What cloudpickle has put in the place of a function's file since 3.1.3."""
+"""Placeholder of cloudpickle (from 3.1.3) for the file of a function."""
 _CHILD = "__mp_main__"
-"""Name of the main module in a spawned process of `multiprocessing`, which no other process has."""
+"""Name of the main module in a spawned `multiprocessing` process; other processes have no such module."""
 files: dict[str, ModuleType] = {}
-"""Modules that were loaded by the path of their file, by name; other machines have no such file."""
+"""Modules loaded by the path of their file, by name; other machines have no such file."""
 _by_reference: list[str] = []
-"""Names of the `files` whose definitions go by name for the moment, once for each thread that asks for it."""
+"""Names in `files` that are currently pickled by reference, once for each thread that requests it."""
 
 
 @contextmanager
 def files_by_reference() -> Iterator[None]:
-    """Pickle what is defined in a file of this machine by its name, if a worker finds the file by that."""
+    """Pickle definitions in files of this machine by reference, if a worker can import the file by name."""
     found = list(filter(_is_found, files))
     _by_reference.extend(found)
     try:
@@ -37,31 +37,31 @@ def files_by_reference() -> Iterator[None]:
 
 
 def _is_found(name: str) -> bool:
-    """Whether an import of this name finds the file that a module was loaded from."""
-    from importlib.machinery import PathFinder  # only for functions of a file
+    """Whether importing this name finds the file that a module was loaded from."""
+    from importlib.machinery import PathFinder  # only needed for functions of a file
 
     spec = PathFinder.find_spec(name)
     return spec is not None and spec.origin == files[name].__file__
 
 
 def has_modules_by_value() -> bool:
-    """Whether other processes may not find some module: a file, or one that `cloudpickle` was told of."""
+    """Whether some module is pickled by value: a loaded file, or one registered with `cloudpickle`."""
     if not files.keys() <= set(_by_reference):
         return True
     if "cloudpickle" not in sys.modules:
         return False
-    import cloudpickle  # waits for another thread that imports it
+    import cloudpickle  # blocks if another thread is importing it
 
     return bool(cloudpickle.list_registry_pickle_by_value() - files.keys())
 
 
 def dumps_by_value(value: Any, buffer_callback: Callable[[Any], Any] | None = None) -> bytes:
-    """Return an object as a pickle; code keeps the name of its file, which tracebacks show.
+    """Pickle an object by value; code keeps its file name for tracebacks.
 
     Raises
     ------
     Exception
-        Whatever the object raises that cannot be pickled.
+        Any exception of an object that cannot be pickled.
     """
     file = io.BytesIO()
     by_value_pickler()(file, protocol=5, buffer_callback=buffer_callback).dump(value)
@@ -69,8 +69,8 @@ def dumps_by_value(value: Any, buffer_callback: Callable[[Any], Any] | None = No
 
 
 def by_value_pickler() -> Any:
-    """Return the class that pickles what is not defined elsewhere."""
-    import cloudpickle  # 20 ms, which most jobs need not wait for in every process
+    """Return the pickler class for objects that other processes cannot import."""
+    import cloudpickle  # 20 ms, which most jobs need not spend in every process
 
     registered = cloudpickle.list_registry_pickle_by_value()
     if _CHILD in sys.modules and _CHILD not in registered:
@@ -114,7 +114,7 @@ def _pickler() -> Any:
                 return _make_dispatching, (implementations.pop(object), implementations)
             reduced = super().reducer_override(value)
             if type(value) is FunctionType and type(reduced) is tuple:
-                globals_ = reduced[2][1]["__globals__"]  # a new dict with what the function refers to
+                globals_ = reduced[2][1]["__globals__"]  # a new dict of the globals that the function refers to
                 globals_.update((name, _New(one)) for name, one in globals_.items() if type(one) in _OF_PROCESS)
             return reduced
 
@@ -122,7 +122,7 @@ def _pickler() -> Any:
 
 
 def _reduce_file(file: Any) -> Any:
-    """Refuse an open file, of which cloudpickle would make a copy in memory; standard streams go by name."""
+    """Refuse an open file, which cloudpickle would copy into memory; standard streams are pickled by name."""
     import cloudpickle
 
     if file in (sys.stdout, sys.stderr):
@@ -133,11 +133,11 @@ def _reduce_file(file: Any) -> Any:
 
 
 _OF_PROCESS = (type(threading.Lock()), type(threading.RLock()), threading.local, ContextVar)
-"""Types of globals of which each process has its own, as it has when it imports a module."""
+"""Types of globals that are recreated in each process, as if the module had been imported."""
 
 
 class _New:
-    """Pickles as a new object of the kind of a global."""
+    """Pickles as a new object of the same kind as a global."""
 
     def __init__(self, value: Any) -> None:
         self._value = value
@@ -164,7 +164,7 @@ def _make_variable(name: str, default: Any) -> ContextVar[Any]:
 
 
 def _make_cached(fn: Callable[..., Any], parameters: dict[str, Any]) -> Any:
-    """Return a function with an empty cache of its own, as `functools.lru_cache` does."""
+    """Return a function with a new empty cache, as `functools.lru_cache` creates it."""
     return functools.lru_cache(**parameters)(fn)
 
 
@@ -180,7 +180,7 @@ def _make_property(fn: Callable[[Any], Any], name: str) -> Any:
 
 
 def _is_dispatching(fn: Any) -> bool:
-    """Whether a function was made by `functools.singledispatch`."""
+    """Whether a function was created by `functools.singledispatch`."""
     return hasattr(fn, "registry") and hasattr(fn, "dispatch") and hasattr(fn, "_clear_cache")
 
 
@@ -192,9 +192,9 @@ def _make_dispatching(fn: Callable[..., Any], implementations: dict[Any, Callabl
 
 
 def define_main(fn: Any) -> None:
-    """Define in ``__main__`` of a worker what a function of the driver's ``__main__`` refers to.
+    """Define in a worker's ``__main__`` what a function of the driver's ``__main__`` refers to.
 
-    Children of the worker get such functions by name: those of a `multiprocessing.Pool`, say.
+    Child processes of the worker, such as those of a `multiprocessing.Pool`, look up such functions by name.
     """
     if type(fn) is not FunctionType or fn.__module__ != "__main__":
         return

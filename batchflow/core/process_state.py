@@ -1,6 +1,6 @@
-"""State of the driver's process that its workers take over, since functions depend on it.
+"""Process state of the driver that workers reproduce, since functions depend on it.
 
-docs/workers.md lists what is taken over, and what is not.
+docs/workers.md lists which state is reproduced and which is not.
 """
 
 from __future__ import annotations
@@ -14,41 +14,41 @@ from typing import Any, NamedTuple
 from batchflow.core.bootstrap import DEPTH, depth
 
 Filter = tuple[str, Any, str, str, Any, int]
-"""A filter of `warnings`: action, message, module and name of the category, module, line."""
+"""Filter of `warnings`: action, message, module and name of the category, module, line."""
 
 
 class ProcessState(NamedTuple):
-    """State of the driver when it loaded a job."""
+    """State of the driver process when it loaded a job."""
 
     path: list[str]
-    """Where it imports from."""
+    """Import path."""
     argv: list[str] | None
-    """Arguments of its program; ``None``: as when the workers started."""
+    """Program arguments; ``None``: unchanged since the workers started."""
     folder: str
     """Working directory; empty if it was removed."""
     environment: dict[str, str | None]
-    """Variables that changed since the workers started; ``None``: removed."""
+    """Environment variables changed since the workers started; ``None``: removed."""
     recursion_limit: int
     filters: tuple[Filter, ...]
     decimal: tuple[Any, ...] | None
     """Arguments of the `decimal.Context`; ``None``: the default."""
     authkey: bytes | None
-    """Key of `multiprocessing`, which proxies of its managers need."""
+    """Authentication key of `multiprocessing`, which proxies of its managers need."""
 
     @classmethod
     def capture(
         cls, before: Mapping[str, str], argv: Sequence[str] | None = None, *, nested: bool = False
     ) -> ProcessState:
-        """Return the state of this process.
+        """Capture the state of this process.
 
         Parameters
         ----------
         before
-            Variables of the environment when the workers started.
+            Environment variables when the workers started.
         argv
             Arguments when the workers started.
         nested
-            Whether the workers have to learn how many jobs they are nested in.
+            Whether to pass the nesting depth of jobs to the workers.
         """
         arguments = arguments_of_program()
         changed: dict[str, str | None] = {
@@ -69,13 +69,13 @@ class ProcessState(NamedTuple):
         )
 
     def apply(self, *, same_machine: bool = True) -> None:
-        """Give this worker the state.
+        """Apply the state to this worker.
 
         Parameters
         ----------
         same_machine
-            Whether the path of the driver is the path of the worker. On other machines what the worker has goes
-            first, but for what stands first in the driver.
+            Whether the driver's import path is valid for the worker. On other machines the worker's entries take
+            precedence, except over the first entry of the driver.
         """
         if same_machine:
             sys.path[:] = self.path
@@ -93,11 +93,11 @@ class ProcessState(NamedTuple):
             current_process().authkey = self.authkey
 
     def go_home(self) -> None:
-        """Change to the working directory of the driver, if there is such a folder here."""
+        """Change to the working directory of the driver, if it exists here."""
         go_home(self.folder)
 
     def apply_filters(self) -> None:
-        """Filter warnings as the driver does; filters that only this worker has come last."""
+        """Apply the driver's warning filters; filters of this worker alone come last."""
         if not self.filters:
             return
         import warnings
@@ -106,7 +106,7 @@ class ProcessState(NamedTuple):
         own = [filter_ for filter_ in warnings.filters if filter_ not in filters]
         warnings.filters[:] = filters + own  # type: ignore[index]
         with warnings.catch_warnings():
-            pass  # forgets which filters were found for earlier warnings
+            pass  # clears the cache of filter matches
 
 
 def working_directory() -> str:
@@ -117,25 +117,25 @@ def working_directory() -> str:
 
 
 def go_home(folder: str) -> None:
-    """Change to a folder, if there is one."""
+    """Change to a folder, if it exists."""
     if folder:
         with suppress(OSError):
             os.chdir(folder)
 
 
 def import_path() -> list[str]:
-    """Return where this process imports from; Python skips entries that are no text."""
+    """Return the import path; Python ignores entries that are not text."""
     entries: list[object] = list(sys.path)
     return [str(entry) for entry in entries if isinstance(entry, str)]
 
 
 def arguments_of_program() -> list[str]:
-    """Return ``sys.argv``, which an embedded Python may lack and a program may fill with anything."""
+    """Return ``sys.argv``, which may be missing in embedded Python and may contain any objects."""
     return [str(argument) for argument in getattr(sys, "argv", ())]
 
 
 def _merge_path(path: Sequence[str]) -> None:
-    """Import from where the driver does too; each entry comes before the one that follows it in the driver."""
+    """Add the driver's import path; each entry comes before the one that follows it in the driver."""
     index = len(sys.path)
     for entry in reversed(path):
         if entry in sys.path:
@@ -145,7 +145,7 @@ def _merge_path(path: Sequence[str]) -> None:
 
 
 _replaced: dict[str, str | None] = {}
-"""Variables that the state of a job changed here, with their values before."""
+"""Previous values of variables that the state of a job changed."""
 
 
 def _apply_environment(changed: Mapping[str, str | None]) -> None:
@@ -165,7 +165,7 @@ def _set_variable(name: str, value: str | None) -> None:
 
 
 def _filters() -> tuple[Filter, ...]:
-    """Return the filters of `warnings`; categories by name, since a worker need not import them for that."""
+    """Return the filters of `warnings`, with categories by name so that workers need not import them."""
     warnings = sys.modules.get("warnings")
     if warnings is None:
         return ()
@@ -176,7 +176,7 @@ def _filters() -> tuple[Filter, ...]:
 
 
 def _resolved(known: Filter) -> tuple[Any, ...] | None:
-    """Return a filter whose category this process has; ``None``: it cannot warn of what it has not imported."""
+    """Return a filter with its category; ``None`` if this process has not imported the category."""
     action, message, home, name, module, line = known
     category = getattr(sys.modules.get(home), name, None)
     return None if category is None else (action, message, category, module, line)
@@ -184,14 +184,14 @@ def _resolved(known: Filter) -> tuple[Any, ...] | None:
 
 def _decimal_context() -> tuple[Any, ...] | None:
     decimal = sys.modules.get("decimal")
-    if decimal is None or not hasattr(decimal, "getcontext"):  # another thread imports it now
+    if decimal is None or not hasattr(decimal, "getcontext"):  # another thread is importing it
         return None
     context, default = _settings(decimal.getcontext()), _settings(decimal.DefaultContext)
     return None if context == default else context
 
 
 def _settings(context: Any) -> tuple[Any, ...]:
-    """Return the arguments that make a context, without its flags."""
+    """Return the arguments that recreate a context, without its flags."""
     names = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
     flags: list[Any] = []
     traps = [signal for signal, is_on in context.traps.items() if is_on]
@@ -206,7 +206,7 @@ def _apply_decimal_context(settings: tuple[Any, ...] | None) -> None:
 
 
 def _authkey() -> bytes | None:
-    """Return the key of managers, if this process uses any."""
+    """Return the authentication key, if this process uses managers."""
     if "multiprocessing.managers" not in sys.modules:
         return None
     from multiprocessing.process import current_process

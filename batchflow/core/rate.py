@@ -1,8 +1,8 @@
-"""How often a function may be called, by all workers of a job together: pure arithmetic over one number.
+"""Rate limit for calls of all workers of a job together: pure arithmetic over one number.
 
-The number is when the next call would be due if calls came at even intervals (virtual scheduling, the
-GCRA of networks). A call may start a little before it is due, by the burst, and moves the number on. So
-the whole state of a limit is eight bytes, which any process can keep, and nothing ticks.
+The number is the time at which the next call would be due if calls came at even intervals (virtual scheduling,
+GCRA). A call may start early by the burst, and moves the number forward. The whole state of a limit is thus
+eight bytes that any process can hold, without a timer.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from batchflow.errors import UsageError
 _UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _FORM = r"(\d+(?:\.\d+)?)(?:/(s|min|h))?(?: burst (\d+))?"
 _USUAL_BURST = 0.01
-"""Seconds' worth of calls that may start together where no burst is named: what a late waker catches up."""
+"""Default burst in seconds' worth of calls, which lets a caller that wakes late catch up."""
 _LATE = 0.5
-"""Share of an interval that a call may start early, so that the one before it may have woken late."""
+"""Share of an interval that a call may start early, in case the previous one woke late."""
 _MOST = 1e6
-"""Calls a second that a limit may allow: more of them nobody could count."""
+"""Maximum rate in calls per second."""
 
 
 class Rate(NamedTuple):
-    """How many calls may start: in so many seconds ``seconds / interval + burst`` at most, rounded."""
+    """Rate limit: at most ``seconds / interval + burst`` calls in a period, rounded."""
 
     interval: float
-    """Seconds from one call to the next."""
+    """Seconds between calls."""
     burst: int = 1
-    """Calls that may start together after a while without any."""
+    """Number of calls that may start together after a pause."""
 
     @property
     def per_second(self) -> float:
-        """Calls a second."""
+        """Calls per second."""
         return 1 / self.interval
 
     def __str__(self) -> str:
@@ -41,14 +41,14 @@ class Rate(NamedTuple):
 
     @property
     def _early(self) -> float:
-        """Seconds that a call may start before it is due."""
+        """Seconds by which a call may start before it is due."""
         return (self.burst - 1 + _LATE) * self.interval
 
     def take(self, due: float, now: float) -> tuple[float, float]:
-        """Return how long a call has to wait, and when the next one is due.
+        """Return how long a call has to wait and when the next one is due.
 
-        A call that has to wait is not counted: it asks again then, since others may have been faster,
-        or all may have been told to pause.
+        A call that has to wait is not counted: it asks again afterwards, since other calls may have come first or
+        all calls may have been paused.
         """
         wait = due - self._early - now
         if wait > 0:
@@ -56,30 +56,30 @@ class Rate(NamedTuple):
         return 0.0, max(due, now) + self.interval
 
     def paused(self, due: float, until: float) -> float:
-        """Return when the next call is due if none may start before a time."""
+        """Return when the next call is due if none may start before a given time."""
         return max(due, until + self._early)
 
 
 class RateLimiter(Protocol):
-    """One limit for all workers of a job, wherever they are."""
+    """Rate limiter shared by all workers of a job."""
 
     def reserve(self) -> float:
-        """Return 0 where a call may start now, which is counted; else the seconds after which to ask again."""
+        """Return 0 and count the call if it may start now; otherwise return the seconds until the next request."""
 
     def pause(self, seconds: float) -> None:
-        """Let no call start for a while."""
+        """Block all calls for a while."""
 
     def close(self) -> None:
-        """Remove what was made for it; by who made it."""
+        """Release the resources of the limiter; only its creator calls this."""
 
 
 def parse_rate(rate: Any) -> Rate:
-    """Return a rate from ``50``, ``"50/s"``, ``"100/min"``, ``"1000/h"`` or ``"50/s burst 10"``.
+    """Parse a rate from ``50``, ``"50/s"``, ``"100/min"``, ``"1000/h"`` or ``"50/s burst 10"``.
 
     Raises
     ------
     UsageError
-        If it is none of these, or not over 0.
+        If the value has none of these forms, or is not positive.
     """
     if isinstance(rate, Rate):
         return rate

@@ -1,4 +1,4 @@
-"""Amounts of CPU, memory and other resources: what a job may use and what a task asks for."""
+"""Amounts of CPU, memory and other resources: limits of a job and requests of a task."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _UNITS |= {f"{unit}i": 2 ** (10 * power) for power, unit in enumerate("kmgt", 1)
 _AMOUNT = r"(?i)\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]?i?)b?\s*"
 
 WAITING = 4
-"""Tasks side by side for each core of a job that hold none of it: each is a process, and takes memory."""
+"""Maximum parallel tasks per core if tasks request no CPU: each is a process and takes memory."""
 
 
 def parse_bytes(amount: int | str) -> int:
-    """Return a number of bytes from ``"8MB"`` (10**6), ``"8MiB"`` (2**20), ``"512k"`` or an int.
+    """Parse a number of bytes from ``"8MB"`` (10**6), ``"8MiB"`` (2**20), ``"512k"`` or an int.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def parse_bytes(amount: int | str) -> int:
 
 
 def format_bytes(count: float) -> str:
-    """Return bytes as a person reads them, in powers of 1000: ``"1.5 GB"``."""
+    """Format bytes for people, in powers of 1000: ``"1.5 GB"``."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}"
@@ -50,20 +50,21 @@ def format_bytes(count: float) -> str:
 
 class _Resources(NamedTuple):
     cpus: float | None
-    """Logical cores; ``None``: all there are (limits), or one (per task). Tasks that only wait may ask for 0:
-    there are four for each core of the job side by side then, or as many as ``Processes(workers=)`` says."""
+    """Logical cores; ``None``: all available (limits), or one (per task). I/O-bound tasks may request 0: four of
+    them run per core of the job then, or as many as ``Processes(workers=)`` allows.
+    """
     memory: int | str | None
-    """Bytes, or a text like ``"2GB"``; kept as a number of bytes."""
+    """Bytes, or a text like ``"2GB"``; stored as a number of bytes."""
     gpus: float
-    """GPUs, fractions too; placed by Ray only."""
+    """GPUs, including fractions; scheduled by Ray only."""
     custom: Mapping[str, float]
-    """Custom resources by name; placed by Ray only."""
+    """Custom resources by name; scheduled by Ray only."""
     accelerator: str | None
-    """Type of GPU, by Ray's name for it like ``"A100"``; placed by Ray only."""
+    """Type of GPU, by its name in Ray like ``"A100"``; scheduled by Ray only."""
 
 
 class Resources(_Resources):
-    """An amount of resources: the caps of a job (``limits=``) or the request of a task (``per_task=``).
+    """Amount of resources: the limits of a job (``limits=``) or the request of a task (``per_task=``).
 
     Raises
     ------
@@ -81,7 +82,7 @@ class Resources(_Resources):
         custom: Mapping[str, float] | None = None,
         accelerator: str | None = None,
     ) -> Self:
-        """Return them, once they are checked."""
+        """Create validated resources."""
         nbytes = None if memory is None else parse_bytes(memory)
         for name, amount in {"cpus": cpus or 0, "gpus": gpus, **(custom or {})}.items():
             if amount < 0:
@@ -91,34 +92,34 @@ class Resources(_Resources):
 
     @classmethod
     def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]
-        return cls(*iterable)  # what `_replace` gives is checked, too
+        return cls(*iterable)  # validates the result of `_replace`, too
 
     @property
     def nbytes(self) -> int | None:
-        """Memory as a number of bytes, ``None`` where no cap is set."""
+        """Memory in bytes; ``None`` if there is no limit."""
         return None if self.memory is None else parse_bytes(self.memory)
 
     @property
     def needs_ray(self) -> bool:
-        """Whether only Ray can place this: GPUs or custom resources."""
+        """Whether only Ray can schedule this: GPUs or custom resources."""
         return bool(self.gpus or self.custom or self.accelerator)
 
 
 _ROUNDING = 1e-9
-"""What sums of fractions may be wrong by."""
+"""Rounding error of sums of fractions."""
 WAITERS = 32
-"""Tasks beside those that hold a core, at most: each takes a process, even if it only waits."""
+"""Maximum tasks beyond those that hold a core: each takes a process, even if it only waits."""
 
 
 class Budget:
-    """What may be in use at the same time, by all the work that shares an executor.
+    """Resources that may be in use at the same time by all work of an executor.
 
     Parameters
     ----------
     limits
-        All there is.
+        Total resources.
     tasks
-        How many may run side by side, where that is counted; otherwise `WAITERS` more than there are cores.
+        Maximum number of parallel tasks; by default, `WAITERS` more than there are cores.
     """
 
     def __init__(self, limits: Resources, tasks: int | None = None) -> None:
@@ -126,7 +127,7 @@ class Budget:
         self._free: dict[str, float] = {}
         self._set({"cpus": 0.0, **amounts(limits)}, tasks)
         self.tasks: int = 0
-        """Tasks that take something of it."""
+        """Number of tasks that hold resources."""
 
     def _set(self, all_there_is: dict[str, float], tasks: float | None) -> None:
         all_there_is["tasks"] = all_there_is["cpus"] + WAITERS if tasks is None else tasks
@@ -135,14 +136,14 @@ class Budget:
             self._free[name] = self._free.get(name, 0) + more
         self._all = all_there_is
         self.slots: int = max(1, int(min(self._all["cpus"], self._all["tasks"])))
-        """Tasks of one core that run side by side."""
+        """Number of one-core tasks that can run in parallel."""
 
     def follow(self, other: Budget) -> None:
-        """Allow as much as another budget does from now on; what is in use stays so."""
+        """Adopt the limits of another budget; resources in use stay so."""
         self._set(dict(other._all), other._all["tasks"])
 
     def check(self, need: Mapping[str, float]) -> None:
-        """Raise `ResourceError` if there is never room for a task, whatever else runs."""
+        """Raise `ResourceError` if a task can never fit, even alone."""
         for name, amount in need.items():
             have = self._all.get(name, 0)
             if amount > have:
@@ -155,27 +156,27 @@ class Budget:
         return all(amount <= self._free.get(name, 0) + _ROUNDING for name, amount in need.items())
 
     def take(self, need: Mapping[str, float]) -> None:
-        """Count what a task needs as in use."""
+        """Reserve the resources of a task."""
         for name, amount in need.items():
             self._free[name] = self._free.get(name, 0) - amount
         self.tasks += 1
 
     def give(self, need: Mapping[str, float]) -> None:
-        """Count what a task needed as free again."""
+        """Release the resources of a task."""
         for name, amount in need.items():
             self._free[name] += amount
         self.tasks -= 1
 
 
 def amounts(task: Resources) -> dict[str, float]:
-    """Return what one task takes of a `Budget`, by name; what it takes nothing of is left out."""
+    """Return the resources that one task takes of a `Budget`, by name, without zero amounts."""
     cpus = 1 if task.cpus is None else task.cpus
     named = {"cpus": cpus, "memory": task.nbytes or 0, "gpus": task.gpus, **task.custom, "tasks": 1}
     return {name: amount for name, amount in named.items() if amount}
 
 
 def capped(limits: Resources, cpus: float, memory: int, **custom: float) -> Resources:
-    """Return what a machine or a cluster has, as far as limits allow."""
+    """Return the resources of a machine or cluster, reduced to the limits."""
     fewest = {name: min(limits.custom.get(name, amount), amount) for name, amount in custom.items()}
     gpus = fewest.pop("GPU", 0.0)
     return Resources(
@@ -187,15 +188,15 @@ def capped(limits: Resources, cpus: float, memory: int, **custom: float) -> Reso
 
 
 def available_cpus() -> int:
-    """Return the number of cores this process may use: its affinity and the quota of its control groups."""
-    count = getattr(os, "process_cpu_count", None)  # from Python 3.13 on; heeds PYTHON_CPU_COUNT too
+    """Return the number of cores available to this process: by its affinity and control group quota."""
+    count = getattr(os, "process_cpu_count", None)  # from Python 3.13 on; respects PYTHON_CPU_COUNT too
     affinity = getattr(os, "sched_getaffinity", None)
     cores = (count() if count else len(affinity(0)) if affinity else os.cpu_count()) or 1
     quota = _cgroup_limits().cpus
     return cores if quota is None else max(1, min(cores, int(quota)))
 
 
-@cache  # a flow of few short steps would spend a tenth of its time on these files
+@cache  # otherwise a flow of few short steps spends a tenth of its time on these files
 def _cgroup_limits() -> CgroupLimits:
     return cgroup_limits()
 
@@ -207,38 +208,38 @@ def _read(path: str) -> str:
 
 @cache
 def total_memory() -> int:
-    """Return the bytes of memory this process may use: of the machine, or of its control groups."""
+    """Return the memory available to this process in bytes: of the machine, or of its control groups."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _cgroup_limits().memory
     return machine if limit is None else min(machine, limit)
 
 
 def busy_cores(seconds: float) -> float:
-    """Return how many cores of the machine are in use, watched for a moment; its load where nobody knows."""
+    """Return the number of busy cores of the machine, sampled for a moment; its load average if unavailable."""
     try:
         before = _ticks()
         time.sleep(seconds)
         passed = [max(0, now - then) for now, then in zip(_ticks(), before, strict=True)]
-        idle = passed[3] + passed[4]  # nothing to do, and nothing but waiting for a disk: proc_stat(5)
+        idle = passed[3] + passed[4]  # idle time and time waiting for a disk: proc_stat(5)
         return (os.cpu_count() or 1) * (1 - idle / sum(passed))
     except (OSError, ValueError, IndexError, ZeroDivisionError):  # no such file, or a sandbox's own
         return os.getloadavg()[0]
 
 
 def _ticks() -> list[int]:
-    """Return the ticks of all cores together, by what they went into."""
-    return [int(number) for number in _read("/proc/stat").partition("\n")[0].split()[1:9]]  # others are in these
+    """Return the ticks of all cores together, by category."""
+    return [int(number) for number in _read("/proc/stat").partition("\n")[0].split()[1:9]]  # includes later ones
 
 
 def count_slots(limits: Resources, per_task: Resources, cpus: float, memory: int) -> int:
-    """Return how many tasks fit side by side into the limits of a job on a machine.
+    """Return the number of tasks that fit in parallel into the limits of a job on a machine.
 
     Parameters
     ----------
     limits, per_task
-        Caps of the job and request of one task.
+        Limits of the job and request of one task.
     cpus, memory
-        What the machine or cluster has, in cores and bytes.
+        Capacity of the machine or cluster, in cores and bytes.
 
     Raises
     ------
@@ -255,7 +256,7 @@ def count_slots(limits: Resources, per_task: Resources, cpus: float, memory: int
 
 
 def _check(asked: float, cap: float, told: Callable[[float], str]) -> None:
-    """Refuse a task that asks for more than there will ever be."""
+    """Refuse a task that requests more than the limit."""
     if asked > cap:
         message = (
             f"one task asks for {told(asked)}, but the job may use {told(cap)}: "

@@ -1,4 +1,4 @@
-"""What is tried again, how often, and how long to wait before."""
+"""Retry policy: errors to retry, number of attempts and delays between them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 from batchflow.errors import RetryAfter, UsageError
 
 LONGEST_DELAY = 60.0
-"""Seconds to wait before another try, at most."""
+"""Maximum delay before another attempt, in seconds."""
 
 _HOPELESS = (
     ArithmeticError,
@@ -27,31 +27,31 @@ _HOPELESS = (
     TypeError,
     ValueError,
 )
-"""What will happen again however often it is tried: mistakes in code or data, and too little memory."""
+"""Errors that would recur on every attempt: mistakes in code or data, and insufficient memory."""
 
 
 class _Retry(NamedTuple):
     attempts: int
-    """Tries at most, the first one included."""
+    """Maximum number of attempts, including the first."""
     on: tuple[type[BaseException], ...] | type[BaseException] | None
-    """Errors that another try may help; ``None``: all but mistakes in code or data, like `TypeError`."""
+    """Errors worth a retry; ``None``: all except mistakes in code or data, like `TypeError`."""
     backoff: float
-    """Seconds before the second try; doubled for each one after it, up to a minute."""
+    """Seconds before the second attempt; doubled for each later one, up to a minute."""
     jitter: float
-    """Share of each delay that is left to chance, so that those who wait do not all come back at once."""
+    """Random share of each delay, so that waiting attempts do not all start at once."""
 
 
 class Retry(_Retry):
-    """How often something that failed is tried, and after how long.
+    """Number of attempts after failures, and the delays between them.
 
-    A record for which the function raises is tried again by its worker, beside the others of its
-    block; a chunk that fails as a whole is tried again by the scheduler. Whatever kills a worker or
-    takes too long is halved instead, until the record at fault is alone.
+    A record for which the function raises is retried by its worker, together with other records of its block. A
+    chunk that fails as a whole is retried by the scheduler. Work that kills a worker or takes too long is halved
+    instead, until the record at fault is alone.
 
     Raises
     ------
     UsageError
-        If ``attempts`` is less than 1, or a time negative.
+        If ``attempts`` is less than 1, or a time is negative.
     """
 
     __slots__ = ()
@@ -63,7 +63,7 @@ class Retry(_Retry):
         backoff: float = 0.1,
         jitter: float = 0.5,
     ) -> Self:
-        """Return it, once it is checked."""
+        """Create a validated policy."""
         self = super().__new__(cls, attempts, on, backoff, jitter)
         if self.attempts < 1 or self.backoff < 0 or not 0 <= self.jitter <= 1:
             message = f"{self}: attempts are 1 or more, backoff 0 or more, jitter from 0 to 1"
@@ -76,13 +76,13 @@ class Retry(_Retry):
 
     @classmethod
     def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]
-        return cls(*iterable)  # what `_replace` gives is checked, too
+        return cls(*iterable)  # validates the result of `_replace`, too
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Retry, tuple(self)  # it goes along with each step
+        return Retry, tuple(self)  # every step of a flow carries its policy
 
     def helps(self, error: BaseException | type[BaseException]) -> bool:
-        """Whether another try may help where this was raised."""
+        """Whether a retry may help after this error."""
         kind = error if isinstance(error, type) else type(error)
         if self.on is not None:
             return issubclass(kind, self.on)
@@ -90,27 +90,27 @@ class Retry(_Retry):
         return issubclass(kind, Exception) and not hopeless
 
     def delay(self, attempt: int) -> float:
-        """Return the seconds to wait after an attempt, counted from 1, before the next one."""
-        import random  # only where something failed
+        """Return the delay in seconds after an attempt, counted from 1."""
+        import random  # only needed after a failure
 
         longest = min(LONGEST_DELAY, self.backoff * 2.0 ** min(attempt - 1, 60))
         return longest * (1 - self.jitter * random.random())
 
     def again(self, error: BaseException, attempt: int) -> bool:
-        """Whether a record is tried again, for which the function raised this the so many-th time, from 1."""
+        """Whether to retry a record after an attempt, counted from 1, that raised this error."""
         asked = isinstance(error, RetryAfter)
         return attempt < self.tries(asked=asked) and (asked or self.helps(error))
 
     def tries(self, *, asked: bool) -> int:
-        """Return how often something is tried at most; the function may have asked for another try."""
+        """Return the maximum number of attempts, given whether the function asked for a retry."""
         return ASKED_FOR if asked and self == NEVER else self.attempts
 
     def after(self, errors: Iterable[BaseException], attempt: int) -> float:
-        """Return the seconds to wait after an attempt for which these were raised, as they may ask for."""
+        """Return the delay in seconds after an attempt with these errors, as long as any of them asks for."""
         return max([self.delay(attempt), *(error.seconds for error in errors if isinstance(error, RetryAfter))])
 
 
 NEVER = Retry(attempts=1, on=())
-"""Of a job that says nothing of it; unlike one that says ``Retry(attempts=1)``, it heeds `RetryAfter`."""
+"""Default policy: no retries, except that `RetryAfter` is honoured."""
 ASKED_FOR = 3
-"""Tries at most of a record whose function asks for another one, in such a job."""
+"""Maximum attempts under the default policy for a record whose function raises `RetryAfter`."""

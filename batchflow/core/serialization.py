@@ -1,4 +1,4 @@
-"""Values as pickles, and the large buffers beside them; functions that are made again once in each process."""
+"""Pickled values with out-of-band buffers, and functions unpickled once per process."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from batchflow.core import pickle_by_value as pickling
 from batchflow.core.bootstrap import LOADING
 
 _BUFFER_BYTES = 4 << 10
-"""Buffers smaller than this are copied into the pickle: each one apart costs more than the copy."""
+"""Minimum size of an out-of-band buffer; a smaller one costs less to copy into the pickle."""
 _MAIN = b"__main__"
 _CHILD = b"__mp_main__"
-"""Name of ``__main__`` in a spawned process of `multiprocessing`."""
+"""Name of ``__main__`` in a spawned `multiprocessing` process."""
 
 LeaveOut = Callable[[Any], Any]
-"""Asked for each object in a value: what it returns, unless ``None``, stands in the place of the object."""
+"""Callback for each object in a value: a result other than ``None`` replaces the object in the pickle."""
 
 
 class Buffers(list[pickle.PickleBuffer]):
-    """The large buffers of a pickle, which need not be copied into it."""
+    """Large buffers of a pickle that are not copied into it."""
 
     least: int = _BUFFER_BYTES
-    """Bytes of a buffer that is large."""
+    """Minimum size of a large buffer in bytes."""
 
     def take(self, buffer: pickle.PickleBuffer) -> bool:
-        """Take over a large buffer, as a ``buffer_callback``; true leaves a small one in the pickle."""
+        """Accept a large buffer as a ``buffer_callback``; true leaves a small one in the pickle."""
         if buffer.raw().nbytes < self.least:
             return True
         self.append(buffer)
@@ -36,19 +36,19 @@ class Buffers(list[pickle.PickleBuffer]):
 
     @property
     def writable(self) -> bytes:
-        """For each of them 1 if its owner may write to it, else 0."""
+        """One byte per buffer: 1 if its owner may write to it, else 0."""
         return bytes(not buffer.raw().readonly for buffer in self)
 
 
 def private_buffers(buffers: Sequence[Any], writable: Sequence[int], *, shared: bool = False) -> list[Any]:
-    """Return buffers that a value may be made of which writes to them.
+    """Return buffers for a value that may write to them.
 
     Parameters
     ----------
     buffers
-        As they came.
+        Buffers as received.
     writable
-        As `Buffers.writable` has it: others need no copy.
+        Flags of `Buffers.writable`; read-only buffers need no copy.
     shared
         Whether something else in this process uses the buffers.
     """
@@ -63,12 +63,12 @@ def _read_only(buffer: Any) -> memoryview:
 
 
 def _is_foreign(buffer: Any) -> bool:
-    """Whether memory is read-only, or of a value in this process that was not sent."""
+    """Whether memory is read-only, or belongs to a value in this process that was not sent."""
     return isinstance(buffer, pickle.PickleBuffer) or memoryview(buffer).readonly
 
 
 def copied(value: Any) -> Any:
-    """Return a copy as another process gets it; the value itself if it cannot be pickled."""
+    """Return a copy as another process would receive it; the value itself if it cannot be pickled."""
     buffers = Buffers()
     try:
         data = pickle.dumps(value, protocol=5, buffer_callback=buffers.take)
@@ -80,22 +80,22 @@ def copied(value: Any) -> Any:
 def dumps_out_of_band(
     value: Any, leave_out: LeaveOut | None = None, *, by_reference: bool = True, least: int = _BUFFER_BYTES
 ) -> tuple[bytes, Buffers]:
-    """Return an object as a pickle and its large buffers; what ``__main__`` defines goes along by value.
+    """Pickle an object with its large buffers apart; definitions in ``__main__`` are pickled by value.
 
     Parameters
     ----------
     leave_out
-        Says what to leave out.
+        Callback that replaces objects.
     by_reference
-        Whether a function or class that any process can import goes by its name, be it of a module that was to go
-        by value. Then what makes pickles by value need not be loaded.
+        Whether importable functions and classes are pickled by reference, even those of a module registered
+        for pickling by value. The by-value pickler then need not be loaded.
     least
-        Bytes of a buffer that is large.
+        Minimum size of a large buffer in bytes.
 
     Raises
     ------
     Exception
-        Whatever the object raises that cannot be pickled.
+        Any exception of an object that cannot be pickled.
     """
     buffers = Buffers()
     buffers.least = least
@@ -103,7 +103,7 @@ def dumps_out_of_band(
         pickled = _dumped(pickle.Pickler, value, buffers, leave_out) if by_reference else _MAIN
     except Exception:
         pickled = _MAIN
-    if _MAIN in pickled or _CHILD in pickled:  # no other process has what it defines
+    if _MAIN in pickled or _CHILD in pickled:  # no other process has its definitions
         buffers.clear()
         pickled = _dumped(pickling.by_value_pickler(), value, buffers, leave_out)
     return pickled, buffers
@@ -122,7 +122,7 @@ def _dumped(kind: Any, value: Any, buffers: Buffers, leave_out: LeaveOut | None)
 
 @cache
 def _leaving_out(kind: Any) -> Any:
-    """Return a class of pickler that asks what to leave out."""
+    """Return a pickler class that calls back for objects to leave out."""
 
     class OmittingPickler(kind):  # type: ignore[misc]
         def __init__(self, leave_out: LeaveOut, *args: Any, **options: Any) -> None:
@@ -145,7 +145,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class Pickled:
-    """A value on its way: whoever is in between hands it on and never looks into it."""
+    """Pickled value in transit; intermediaries pass it on without unpickling it."""
 
     __slots__ = ("_is_opened", "buffers", "pickled", "writable")
 
@@ -153,18 +153,18 @@ class Pickled:
         self.pickled: bytes = pickled
         self.buffers: Sequence[Any] = buffers
         self.writable: bytes = writable
-        """As `Buffers.writable` has it."""
+        """Flags of `Buffers.writable`."""
         self._is_opened = False
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory."""
+        """Size in memory, in bytes."""
         return len(self.pickled) + sum(pickle.PickleBuffer(buffer).raw().nbytes for buffer in self.buffers)
 
     @property
     def digest(self) -> str:
-        """Digits that other values do not have."""
-        import hashlib  # 3 ms, which only those pay who ask
+        """SHA-256 hash of the pickle and its buffers."""
+        import hashlib  # 3 ms, only if needed
 
         total = hashlib.sha256(self.pickled)
         for buffer in self.buffers:
@@ -177,7 +177,7 @@ class Pickled:
         Parameters
         ----------
         find
-            Gives what stands in the place of what was left out.
+            Returns the objects that were left out.
         """
         buffers = self.buffers
         if buffers:
@@ -195,19 +195,19 @@ class Pickled:
 
 
 def pickle_value(value: Any, leave_out: LeaveOut | None = None) -> Pickled:
-    """Return a value packed; raises what `dumps` does."""
+    """Pickle a value; raises what `dumps` raises."""
     pickled, buffers = dumps_out_of_band(value, leave_out)
     return Pickled(pickled, buffers, buffers.writable)
 
 
 def pack_shared(value: Any, *, by_reference: bool = True) -> Pickled:
-    """Return a value packed whose arrays are read-only at every size, so that processes can share them."""
+    """Pickle a value with all its arrays out of band and read-only, so that processes can share them."""
     pickled, buffers = dumps_out_of_band(value, by_reference=by_reference, least=0)
     return Pickled(pickled, buffers, bytes(len(buffers)))
 
 
 class PickledFunction:
-    """A function that is pickled once, however many steps call it."""
+    """Function that is pickled once, however many steps call it."""
 
     __slots__ = ("_pickled", "fn")
 
@@ -217,37 +217,37 @@ class PickledFunction:
 
     @property
     def pickled(self) -> bytes:
-        """The function as a pickle; raises what cannot be pickled."""
+        """Pickle of the function; raises if it cannot be pickled."""
         if self._pickled is None:
             try:
                 self._pickled = self._dumped()
             except Exception:
                 if not pickling.files:
                     raise
-                with pickling.files_by_reference():  # of a file with a lock or a connection at its top
+                with pickling.files_by_reference():  # for a file with a lock or a connection at its top level
                     self._pickled = self._dumped()
         return self._pickled
 
     def _dumped(self) -> bytes:
         pickled, buffers = dumps_out_of_band(self.fn, by_reference=not pickling.has_modules_by_value())
-        return pickling.dumps_by_value(self.fn) if buffers else pickled  # it travels in one piece
+        return pickling.dumps_by_value(self.fn) if buffers else pickled  # sent in one piece
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LoadedFunction, (self.pickled,)
 
 
 _KEPT = 256
-"""Functions that a process keeps at most."""
+"""Maximum number of functions cached by a process."""
 _functions: dict[bytes, Callable[..., Any]] = {}
 
 
 def forget_functions() -> None:
-    """Forget functions that have arrived, since their modules may have changed."""
+    """Clear the cache of functions, since their modules may have changed."""
     _functions.clear()
 
 
 class LoadedFunction:
-    """A shipped function in another process: made again when it is first asked for, and then kept."""
+    """Function received from another process: unpickled on first use and cached."""
 
     __slots__ = ("pickled",)
 
@@ -256,9 +256,9 @@ class LoadedFunction:
 
     @property
     def fn(self) -> Callable[..., Any]:
-        """The function; raises what the user's code does when it is made again."""
+        """Unpickled function; raises what user code raises while unpickling."""
         fn = _functions.pop(self.pickled, None) or self._load()
-        _functions[self.pickled] = fn  # the last one used stands last
+        _functions[self.pickled] = fn  # the most recently used function comes last
         if len(_functions) > _KEPT:
             del _functions[next(iter(_functions))]
         return fn

@@ -1,4 +1,4 @@
-"""Text for people: plurals, suggestions, and other people's text made safe for a terminal."""
+"""Text for people: plurals, suggestions, and untrusted text made safe for a terminal."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Iterable, Sequence
 
 
 def printable(text: str | None) -> str:
-    """Return text without what a terminal would obey, each such character written as Python writes it.
+    """Escape the characters that a terminal would interpret, in the notation of Python.
 
-    That is what `str.isprintable` says: control characters, the ones that turn the direction of
-    writing around, line ends, and half surrogate pairs. What was made so stays as it is, made so again.
+    These are the characters that `str.isprintable` rejects: control characters, bidirectional overrides, line ends
+    and lone surrogates. Escaped text is unchanged if escaped again.
     """
     text = text or ""
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
 def printable_json(text: str) -> str:
-    """Return one line of JSON with such characters, which stand inside its strings, as JSON escapes."""
+    """Replace such characters inside the strings of a line of JSON by JSON escapes."""
     return text if text.isprintable() else "".join(map(_escaped, text))
 
 
 def ascii_json(text: str) -> str:
-    """Return one line of JSON with all letters beyond ASCII as JSON escapes."""
+    """Replace all non-ASCII characters in a line of JSON by JSON escapes."""
     return "".join(letter if letter.isascii() else _escape(letter) for letter in text)
 
 
@@ -40,16 +40,16 @@ def _escape(letter: str) -> str:
 
 
 _CLOSE = 0.6
-"""Of 1, how alike two words must be; difflib's own measure, and what Python takes for names."""
+"""Minimum similarity of two words, from 0 to 1; the default of difflib, which Python uses for names too."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return the end of a message that names the known word most like one that is not known, if one is.
+    """Return the end of a message that suggests the known word most similar to an unknown one, if any.
 
     >>> did_you_mean("colum", ["row", "column"])
     "; did you mean 'column'?"
     """
-    from difflib import get_close_matches  # only where somebody mistyped
+    from difflib import get_close_matches  # only needed after a typo
 
     folded = {one.casefold(): one for one in known}
     close = get_close_matches(word.casefold(), folded, 1, _CLOSE)
@@ -57,25 +57,25 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def next_version(version: str | None) -> str:
-    """Return a name for a function once it is another one."""
+    """Return the next version label for a changed function."""
     if not version:
         return "2"
     return str(int(version) + 1) if version.isdecimal() else f"{version}-2"
 
 
 def command(*words: str) -> str:
-    """Return a command of batchflow as it is typed into a shell.
+    """Return a batchflow command as typed into a shell.
 
-    A job of a cluster was submitted, so a command that starts a job is submitted too.
+    A job on a cluster was submitted, so a command that starts a job is submitted too.
     """
-    import shlex  # only for who tells of a command
+    import shlex  # only needed to show a command
 
     submits = "BATCHFLOW_JOB" in os.environ and words[0] in ("run", "flow", "retry", "scale")
     return shlex.join(["batchflow", *(["submit"] if submits else []), *words])
 
 
 def operand(path: str) -> str:
-    """Return a path as an argument that is not taken for an option.
+    """Return a path as an argument that cannot be mistaken for an option.
 
     >>> operand("-out/")
     './-out/'
@@ -84,7 +84,7 @@ def operand(path: str) -> str:
 
 
 def with_options(words: Sequence[str], *options: str) -> list[str]:
-    """Return the words of a command with more options, which may not follow ``--``."""
+    """Return the words of a command with more options, inserted before any ``--``."""
     end = words.index("--") if "--" in words else len(words)
     return [*words[:end], *options, *words[end:]]
 
@@ -95,7 +95,7 @@ def without_option(words: Sequence[str], option: str, *, has_value: bool = True)
     Parameters
     ----------
     option
-        Its shortest abbreviation.
+        Shortest abbreviation of the option.
     """
     kept: list[str] = []
     skip = False
@@ -110,7 +110,7 @@ def without_option(words: Sequence[str], option: str, *, has_value: bool = True)
 
 
 def counted(count: int, noun: str) -> str:
-    """Return how many of something there are.
+    """Return a count with its noun.
 
     >>> counted(1, "chunk"), counted(2000, "retry")
     ('1 chunk', '2,000 retries')

@@ -1,4 +1,4 @@
-"""Work items: what a worker is asked to do."""
+"""Work items that workers perform."""
 
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,33 +22,33 @@ class Task(NamedTuple):
     chunk: Chunk
     attempt: int = 1
     data: Any = None
-    """Records of an in-memory source, shipped with the task."""
+    """Records of an in-memory source, sent with the task."""
     schema: Any = None
-    """A `pyarrow.Schema` that the rows must go with; known only where a chunk is done once more for it."""
+    """Schema that the rows must match, a `pyarrow.Schema`; set only if a chunk is reprocessed for it."""
     isolates: bool = False
-    """It is part of a chunk that broke off, or failed as a whole."""
+    """Whether the task is part of a chunk that was aborted or failed as a whole."""
     alone: bool = False
-    """Nothing else runs beside it, so that whatever happens is its own doing."""
+    """Whether nothing else runs beside the task, so that it alone is responsible for its effects."""
     blind: bool = False
-    """It is part of a chunk that nobody could count, so that nobody need try to count it."""
+    """Whether the task is part of a chunk whose records could not be counted, so that counting is skipped."""
 
 
 class AssemblePart(NamedTuple):
-    """Work for a worker: pieces, and what finished parts hold, in order, into one part."""
+    """Assembly of pieces and slices of finished parts, in order, into one part."""
 
     key: Key
     pieces: tuple[Piece | Slice, ...]
     schema: Any
     path: str
-    """Temporary name; the driver gives the part its final one."""
+    """Temporary path; the driver renames the part."""
     format: str = "parquet"
-    """Its name: all that a worker must know of the job, so that it needs no function that may be broken."""
+    """Name of the output format. The worker needs no program of the job, which may be broken."""
     seconds: float | None = None
-    """What it may take, so that a disk that hangs does not hold the job for ever."""
+    """Time limit in seconds, so that a hanging disk does not block the job forever."""
 
 
 class CountRecords(NamedTuple):
-    """Work for a worker: count the records of a chunk that killed its worker, without calling the function."""
+    """Count of the records in a chunk that killed its worker, without calling the function."""
 
     task: Task
 
@@ -59,7 +59,7 @@ class CountRecords(NamedTuple):
 
 
 class CombineTables(NamedTuple):
-    """Work for a worker: neighbouring results into a smaller one, by the function of ``combine=``."""
+    """Combination of neighbouring results into a smaller one by the function of ``combine=``."""
 
     key: Key
     parts: tuple[Any, ...]
@@ -67,51 +67,51 @@ class CombineTables(NamedTuple):
 
 
 class Partial(NamedTuple):
-    """What a step gets of steps that may have failed, if it asked for that with `Flow.allow_failed`."""
+    """Input of a step from steps that may have failed, if it was requested with `Flow.allow_failed`."""
 
     value: Any
-    """Of one step, ``None`` if it failed; of a list of steps those values that there are, in order."""
+    """Value of one step, ``None`` if it failed; for a list of steps, the available values in order."""
     errors: Any
-    """A `pyarrow.Table`: the rows of the error table that are of these steps."""
+    """Rows of the error table for these steps, as a `pyarrow.Table`."""
     succeeded: int
-    """Steps; of a step that is a whole job its records."""
+    """Number of successful steps; for a step that is a whole job, of its records."""
     failed: int
 
 
 class Skipped(NamedTuple):
-    """What comes of a call that its ``when=`` did not want."""
+    """Result of a call that its ``when=`` skipped."""
 
 
 class NotStarted(NamedTuple):
-    """What comes of a call that was sent ahead, and did not begin."""
+    """Result of a pipelined call that did not start."""
 
 
 class ReturnedSteps(NamedTuple):
-    """What a step gave that returned more steps to run."""
+    """Result of a step that returned more steps to run."""
 
     value: Any
-    """Packed."""
+    """Pickled steps."""
 
 
 class ArgumentSlot(NamedTuple):
-    """What goes into a place that the arguments of a step left for what other steps gave."""
+    """Placeholder in the arguments of a step for the values of other steps."""
 
     values: tuple[int | None, ...]
-    """Where each step's value stands among those of the call; ``None``: it has none."""
+    """Index of each step's value among the values of the call; ``None``: it has none."""
     tolerant: tuple[Any, int, int] | None = None
-    """For who asked for failures too: the error table, and how many succeeded and failed."""
+    """Error table and counts of successes and failures, if failures were requested too."""
     single: bool = True
-    """One value, not a list of them."""
+    """Whether the slot takes one value instead of a list."""
 
 
 class StepValue(NamedTuple):
-    """What a step gave: one packed value, or the rows of each chunk of a job."""
+    """Value of a step: one pickled value, or the rows of each chunk of a job."""
 
     payloads: tuple[Any, ...] = ()
-    """Or an executor's references to them."""
+    """Pickled values or rows, or an executor's references to them."""
     rows: bool = False
     earlier: Key | None = None
-    """It is still to come: of the call with this key, which the same worker does before the one that takes it."""
+    """Key of an earlier call on the same worker that will produce the value."""
 
 
 class Call(NamedTuple):
@@ -119,23 +119,23 @@ class Call(NamedTuple):
 
     key: Key
     fn: Any
-    """As it is shipped."""
+    """Pickled function."""
     arguments: Any
-    """Positional and keyword ones, packed, with places."""
+    """Pickled positional and keyword arguments, with slots for values of steps."""
     values: tuple[StepValue, ...] = ()
     places: tuple[ArgumentSlot, ...] = ()
     when: Any = None
-    """Number of the place whose value says whether to call, or a function of the arguments that does."""
+    """Index of the slot whose value decides whether to call, or a function of the arguments that decides."""
     seconds: float | None = None
-    """What it may take,"""
+    """Time limit in seconds."""
     memory: int | None = None
-    """and in bytes."""
+    """Memory limit in bytes."""
     retry: Any = None
-    """Policy of the step, which says whether another try may help."""
+    """Retry policy of the step."""
     keep: Any = None
-    """Place on disk that the value is kept in."""
+    """Cache entry on disk for the value."""
     digests: bool = False
-    """Whether to tell the digits of the value."""
+    """Whether to report the hash of the value."""
 
 
 WorkItem: TypeAlias = Task | AssemblePart | CombineTables | CountRecords | Call

@@ -28,7 +28,7 @@ class CachedValue(NamedTuple):
 
     path: str
     digest: str
-    """SHA-256 hash of the file."""
+    """Hash of the file."""
 
     def open(self) -> Any:
         """Read and return the value."""

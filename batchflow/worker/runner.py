@@ -218,7 +218,7 @@ PROGRAM_FREE_WORK = (AssemblePart, Call)
 
 
 def _nothing() -> None:
-    """Placeholder function for a program whose calls bring their own."""
+    """Stand in for the function of a program whose calls bring their own."""
 
 
 CALLS = Program(_nothing, RecordsSource(data=None))
