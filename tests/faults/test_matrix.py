@@ -162,8 +162,8 @@ def tries(phase, manner, executor):
     """Return how often the guilty record was tried, and how often it misbehaved."""
     if manner in RAISES and phase in ("call", "convert"):
         return 1, 2 if phase == "convert" else 1  # converted with its block, then alone
-    if phase == "call":  # the worker knows which record it was at, and on Ray can say so only if it is not killed
-        tried = 1 if manner == "hang" or (executor.name, manner) == ("processes", "hang in C") else 3
+    if phase == "call":  # the worker notes which record it is at, where the driver can read it
+        tried = 1 if manner in ("hang", "hang in C") else 3
         return (2, 2) if manner == "memory" else (tried, tried)
     # 4, 2, 1 records; and once more alone where the kernel may have killed for the memory of others
     tried = 4 if (executor.name, manner) == ("processes", "SIGKILL") else 3
@@ -222,8 +222,7 @@ def test_matrix(remote, tmp_path, monkeypatch, phase, manner):
         (After 100 tasks the job is given up instead.) If it raises, and ``setup=``: `test_program_that_fails_stops_the_job`.
     call, convert
         The record alone is lost, after one attempt if it raises, also by `sys.exit`. If it ends the task: after
-        three, of 4, 2 and 1 records. In a call, the worker names it: after one attempt if it hangs (in C code
-        not on Ray, where its worker is killed), two if it takes too much memory, three if its worker is killed.
+        three, of 4, 2 and 1 records. In a call, the worker names it: after one attempt if it hangs, two if it takes too much memory, three if its worker is killed.
     write
         The rows of the chunk can only be written together, so it is halved for everything.
     """
