@@ -234,7 +234,7 @@ class Scheduler:
     def turns(self) -> Iterator[None]:
         """Start admissible work and deliver finished chunks; yield to wait for outcomes.
 
-        So many schedulers can share one executor, and somebody who waits for all of them.
+        Many schedulers can share one executor this way.
         """
         while True:
             self._follow()
@@ -435,7 +435,7 @@ class Scheduler:
     def _placed(self, task: Task, outcome: Failed) -> Failed:
         """Return an outcome with its position, for records sent with a task.
 
-        So do those that could not be made again on the worker: asking another one would break that off too.
+        Records that the worker could not deserialize count as well: another worker would be lost too.
         """
         records = self._plan.source.count(task.data) if outcome.records is None else None
         if records is None or not (outcome.died or outcome.failure.phase == "read"):

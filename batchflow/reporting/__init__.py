@@ -1,1 +1,1 @@
-"""Progress, report, advice."""
+"""Progress, reports and advice."""

@@ -17,35 +17,35 @@ if TYPE_CHECKING:
     from batchflow.reporting.report import Report, ReportContext
 
 WORTH_SECONDS = 1.0
-"""A job that is over sooner has nothing to gain that somebody would notice."""
+"""Minimum seconds of a job for which advice is given."""
 SHORT_SECONDS = 0.002
-"""Of the tasks of chunks that are too small: driver and worker need 0.1 ms for each, 0.5 ms on Ray."""
+"""Task duration in seconds below which chunks are too small: overhead is 0.1 ms each, 0.5 ms on Ray."""
 LOST_SHARE = 0.2
-"""Of the workers' time that must be lost between chunks before it is worth another size."""
+"""Minimum share of the workers' time lost between chunks for advice on chunk size."""
 MANY_CHUNKS = 50
-"""Fewer do not tell what a chunk costs."""
+"""Minimum number of chunks for an estimate of the overhead of each."""
 MANY_FAILED = 100
-"""Records of which all failed, so that it is the function's fault."""
+"""Minimum number of records, all failed, for which the function is blamed."""
 WAITING_SHARE = 0.9
-"""Of a call that is waited: busy machines make calls wait too, but not nine tenths of their time."""
+"""Minimum waiting share of a call that is considered I/O-bound; busy machines stay below it."""
 DISK_SHARE = 0.5
-"""Of the reading that is waited,"""
+"""Minimum waiting share of reading for disk-bound input."""
 DISK_OF_TASKS = 0.3
-"""and of all tasks, before the input is what they wait for."""
+"""Minimum share of reading in all tasks for disk-bound input."""
 UNCUT_SHARE = 0.5
-"""Of the job's time that one file takes, before it dominates,"""
+"""Minimum share of the job's time that a dominating file takes."""
 UNCUT_EXCESS = 1.2
-"""and how many times its time is the share of one worker: otherwise the others are as late."""
+"""Minimum ratio between a dominating file's time and the share of one worker."""
 MEMORY_SHARE = 0.85
-"""Of the cap, at which a record a little larger than the others breaks it."""
+"""Share of the memory limit above which a slightly larger record exceeds it."""
 IDLE_BYTES = 60_000_000
-"""What a worker with Arrow in it takes before its first task, on top of which the cap counts."""
+"""Bytes of a worker with Arrow before its first task, in addition to the limit."""
 MOST_CALLS = 100
-"""At once that are advised; so many an async function has by itself."""
+"""Maximum number of concurrent calls advised, which is the default of async functions."""
 
 
 def advise(report: Report, terms: ReportContext) -> tuple[str, ...]:
-    """Return what would help most first, in a line each; nothing for a healthy job."""
+    """Return one line of advice each, the most useful first; nothing for a healthy job."""
     if report.seconds < WORTH_SECONDS or not report.task_seconds:
         return (*terms.doubts, *_memory(report, terms))
     rules = (_all_failed, _uncut, _waiting, _disk, _chunks, _memory)
@@ -53,13 +53,13 @@ def advise(report: Report, terms: ReportContext) -> tuple[str, ...]:
 
 
 def waited(report: Report, phase: str) -> float:
-    """Return the seconds that tasks waited in a phase, at least."""
+    """Return the minimum seconds that tasks waited in a phase."""
     idle = report.task_seconds - report.cpu_seconds
     return max(0.0, idle - (report.task_seconds - report.time[phase]))
 
 
 def _all_failed(report: Report, terms: ReportContext) -> Iterator[str]:
-    """Say how a mistake that every record meets costs less than the whole run."""
+    """Advise how to find a mistake that affects every record before a whole run."""
     if report.failed == report.rows_in >= MANY_FAILED and report.kinds == 1:
         yield (
             "every record failed in the same way: max_errors= (--max-errors) stops such a run early, and "
@@ -68,7 +68,7 @@ def _all_failed(report: Report, terms: ReportContext) -> Iterator[str]:
 
 
 def _uncut(report: Report, terms: ReportContext) -> Iterator[str]:
-    """Say which file that cannot be cut kept the job running when others had nothing left to do."""
+    """Name the unsplittable file that kept the job running while other workers were idle."""
     if report.slots == 1 or terms.kind == "files":
         return
     fair = report.task_seconds / report.slots
@@ -81,7 +81,7 @@ def _uncut(report: Report, terms: ReportContext) -> Iterator[str]:
 
 
 def _waiting(report: Report, terms: ReportContext) -> Iterator[str]:
-    """Say that calls wait and hold a core meanwhile."""
+    """Advise concurrent calls if calls are I/O-bound and hold a core."""
     call, idle = report.time["call"], waited(report, "call")
     if terms.calls or terms.rate or idle < WAITING_SHARE * call or call < sum(report.time.values()) / 2:
         return
@@ -96,7 +96,7 @@ def _waiting(report: Report, terms: ReportContext) -> Iterator[str]:
 
 
 def _disk(report: Report, terms: ReportContext) -> Iterator[str]:
-    """Say that tasks wait for their input."""
+    """Report that tasks wait for their input."""
     del terms
     read, idle = report.time["read"], waited(report, "read")
     if idle > DISK_SHARE * read and idle > DISK_OF_TASKS * report.task_seconds:
@@ -107,7 +107,7 @@ def _disk(report: Report, terms: ReportContext) -> Iterator[str]:
 
 
 def _chunks(report: Report, terms: ReportContext) -> Iterator[str]:
-    """Say that a fixed size of chunks is too small, and which one is not."""
+    """Report that a fixed chunk size is too small, and suggest another one."""
     useful = sum(report.phases.values())
     count = report.chunks
     if terms.chunk is None or terms.rate or count < MANY_CHUNKS or useful > SHORT_SECONDS * count:
@@ -128,12 +128,12 @@ def _chunks(report: Report, terms: ReportContext) -> Iterator[str]:
 
 
 def _rounded(number: float) -> int:
-    """Return a number with its first two digits."""
+    """Round a number to two significant digits."""
     return max(1, int(float(f"{number:.1e}")))
 
 
 def _memory(report: Report, terms: ReportContext) -> Iterator[str]:
-    """Say that tasks come near to their cap."""
+    """Report that tasks are near their memory limit."""
     if terms.memory and report.peak_memory - IDLE_BYTES > MEMORY_SHARE * terms.memory:
         yield (
             f"a worker took {format_bytes(report.peak_memory)}, and a task may take {format_bytes(terms.memory)}: "

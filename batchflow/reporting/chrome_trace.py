@@ -15,13 +15,13 @@ from batchflow.reporting.timeline import COLUMNS, STATES
 
 _PHASES = ("read", "call", "convert", "write", "other")
 _COUNTS = 60
-"""Of a counter at most, beside those where it changes."""
+"""Maximum points of a counter, in addition to those where it changes."""
 _DRIVER = 0
-"""Process of what is no worker's."""
+"""Process number of events outside all workers."""
 
 
 def trace(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the trace of a run from what is told of it, as plain values for JSON."""
+    """Return the trace of a run record, as plain values for JSON."""
     events = list(_steps(told) if "steps" in told else _job(told))
     _part([event for event in events if event["ph"] == "X"])
     return {
@@ -32,7 +32,7 @@ def trace(told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _part(events: list[dict[str, Any]]) -> None:
-    """Let complete events of a thread end where the next one begins, since they must not overlap."""
+    """Shorten complete events of a thread to the start of the next one, since they must not overlap."""
     events.sort(key=lambda event: (event["pid"], event["tid"], event["ts"]))
     for event, following in pairwise(events):
         if (event["pid"], event["tid"]) == (following["pid"], following["tid"]):
@@ -60,7 +60,7 @@ def _named(row: Sequence[Any]) -> dict[str, Any]:
 
 
 class _Places:
-    """Where each worker's events stand: numbers of its machine and of itself."""
+    """Process and thread numbers of the workers in the trace."""
 
     def __init__(self, workers: Sequence[str]) -> None:
         self._workers = workers
@@ -71,7 +71,7 @@ class _Places:
         return {"pid": self._hosts[_host(self._workers[track])], "tid": track + 1}
 
     def names(self) -> Iterator[dict[str, Any]]:
-        """Yield the events that name all of them."""
+        """Yield the events that name the processes and threads."""
         yield _meta("process_name", {"pid": _DRIVER, "tid": 0}, name="batchflow")
         for host, number in self._hosts.items():
             yield _meta("process_name", {"pid": number, "tid": 0}, name=host)
@@ -81,7 +81,7 @@ class _Places:
 
 
 def _host(worker: str) -> str:
-    """Return the machine of a worker; what has none is together."""
+    """Return the machine of a worker; workers without one share a group."""
     return worker.rpartition(":")[0] or "others"
 
 
@@ -112,14 +112,14 @@ def _task(lap: dict[str, Any], sources: Sequence[str], places: _Places) -> dict[
 
 
 def _about(lap: Mapping[str, Any], sources: Sequence[str]) -> dict[str, Any]:
-    """Return which task it was."""
+    """Return the task arguments of an event."""
     what = {"source": sources[lap["source"]], "start": lap["first"], "stop": lap["last"], "inputs": lap["spans"]}
     told = {**what, "attempt": lap["attempt"], "state": STATES[lap["state"]]}
     return {**told, "isolating": True} if lap["isolating"] else told
 
 
 def _bins(bins: Mapping[str, Any], places: _Places) -> Iterator[dict[str, Any]]:
-    """Yield an event for each stretch of time in which a worker was at tasks too many to tell one by one."""
+    """Yield an event for each time bin of a worker with too many tasks to list."""
     width = bins["width"]
     for track, rows in bins["tracks"].items():
         for at, *spent, tasks in rows:

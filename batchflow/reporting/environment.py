@@ -7,11 +7,11 @@ import sys
 from typing import Any
 
 _VERSIONS = ("pyarrow", "ray", "pandas", "polars", "numpy", "torch")
-"""Of these, if they are loaded."""
+"""Packages whose versions are recorded if they are loaded."""
 
 
 def environment() -> dict[str, Any]:
-    """Return what to know of this process and its machine, as plain values."""
+    """Return process and machine information as plain values."""
     from batchflow.core.package import __version__
     from batchflow.core.resources import available_cpus, total_memory
 

@@ -1,4 +1,4 @@
-"""What is left of a run to look at: the same values as JSON, as a page for a browser, and as a trace."""
+"""Exported reports of a run: JSON, an HTML page, and a trace."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ VALUES, PAGE, TRACE = "report.json", "report.html", "trace.json"
 
 
 def values(told: Mapping[str, Any]) -> bytes:
-    """Return what is told of a run as JSON."""
+    """Return the run record as JSON."""
     return json.dumps(told, default=str).encode()
 
 
 def page(told: Mapping[str, Any]) -> bytes:
-    """Return it as one HTML file."""
+    """Return the run record as one HTML file."""
     from batchflow.reporting.html import page_of  # only for those who look
 
     return page_of(told).encode()
 
 
 def trace(told: Mapping[str, Any]) -> bytes:
-    """Return it as a trace for Chrome and Perfetto."""
+    """Return the run record as a trace for Chrome and Perfetto."""
     from batchflow.reporting.chrome_trace import trace as trace_of
 
     return json.dumps(trace_of(told), default=str).encode()
@@ -49,7 +49,7 @@ def render_reports(told: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def read(meta: Place) -> dict[str, Any]:
-    """Return what is told of the last run of an output.
+    """Return the record of the last run of an output.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def read(meta: Place) -> dict[str, Any]:
 
 
 def local_copy(place: Place) -> Path:
-    """Return a file that a browser can open: of an object a copy in a temporary folder."""
+    """Return a file that a browser can open: of an object, a copy in a temporary folder."""
     if not isinstance(place, Uri):
         return place
     import tempfile
@@ -80,7 +80,7 @@ def local_copy(place: Place) -> Path:
 
 
 def save(told: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write one of them, to a path or a URI; the suffix tells which.
+    """Write a report to a path or a URI, in the format of its suffix.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def save(told: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 
 
 def report_renderer(path: str | os.PathLike[str]) -> Callable[[Mapping[str, Any]], bytes]:
-    """Return what makes the file of a name.
+    """Return the renderer for a file name.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Failures that are alike: how many there are of each kind, and a few examples, in bounded memory."""
+"""Groups of similar failures with counts and examples, in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COUNTED = 1000
-"""Groups that are told apart: a type of exception can be made anew for each record."""
+"""Maximum number of groups, since a type of exception can be created for each record."""
 SHOWN = 50
-"""Of these that have whole examples;"""
+"""Maximum number of groups with whole examples."""
 EXAMPLES = 3
-"""at most so many each."""
+"""Maximum number of examples per group."""
 WORDINGS = 8
-"""Messages that are told apart of those that one line of code raises."""
+"""Maximum number of distinct messages per line of code."""
 _LETTERS = 200
-"""Of a message that stands in a line."""
+"""Maximum length of a message in a line."""
 _VALUES = re.compile(r"""'[^']*'|"[^"]*"|\d+""")
-"""What differs between messages that are alike."""
+"""Values that differ between similar messages."""
 _BATCH = 10_000
-"""Rows of an error table that are Python objects at once."""
+"""Rows of an error table converted to Python objects at once."""
 _KEPT = {"payload": 300, "message": 500, "traceback": 4000}
-"""Characters of texts that may be long."""
+"""Maximum length of long text fields."""
 _COLUMNS = (
     "step",
     "source",
@@ -45,19 +45,19 @@ _COLUMNS = (
     "worker",
 )
 _TELLING = ("phase", "error_type", "traceback", "message")
-"""Columns that tell the group of a row, after its step."""
+"""Columns that determine the group of a row, after its step."""
 _FEW = ("step", "source", "start", "stop", "record", "message")
 
 
 class ErrorKind(NamedTuple):
-    """Failures that are alike, in one phase and of one type of error."""
+    """Similar failures in one phase and of one error type."""
 
     phase: str
     error_type: str
     rows: int
-    """Of the error table."""
+    """Number of rows in the error table."""
     example: str
-    """Source, record and message of the first one."""
+    """Source, record and message of the first failure."""
 
     def __str__(self) -> str:
         return f"{self.rows:>7,} x {printable(self.error_type)} in {self.phase}: {printable(self.example)}"
@@ -65,7 +65,7 @@ class ErrorKind(NamedTuple):
 
 @dataclass(slots=True)
 class ErrorGroup:
-    """Failures of one step and phase, of one type, raised at one place and told alike."""
+    """Failures of one step, phase, error type, location and wording."""
 
     phase: str
     error_type: str
@@ -77,7 +77,7 @@ class ErrorGroup:
 
     @property
     def breaks_off(self) -> bool:
-        """Whether they are of files that could not be read to their end."""
+        """Whether they are of files that could not be read completely."""
         first = self.examples[0]
         return self.phase == "read" and first["start"] is not None and first["stop"] is None
 
@@ -106,7 +106,7 @@ class FailureGroups:
         return groups
 
     def add_failures(self, failures: Sequence[Failure]) -> None:
-        """Take over failures of a job."""
+        """Add failures of a job."""
         columns = Failures.of(failures)
         told = [columns.column(name) for name in _TELLING]
         self._add_columns(repeat(""), told, lambda index: columns[index]._asdict())
@@ -189,7 +189,7 @@ class FailureGroups:
         return sorted(self._groups.values(), key=lambda group: (not group.breaks_off, -group.count))
 
     def kinds(self) -> list[ErrorKind]:
-        """Return each group in a line, the commonest first."""
+        """Return each group in one line, the commonest first."""
         groups = self.commonest()
         return [ErrorKind(one.phase, one.error_type, one.count, _placed(one.examples[0])) for one in groups]
 

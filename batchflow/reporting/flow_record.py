@@ -18,39 +18,39 @@ if TYPE_CHECKING:
 
 
 STEPS = 4000
-"""That are told of one by one: those that failed, and the longest."""
+"""Maximum number of steps listed individually: failed ones, and the longest."""
 
 
 class EndedStep(Protocol):
-    """What became of a step, as `StepRun` has it."""
+    """Result of a step, in the shape of `StepRun`."""
 
     @property
     def name(self) -> str:
-        """Of the step."""
+        """Name of the step."""
 
     @property
     def state(self) -> str:
-        """How it ended."""
+        """Final state of the step."""
 
     @property
     def attempts(self) -> int:
-        """Tries."""
+        """Number of attempts."""
 
     @property
     def worker(self) -> str:
-        """That did it."""
+        """Worker that ran the step."""
 
     @property
     def report(self) -> Report | None:
-        """Of a step that is a whole job."""
+        """Report of a job step."""
 
 
 class RunContext(NamedTuple):
-    """How a flow ran."""
+    """Context of a flow run."""
 
     name: str
     began: float
-    """Seconds since the epoch."""
+    """Start in seconds since the epoch."""
     seconds: float
     slots: int
     executor: str
@@ -114,7 +114,7 @@ def _step(number: int, node: GraphNode, step: EndedStep, tracks: _Tracks) -> dic
 
 
 class _Tracks:
-    """Rows of the time line: one for each worker; whole jobs, which have many, share as few as they can."""
+    """Rows of the timeline: one for each worker, and as few as possible for jobs."""
 
     def __init__(self) -> None:
         self.names: dict[str, int] = {}

@@ -14,7 +14,7 @@ from typing import Any
 from batchflow.core.text import printable
 
 ROWS = 10
-"""Rows that are shown of a result."""
+"""Maximum rows of a result that are shown."""
 _COLUMNS = 20
 _LETTERS = 80
 _STYLE = """
@@ -28,7 +28,7 @@ _STYLE = """
 
 
 def page(*parts: str) -> str:
-    """Return parts that are HTML by now as one block."""
+    """Join HTML parts to one block."""
     return f'<div class="bf-look"><style>{_STYLE}</style>{"".join(parts)}</div>'
 
 
@@ -38,7 +38,7 @@ def line(text: str) -> str:
 
 
 def facts(title: str, values: Mapping[str, Any]) -> str:
-    """Return names with their values, one under the other."""
+    """Return a list of names and values as HTML."""
     rows = (f'<tr><th scope="row">{_shown(name)}</th>{_cell(value)}</tr>' for name, value in values.items())
     return f"<table>{_caption(title)}<tbody>{''.join(rows)}</tbody></table>"
 

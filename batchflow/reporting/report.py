@@ -1,4 +1,4 @@
-"""What a job did, added up from its events."""
+"""Report of a job, aggregated from its events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COMMONEST = 3
 
 
 class SourceCount(NamedTuple):
-    """What became of the records of one input."""
+    """Record counts of one input."""
 
     rows_in: int = 0
     rows_out: int = 0
@@ -36,87 +36,87 @@ class SourceCount(NamedTuple):
 
 
 class SlowChunk(NamedTuple):
-    """One of the chunks that took longest."""
+    """One of the slowest chunks."""
 
     source: str
     start: int
     stop: int | None
     seconds: float
     uncut: bool = False
-    """Whether it is a compressed file, which cannot be cut."""
+    """Whether it is a compressed file, which cannot be split."""
 
 
 class ReportContext(NamedTuple):
-    """What was asked of a job, as far as its report speaks of it."""
+    """Options of a job that its report mentions."""
 
     kind: str = ""
-    """Of its source."""
+    """Kind of the source."""
     per: str = "record"
     chunk: int | str | None = None
     calls: int | None = None
-    """At once in each worker."""
+    """Concurrent calls per worker."""
     rate: bool = False
     cpus: float = 1
-    """Of one task,"""
+    """Cores per task."""
     memory: int | None = None
-    """and bytes."""
+    """Memory per task in bytes."""
     output: str = ""
-    """Folder or file that is written,"""
+    """Output folder or file."""
     meta: str = ""
-    """and the folder with what is not data."""
+    """Metadata folder of the output."""
     version: str = ""
-    """Of the function, where it was given."""
+    """Version of the function, if given."""
     function: str = ""
-    """Its name."""
+    """Name of the function."""
     doubts: tuple[str, ...] = ()
-    """What of the input may be read in another way than is meant."""
+    """Doubts about how the input is read."""
     reads: Mapping[str, str] = {}
-    """How the input is read, by what was named and what was inferred."""
+    """Named and inferred properties of the input."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a job did; times in seconds, sizes in bytes."""
+    """Report of a job; times in seconds, sizes in bytes."""
 
     executor: str = ""
     slots: int = 0
-    """Tasks that ran side by side; of a cluster that grew or shrank, the most."""
+    """Number of concurrent tasks; the maximum on a cluster that grew or shrank."""
     logs: str = ""
-    """File or folder with messages of the engine, if they do not go to the terminal."""
+    """Log file or folder of the engine, if its messages do not go to the terminal."""
     complete: bool = False
     """Whether the job ran to its end."""
     rows_in: int = 0
     before: int = 0
-    """Of the records in, those that earlier runs did."""
+    """Number of records that earlier runs processed."""
     rows_out: int = 0
     failed: int = 0
     """Records that failed: all of a chunk that failed as a whole, or each row of one that nobody could count."""
     succeeded: int = 0
-    """Of the records in, those that did not fail."""
+    """Number of records that did not fail."""
     chunks: int = 0
     retries: int = 0
-    """Tasks beyond the first one of each chunk, and calls with records that were tried before."""
+    """Tasks after the first one of each chunk, and calls with records tried before."""
     isolation_tasks: int = 0
-    """Of the retries, tasks that tried records of a task that broke off, or failed as a whole."""
+    """Retried tasks that isolate records of a lost or failed task."""
     isolation_seconds: float = 0.0
-    """Summed over these tasks."""
+    """Summed duration of the isolation tasks."""
     bytes_read: int = 0
     seconds: float = 0.0
-    """From the start of the job to its end."""
+    """Duration of the job."""
     over_one: float | None = None
     """How many times as fast as one worker alone, as far as a chunk tells beside which nothing ran; ``None`` where
     there was no time for one: that takes at most a hundredth of the job."""
     task_seconds: float = 0.0
-    """Summed over all tasks, and what put their results together."""
+    """Summed duration of all tasks, including combine tasks."""
     cpu_seconds: float = 0.0
-    """Of these, what the processes computed; the rest they waited. Threads count one by one."""
+    """CPU time of all tasks, summed over threads; the rest is waiting."""
     phases: Mapping[str, float] = field(default_factory=dict)
     """Seconds in read, call, convert and write, summed over all tasks."""
     time: Mapping[str, float] = field(default_factory=dict)
     """Seconds of all workers by what they went into: start, read, call, convert, write, other, wait. They add
     up to the slots times the seconds of the job; `batchflow.reporting.utilization` says what each of them is."""
     driver: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of the driver: splitting the input, combining what came back."""
+    """Driver time spent on splitting the input, and on combining results."""
     busy: Mapping[str, float] = field(default_factory=dict)
     """Share of the job's time in which each worker had a task, by worker."""
     peak_memory: int = 0
@@ -127,17 +127,17 @@ class Report:
     commonest: tuple[ErrorKind, ...] = ()
     """The commonest kinds of failure, with a count and an example each."""
     kinds: int = 0
-    """Of failure there are."""
+    """Number of kinds of failure."""
     advice: tuple[str, ...] = ()
-    """What the job would gain by, where what was measured shows it."""
+    """Advice based on measurements."""
     output: str = ""
-    """Folder or file that was written,"""
+    """Output folder or file."""
     meta: str = ""
-    """and the folder with the error table and this report."""
+    """Metadata folder, with the error table and this report."""
     version: str = ""
-    """Of the function, where it was given."""
+    """Version of the function, if given."""
     function: str = ""
-    """Its name."""
+    """Name of the function."""
     reads: Mapping[str, str] = field(default_factory=dict)
     """How the input is read: dialect and encoding, and the types of columns with what they were inferred from."""
 
@@ -187,7 +187,7 @@ class Report:
 
 
 class ReportBuilder:
-    """A listener that adds a report up.
+    """Listener that aggregates a report.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ class ReportBuilder:
         self._peak = 0
         self._weight = 0
         self.records: int = 0
-        """That tasks of this run tell of."""
+        """Number of records reported by tasks of this run."""
         self._isolation_tasks = 0
         self._isolation_seconds = 0.0
         self._alone = 0.0
@@ -219,7 +219,7 @@ class ReportBuilder:
         self.errors: FailureGroups = FailureGroups()
 
     def __call__(self, event: Event) -> None:
-        """Hear one event."""
+        """Handle one event."""
         if isinstance(event, TaskStarted):  # the commonest ones first, since there are three for each chunk
             self._isolation_tasks += bool(event.isolating)
             return
@@ -269,7 +269,7 @@ class ReportBuilder:
             self._count(span)
 
     def _count(self, span: SpanCount) -> None:
-        """Add up what became of the records of an input."""
+        """Add the record counts of an input."""
         uri, _, rows_in, rows_out, failed = span
         known = self._sources.get(uri)
         if known is not None:
@@ -281,14 +281,14 @@ class ReportBuilder:
         self._sources[uri] = SourceCount(rows_in, rows_out, failed)
 
     def totals(self) -> dict[str, Any]:
-        """Return records, rows and failures, of which the chunks tell and not the tasks."""
+        """Return the totals of records, rows and failures, which only chunks report."""
         counted = ("rows_in", "before", "rows_out", "failed", "chunks")
         kinds = self.errors.kinds()
         told = {"sources": dict(self._sources), "commonest": tuple(kinds[:_COMMONEST]), "kinds": len(kinds)}
         return {name: self._totals[name] for name in counted} | told
 
     def report(self) -> Report:
-        """Return the report as of now."""
+        """Return the current report."""
         from batchflow.reporting.advice import advise  # as above
 
         spent, seconds = self._time.losses(), self._time.seconds

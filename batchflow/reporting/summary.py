@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from batchflow.reporting.report import Report
 
 _ADVICE = 2
-"""Pieces of advice that are told; `Report.advice` has all."""
+"""Maximum pieces of advice in a summary; `Report.advice` has all."""
 _LEAST = 0.01
-"""A share of the time that is worth a word."""
+"""Minimum share of the time that is mentioned."""
 
 
 def summary(report: Report, following: str | None = None) -> str:
@@ -44,7 +44,7 @@ def _lines(report: Report, following: str | None) -> Iterator[str]:
 
 
 def _isolation(report: Report) -> str:
-    """Return how many of the tasks isolated a record, and how long they took."""
+    """Return the number and duration of isolation tasks."""
     if not report.isolation_tasks:
         return ""
     tasks = counted(report.isolation_tasks, "task")
@@ -61,7 +61,7 @@ def _kinds(report: Report) -> Iterator[str]:
 
 
 def _work(report: Report) -> Iterator[str]:
-    """Yield how long it took, and where the time went."""
+    """Yield the duration of the job, and its breakdown."""
     rate = (report.rows_in - report.before) / report.seconds if report.seconds else 0
     before = f"{report.before:,} of them done before; " if report.before else ""
     yield (
@@ -84,7 +84,7 @@ def worth(report: Report) -> str:
 
 
 def _next(report: Report) -> str:
-    """Return what to write in Python after a job with failures."""
+    """Return the Python code to run after a job with failures."""
     if not report.output:
         return "result.errors lists them; with into= they are kept, and result.retry_failed() tries them again"
     fn = f"{report.function}, " if report.function.isidentifier() else ""
@@ -93,7 +93,7 @@ def _next(report: Report) -> str:
 
 
 def shown(path: str) -> str:
-    """Return a path as it is typed here: relative where it lies below."""
+    """Return a path as the user types it: relative if it is below the working directory."""
     here = os.getcwd() + os.sep
     if "://" in path:
         return printable(path)

@@ -1,4 +1,4 @@
-"""What tasks printed, on the driver: each line with its place in front, and a file that keeps them."""
+"""Output of tasks on the driver: lines prefixed with their origin, and a log file."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OUTPUT_LOG = "output.log"
-"""Its name, beside the ledger."""
+"""Name of the log, next to the ledger."""
 LARGEST = 1_000_000
-"""Bytes of it on an object store, where it is written anew: the last ones."""
+"""Maximum bytes of the log on an object store, where it is rewritten: the last ones."""
 
 
 def place_of(work: WorkItem) -> str:
-    """Return in a few words what some work was done for."""
+    """Describe the origin of some work in a few words."""
     task = work.task if isinstance(work, CountRecords) else work
     if isinstance(task, Task):
         tried = f", try {task.attempt}" if task.attempt > 1 else ""
@@ -48,7 +48,7 @@ def _part_of(chunk: Chunk) -> str:
 
 
 def tagged(event: Printed) -> list[str]:
-    """Return lines with their place in front of each."""
+    """Return lines prefixed with their origin."""
     return [f"[{event.place}] {line}" for line in event.lines]
 
 
@@ -73,7 +73,7 @@ class OutputLog:
         self._file: IO[str] | None = None
 
     def __call__(self, event: Event) -> None:
-        """Hear one event."""
+        """Handle one event."""
         if isinstance(event, Printed):
             with suppress(OSError):  # a full disk is told by what must be written; the lines are shown anyway
                 self._keep(event)
@@ -105,7 +105,7 @@ class OutputTail:
         self._is_whole = True
 
     def __call__(self, event: Event) -> None:
-        """Hear one event."""
+        """Handle one event."""
         if isinstance(event, Printed):
             lines = [f"{line}\n".encode(errors="backslashreplace") for line in tagged(event)]
             self._lines += lines

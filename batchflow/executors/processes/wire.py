@@ -298,7 +298,7 @@ class MessageReader:
         return ReceivedMessage(body, length, count, permit)
 
     def receive(self) -> Any:
-        """Wait for the next object and return it; raises what `frame` and `Frame.open` do."""
+        """Wait for the next object and return it; raises what `frame` and `ReceivedMessage.open` do."""
         return self.frame().open()
 
     def _next(self, size: int) -> bytes:

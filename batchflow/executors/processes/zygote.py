@@ -7,8 +7,8 @@ zygote kills the workers and ends; when the zygote is gone the kernel kills the 
 leads a process group of its own, so that what the user's function started dies with it.
 
 Between driver and zygote: a number with three descriptors asks for a worker of that number (they are
-its socket, its `Tally` and where its `Permits` come from), a number alone asks to kill it; back comes an
-`Ended` for each.
+its socket, its `WorkerCounters` and the pipe of its `StartTokens`), a number alone asks to kill it; back comes a
+`WorkerExited` for each.
 """
 
 from __future__ import annotations

@@ -146,9 +146,9 @@ def perform(message: bytes, *rest: Any) -> tuple[bytes, Any]:
     Parameters
     ----------
     message
-        `Terms` and the work, a pickle each.
+        `TaskHeader` and the work, a pickle each.
     rest
-        If there is any: the fields of a `More`, then what other tasks gave, which Ray has fetched.
+        If there is any: the fields of a `TaskExtras`, then the values of other tasks, fetched by Ray.
     """
     file = io.BytesIO(message)
     told: TaskHeader = pickle.load(file)
