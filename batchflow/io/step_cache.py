@@ -24,7 +24,7 @@ SUFFIXES: Final = (".arrow", ".parquet", ".json")
 
 
 class CachedValue(NamedTuple):
-    """A cached value on disk."""
+    """Cached value on disk."""
 
     path: str
     digest: str
