@@ -1,4 +1,4 @@
-"""Tries a job out in one worker: ships its function, writes where it will write, does a sample of its records."""
+"""Dry run of a job in one worker, with a sample of its records."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from batchflow.jobs.trials.sampling import PieceCursor, output_of, sandboxed, ta
 from batchflow.plan import JobSpec, Plan
 
 RECORDS = 5000
-"""Of a sample, if there is time for so many."""
+"""Maximum records of a sample."""
 SECONDS = 0.3
-"""Of work that a sample may take, of compressed files and of others: nobody waits long for a plan."""
+"""Maximum seconds of work on a sample, for compressed files and for others."""
 LOOK_SECONDS = 0.3
-"""That may be spent on finding it: a large CSV file has to be read up to its pieces."""
+"""Maximum seconds for drawing the sample: a large CSV file must be read up to its pieces."""
 PATIENCE = 2.0
-"""Seconds after which a task of the sample is given up."""
+"""Seconds after which a task of the sample is cancelled."""
 _BEGINNING = 16 << 20
 """Weight that the sample is taken from where there is no time for more."""
 _FILES = 4
-"""Compressed files whose beginnings tell how much they hold."""
+"""Number of compressed files read to estimate their expansion."""
 _PIECES = 8
 """Of each size, spread over the whole input. Single records come first, as they may take long; each size after
 it is as many times as large, so that in the end what a task costs by itself counts for little."""
 
 
 def forecast(spec: JobSpec, executor: Executor, records: int) -> Forecast:
-    """Return the plan of a job with what a sample of so many records tells of it; 0 runs nothing."""
+    """Return the plan of a job with the measurements of a sample; 0 records run nothing."""
     plan = make_plan(spec)
     slots = executor.slots(spec.limits, spec.per_task)
     refused = tuple(_refusals(plan))
@@ -59,7 +59,7 @@ def forecast(spec: JobSpec, executor: Executor, records: int) -> Forecast:
 
 
 def _refusals(plan: Plan) -> Iterator[str]:
-    """Yield why a job cannot run that only trying tells: nothing of the user's is called."""
+    """Yield reasons that a job cannot run, found without calling user code."""
     try:
         pickled(program_of(plan))
     except UsageError as error:
@@ -73,7 +73,7 @@ def _refusals(plan: Plan) -> Iterator[str]:
 
 
 def _probe(target: Destination, *, begun: bool) -> None:
-    """Write an object and remove it; with it the mark of a folder that Arrow leaves, if there was none."""
+    """Write and delete a test object, with the folder marker that Arrow leaves if there was none."""
     probe, store = target.meta / "probe", target.store
     store.put(probe, b"")
     store.remove([probe])
@@ -84,7 +84,7 @@ def _probe(target: Destination, *, begun: bool) -> None:
 
 
 def _tried(spec: JobSpec, records: int) -> Trial:
-    """Do a sample of a job in a worker of its own, kept to the limits of a task."""
+    """Run a sample of a job in its own worker, within the limits of a task."""
     from batchflow.executors import Processes
 
     timeout = min(spec.timeout or PATIENCE, PATIENCE)
@@ -106,7 +106,7 @@ def _tried(spec: JobSpec, records: int) -> Trial:
 
 
 def _unnumbered(example: str) -> str:
-    """Return an example without the number of its record."""
+    """Return an example without its record number."""
     source, comma, rest = example.rpartition(", record ")
     return f"{source}:{rest.partition(':')[2]}" if comma else example
 
@@ -154,7 +154,7 @@ def _window(drawn: KeyedChunk, size: int, record: float, used: dict[str, int]) -
 
 
 def _swelling(pieces: Sequence[KeyedChunk]) -> float:
-    """Return how many times as much the compressed files of a sample hold as they are thought to weigh."""
+    """Return the ratio of actual to assumed size of the compressed files of a sample."""
     files = {drawn.chunk.spans[0].input for drawn in pieces if drawn.chunk.take is not None}
     known = [times for item in sorted(files)[:_FILES] if (times := expansion_factor(item))]
     return fmean(known) if known else 1.0
@@ -220,7 +220,7 @@ class _SampleBudget:
 
 
 class _CostModel:
-    """What pieces of a sample took: a unit of weight by the largest ones that were done."""
+    """Costs of the pieces of a sample."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
@@ -229,7 +229,7 @@ class _CostModel:
         self._done: list[tuple[float, float]] = []
 
     def add(self, weight: float, seconds: float, *, ok: bool) -> None:
-        """Take down a task."""
+        """Record a task."""
         if self._first is None and ok:
             self._first = (weight, seconds)
         else:
@@ -243,7 +243,7 @@ class _CostModel:
 
     @property
     def rate(self) -> float | None:
-        """Seconds for a unit of weight."""
+        """Seconds per unit of weight."""
         done = self._done or ([self._first] if self._first else [])
         if not done:
             return None

@@ -1,4 +1,4 @@
-"""What a run would come to: mistakes that would cost an hour, time and memory, told by a sample of its records."""
+"""Forecast of a run: costly mistakes, time and memory, estimated from a sample of its records."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from batchflow.reporting.failure_groups import ErrorKind
 from batchflow.reporting.report import Report
 
 _FULL = 0.8
-"""Of the memory there is, that a job may take before it is told."""
+"""Share of the available memory above which a forecast warns."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of a sample."""
+    """Measurements of a sample."""
 
     report: Report
     share: float
-    """Of the input that was done."""
+    """Share of the input that was processed."""
     spread: bool
-    """Whether it was taken from all of the input, and not only from its beginning."""
+    """Whether it was taken from all of the input rather than from its beginning."""
     rates: Mapping[bool, float]
     """Seconds of one worker for a unit of weight: of inputs that are compressed, whose weight is a guess, and of
     others. Nothing where nothing came to its end."""
@@ -35,11 +35,11 @@ class Trial:
     """Bytes of the rows that a unit of weight gives, where they stay in memory."""
     notes: tuple[str, ...] = ()
     start: float = 0.0
-    """Seconds before a worker is there and has loaded what its first task needs."""
+    """Seconds to start a worker and load what its first task needs."""
 
     @property
     def failed_whole(self) -> bool:
-        """Whether no record of it came through."""
+        """Whether all of its records failed."""
         return 0 < self.report.rows_in <= self.report.failed
 
     def rate(self, *, compressed: bool) -> float:
@@ -69,24 +69,24 @@ class Trial:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A plan, and what a sample tells of it."""
+    """Plan of a job, with the measurements of a sample."""
 
     plan: Plan
     slots: int
-    """Workers that will run side by side."""
+    """Number of workers that will run concurrently."""
     refused: tuple[str, ...] = ()
-    """Why it cannot run as it is."""
+    """Reasons that the job cannot run as it is."""
     trial: Trial | None = None
-    """``None``: nothing was run."""
+    """Measurements of the sample; ``None`` if nothing was run."""
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What would cost an hour, the worst first."""
+        """Problems that would be costly, the worst first."""
         return (*self.refused, *(() if self.trial is None else _told(self.trial, self.seconds)), *self._memory())
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """What would make it faster, as far as the sample tells."""
+        """Advice for a faster run, based on the sample."""
         if self.trial is None or self.trial.failed_whole:
             return self.plan.doubts
         return self.trial.report.advice
