@@ -138,7 +138,7 @@ class SubmittedTasks:
         self._gathered: list[WorkItem] = []
 
     def follow(self, job: int) -> bool:
-        """Return whether the capacity of the executor has changed; running tasks are not affected.
+        """Update the slots to the capacity of the executor; returns whether they changed.
 
         Parameters
         ----------

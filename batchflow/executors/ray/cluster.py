@@ -87,7 +87,7 @@ class Cluster:
         self._labels = labels
         self._joined = False
         self._debugger: str | None = None
-        """Previous ``sys.breakpointhook`` value, as Ray's own needs a running Ray."""
+        """Environment variable for `breakpoint` before Ray set its own, which needs a running Ray."""
         self._temporary: str | None = None
         self._messages = RayLogs()
         self._fitted: dict[str, int] = {}
