@@ -3,8 +3,10 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from itertools import pairwise
 
+import psutil
 import pytest
 from aborted import aborted
 
@@ -159,13 +161,31 @@ def test_a_worker_that_dies_costs_only_the_step_that_it_was_at(processes, sent, 
     assert states(run) == ["succeeded"] * 3 + ["failed"] + ["succeeded"] * 26
 
 
-def test_a_line_that_no_worker_began_is_done_by_another(processes, notes, patient):
-    """The only worker dies while it has nothing to do; the driver mostly learns of it after it has sent more."""
+def _wait_for(process, status):
+    while psutil.Process(process).status() != status:
+        pass
+
+
+def test_a_line_that_no_worker_began_is_done_by_another(processes, sent, notes, patient, monkeypatch):
+    """The only worker dies before it begins anything, and the driver learns of it after it has sent a line."""
     flow = bf.Flow()
     first = flow.step(os.getpid)
     worker = flow.run(executor=processes, limits=ONE)[first].value
-    os.kill(worker, signal.SIGKILL)
+    _wait_for(worker, psutil.STATUS_SLEEPING)  # it has unloaded the first flow, and is at no work
+    os.kill(worker, signal.SIGSTOP)
+    _wait_for(worker, psutil.STATUS_STOPPED)
+    follow = Processes.follow
+
+    def follow_and_kill(self, job, calls, last):
+        count = follow(self, job, calls, last)
+        if set(sent) >= {1, 2}:
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+        return count
+
+    monkeypatch.setattr(Processes, "follow", follow_and_kill)
     run = wide(notes, 6).run(executor=processes, limits=ONE)
+    assert set(sent) >= {1, 2}
     assert notes.read() == ["0", "1", "2", "3", "4", "5"]
     assert set(states(run)) == {"succeeded"}
     assert {step.attempts for step in run.steps} == {1}
